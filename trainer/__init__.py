@@ -1,0 +1,1 @@
+"""The half of fewpair that may import torch: pairs -> train -> evaluate -> export."""

@@ -1,0 +1,126 @@
+"""The words every file speaks: photos, label maps, class tables, domains, and the Batch that every training step gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = 255
+"""The one spelling of "void" in a LabelMap: weight 0 in losses, all zero in one-hot, absent from metrics."""
+
+Photo = Annotated[Tensor, "Float[B,3,H,W] in [-1,1]"]
+LabelMap = Annotated[Tensor, "Long[B,H,W] in 0..C-1, or IGNORE (255)"]
+OneHot = Annotated[Tensor, "Float[B,C,H,W] in {0,1}; all zero where ignored"]
+Scores = Annotated[Tensor, "Float[B,C,H,W], unbounded (logits)"]
+
+
+@dataclass(frozen=True)
+class Class:
+    """One row of a class table: the id that label files hold, a name, a colour, and whether it is void."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+    ignore: bool = False
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A class table. The class *index* 0..C-1 that networks speak is the rank among the rows that are not ignored."""
+
+    rows: tuple[Class, ...]
+
+    @property
+    def real(self) -> tuple[Class, ...]:
+        """The C classes that count, in the order of their indices."""
+        return tuple(row for row in self.rows if not row.ignore)
+
+    @property
+    def count(self) -> int:
+        """C, the number of classes that count."""
+        return len(self.real)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The C names, by index."""
+        return tuple(row.name for row in self.real)
+
+    @property
+    def palette(self) -> np.ndarray:
+        """The colours by index, uint8[C,3]."""
+        return np.array([row.color for row in self.real], dtype=np.uint8).reshape(-1, 3)
+
+    @property
+    def void_color(self) -> tuple[int, int, int]:
+        """The colour of the first ignored row; black where the table has none."""
+        return next((row.color for row in self.rows if row.ignore), (0, 0, 0))
+
+    def id_to_index(self) -> np.ndarray:
+        """Lookup uint8[256] from a file's raw id to the class index; IGNORE for void, for 255 and for ids outside the table.
+
+        A raw id 255 that the table itself lists as a real class keeps its meaning.
+        """
+        lookup = np.full(256, IGNORE, dtype=np.uint8)
+        for index, row in enumerate(self.real):
+            lookup[row.id] = index
+        return lookup
+
+    def index_to_id(self) -> np.ndarray:
+        """Lookup uint8[256] from class index to the file's raw id; an index outside 0..C-1 becomes the void id, else 255."""
+        void = next((row.id for row in self.rows if row.ignore), IGNORE)
+        lookup = np.full(256, void, dtype=np.uint8)
+        for index, row in enumerate(self.real):
+            lookup[index] = row.id
+        return lookup
+
+    def known_ids(self) -> frozenset[int]:
+        """Every raw id that a label file may hold: the table's own and 255."""
+        return frozenset({row.id for row in self.rows} | {IGNORE})
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of a dataset: label maps over a class table, or pictures."""
+
+    kind: Literal["classes", "picture"]
+    classes: Classes | None = None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Photos and labels of equal batch length; whether they belong together is said by the Batch."""
+
+    photo: Photo
+    label: LabelMap | Photo
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What every training step gets. Supervision is which half a method reads."""
+
+    paired: Pairs
+    """photo[i] and label[i] show the same scene."""
+    unpaired: Pairs
+    """Drawn independently: photo[i] says nothing of label[i]."""
+
+    def to(self, device: object, *, channels_last: bool = False) -> "Batch":
+        """The same batch on another device, pictures in channels-last memory if asked."""
+
+        def move(tensor: Tensor) -> Tensor:
+            layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
+            return tensor.to(device=device, non_blocking=True, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+        return Batch(*(Pairs(move(half.photo), move(half.label)) for half in (self.paired, self.unpaired)))
+
+
+def random(seed: int, step: int, stream: str, index: int = 0) -> np.random.Generator:
+    """The random numbers of one draw: a function of (seed, step, stream, index) and of nothing else, so that resume is exact."""
+    return np.random.default_rng(np.random.SeedSequence([seed, step, index, *stream.encode()]))
+
+
+def class_table(rows: Sequence[tuple[int, str, tuple[int, int, int], bool]]) -> Classes:
+    """A class table written in code."""
+    return Classes(tuple(Class(*row) for row in rows))

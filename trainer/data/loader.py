@@ -1,0 +1,222 @@
+"""From samples to batches: decoded once, augmented afresh at every step, and a pure function of (seed, step)."""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.batch import Batch, LabelMap, Pairs, Photo, random
+from trainer.data.catalogue import Dataset, Sample, Side
+from trainer.data.decode import BrokenFile
+from trainer.errors import UserError
+
+ENLARGED = 286 / 256
+"""How much larger than the crop a training picture is."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What a run trains on: the pairs, and two pools whose members know nothing of each other."""
+
+    pairs: tuple[Sample, ...]
+    photos: tuple[Sample, ...]
+    labels: tuple[Sample, ...]
+
+
+class Loader:
+    """Batches of `batch` pairs, `batch` unpaired photos and `batch` unpaired labels; an empty stream gives tensors of batch length 0.
+
+    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        streams: Streams,
+        *,
+        size: tuple[int, int],
+        batch: int,
+        seed: int,
+        skip_broken: bool = False,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        if not (streams.pairs or (streams.photos and streams.labels)):
+            raise UserError(f"{dataset.place}: there is nothing to train on: no pair, and not both unpaired photos and unpaired labels")
+        if bool(streams.photos) != bool(streams.labels):
+            lacking = "labels" if streams.photos else "photos"
+            raise UserError(f"{dataset.place}: the unpaired pool has no {lacking}; add some, or train with --unpaired 0")
+        self.dataset = dataset
+        self.streams = streams
+        self.size = size
+        self.enlarged = (round(ENLARGED * size[0]), round(ENLARGED * size[1]))
+        self.seed = seed
+        self.skip_broken = skip_broken
+        self.broken: dict[str, str] = {}
+        """The files that could not be read, each with the reason."""
+        self._length = batch
+        self._cache: dict[tuple[Side, str], np.ndarray] = {}
+        self._room = cache_bytes
+        self._lock = threading.Lock()
+
+    @property
+    def skipped(self) -> int:
+        """How many broken samples were met so far."""
+        return len(self.broken)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step (counted from 0), on the CPU."""
+        pairs = [
+            self._augmented(arrays, step=step, stream="pairs", index=index)
+            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, step=step, sides=("photo", "label")))
+        ]
+        photos, labels = (
+            [
+                self._augmented(arrays, step=step, stream=stream, index=index)[0]
+                for index, arrays in enumerate(self._drawn(stream, pool, step=step, sides=(side,)))
+            ]
+            for stream, pool, side in _pools(self.streams)
+        )
+        return Batch(
+            paired=Pairs(self._photos([photo for photo, _ in pairs]), self._labels([label for _, label in pairs])),
+            unpaired=Pairs(self._photos(photos), self._labels(labels)),
+        )
+
+    def prefetch(self, start: int, stop: int, *, ahead: int = 3) -> Iterator[Batch]:
+        """The batches of steps start..stop-1, made by a background thread that ends when the iterator is closed."""
+        made: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
+        closed = threading.Event()
+
+        def put(item: Batch | BaseException) -> None:
+            while not closed.is_set():
+                with suppress(queue.Full):
+                    made.put(item, timeout=0.1)
+                    return
+
+        def work() -> None:
+            try:
+                for step in range(start, stop):
+                    if closed.is_set():
+                        return
+                    put(self.batch(step))
+            except BaseException as error:  # handed to the consumer, who raises it
+                put(error)
+
+        worker = threading.Thread(target=work, name="loader", daemon=True)
+        worker.start()
+        try:
+            for _ in range(start, stop):
+                item = made.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            closed.set()
+            worker.join()
+
+    def _drawn(self, stream: str, pool: Sequence[Sample], *, step: int, sides: tuple[Side, ...]) -> list[tuple[np.ndarray, ...]]:
+        """The step's samples of one stream, each as enlarged uint8 arrays."""
+        if not pool:
+            return []
+        positions = range(step * self._length, (step + 1) * self._length)
+        return [self._readable(stream, pool, position=position, sides=sides) for position in positions]
+
+    def _readable(self, stream: str, pool: Sequence[Sample], *, position: int, sides: tuple[Side, ...]) -> tuple[np.ndarray, ...]:
+        """The sample at a position of the endless stream; the next readable one of its epoch where it is broken and may be skipped."""
+        epoch, place = divmod(position, len(pool))
+        order = _order(self.seed, epoch, stream, len(pool))
+        for offset in range(len(pool)):
+            sample = pool[order[(place + offset) % len(pool)]]
+            try:
+                return tuple(self._enlarged(sample, side) for side in sides)
+            except BrokenFile as error:
+                if not self.skip_broken:
+                    raise
+                self._report(sample, error)
+        raise UserError(f"{self.dataset.place}: every one of the {len(pool)} samples of the stream {stream!r} is broken")
+
+    def _report(self, sample: Sample, error: BrokenFile) -> None:
+        with self._lock:
+            if sample.name in self.broken:
+                return
+            self.broken[sample.name] = str(error)
+        log.warning("skipped: %s", error)
+
+    def _enlarged(self, sample: Sample, side: Side) -> np.ndarray:
+        """One side of a sample at 286/256 of the size, from the cache while that has room."""
+        key = (side, (sample.photo if side == "photo" else sample.label) or "")
+        if key in self._cache:
+            return self._cache[key]
+        if sample.name in self.broken:
+            raise BrokenFile(self.broken[sample.name])
+        array = self.dataset.read_photo(sample) if side == "photo" else self.dataset.read_label(sample)
+        array = _resized(array, self.enlarged)
+        with self._lock:
+            if key not in self._cache and array.nbytes <= self._room:
+                self._cache[key] = array
+                self._room -= array.nbytes
+        return array
+
+    def _augmented(self, arrays: tuple[np.ndarray, ...], *, step: int, stream: str, index: int) -> tuple[np.ndarray, ...]:
+        """One crop and one flip, the same for all arrays of a draw."""
+        numbers = random(self.seed, step, f"augment {stream}", index)
+        height, width = self.size
+        top = int(numbers.integers(self.enlarged[0] - height + 1))
+        left = int(numbers.integers(self.enlarged[1] - width + 1))
+        flip = -1 if numbers.random() < 0.5 else 1
+        return tuple(array[top : top + height, left : left + width][:, ::flip] for array in arrays)
+
+    def _photos(self, arrays: Sequence[np.ndarray]) -> Photo:
+        return _normalised(np.stack(arrays)) if arrays else torch.zeros(0, 3, *self.size)
+
+    def _labels(self, arrays: Sequence[np.ndarray]) -> LabelMap | Photo:
+        if self.dataset.label_domain.kind == "picture":
+            return self._photos(arrays)
+        return torch.from_numpy(np.stack(arrays)).long() if arrays else torch.zeros(0, *self.size, dtype=torch.long)
+
+
+def prepare_photo(photo: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """uint8[H,W,3] -> Float[3,*size] in [-1,1], by Pillow's bicubic straight to the size: what a server does to an upload."""
+    return _normalised(_resized(photo, size)[None])[0]
+
+
+def prepare_label(label: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Class indices uint8[H,W] -> Long[*size] by Pillow's nearest; a picture uint8[H,W,3] is prepared like a photo."""
+    return prepare_photo(label, size) if label.ndim == 3 else torch.from_numpy(_resized(label, size)).long()
+
+
+def photo_to_uint8(photo: Tensor) -> np.ndarray:
+    """Float[...,3,H,W] in [-1,1] -> uint8[...,H,W,3], rounded and clamped."""
+    levels = photo.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return levels.movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def _pools(streams: Streams) -> tuple[tuple[str, tuple[Sample, ...], Side], ...]:
+    """The two unpaired streams; their names differ, so their orders, crops and flips do."""
+    return ("unpaired photos", streams.photos, "photo"), ("unpaired labels", streams.labels, "label")
+
+
+def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic (antialiased) for pictures, nearest for indices."""
+    height, width = size
+    how = Image.Resampling.BICUBIC if array.ndim == 3 else Image.Resampling.NEAREST
+    return np.array(Image.fromarray(array).resize((width, height), how))
+
+
+def _normalised(photos: np.ndarray) -> Photo:
+    """uint8[B,H,W,3] -> Float[B,3,H,W] in [-1,1]."""
+    return torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))).float().div_(127.5).sub_(1)
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, epoch: int, stream: str, length: int) -> tuple[int, ...]:
+    return tuple(random(seed, epoch, f"order {stream}").permutation(length).tolist())

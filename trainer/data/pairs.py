@@ -1,0 +1,217 @@
+"""Which k samples keep their pairing, what stays unpaired, and the pairs.json that says so."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.batch import random
+from trainer.data.catalogue import Dataset, Sample, Side
+from trainer.data.decode import BrokenFile
+from trainer.data.loader import Streams
+from trainer.errors import UserError
+
+Rule = Callable[[Dataset, Sequence[Sample], int, int], Sequence[Sample]]
+"""(dataset, candidates in an order shuffled by the seed, k, seed) -> the k chosen."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One chosen pair; the label is None while the photo still waits for its label map."""
+
+    name: str
+    photo: str
+    label: str | None
+    photo_sha256: str
+    label_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The pairs and the two unpaired pools of a run, as paths relative to the dataset's root."""
+
+    dataset: str
+    rule: str
+    seed: int
+    pairs: tuple[Entry, ...]
+    unpaired_photos: tuple[str, ...]
+    unpaired_labels: tuple[str, ...]
+
+    def streams(self, dataset: Dataset) -> Streams:
+        """The same as samples of the dataset, for the loader; every pair must have its label."""
+        _refuse_unlabelled(dataset, [entry.photo for entry in self.pairs if entry.label is None], total=len(self.pairs))
+        photos, labels = _by_path(dataset, "photo"), _by_path(dataset, "label")
+        return Streams(
+            pairs=tuple(Sample(entry.name, entry.photo, entry.label) for entry in self.pairs),
+            photos=tuple(photos[path] for path in self.unpaired_photos),
+            labels=tuple(labels[path] for path in self.unpaired_labels),
+        )
+
+    def to_json(self) -> str:
+        """The text of pairs.json."""
+        content = {
+            "format": 1,
+            "dataset": self.dataset,
+            "rule": self.rule,
+            "features": None,
+            "seed": self.seed,
+            "clusters": None,
+            "pairs": [asdict(entry) for entry in self.pairs],
+            "unpaired": {"photos": list(self.unpaired_photos), "labels": list(self.unpaired_labels)},
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, dataset: Dataset, *, source: str = "pairs.json") -> "Selection":
+        """The selection written in a pairs.json, each file compared with the dataset; what moved or changed is named.
+
+        A pair written without a label takes the label file that has appeared since under its name.
+        """
+        content = _parsed(text, source=source)
+        if content["dataset"] != dataset.name:
+            raise UserError(
+                f"{source} was made for {content['dataset']}, but the run uses {dataset.name}: choose pairs anew with `fewpair pairs`"
+            )
+        photos, labels = _by_path(dataset, "photo"), _by_path(dataset, "label")
+        entries: list[Entry] = []
+        unlabelled: list[str] = []
+        missing: list[str] = []
+        changed: list[str] = []
+        for record in content["pairs"]:
+            entry = Entry(**record)
+            known = photos.get(entry.photo)
+            if entry.label is None and known is not None and known.label is not None:
+                entry = Entry(entry.name, entry.photo, known.label, entry.photo_sha256, dataset.digest(known, "label"))
+            if entry.label is None:
+                unlabelled.append(entry.photo)
+            sides: tuple[tuple[Side, str | None, str | None], ...] = (
+                ("photo", entry.photo, entry.photo_sha256),
+                ("label", entry.label, entry.label_sha256),
+            )
+            for side, path, sha256 in sides:
+                if path is not None:
+                    found = _digest(dataset, (photos if side == "photo" else labels).get(path), side)
+                    if found != sha256:
+                        (missing if found is None else changed).append(path)
+            entries.append(entry)
+        pools = content["unpaired"]
+        missing += [path for path in pools["photos"] if path not in photos] + [path for path in pools["labels"] if path not in labels]
+        if missing or changed:
+            told = [f"{len(paths)} {word}: {_first(paths)}" for word, paths in (("missing", missing), ("changed", changed)) if paths]
+            raise UserError(
+                f"{source} does not match {dataset.place} ({'; '.join(told)}): put them back, or choose anew with `fewpair pairs`"
+            )
+        _refuse_unlabelled(dataset, unlabelled, total=len(entries), source=source)
+        return cls(
+            dataset=content["dataset"],
+            rule=content["rule"],
+            seed=content["seed"],
+            pairs=tuple(entries),
+            unpaired_photos=tuple(pools["photos"]),
+            unpaired_labels=tuple(pools["labels"]),
+        )
+
+
+def select(dataset: Dataset, *, k: int, unpaired: int | None, rule: str = "random", seed: int, to_label: bool = False) -> Selection:
+    """Choose k pairs of `train` inside a random pool of `unpaired` samples (all if None): the pool feeds the unpaired streams.
+
+    With `unpaired=0` there is no pool and the pairs come from all of `train`. The same seed names the same random pairs
+    whatever the size of the pool, so that methods compare. With `to_label` photos that have no label yet may be chosen too.
+    """
+    if rule not in RULES:
+        raise UserError(f"--rule {rule}: there is no such rule; there are {', '.join(RULES)}")
+    train = dataset.samples("train")
+    if k < 0 or (unpaired is not None and unpaired < 0):
+        raise UserError(f"--pairs {k} --unpaired {unpaired}: neither can be negative")
+    eligible = [sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)]
+    if k and not eligible:
+        raise UserError(f"--pairs {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from")
+    if k > len(eligible):
+        what = "training photos" if to_label else "training samples" if len(eligible) == len(train) else "training pairs"
+        raise UserError(f"--pairs {k} asks for more than the {len(eligible)} {what} of {dataset.place}")
+    if unpaired is not None and unpaired > len(train):
+        raise UserError(f"--unpaired {unpaired} asks for more than the {len(train)} training samples of {dataset.place}")
+    if unpaired and unpaired < k:
+        raise UserError(
+            f"--unpaired {unpaired} is a smaller pool than the {k} pairs chosen from it: ask for at least {k}, or for 0 (pairs alone)"
+        )
+
+    shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
+    possible = set(eligible)
+    surely = [sample for sample in shuffled if sample in possible][:k]
+    pool = shuffled if not unpaired else _filled(surely, shuffled, size=unpaired)
+    candidates = possible.intersection(pool)
+    chosen = RULES[rule](dataset, [sample for sample in shuffled if sample in candidates], k, seed)
+    unpaired_pool = [] if unpaired == 0 else sorted(pool, key=lambda sample: sample.name)
+    return Selection(
+        dataset=dataset.name,
+        rule=rule,
+        seed=seed,
+        pairs=tuple(_entry(dataset, sample) for sample in chosen),
+        unpaired_photos=tuple(sample.photo for sample in unpaired_pool if sample.photo is not None),
+        unpaired_labels=tuple(sample.label for sample in unpaired_pool if sample.label is not None),
+    )
+
+
+def at_random(dataset: Dataset, candidates: Sequence[Sample], k: int, seed: int) -> Sequence[Sample]:
+    """The first k: the candidates come shuffled."""
+    return candidates[:k]
+
+
+RULES: dict[str, Rule] = {"random": at_random}
+"""Every rule that `--rule` names."""
+
+
+def _filled(first: Sequence[Sample], order: Sequence[Sample], *, size: int) -> list[Sample]:
+    taken = set(first)
+    return [*first, *[sample for sample in order if sample not in taken][: size - len(first)]]
+
+
+def _entry(dataset: Dataset, sample: Sample) -> Entry:
+    return Entry(
+        name=sample.name,
+        photo=sample.photo or "",
+        label=sample.label,
+        photo_sha256=dataset.digest(sample, "photo"),
+        label_sha256=None if sample.label is None else dataset.digest(sample, "label"),
+    )
+
+
+def _by_path(dataset: Dataset, side: Side) -> dict[str, Sample]:
+    """Every sample of the training split under the path of one of its sides."""
+    paths = ((sample.photo if side == "photo" else sample.label, sample) for sample in dataset.samples("train"))
+    return {path: sample for path, sample in paths if path is not None}
+
+
+def _parsed(text: str, *, source: str) -> Mapping[str, Any]:
+    try:
+        content = json.loads(text)
+        if content["format"] != 1:
+            raise UserError(f"{source} has format {content['format']}, but this version reads format 1")
+        fields = set(Entry.__dataclass_fields__)
+        sound = all(set(record) == fields for record in content["pairs"]) and {"photos", "labels"} <= set(content["unpaired"])
+        if not sound or not {"dataset", "rule", "seed"} <= set(content):
+            raise KeyError
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{source} is not a pairs.json as `fewpair pairs` writes it: choose pairs anew") from error
+    return dict(content)
+
+
+def _digest(dataset: Dataset, sample: Sample | None, side: Side) -> str | None:
+    """The sha256 of one side; None where there is no such file."""
+    try:
+        return None if sample is None else dataset.digest(sample, side)
+    except BrokenFile:
+        return None
+
+
+def _refuse_unlabelled(dataset: Dataset, photos: Sequence[str], *, total: int, source: str = "the selection") -> None:
+    if photos:
+        raise UserError(
+            f"{source}: {len(photos)} of its {total} pairs have no label map yet; label these photos of {dataset.place} "
+            f"and save each label under its photo's name: {_first(photos)}"
+        )
+
+
+def _first(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")

@@ -1,0 +1,42 @@
+"""A label map's three spellings: class indices, one-hot, colours; and the ways between them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.batch import IGNORE, Classes, LabelMap, OneHot, Photo, Scores
+
+
+def one_hot(label: LabelMap, count: int) -> OneHot:
+    """Long[B,H,W] -> Float[B,C,H,W]; all zero where the index is outside 0..C-1 (so where it is IGNORE)."""
+    indices = torch.arange(count, device=label.device).view(1, count, 1, 1)
+    return (label.unsqueeze(1) == indices).float()
+
+
+def colors(label: LabelMap, classes: Classes) -> Photo:
+    """Long[B,H,W] -> Float[B,3,H,W] in [-1,1]: each pixel in its class's colour, in the void colour where ignored."""
+    table = np.concatenate([classes.palette, np.array([classes.void_color], dtype=np.uint8)])
+    palette = torch.from_numpy(table).to(label.device).float() / 127.5 - 1
+    index = torch.where((label >= 0) & (label < classes.count), label, classes.count)
+    return palette[index].permute(0, 3, 1, 2)  # B,H,W,3 -> B,3,H,W
+
+
+def nearest_class(picture: Photo, classes: Classes) -> LabelMap:
+    """Float[B,3,H,W] in [-1,1] -> Long[B,H,W]: the class whose colour is nearest (Euclidean in RGB); never void.
+
+    Shukla et al., section 5: the generated map is decoded to the nearest of the class colours.
+    """
+    palette = (torch.from_numpy(classes.palette).to(picture.device).float() / 127.5 - 1).T.contiguous()  # 3,C
+    # |p - q|^2 = |p|^2 - 2 p.q + |q|^2, and |p|^2 is the same for all classes
+    distance = torch.einsum("bkhw,kc->bchw", picture.float(), -2 * palette) + (palette**2).sum(0).view(1, -1, 1, 1)
+    return distance.argmin(1)
+
+
+def best_class(scores: Scores) -> LabelMap:
+    """Float[B,C,H,W] -> Long[B,H,W]: the class with the highest score."""
+    return scores.argmax(1)
+
+
+def counted(label: LabelMap) -> Tensor:
+    """Float[B,1,H,W]: 1 where the label counts, 0 where it is void."""
+    return (label != IGNORE).unsqueeze(1).float()

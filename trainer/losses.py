@@ -1,0 +1,52 @@
+"""Every loss, a pure function with its equation. All compute in fp32 and return a scalar: a mean over batch and pixels."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy as _cross_entropy
+from torch.nn.functional import softplus
+
+from trainer.batch import IGNORE, LabelMap, Scores
+
+
+def relativistic(preferred: Tensor, other: Tensor) -> Tensor:
+    """-log sigmoid(C(preferred) - C(other)), element by element (Jolicoeur-Martineau; Shukla et al., Eq. 1 and 2).
+
+    The discriminator prefers the real sample to the fake one, the generator the fake one to the real. Sample i is set against
+    sample i and patch (u,v) against patch (u,v). Unlike the paper: its equations lack the minus sign, a typo.
+
+    preferred, other: logits of equal shape Float[B,1,h,w].
+    """
+    if preferred.shape != other.shape:
+        raise ValueError(f"the relativistic loss pairs sample with sample: got logits {tuple(preferred.shape)} and {tuple(other.shape)}")
+    return softplus(other.float() - preferred.float()).mean()
+
+
+def least_squares(logits: Tensor, *, real: bool) -> Tensor:
+    """(D - 1)^2 for real, D^2 for fake (LSGAN as in CycleGAN, Zhu et al., section 4). The discriminator's 1/2 is the method's."""
+    return (logits.float() - float(real)).square().mean()
+
+
+def cross_entropy_logits(logits: Tensor, *, real: bool) -> Tensor:
+    """-log sigmoid(D) for real, -log(1 - sigmoid(D)) for fake (pix2pix, Isola et al., Eq. 1, non-saturating for the generator)."""
+    sign = -1.0 if real else 1.0
+    return softplus(sign * logits.float()).mean()
+
+
+def absolute_difference(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean |one - other| (L1; Shukla et al., Eq. 3 to 5). `weight` Float[B,1,H,W] takes void pixels out of the mean."""
+    difference = (one.float() - other.float()).abs()
+    if weight is None:
+        return difference.mean()
+    weight = weight.expand_as(difference)
+    return (difference * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:
+    """-log softmax(scores)[label], the mean over the pixels that are not void; 0 where all are."""
+    total = _cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
+    return total / (label != IGNORE).sum().clamp(min=1)
+
+
+def soft_cross_entropy(scores: Scores, probabilities: Tensor) -> Tensor:
+    """-sum_c p_c log softmax(scores)_c, the mean over pixels; probabilities Float[B,C,H,W] sum to 1 over classes."""
+    return -(probabilities.float() * torch.log_softmax(scores.float(), 1)).sum(1).mean()

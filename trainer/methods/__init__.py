@@ -1,0 +1,22 @@
+"""The methods by name: one file a paper."""
+
+from typing import Any
+
+from trainer.batch import Domain
+from trainer.methods.base import Method
+from trainer.methods.cyclegan import CycleGAN
+from trainer.methods.hybrid import Hybrid
+from trainer.methods.pix2pix import Pix2Pix
+from trainer.methods.supervised import Supervised
+
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "hybrid": Hybrid,
+    "pix2pix": Pix2Pix,
+    "cyclegan": CycleGAN,
+}
+
+
+def build(name: str, config: Any, *, photo_domain: Domain, label_domain: Domain, seed: int) -> Method:
+    """The named method with its config, for these two domains."""
+    return METHODS[name](config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)

@@ -102,8 +102,10 @@ class Hybrid(Method):
         yield Update(
             "critics",
             {
-                "label": halves * losses.relativistic(self.label_critic(drawn), self.label_critic(self._pooled("label", fake_label, split, i))),
-                "photo": halves * losses.relativistic(self.photo_critic(photo), self.photo_critic(self._pooled("photo", fake_photo, split, i))),
+                "label": halves
+                * losses.relativistic(self.label_critic(drawn), self.label_critic(self._pooled("label", fake_label, split, i))),
+                "photo": halves
+                * losses.relativistic(self.photo_critic(photo), self.photo_critic(self._pooled("photo", fake_photo, split, i))),
             },
         )
 

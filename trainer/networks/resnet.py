@@ -88,7 +88,9 @@ def load_junyanz(network: ResNetGenerator, state: dict[str, Tensor]) -> None:
         )
     for key, value in state.items():
         if value.shape != own[key].shape:
-            raise UserError(f"{key} is {tuple(value.shape)} in the checkpoint and {tuple(own[key].shape)} here; set width to the checkpoint's")
+            raise UserError(
+                f"{key} is {tuple(value.shape)} in the checkpoint and {tuple(own[key].shape)} here; set width to the checkpoint's"
+            )
     network.load_state_dict(state)
 
 

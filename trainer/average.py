@@ -1,0 +1,48 @@
+"""The running average (EMA) of a player's weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Average:
+    """averaged <- d averaged + (1 - d) weights, with d = min(decay, (1 + t) / (10 + t)) so that short runs are not their first weights.
+
+    The average is kept in fp32 beside the parameters it follows, under their names in the method's state dict.
+    """
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], *, decay: float) -> None:
+        self._decay = decay
+        self._live = list(parameters.values())
+        self._names = list(parameters)
+        self._averaged = [parameter.detach().clone() for parameter in self._live]
+
+    @torch.no_grad()
+    def update(self, t: int) -> None:
+        """Follow the weights after step t (counted from 0)."""
+        torch._foreach_lerp_(self._averaged, [each.detach() for each in self._live], 1 - min(self._decay, (1 + t) / (10 + t)))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The averaged weights in the place of the live ones, which come back afterwards, bit for bit."""
+        with torch.no_grad():
+            kept = [each.detach().clone() for each in self._live]
+            for each, averaged in zip(self._live, self._averaged, strict=True):
+                each.copy_(averaged)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for each, weights in zip(self._live, kept, strict=True):
+                    each.copy_(weights)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights by name."""
+        return dict(zip(self._names, self._averaged, strict=True))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over the averages that `state_dict` gave."""
+        for name, averaged in zip(self._names, self._averaged, strict=True):
+            averaged.copy_(state[name])

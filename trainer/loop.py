@@ -1,0 +1,270 @@
+"""THE LOOP: read this first. It pulls updates from a method, optimises, averages, logs, evaluates and saves."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from trainer.average import Average
+from trainer.batch import Batch
+from trainer.data.catalogue import Dataset
+from trainer.data.loader import Loader, Streams
+from trainer.data.pairs import Selection
+from trainer.errors import UserError
+from trainer.machine import device_named, memory_peak, moves_in_bf16
+from trainer.methods.base import Method, Player
+from trainer.recipes import Run
+from trainer.rundir import RunDir, build_method, create_run
+from trainer.validation import Validation
+
+
+@dataclass
+class Trainee:
+    """Everything that a step changes, so everything that a checkpoint holds."""
+
+    method: Method
+    players: dict[str, Player]
+    optimisers: dict[str, torch.optim.Adam]
+    averages: dict[str, Average]
+    step: int = 0
+    elapsed: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: tensors and plain values only."""
+        return {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "best": self.best,
+            "method": self.method.state_dict(),
+            "averaged": {name: average.state_dict() for name, average in self.averages.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to where a checkpoint was saved."""
+        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        self.method.load_state_dict(state["method"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averaged"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([each.cpu() for each in state["random_cuda"]])
+
+
+def start(
+    out: Path, run: Run, dataset: Dataset, selection: Selection, *, device: str = "auto", skip_broken: bool = False, progress: bool = True
+) -> RunDir:
+    """Train a new run in the folder `out` to its last step. Raises UserError with the remedy where it cannot go on."""
+    return train(create_run(out, run, selection), dataset, selection, device=device, skip_broken=skip_broken, progress=progress)
+
+
+def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False, progress: bool = True) -> RunDir:
+    """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
+    dataset = folder.dataset()
+    return train(folder, dataset, folder.selection(dataset), device=device, skip_broken=skip_broken, progress=progress)
+
+
+def train(
+    folder: RunDir,
+    dataset: Dataset,
+    selection: Selection,
+    *,
+    device: str = "auto",
+    skip_broken: bool = False,
+    progress: bool = True,
+    fused: bool = True,
+    after_step: Callable[[int], None] | None = None,
+) -> RunDir:
+    """The run in `folder`, from its last checkpoint if it has one, to its last step or to Ctrl-C."""
+    run, place = folder.run, device_named(device)
+    method = build_method(run, dataset.photo_domain, dataset.label_domain).to(place)
+    torch.manual_seed(run.seed)
+    trainee = prepare(method, fused=fused)
+    if folder.checkpoint("last").exists():
+        trainee.load(folder.load("last", device=place))
+        folder.forget_after(trainee.step)
+    bf16 = moves_in_bf16(place, run.precision)
+    loader = Loader(
+        dataset, _needed(method, selection.streams(dataset)), size=run.size, batch=run.batch, seed=run.seed, skip_broken=skip_broken
+    )
+    watch = FiniteWatch(place)
+    writer = SummaryWriter(str(folder.path / "tb"), purge_step=trainee.step + 1)
+    validation = Validation(folder, dataset, device=place)
+    bar = tqdm(total=run.steps, initial=trainee.step, unit="step", disable=not progress, dynamic_ncols=True, desc=run.recipe)
+    images = sum(len(half.photo) for half in _halves(loader.batch(trainee.step))) if trainee.step < run.steps else 0
+
+    try:
+        with _interruptible() as interrupted:
+            began = time.perf_counter()
+            for batch in loader.prefetch(trainee.step, run.steps):
+                losses = advance(trainee, batch.to(place), run, bf16=bf16, watch=watch)
+                trainee.step += 1
+                bar.update()
+                if after_step is not None:
+                    after_step(trainee.step)
+
+                last, stopping = trainee.step == run.steps, interrupted()
+                evaluating = trainee.step % run.evaluate_every == 0 or last
+                keeping = trainee.step in run.keep
+                saving = trainee.step % run.save_every == 0 or evaluating or stopping or keeping
+                if trainee.step % run.log_every == 0 or saving:
+                    watch.check(folder)
+                    now = time.perf_counter()
+                    trainee.elapsed, began = trainee.elapsed + now - began, now
+                    figures = {name: float(loss) for name, loss in losses.items()}
+                    pace = {"seconds": round(trainee.elapsed, 3), "peak_memory_mib": memory_peak(place)}
+                    folder.log({"step": trainee.step, **figures, **pace})
+                    for name, value in figures.items():
+                        writer.add_scalar(name, value, trainee.step)
+                    bar.set_postfix({"images/s": f"{images * trainee.step / max(trainee.elapsed, 1e-9):.2f}"})
+                if evaluating:
+                    validation.evaluate(trainee, writer, last=last)
+                if keeping:
+                    folder.save(f"step-{trainee.step:06d}", trainee.state())
+                if saving:
+                    folder.save("last", trainee.state())
+                    began = time.perf_counter()  # neither evaluation nor saving counts as training time
+                if stopping:
+                    bar.close()
+                    print(f"stopped at step {trainee.step} of {run.steps}; go on with: fewpair train --resume {folder.path}", flush=True)
+                    raise KeyboardInterrupt
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU ran out of memory at step {trainee.step + 1} ({run.size[0]}x{run.size[1]}, batch {run.batch}); {_last_good(folder)}. "
+            f"Start a run with a smaller --size, --batch or --config.width"
+        ) from error
+    finally:
+        bar.close()
+        writer.close()
+    if loader.skipped:
+        print(f"{loader.skipped} broken files were skipped; the warnings above name them")
+    return folder
+
+
+def prepare(method: Method, *, fused: bool) -> Trainee:
+    """The method with an optimiser for each player and a running average for each that asks for one."""
+    players = method.players()
+    optimisers = {
+        name: torch.optim.Adam(_parameters(player), lr=player.lr, betas=player.betas, fused=fused) for name, player in players.items()
+    }
+    names = {parameter: name for name, parameter in method.named_parameters()}
+    averages = {
+        name: Average({names[parameter]: parameter for parameter in _parameters(player)}, decay=player.ema)
+        for name, player in players.items()
+        if player.ema is not None
+    }
+    return Trainee(method.train(), players, optimisers, averages)
+
+
+def advance(trainee: Trainee, batch: Batch, run: Run, *, bf16: bool, watch: "FiniteWatch") -> dict[str, Tensor]:
+    """One step: every update the method yields, optimised before the next is asked for. Returns the losses as `player/term`."""
+    logged: dict[str, Tensor] = {}
+    updates = trainee.method.step(batch, trainee.step)
+    while True:
+        # Autocast is entered afresh for each update: one kept open across an optimiser step goes on using the old bf16 weights.
+        with torch.autocast(batch.paired.photo.device.type, torch.bfloat16) if bf16 else nullcontext():
+            update = next(updates, None)
+        if update is None:
+            break
+        player, optimiser = trainee.players[update.player], trainee.optimisers[update.player]
+        total = torch.stack(list(update.losses.values())).sum()
+        total.backward(inputs=_parameters(player))
+        for group in optimiser.param_groups:
+            group["lr"] = player.lr * player.schedule(trainee.step, run.steps)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if update.player in trainee.averages:
+            trainee.averages[update.player].update(trainee.step)
+        for name, loss in update.losses.items():
+            logged[f"{update.player}/{name}"] = loss.detach()
+    watch.note(logged, trainee.step + 1)
+    return logged
+
+
+class FiniteWatch:
+    """Remembers on the device, for each term, the first step at which it was not finite; read only when the log is."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._first: dict[str, Tensor] = {}
+
+    def note(self, losses: dict[str, Tensor], step: int) -> None:
+        """Look at one step's losses without waiting for the device."""
+        for name, loss in losses.items():
+            first = self._first.setdefault(name, torch.full((), torch.iinfo(torch.int64).max, device=self._device))
+            self._first[name] = torch.where(torch.isfinite(loss), first, first.clamp(max=step))
+
+    def check(self, folder: RunDir) -> None:
+        """Raises UserError with the step, the term and the last good checkpoint, where a loss was not finite."""
+        never = torch.iinfo(torch.int64).max
+        bad = {name: step for name, first in self._first.items() if (step := int(first)) != never}
+        if bad:
+            name, step = min(bad.items(), key=lambda item: item[1])
+            raise UserError(
+                f"the loss {name} is not finite at step {step}; {_last_good(folder)}. Its weights are sound: "
+                f"go on from there with fewpair train --resume {folder.path}, or start again with a lower --config.lr or --precision fp32"
+            )
+
+
+def _last_good(folder: RunDir) -> str:
+    last = folder.checkpoint("last")
+    return f"the last good checkpoint is {last}" if last.exists() else f"no checkpoint had been saved in {folder.path} yet"
+
+
+def _parameters(player: Player) -> list[nn.Parameter]:
+    return [parameter for module in player.modules for parameter in module.parameters()]
+
+
+def _needed(method: Method, streams: Streams) -> Streams:
+    """The streams that the method reads; those it does not read are left empty, so nothing is decoded for them."""
+    needs = method.needs()
+    if "pairs" in needs and not streams.pairs:
+        raise UserError("this method learns from pairs, but the run has none: ask for at least --pairs 1")
+    if "unpaired" in needs and not streams.photos:
+        raise UserError("this method learns from unpaired samples, but the run has none: ask for at least --unpaired 1")
+    return Streams(
+        pairs=streams.pairs if "pairs" in needs else (),
+        photos=streams.photos if "unpaired" in needs else (),
+        labels=streams.labels if "unpaired" in needs else (),
+    )
+
+
+def _halves(batch: Batch) -> tuple[Any, Any]:
+    return batch.paired, batch.unpaired
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the loop to stop after the step it is in; a second one stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,115 @@
+"""What one run consists of, and the named runs."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from trainer.errors import UserError
+from trainer.methods import METHODS, cyclegan, hybrid, pix2pix, supervised
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides a run's result, beside the files of its dataset."""
+
+    recipe: str
+    """The named recipe that this run started from."""
+    method: str
+    """A name of METHODS."""
+    config: Any
+    """The method's Config."""
+    data: str
+    """A name of the catalogue."""
+    root: str | None
+    """The dataset's folder; None for the built-in scenes."""
+    pairs: int
+    """k, the number of pairs."""
+    unpaired: int | None
+    """How many samples of the training split the unpaired pool holds; None: all."""
+    size: tuple[int, int]
+    """Height and width of a training crop, and of the whole picture in evaluation and use."""
+    steps: int
+    """Optimiser steps of each player."""
+    seed: int
+    """Decides weights, choice of pairs, order, crops, flips and pool draws."""
+    batch: int = 1
+    """Samples of each half in a step."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
+    evaluate_every: int = 500
+    """Steps between evaluations on `val`, each followed by a sample sheet and a checkpoint."""
+    save_every: int = 200
+    """Steps between checkpoints."""
+    keep: tuple[int, ...] = ()
+    """Steps whose checkpoints are kept as step-NNNNNN.ckpt, to compare runs at equal steps."""
+    log_every: int = 20
+    """Steps between lines in metrics.jsonl, and between checks that every loss is finite."""
+    expected: str = "not yet reproduced"
+    """The result that this recipe is expected to reach."""
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """A run as plain JSON values."""
+    return dataclasses.asdict(run) | {"size": list(run.size), "keep": list(run.keep)}
+
+
+def from_json(values: dict[str, Any]) -> Run:
+    """The run that `to_json` wrote. Raises UserError on a method or field that this version does not know."""
+    name = values.get("method")
+    if name not in METHODS:
+        raise UserError(f"this run's method is {name!r}; this version of fewpair knows {', '.join(METHODS)}")
+    config = _known(METHODS[name].Config, values["config"])
+    return _known(Run, values | {"config": config, "size": tuple(values["size"]), "keep": tuple(values["keep"])})
+
+
+def _known(kind: type, values: dict[str, Any]) -> Any:
+    fields = {field.name for field in dataclasses.fields(kind)}
+    unknown = sorted(values.keys() - fields)
+    if unknown:
+        raise UserError(
+            f"{', '.join(unknown)} in this run's config.json is not known to this version of fewpair; it knows {', '.join(sorted(fields))}"
+        )
+    return kind(**values)
+
+
+COMPACT = {"width": 32, "blocks": 6}
+"""The networks of the compact recipes: they train on a CPU."""
+
+
+def _camvid(recipe: str, method: str, config: Any, *, steps: int, expected: str = "not yet reproduced", **changes: Any) -> Run:
+    values: dict[str, Any] = {"pairs": 20, "unpaired": 200, "size": (128, 192), "seed": 0, "data": "camvid", "root": None}
+    return Run(recipe=recipe, method=method, config=config, steps=steps, expected=expected, **(values | changes))
+
+
+RECIPES: dict[str, Run] = {
+    run.recipe: run
+    for run in (
+        Run(
+            recipe="scenes-demo",
+            method="hybrid",
+            config=hybrid.Config(width=24, blocks=4, label_as="classes", lr=4e-4, ema=0.99),
+            data="scenes",
+            root=None,
+            pairs=8,
+            unpaired=64,
+            size=(64, 96),
+            steps=400,
+            seed=0,
+            evaluate_every=100,
+            expected="mean IoU on scenes val above both floors by at least .10",
+        ),
+        _camvid("hybrid-compact", "hybrid", hybrid.Config(label_as="classes", **COMPACT), steps=2000),
+        _camvid("hybrid-compact-colours", "hybrid", hybrid.Config(label_as="colours", **COMPACT), steps=2000),
+        _camvid("pix2pix-compact", "pix2pix", pix2pix.Config(label_as="classes", **COMPACT), steps=2000),
+        _camvid("pix2pix-compact-colours", "pix2pix", pix2pix.Config(label_as="colours", **COMPACT), steps=2000),
+        _camvid("cyclegan-compact", "cyclegan", cyclegan.Config(label_as="classes", **COMPACT), steps=2000, pairs=0),
+        _camvid("cyclegan-compact-colours", "cyclegan", cyclegan.Config(label_as="colours", **COMPACT), steps=2000, pairs=0),
+        _camvid("supervised-compact", "supervised", supervised.Config(**COMPACT), steps=8000),
+        # The papers' own networks, size and weights; 80 000 steps is our reading of their five hours (docs/methods/hybrid.md).
+        _camvid("hybrid-paper", "hybrid", hybrid.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),
+        _camvid("pix2pix-paper", "pix2pix", pix2pix.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),
+        _camvid(
+            "cyclegan-paper", "cyclegan", cyclegan.Config(), steps=80_000, size=(256, 256), pairs=0, evaluate_every=4000, save_every=1000
+        ),
+    )
+}

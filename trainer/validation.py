@@ -1,0 +1,116 @@
+"""What happens every so often in a run: judge the averaged and the raw weights on `val`, keep the best, show samples."""
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from trainer.data.catalogue import Dataset, Sample
+from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.methods.base import Method
+from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, predict_label, predict_photo
+from trainer.metrics.pictures import colourise, sheet
+from trainer.rundir import RunDir
+
+if TYPE_CHECKING:
+    from trainer.loop import Trainee
+
+SHOWN = 4
+"""Rows of a sample sheet."""
+
+
+class Validation:
+    """Evaluates a run's method on `val` while it trains; choices are made here, never on `test`."""
+
+    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.device = device
+        self.has_split = "val" in dataset.splits
+        samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.photo and sample.label]
+        self.shown = [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]
+
+    def evaluate(self, trainee: "Trainee", writer: SummaryWriter, *, last: bool) -> None:
+        """Log the figures of both weights, save a sample sheet of the averaged ones, and keep best.ckpt.
+
+        The best is the highest mean IoU on `val` (pixel match for pictures, PSNR for a photo generator). Without a `val` split the last weights are the best.
+        """
+        figures: dict[str, float] = {}
+        began = time.perf_counter()
+        if self.has_split:
+            figures |= self._figures(trainee.method, "val_raw")
+        with ExitStack() as swapped:
+            for average in trainee.averages.values():
+                swapped.enter_context(average.in_place())
+            if self.has_split:
+                figures |= self._figures(trainee.method, "val")
+            picture = self.sheet(trainee.method)
+        path = self.folder.samples / f"step-{trainee.step:06d}.png"
+        picture.save(path)
+        for name, value in figures.items():
+            writer.add_scalar(name, value, trainee.step)
+        writer.add_image("samples", np.asarray(picture), trainee.step, dataformats="HWC")
+        self.folder.log(
+            {
+                "step": trainee.step,
+                "seconds": round(trainee.elapsed, 3),
+                **figures,
+                "evaluation_seconds": round(time.perf_counter() - began, 3),
+            }
+        )
+
+        score = next((figures[name] for name in ("val/mean_iou", "val/picture_accuracy", "val/photo_psnr") if name in figures), None)
+        if score is None:
+            improved = last
+        else:
+            improved = score > trainee.best.get("score", float("-inf"))
+        if improved:
+            trainee.best = {"step": float(trainee.step)} | ({} if score is None else {"score": score})
+            self.folder.save("best", trainee.state())
+
+    def _figures(self, method: Method, prefix: str) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        size = self.folder.run.size
+        if "to_label" in method.directions:
+            report = evaluate_to_label(method, self.dataset, split="val", size=size, device=self.device)
+            figures |= _numbers(report.figures, prefix)
+        if "to_photo" in method.directions:
+            report = evaluate_to_photo(method, self.dataset, split="val", size=size, device=self.device)
+            figures |= _numbers(report.figures, prefix)
+        return figures
+
+    def sheet(self, method: Method) -> Image.Image:
+        """A row a sample: photo, truth, predicted label, the photo made from the true label, and the one made from the predicted label."""
+        return sheet(COLUMNS, [self._row(method, sample) for sample in self.shown])
+
+    def _row(self, method: Method, sample: Sample) -> list[np.ndarray | None]:
+        size, dataset = self.folder.run.size, self.dataset
+        photo, label = dataset.read_photo(sample), dataset.read_label(sample)
+        shown: dict[Literal["label", "photo", "again"], np.ndarray | None] = {"label": None, "photo": None, "again": None}
+        predicted = predict_label(method, photo, size=size, device=self.device) if "to_label" in method.directions else None
+        if predicted is not None:
+            shown["label"] = self._painted(predicted)
+        if "to_photo" in method.directions:
+            shown["photo"] = predict_photo(method, label, size=size, device=self.device)
+            if predicted is not None:
+                shown["again"] = predict_photo(method, predicted, size=size, device=self.device)
+        if label.ndim == 2:
+            truth = self._painted(prepare_label(label, size).numpy().astype(np.uint8))
+        else:
+            truth = photo_to_uint8(prepare_photo(label, size))
+        return [photo_to_uint8(prepare_photo(photo, size)), truth, shown["label"], shown["photo"], shown["again"]]
+
+    def _painted(self, label: np.ndarray) -> np.ndarray:
+        classes = self.dataset.label_domain.classes
+        return label if classes is None else colourise(label, classes)
+
+
+COLUMNS = ("photo", "truth", "predicted label", "photo from truth", "reconstructed photo")
+
+
+def _numbers(figures: dict[str, object], prefix: str) -> dict[str, float]:
+    return {f"{prefix}/{name}": float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "samples"}

@@ -1,0 +1,92 @@
+"""The command line: what `fewpair` and `python -m trainer` start. Standard library only; a command imports what it needs when it is asked for."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from trainer.errors import UserError
+
+
+class Command(NamedTuple):
+    """One word after `fewpair`: where its function lives, which extra brings what that imports, and its line in the help."""
+
+    module: str
+    function: str
+    extra: str
+    summary: str
+
+
+COMMANDS = {
+    "pairs": Command("trainer.commands", "pairs", "train", "choose which k photos to label, and write pairs.json"),
+    "train": Command("trainer.commands", "train", "train", "train a recipe on the pairs and on everything unpaired, or resume a run"),
+    "evaluate": Command("trainer.commands", "evaluate", "train", "measure a run on a split: mean IoU, per-class IoU, L1, PSNR, a picture"),
+    "export": Command("trainer.commands", "export", "train", "write a run to exported/ as ONNX, proven equal to torch"),
+    "predict": Command("serving.__main__", "main", "serve", "run an exported model over a folder of pictures"),
+    "serve": Command("serving.__main__", "main", "serve", "serve what lies in exported/, over REST and in the browser"),
+    "demo": Command("trainer.demo", "main", "train", "the whole way once on built-in scenes: pairs, train, evaluate, export, serve"),
+}
+
+OURS = ("trainer", "serving")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 done but not well, 2 refused, 130 stopped by Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(overview(), end="")
+        return 0
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"fewpair {version('fewpair')}")
+        return 0
+    name, rest = words[0], words[1:]
+    try:
+        if name not in COMMANDS:
+            raise UserError(unknown(name))
+        code = load(name)(["predict", *rest] if name == "predict" else rest)
+    except UserError as error:
+        print(f"fewpair: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nfewpair: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    return code or 0
+
+
+def overview() -> str:
+    """What `fewpair --help` prints."""
+    lines = "".join(f"  {name:<10}{command.summary}\n" for name, command in COMMANDS.items())
+    return (
+        "usage: fewpair COMMAND [options]\n\n"
+        "From a handful of labelled photos to a served model: photo -> label map, label map -> photo.\n\n"
+        f"commands:\n{lines}\n"
+        "`fewpair COMMAND --help` says what each one takes. Start with `fewpair demo`.\n"
+    )
+
+
+def unknown(name: str) -> str:
+    """The sentence for a command that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(COMMANDS)}")
+
+
+def load(name: str) -> Callable[[list[str]], int | None]:
+    """Import the function behind a command; where a package is missing, say which extra brings it."""
+    command = COMMANDS[name]
+    try:
+        function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] in OURS:
+            raise
+        extra = {"train": "training", "serve": "serving"}[command.extra]
+        raise UserError(
+            f"fewpair {name} needs the {extra} extra (there is no {missing.name} here): pip install 'fewpair[{command.extra}]'"
+        ) from missing
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from trainer.batch import Class, Classes, Domain
-from trainer.data import decode
+from trainer.data import decode, scenes
 from trainer.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -181,8 +181,6 @@ def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -
 
 
 def _scenes(name: str, root: Path | None) -> Dataset:
-    from trainer.data import scenes
-
     if root is not None:
         raise UserError(f"--data {name} draws its own pictures: leave out --root {root}")
     splits = {
@@ -202,8 +200,6 @@ def _scenes(name: str, root: Path | None) -> Dataset:
 
 @lru_cache(maxsize=128)
 def _drawn(reference: str) -> tuple[np.ndarray, np.ndarray]:
-    from trainer.data import scenes
-
     _, split, index = reference.split(":")
     height, width = SCENE_SIZE
     return scenes.draw(int(index), height=height, width=width, split=split)

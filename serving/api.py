@@ -1,0 +1,173 @@
+"""The full API under /v1, as a FastAPI app that the service mounts: models, segment, synthesize, its OpenAPI page; and GET /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+from fastapi import FastAPI, File, Form, UploadFile
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse as Json
+
+from serving import described
+from serving.errors import Refusal
+from serving.imaging import PhotoFormat
+from serving.metrics import Metrics
+from serving.operations import MOST_PHOTOS, SEEDS, Answer, Operations, SegmentOutput
+from serving.page import LatePage
+from serving.palette import legend
+
+
+@dataclass
+class Inside:
+    """What the apps around the service see of it: nothing yet, trouble, or the operations."""
+
+    operations: Operations | None = None
+    trouble: str | None = "the models are being loaded"
+    metrics: Metrics | None = None
+
+    def need(self) -> Operations:
+        """The operations; Refusal while there are none."""
+        if self.operations is None:
+            raise Refusal(503, "not_ready", self.trouble or "the models are being loaded", headers={"Retry-After": "5"})
+        return self.operations
+
+
+def respond(made: Answer) -> Response:
+    """An answer as HTTP."""
+    return Response(made.body, media_type=made.media_type, headers=made.headers)
+
+
+def respond_refusal(refusal: Refusal) -> Response:
+    """A refusal as HTTP."""
+    return Json(refusal.body(), status_code=refusal.status, headers=refusal.headers)
+
+
+def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
+    """The app; it answers as soon as `inside` has operations, and opens the page in its own time."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if page is None:
+            yield
+        else:
+            async with page.opening():
+                yield
+
+    api = FastAPI(
+        title="fewpair",
+        version=_version(),
+        description=described.API,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        openapi_tags=described.TAGS,
+    )
+
+    @api.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> Response:
+        return respond_refusal(refusal)
+
+    @api.get("/v1/models", tags=["models"], response_model=described.ModelList, summary="The models, their classes and figures")
+    async def models() -> Response:
+        """Every folder of the models folder: those that answer, and those that cannot be served with the reason."""
+        return Json(described.model_list(inside.need().shelf))
+
+    @api.get(
+        "/v1/models/{name}",
+        tags=["models"],
+        response_model=described.ModelCard,
+        responses=described.errors(404),
+        summary="One model with its card",
+    )
+    async def model(name: Annotated[str, described.NAME]) -> Response:
+        """What `/v1/models` says of one model, with how it was trained and what it was measured at."""
+        shelf = inside.need().shelf
+        return Json(described.model_card(shelf.find(name), shelf))
+
+    @api.get(
+        "/v1/legend/{name}.png",
+        tags=["models"],
+        response_class=Response,
+        responses={200: described.image("A PNG."), **described.errors(404)},
+        summary="A model's classes and colours as a picture",
+    )
+    async def legend_png(name: Annotated[str, described.NAME]) -> Response:
+        """A legend to print beside label maps; 404 too for models whose label side is a picture."""
+        domain = inside.need().shelf.find(name).manifest.label
+        if domain.kind == "picture":
+            raise Refusal(404, "no_classes", f"the label side of model {name} is a picture, it has no classes.")
+        return Response(legend(domain), media_type="image/png")
+
+    @api.post(
+        "/v1/segment",
+        tags=["translate"],
+        response_class=Response,
+        responses={200: described.SEGMENTED, **described.errors(400, 404, 413, 503)},
+        summary="Photo to label map",
+    )
+    async def segment(
+        image: Annotated[UploadFile, File(description="A photo: PNG, JPEG, WebP, BMP, TIFF or GIF; turned upright by its EXIF.")],
+        model: Annotated[str | None, Form(description=described.MODEL)] = None,
+        output: Annotated[SegmentOutput, Form(description=described.OUTPUT)] = "colours",
+        opacity: Annotated[float, Form(ge=0, le=1, description="Of the colours in `output=overlay`.")] = 0.5,
+    ) -> Response:
+        """The label map of a photo, at the photo's size."""
+        made = await inside.need().segment(image.file.read, model=model or None, output=output, opacity=opacity)
+        return respond(made)
+
+    @api.post(
+        "/v1/synthesize",
+        tags=["translate"],
+        response_class=Response,
+        responses={200: described.SYNTHESIZED, **described.errors(400, 404, 413, 503)},
+        summary="Label map to photo",
+    )
+    async def synthesize(
+        image: Annotated[UploadFile, File(description=described.LABEL)],
+        model: Annotated[str | None, Form(description=described.MODEL)] = None,
+        seed: Annotated[int | None, Form(ge=0, lt=SEEDS, description="Random if absent; comes back in `X-Seed`.")] = None,
+        count: Annotated[int, Form(ge=1, le=MOST_PHOTOS, description="Over 1: a ZIP of photos from seeds counted up from `seed`.")] = 1,
+        format: Annotated[PhotoFormat, Form(description="WebP and PNG are lossless.")] = "jpeg",
+        snap: Annotated[
+            bool, Form(description="Take the nearest class for colours that belong to none, instead of refusing them.")
+        ] = False,
+    ) -> Response:
+        """A photo that could have this label map, at the label map's size. The same seed gives the same bytes."""
+        made = await inside.need().synthesize(image.file.read, model=model or None, seed=seed, count=count, format=format, snap=snap)
+        return respond(made)
+
+    @api.get("/v1/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(  # with the assets that BentoML itself serves, so that the page works without the internet
+            openapi_url="/v1/openapi.json",
+            title="fewpair API",
+            swagger_js_url="/static_content/swagger-ui-bundle.js",
+            swagger_css_url="/static_content/swagger-ui.css",
+            swagger_favicon_url="/static_content/favicon-light-32x32.png",
+        )
+
+    @api.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(inside.metrics.render() if inside.metrics else b"", media_type="text/plain; version=0.0.4")
+
+    @api.get("/", include_in_schema=False)
+    async def front() -> RedirectResponse:
+        return RedirectResponse("/v1/docs" if page is None else "/ui/")
+
+    if page is not None:
+        api.mount("/ui", page)
+    return api
+
+
+def _version() -> str:
+    try:
+        return version("fewpair")
+    except PackageNotFoundError:  # a bento holds the code without its package metadata
+        return "unpackaged"

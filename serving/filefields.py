@@ -1,0 +1,107 @@
+"""Guards BentoML's multipart endpoints: a text value where a file belongs would make BentoML download it as a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import Refusal
+from serving.middleware import answer_refusals, refuse
+
+_HINT = 'Send multipart/form-data with the file in the field "image", for example: curl -F image=@street.jpg'
+
+
+class FileFields:
+    """Reads the form along as it streams in, with the parser Starlette uses, and refuses it at the first wrong part.
+
+    `fields` maps the guarded paths to the names of their text fields; the only file field is `image`.
+    """
+
+    def __init__(self, app: ASGIApp, fields: Mapping[str, frozenset[str]]) -> None:
+        self._app = app
+        self._fields = fields
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._fields:
+            await self._app(scope, receive, send)
+            return
+        kind, options = parse_options_header(Headers(scope=scope).get("content-type", ""))
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            refusal = Refusal(415, "not_multipart", "the picture is expected in a multipart form.", hint=_HINT)
+            await refuse(refusal, scope=scope, receive=receive, send=send)
+            return
+        form = _Form(options[b"boundary"], self._fields[scope["path"]])
+
+        async def along() -> Message:
+            message = await receive()
+            form.read(message.get("body", b""), last=not message.get("more_body", False))
+            return message
+
+        await answer_refusals(self._app, scope, along, send=send)
+
+
+class _Form:
+    def __init__(self, boundary: bytes, text_fields: frozenset[str]) -> None:
+        self._text_fields = text_fields
+        self._name = b""
+        self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._texts = 0
+        self._files = 0
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._header_name,
+                "on_header_value": self._header_value,
+                "on_header_end": self._header_end,
+                "on_headers_finished": self._check,
+            },
+        )
+
+    def read(self, chunk: bytes, *, last: bool) -> None:
+        try:
+            self._parser.write(chunk)
+            if last:
+                self._parser.finalize()
+        except FormParserError:
+            raise Refusal(400, "broken_form", "the multipart form is broken or cut short.", hint=_HINT) from None
+        if last and not self._files:
+            raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
+
+    def _begin(self) -> None:
+        self._headers = {}
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _check(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name", b"").decode("latin-1")
+        if b"filename" in options:
+            self._files += 1
+            if name != "image" or self._files > 1:
+                raise Refusal(
+                    400, "unknown_field", f"one file is expected, in the field image; there is another in {name[:80]!r}.", hint=_HINT
+                )
+        elif name == "image":
+            raise Refusal(400, "not_a_file", "the field image holds text, not a file.", hint=_HINT)
+        elif name not in self._text_fields:
+            raise Refusal(
+                400, "unknown_field", f"there is no field {name[:80]!r}.", hint=f"Fields: image, {', '.join(sorted(self._text_fields))}."
+            )
+        else:
+            self._texts += 1
+            if self._texts > len(self._text_fields):
+                raise Refusal(400, "repeated_field", "a field is given more than once.", hint="Give each field once.")

@@ -1,0 +1,106 @@
+"""What `GET /metrics` counts: a number of series that does not grow with the paths strangers ask for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from serving.gate import Gate
+
+_TEMPLATES = (
+    (re.compile(r"/(segment|synthesize|metrics|livez|readyz|healthz|v1/(segment|synthesize|models|openapi\.json|docs))"), None),
+    (re.compile(r"/v1/models/[^/]+"), "/v1/models/{name}"),
+    (re.compile(r"/v1/legend/[^/]+"), "/v1/legend/{name}.png"),
+    (re.compile(r"/ui(/.*)?"), "/ui"),
+)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass
+class Trace:
+    """What is learnt about one request while it is answered."""
+
+    model: str = "none"
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; a stage that is entered twice adds up."""
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + perf_counter() - started
+
+    def server_timing(self) -> str:
+        """The stages as a `Server-Timing` header, in milliseconds."""
+        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.stages.items())
+
+
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current_trace() -> Trace:
+    """The trace of the request that is being answered; a fresh one outside of any."""
+    return _current.get() or Trace()
+
+
+def follow(trace: Trace) -> None:
+    """Make this trace the current one, for everything the calling task does."""
+    _current.set(trace)
+
+
+def endpoint_of(path: str) -> str:
+    """The route template of a path; whatever is none of ours is `other`."""
+    for pattern, template in _TEMPLATES:
+        if pattern.fullmatch(path):
+            return template or path
+    return "other"
+
+
+class Metrics:
+    """Requests by endpoint, model and status; seconds by endpoint and stage; requests inside and waiting."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._requests = Counter("fewpair_requests", "Answered requests.", ["endpoint", "method", "model", "status"], registry=registry)
+        self._seconds = Histogram("fewpair_request_seconds", "Seconds to the answer.", ["endpoint"], buckets=_SECONDS, registry=registry)
+        self._stages = Histogram(
+            "fewpair_stage_seconds", "Seconds in a stage of an answer.", ["endpoint", "stage"], buckets=_SECONDS, registry=registry
+        )
+        self._inside = Gauge("fewpair_requests_inside", "Admitted and not yet answered.", multiprocess_mode="livesum", registry=registry)
+        self._waiting = Gauge("fewpair_requests_waiting", "Waiting for their turn.", multiprocess_mode="livesum", registry=registry)
+        self._registry = registry
+        self._gate: Gate | None = None
+
+    def watch(self, gate: Gate) -> None:
+        """Report how full this gate is."""
+        self._gate = gate
+
+    def count(self, trace: Trace, *, path: str, method: str, status: int, seconds: float) -> None:
+        """Note one answered request."""
+        if self._gate is not None:
+            self._inside.set(self._gate.inside)
+            self._waiting.set(self._gate.waiting)
+        endpoint = endpoint_of(path)
+        self._requests.labels(endpoint, method if method in _METHODS else "other", trace.model, f"{status}").inc()
+        self._seconds.labels(endpoint).observe(seconds)
+        for stage, spent in trace.stages.items():
+            self._stages.labels(endpoint, stage).observe(spent)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads, summed over the workers."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            together = CollectorRegistry()
+            MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+            return generate_latest(together)
+        return generate_latest(self._registry)

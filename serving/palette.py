@@ -1,0 +1,211 @@
+"""Label maps: from an uploaded file to class ids, and from ids to palette PNG, overlay, shares and legend."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from serving.errors import Refusal
+from serving.imaging import Bytes, Limits, as_rgb, open_upload, whole_numbers
+from serving.manifest import IGNORE, ClassRow, Domain
+
+Spelling = Literal["ids", "colours", "snapped colours"]
+
+
+@dataclass(frozen=True)
+class LabelUpload:
+    """An uploaded label map as ids, and how it spelled them."""
+
+    ids: Bytes
+    spelling: Spelling
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a label map one class covers."""
+
+    row: ClassRow
+    pixels: int
+    share: float
+    confidence: float | None
+
+
+def read_label(upload: bytes, limits: Limits, *, domain: Domain, snap: bool) -> LabelUpload:
+    """An uploaded label map as uint8[H,W] of ids; Refusal that names what belongs to no class.
+
+    Ids are read from one-channel pictures and from grey RGB that is no class colour; colours from RGB and from
+    palettes whose used entries are class colours. With `snap`, colours that belong to no class become their nearest class.
+    """
+    picture = open_upload(upload, limits)
+    if picture.mode == "P":
+        return _from_palette(picture, domain, snap=snap)
+    if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I"):
+        return LabelUpload(_checked_ids(_one_channel(picture), domain), "ids")
+    return _from_colours(as_rgb(picture), domain, snap=snap)
+
+
+def colours_of(ids: Bytes, domain: Domain) -> Bytes:
+    """uint8[H,W] of ids as uint8[H,W,3] of class colours."""
+    return _palette(domain)[ids]
+
+
+def encode_label(ids: Bytes, domain: Domain) -> bytes:
+    """A palette PNG whose indices are the ids and whose palette is the class colours: ids and colours in one file."""
+    picture = Image.fromarray(ids)
+    picture.putpalette(_palette(domain).tobytes())  # turns L into P, the indices stay
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def overlay(photo: Bytes, ids: Bytes, *, domain: Domain, opacity: float) -> Bytes:
+    """Class colours laid over the photo; void leaves the photo as it is."""
+    weight = round(256 * opacity)
+    blended = (photo.astype(np.uint16) * (256 - weight) + colours_of(ids, domain).astype(np.uint16) * weight + 128) >> 8
+    void = np.isin(ids, [IGNORE, *(row.id for row in domain.classes if row.ignore)])
+    return np.where(void[..., None], photo, blended.astype(np.uint8))
+
+
+def shares(ids: Bytes, confidence: Bytes | None, *, domain: Domain) -> tuple[Share, ...]:
+    """The classes that occur, largest first."""
+    pixels = np.bincount(ids.ravel(), minlength=256)
+    sums = None if confidence is None else np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)
+    found = [
+        Share(
+            row, int(pixels[row.id]), float(pixels[row.id]) / ids.size, None if sums is None else float(sums[row.id] / pixels[row.id] / 255)
+        )
+        for row in domain.classes
+        if pixels[row.id]
+    ]
+    return tuple(sorted(found, key=lambda share: -share.pixels))
+
+
+def legend(domain: Domain) -> bytes:
+    """A PNG that shows each class beside its colour."""
+    row_height, columns = 30, 2
+    rows = -(-len(domain.classes) // columns)
+    picture = Image.new("RGB", (columns * 220, rows * row_height + 12), "white")
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=15)
+    for index, row in enumerate(domain.classes):
+        left, top = 10 + 220 * (index // rows), 6 + row_height * (index % rows)
+        pen.rounded_rectangle((left, top + 4, left + 34, top + row_height - 4), radius=4, fill=row.color, outline="#888888")
+        pen.text(
+            (left + 44, top + row_height / 2),
+            f"{row.id}  {row.name}" + (" (ignored)" if row.ignore else ""),
+            fill="#222222",
+            font=font,
+            anchor="lm",
+        )
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _palette(domain: Domain) -> Bytes:
+    """uint8[256,3]: each class's colour at its id; ids without a class look like void."""
+    void = next((row.color for row in domain.classes if row.ignore), (0, 0, 0))
+    table = np.tile(np.array(void, np.uint8), (256, 1))
+    for row in domain.classes:
+        table[row.id] = row.color
+    return table
+
+
+def _one_channel(picture: Image.Image) -> NDArray[np.int32]:
+    if picture.mode == "1":
+        return np.asarray(picture).astype(np.int32)
+    if picture.mode in ("L", "LA"):
+        return np.asarray(picture.getchannel("L")).astype(np.int32)
+    return whole_numbers(picture)
+
+
+def _checked_ids(values: NDArray[np.int32], domain: Domain) -> Bytes:
+    counts = np.bincount(values.ravel())
+    known = {row.id for row in domain.classes} | {IGNORE}
+    strangers = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]
+    if strangers:
+        named = ", ".join(f"{value} ({counts[value]} pixels)" for value in strangers[:5]) + (" and others" if len(strangers) > 5 else "")
+        raise Refusal(
+            400,
+            "unknown_class_id",
+            f"the label map holds ids that belong to no class of this model: {named}.",
+            hint=f"Its ids are {_spans(sorted(known))}; GET /v1/models lists them with their names.",
+        )
+    return values.astype(np.uint8)
+
+
+def _from_palette(picture: Image.Image, domain: Domain, *, snap: bool) -> LabelUpload:
+    indices = np.asarray(picture)
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    palette = np.zeros((256, 3), np.uint8)
+    stored = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    palette[: len(stored)] = stored
+    classes = {row.color for row in domain.classes}
+    if all((int(r), int(g), int(b)) in classes for r, g, b in palette[used]):
+        return _from_colours(palette[indices], domain, snap=snap)
+    return LabelUpload(_checked_ids(indices.astype(np.int32), domain), "ids")
+
+
+def _from_colours(rgb: Bytes, domain: Domain, *, snap: bool) -> LabelUpload:
+    codes = _codes(rgb)
+    table = np.full(1 << 24, -1, np.int16)
+    table[_codes(np.array([row.color for row in domain.classes], np.uint8))] = [row.id for row in domain.classes]
+    ids = table[codes]
+    stray = ids < 0
+    if not stray.any():
+        return LabelUpload(ids.astype(np.uint8), "colours")
+    if not snap and (rgb[..., :1] == rgb).all():  # ids that were saved as grey RGB
+        return LabelUpload(_checked_ids(rgb[..., 0].astype(np.int32), domain), "ids")
+    colours, inverse, counts = np.unique(codes[stray], return_inverse=True, return_counts=True)
+    nearest = _nearest(colours, domain)
+    if not snap:
+        raise _stray_colours(colours, counts, nearest=nearest, domain=domain)
+    ids[stray] = np.array([row.id for row in domain.classes], np.int16)[nearest][inverse]
+    return LabelUpload(ids.astype(np.uint8), "snapped colours")
+
+
+def _stray_colours(colours: NDArray[np.uint32], counts: NDArray[np.int64], *, nearest: NDArray[np.int64], domain: Domain) -> Refusal:
+    frequent = np.argsort(-counts)[:5]
+    named = ", ".join(
+        f"({colours[i] >> 16}, {colours[i] >> 8 & 255}, {colours[i] & 255}) on {counts[i]} pixels, "
+        f"nearest to {domain.classes[nearest[i]].name}"
+        for i in frequent
+    )
+    more = f" and {len(colours) - len(frequent)} more" if len(colours) > len(frequent) else ""
+    return Refusal(
+        400,
+        "unknown_colours",
+        f"the label map holds colours that belong to no class of this model: {named}{more}.",
+        hint="Send a PNG in the class colours of GET /v1/models (JPEG smears them), or snap=true to take the nearest class.",
+    )
+
+
+def _codes(rgb: Bytes) -> NDArray[np.uint32]:
+    wide = rgb.astype(np.uint32)
+    codes: NDArray[np.uint32] = np.bitwise_or(np.bitwise_or(wide[..., 0] << 16, wide[..., 1] << 8), wide[..., 2])
+    return codes
+
+
+def _nearest(codes: NDArray[np.uint32], domain: Domain) -> NDArray[np.int64]:
+    """For each colour the index of the class whose colour is nearest in RGB."""
+    classes = np.array([row.color for row in domain.classes], np.int32)
+    nearest = np.empty(len(codes), np.int64)
+    for start in range(0, len(codes), 1 << 16):
+        part = codes[start : start + (1 << 16)].astype(np.int32)
+        rgb = np.stack([part >> 16, part >> 8 & 255, part & 255], axis=1)
+        nearest[start : start + len(part)] = ((rgb[:, None] - classes) ** 2).sum(axis=2).argmin(axis=1)
+    return nearest
+
+
+def _spans(values: list[int]) -> str:
+    """[0, 1, 2, 255] as "0-2, 255"."""
+    parts: list[str] = []
+    for value in values:
+        if parts and int(parts[-1].rsplit("-", 1)[-1]) == value - 1:
+            parts[-1] = f"{parts[-1].split('-')[0]}-{value}"
+        else:
+            parts.append(str(value))
+    return ", ".join(parts)

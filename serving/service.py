@@ -1,0 +1,122 @@
+"""The BentoML service: loads the shelf, answers /segment and /synthesize, and carries the /v1 API and the page."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import bentoml
+from bentoml.validators import ContentType
+from pydantic import BeforeValidator, Field
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+from serving.api import Inside, build_api, respond, respond_refusal
+from serving.errors import Refusal, ServingError
+from serving.filefields import FileFields
+from serving.imaging import PhotoFormat
+from serving.metrics import Metrics
+from serving.middleware import BodyLimit, OneErrorShape, QuietRefusals, Record
+from serving.operations import Answer, Operations, SegmentOutput
+from serving.page import LatePage
+from serving.settings import Settings
+from serving.shelf import fill
+
+logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
+settings = Settings.from_environment()
+_fields = {"/segment": frozenset({"model", "output", "opacity"}), "/synthesize": frozenset({"model", "seed", "count", "format", "snap"})}
+
+
+def _as_text(value: Any) -> Any:
+    """BentoML reads every text field as JSON first, so that a model called 123 arrives as a number; this takes it back."""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return None if value == "" else value
+
+
+ModelName = Annotated[str | None, BeforeValidator(_as_text), Field(description="A name of GET /v1/models; the default model if absent.")]
+AnyImage = Annotated[Path, ContentType("image/*")]
+
+
+inside = Inside()
+page = LatePage(lambda: inside.operations) if settings.ui else None
+api = build_api(inside, page=page)
+
+
+async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:
+    try:
+        return respond(await call(inside.need()))
+    except Refusal as refusal:
+        return respond_refusal(refusal)
+
+
+@bentoml.service(
+    name="fewpair",
+    workers=settings.workers,
+    traffic={"timeout": 3 * settings.timeout + 60},  # ours ends the waiting earlier, with a sentence; this is the last resort
+    logging={"access": {"enabled": settings.access_log}},
+    metrics={"enabled": False, "namespace": "fewpair"},  # labels every path ever asked for; GET /metrics of serving/api.py does not
+)
+@bentoml.asgi_app(api, path="/", name="api")
+class Translator:
+    """Photo to label map, label map to photo."""
+
+    def __init__(self) -> None:
+        inside.metrics = Metrics()
+        try:
+            shelf = fill(settings)
+        except ServingError as error:  # a failing constructor would restart for ever: say why and stay not ready instead
+            inside.trouble = str(error)
+            return
+        inside.trouble = shelf.trouble()
+        if inside.trouble is None:
+            inside.operations = Operations(shelf, settings)
+            inside.metrics.watch(inside.operations.gate)
+
+    def __is_ready__(self) -> bool:
+        return inside.operations is not None
+
+    @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]
+    async def segment(
+        self,
+        image: Annotated[Path, Field(description="A photo: PNG, JPEG, WebP, BMP, TIFF or GIF.")],
+        model: ModelName = None,
+        output: SegmentOutput = "colours",
+        opacity: Annotated[float, Field(ge=0, le=1, description="Of the colours in output=overlay.")] = 0.5,
+    ) -> AnyImage:
+        """Photo to label map: a palette PNG (its indices are the class ids), ids, overlay, confidence, or JSON with class shares."""
+        return await _answer(lambda here: here.segment(image.read_bytes, model=model, output=output, opacity=opacity))  # type: ignore[return-value]
+
+    @bentoml.api(route="/synthesize")  # type: ignore[untyped-decorator]
+    async def synthesize(
+        self,
+        image: Annotated[Path, Field(description="A label map as ids or class colours.")],
+        model: ModelName = None,
+        seed: Annotated[int | None, Field(ge=0, lt=2**32, description="Random if absent; comes back in X-Seed.")] = None,
+        count: Annotated[int, Field(ge=1, le=16, description="Photos from as many seeds, as a ZIP.")] = 1,
+        format: PhotoFormat = "jpeg",
+        snap: Annotated[bool, Field(description="Take the nearest class for colours that belong to none.")] = False,
+    ) -> AnyImage:
+        """Label map to photo. The same seed gives the same photo."""
+        return await _answer(  # type: ignore[return-value]
+            lambda here: here.synthesize(image.read_bytes, model=model, seed=seed, count=count, format=format, snap=snap)
+        )
+
+
+service: Any = Translator  # the decorators made a bentoml.Service of the class
+# The first added is the outermost. CORS stands outside of everything, so that browsers may read errors too.
+if settings.cors_origins:
+    service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Request-ID", "Server-Timing", "Retry-After"],
+    )
+service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
+service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble)
+service.add_asgi_middleware(BodyLimit, max_bytes=settings.max_bytes)
+service.add_asgi_middleware(FileFields, fields=_fields)

@@ -1,0 +1,171 @@
+"""One exported folder as a callable on arrays: onnxruntime sessions, warm, on the device that was asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from serving.errors import DeviceError, ModelError
+from serving.imaging import Bytes
+from serving.manifest import Direction, DirectionName, Manifest, read_graph, read_manifest
+from serving.scale import Scaled, from_model, to_model
+from serving.settings import Device
+
+_CUDA = "CUDAExecutionProvider"
+_CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
+_WARM_SIZE = (128, 192)
+
+
+class ExportedModel:
+    """A model folder that answers: `to_label` and `to_photo` on arrays, and their three steps for a server that times them."""
+
+    def __init__(self, manifest: Manifest, sessions: Mapping[DirectionName, onnxruntime.InferenceSession]) -> None:
+        self.manifest = manifest
+        self._sessions = sessions
+        self.warm_seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def provider(self) -> str:
+        """Where the model really runs, as its session says."""
+        return str(next(iter(self._sessions.values())).get_providers()[0])
+
+    def offers(self, direction: DirectionName) -> bool:
+        return direction in self.manifest.directions
+
+    def to_label(self, photo: Bytes) -> tuple[Bytes, Bytes | None]:
+        """uint8[H,W,3] to ids uint8[H,W] (or a picture uint8[H,W,3]) and confidence uint8[H,W] where the model has it."""
+        scaled = self.prepare(photo)
+        found = self.run("to_label", scaled)
+        ids = from_model(found[_main_output(self.manifest.directions["to_label"])], scaled, resize=self.manifest.resize)
+        return ids, self.confidence(found, scaled)
+
+    def to_photo(self, label: Bytes, *, seed: int) -> Bytes:
+        """ids uint8[H,W] (or a picture uint8[H,W,3]) to a photo uint8[H,W,3]; equal seeds give equal photos."""
+        scaled = self.prepare(label)
+        found = self.run("to_photo", scaled, seed=seed)
+        return self.restore("to_photo", found, scaled)
+
+    def prepare(self, pixels: Bytes) -> Scaled:
+        """Bring an upload to the model's scale."""
+        return to_model(pixels, resize=self.manifest.resize, multiple_of=self.manifest.multiple_of, void=self.manifest.label.void)
+
+    def run(self, direction: DirectionName, scaled: Scaled, *, seed: int = 0) -> dict[str, Bytes]:
+        """One run of the graph at the model's scale: output name -> [H,W] or [H,W,3]."""
+        spec = self.manifest.directions[direction]
+        feed: dict[str, NDArray[Any]] = {spec.input.name: scaled.pixels[None]}
+        if spec.noise is not None:
+            feed[spec.noise.name] = draw_noise(seed, spec.noise.shape)[None]
+        names = [output.name for output in spec.outputs]
+        found = self._sessions[direction].run(names, feed)
+        return {name: np.asarray(value)[0] for name, value in zip(names, found, strict=True)}
+
+    def restore(self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled) -> Bytes:
+        """The main output of a run at the upload's size."""
+        return from_model(found[_main_output(self.manifest.directions[direction])], scaled, resize=self.manifest.resize)
+
+    def confidence(self, found: dict[str, Bytes], scaled: Scaled) -> Bytes | None:
+        """The confidence of a run at the upload's size; None where the model has none."""
+        name = next((output.name for output in self.manifest.directions["to_label"].outputs if output.kind == "confidence"), None)
+        return None if name is None else from_model(found[name], scaled, resize=self.manifest.resize)
+
+    def warm_up(self) -> None:
+        """Answer one empty request in each direction, so that the first caller does not wait for kernels to be chosen."""
+        started = time.perf_counter()
+        height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
+        for direction, spec in self.manifest.directions.items():
+            empty = np.zeros((height, width, 3) if spec.input.layout == "NHWC" else (height, width), np.uint8)
+            self.restore(direction, self.run(direction, scaled := self.prepare(empty)), scaled)
+        self.warm_seconds = time.perf_counter() - started
+
+
+def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:
+    """Read a folder, start its sessions, check them against the manifest; ModelError or DeviceError says what is wrong."""
+    manifest = read_manifest(folder)
+    sessions = {name: _session(direction, device=device, threads=threads) for name, direction in manifest.directions.items()}
+    model = ExportedModel(manifest, sessions)
+    try:
+        model.warm_up()
+    except ModelError:
+        raise
+    except Exception as error:  # whatever onnxruntime raises, the model is of no use
+        raise ModelError(f"{manifest.name} failed its warm-up run: {_first_line(error)}.", hint="Export it again.") from error
+    return model
+
+
+def draw_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal noise that depends on the seed alone, not on batch, worker or device."""
+    return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+
+
+def why_no_cuda() -> str | None:
+    """The reason why CUDA cannot be used here, or None where nothing speaks against trying."""
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime is built for the CPU only; install onnxruntime-gpu instead of onnxruntime"
+    if not _loads("libcuda.so.1"):
+        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded)"
+    return None
+
+
+def _session(direction: Direction, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    reason = "the CPU was asked for" if device == "cpu" else why_no_cuda()
+    if device == "cuda" and reason is not None:
+        raise DeviceError(f"device cuda was demanded, but {reason}.", hint="Say --device auto to use the CPU where there is no CUDA.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if reason is None:
+        onnxruntime.preload_dlls(directory="")  # without it the provider does not find the CUDA wheels, and falls back in silence
+        # cuDNN's exhaustive search would time every algorithm anew for every upload of a new size.
+        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}))
+    graph = read_graph(direction)
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
+    if device == "cuda" and session.get_providers()[0] != _CUDA:
+        missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
+        why = f" because {', '.join(missing)} cannot be loaded" if missing else ""
+        raise DeviceError(
+            f"device cuda was demanded, but onnxruntime {onnxruntime.__version__} fell back to {session.get_providers()[0]}{why}.",
+            hint="Check the driver (nvidia-smi) and install fewpair[serve,cuda].",
+        )
+    _check_names(direction, session)
+    return session
+
+
+def _check_names(direction: Direction, session: onnxruntime.InferenceSession) -> None:
+    promised = {direction.input.name} | ({direction.noise.name} if direction.noise else set())
+    present = {node.name for node in session.get_inputs()}
+    if promised != present:
+        raise ModelError(f"{direction.file} takes {sorted(present)}, its manifest promises {sorted(promised)}.", hint="Export it again.")
+    absent = {output.name for output in direction.outputs} - {node.name for node in session.get_outputs()}
+    if absent:
+        raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")
+
+
+def _main_output(direction: Direction) -> str:
+    return next(output.name for output in direction.outputs if output.kind != "confidence")
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

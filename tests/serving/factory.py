@@ -1,0 +1,149 @@
+"""Tiny honest models for the tests: ONNX graphs built by hand, with complete manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+CLASSES = [
+    {"id": 0, "name": "dark", "color": [64, 0, 128], "ignore": False},
+    {"id": 1, "name": "middle", "color": [0, 128, 64], "ignore": False},
+    {"id": 2, "name": "bright", "color": [250, 250, 60], "ignore": False},
+    {"id": 3, "name": "void", "color": [0, 0, 0], "ignore": True},
+]
+
+
+def segmenting_graph() -> onnx.ModelProto:
+    """photo u8[N,H,W,3] -> label: mean brightness under 85 is 0, under 170 is 1, else 2; confidence: the brightness."""
+    constants = {"low": np.float32(85), "high": np.float32(170)}
+    nodes = [
+        helper.make_node("Cast", ["photo"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["grey"], keepdims=0),
+        helper.make_node("GreaterOrEqual", ["grey", "low"], ["over_low"]),
+        helper.make_node("GreaterOrEqual", ["grey", "high"], ["over_high"]),
+        helper.make_node("Cast", ["over_low"], ["first"], to=TensorProto.INT32),
+        helper.make_node("Cast", ["over_high"], ["second"], to=TensorProto.INT32),
+        helper.make_node("Add", ["first", "second"], ["id"]),
+        helper.make_node("Cast", ["id"], ["label"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["grey"], ["confidence"], to=TensorProto.UINT8),
+    ]
+    initializers = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
+    initializers.append(numpy_helper.from_array(np.array([3], np.int64), "axes"))
+    return _model(nodes, initializers, inputs=[("photo", _photo())], outputs=[("label", _map()), ("confidence", _map())])
+
+
+def synthesizing_graph(*, noise: bool = True) -> onnx.ModelProto:
+    """label u8[N,H,W] -> photo: each class's colour, shifted by 30 times the noise (one value for red, green and blue)."""
+    palette = np.zeros((256, 3), np.float32)
+    for row in CLASSES:
+        palette[row["id"]] = row["color"]
+    nodes = [
+        helper.make_node("Cast", ["label"], ["index"], to=TensorProto.INT32),
+        helper.make_node("Gather", ["palette", "index"], ["colour"], axis=0),
+    ]
+    initializers = [
+        numpy_helper.from_array(palette, "palette"),
+        numpy_helper.from_array(np.float32(0), "black"),
+        numpy_helper.from_array(np.float32(255), "white"),
+    ]
+    inputs = [("label", _map())]
+    if noise:
+        nodes += [
+            helper.make_node("Mul", ["noise", "strength"], ["shift"]),
+            helper.make_node("Reshape", ["shift", "shape"], ["shift4"]),
+            helper.make_node("Add", ["colour", "shift4"], ["shifted"]),
+        ]
+        initializers += [
+            numpy_helper.from_array(np.float32(30), "strength"),
+            numpy_helper.from_array(np.array([-1, 1, 1, 3], np.int64), "shape"),
+        ]
+        inputs.append(("noise", helper.make_tensor_type_proto(TensorProto.FLOAT, ["batch", 3])))
+    nodes += [
+        helper.make_node("Clip", ["shifted" if noise else "colour", "black", "white"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["photo"], to=TensorProto.UINT8),
+    ]
+    return _model(nodes, initializers, inputs=inputs, outputs=[("photo", _photo())])
+
+
+def write_model(folder: Path, *, directions: tuple[str, ...] = ("to_label", "to_photo"), noise: bool = True, **changes: Any) -> Path:
+    """An exported folder; `changes` replace entries of its manifest."""
+    folder.mkdir(parents=True)
+    described: dict[str, Any] = {}
+    if "to_label" in directions:
+        described["to_label"] = {
+            **_stored(folder / "to_label.onnx", segmenting_graph()),
+            "input": _tensor("photo", "photo", "NHWC"),
+            "outputs": [_tensor("label", "label", "NHW"), _tensor("confidence", "confidence", "NHW")],
+            "noise": None,
+        }
+    if "to_photo" in directions:
+        described["to_photo"] = {
+            **_stored(folder / "to_photo.onnx", synthesizing_graph(noise=noise)),
+            "input": _tensor("label", "label", "NHW"),
+            "outputs": [_tensor("photo", "photo", "NHWC")],
+            "noise": {"name": "noise", "shape": [3]} if noise else None,
+        }
+    manifest = {
+        "format": 1,
+        "name": folder.name,
+        "description": "Three classes by brightness: a model for tests.",
+        "directions": described,
+        "domains": {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": CLASSES}},
+        "resize": {"rule": "none", "height": None, "width": None, "filter": "bicubic"},
+        "multiple_of": 1,
+        "tiling": "forbidden",
+        "training": {
+            "method": "by hand",
+            "recipe": None,
+            "dataset": "none",
+            "terms": "public domain",
+            "pairs": 0,
+            "unpaired": 0,
+            "steps": 0,
+            "size": [32, 48],
+            "seed": 0,
+            "weights": "raw",
+            "commit": "none",
+            "versions": {"onnx": onnx.__version__},
+        },
+        "metrics": {"val": {"mean_iou": 0.5}},
+        "parity": {},
+        **changes,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _stored(path: Path, model: onnx.ModelProto) -> dict[str, str]:
+    graph = model.SerializeToString()
+    path.write_bytes(graph)
+    return {"file": path.name, "sha256": hashlib.sha256(graph).hexdigest()}
+
+
+def _tensor(name: str, kind: str, layout: str) -> dict[str, str]:
+    return {"name": name, "kind": kind, "dtype": "uint8", "layout": layout}
+
+
+def _photo() -> onnx.TypeProto:
+    return helper.make_tensor_type_proto(TensorProto.UINT8, ["batch", "height", "width", 3])
+
+
+def _map() -> onnx.TypeProto:
+    return helper.make_tensor_type_proto(TensorProto.UINT8, ["batch", "height", "width"])
+
+
+def _model(nodes: list[Any], initializers: list[Any], *, inputs: list[Any], outputs: list[Any]) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_value_info(name, kind) for name, kind in inputs],
+        [helper.make_value_info(name, kind) for name, kind in outputs],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -49,6 +49,8 @@ class Loader:
         seed: int,
         skip_broken: bool = False,
         cache_bytes: int = 2 << 30,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if not (streams.pairs or (streams.photos and streams.labels)):
             raise UserError(f"{dataset.place}: there is nothing to train on: no pair, and not both unpaired photos and unpaired labels")
@@ -64,6 +66,7 @@ class Loader:
         self.broken: dict[str, str] = {}
         """The files that could not be read, each with the reason."""
         self._length = batch
+        self._rank, self._world = rank, world
         self._cache: dict[tuple[Side, str], np.ndarray] = {}
         self._room = cache_bytes
         self._lock = threading.Lock()
@@ -74,7 +77,8 @@ class Loader:
         return len(self.broken)
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step (counted from 0), on the CPU."""
+        """The batch of one step (counted from 0), on the CPU; of `world` processes that train together, each has its own share."""
+        step = step * self._world + self._rank
         pairs = [
             self._augmented(arrays, step=step, stream="pairs", index=index)
             for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, step=step, sides=("photo", "label")))

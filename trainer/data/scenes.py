@@ -3,8 +3,9 @@
 import numpy as np
 
 from trainer.batch import Classes, class_table, random
-from trainer.data import figures, paint
-from trainer.data.street import imagine
+from trainer.data.scenery import backdrop, facades, figures
+from trainer.data.scenery.canvas import blank
+from trainer.data.scenery.street import imagine
 
 CLASSES: Classes = class_table(
     [
@@ -33,16 +34,16 @@ def draw(index: int, *, height: int, width: int, split: str = "train") -> tuple[
     What stands where depends on (split, index) alone; another size shows the same street.
     """
     street = imagine(random(SEED, index, f"scene {split}"))
-    canvas = paint.blank(street, height, width)
-    paint.sky(canvas)
-    paint.skyline(canvas)
-    paint.ground(canvas)
-    paint.shade_ground(canvas, figures.shadows(street))
+    canvas = blank(street, height, width)
     for building in street.facades:
-        paint.facade(canvas, building)
+        facades.facade(canvas, building)
+    backdrop.skyline(canvas)
+    backdrop.sky(canvas)
+    backdrop.ground(canvas)
+    backdrop.shade_ground(canvas, figures.shadows(street))
     for fenced in street.fences:
-        paint.fence(canvas, fenced)
+        facades.fence(canvas, fenced)
     for thing in street.things:
         figures.draw(canvas, thing)
-    paint.bonnet(canvas)
-    return paint.weather(canvas, random(SEED, index, f"grain {split}")), canvas.label
+    backdrop.bonnet(canvas)
+    return backdrop.weather(canvas, random(SEED, index, f"grain {split}")), canvas.label

@@ -168,7 +168,7 @@ def imagine(numbers: np.random.Generator) -> Street:
     warm = _between(numbers, -0.03, 0.03)
     return Street(
         eye=_between(numbers, 1.25, 1.9),
-        horizon=_between(numbers, 0.38, 0.50),
+        horizon=_between(numbers, 0.40, 0.54),
         vanishing=float(numbers.normal()) * 0.07,
         zoom=_between(numbers, 0.85, 1.15),
         roll=float(numbers.normal()) * 0.012,
@@ -224,7 +224,7 @@ def _light(numbers: np.random.Generator) -> Light:
         sky,
         _between(numbers, 0.2, 0.9),
         (1.05, 0.95, 0.92),
-        _between(numbers, 0.5, 0.75),
+        _between(numbers, 0.62, 0.85),
         _between(numbers, 0.1, 0.35),
         wet,
         0.4,
@@ -322,8 +322,8 @@ def _furnish(numbers: np.random.Generator, half_road: float, pavement: float, *,
 def _populate(numbers: np.random.Generator, half_road: float, pavement: float, *, traffic: int, things: list[Thing]) -> None:
     """Parked and moving cars, people on the pavements and crossing, cyclists near the kerb."""
     for side in (-1, 1):
-        if numbers.random() < 0.5:
-            place, end = _between(numbers, 5, 22), _between(numbers, 25, 80)
+        if numbers.random() < 0.6:
+            place, end = _between(numbers, 4.5, 18), _between(numbers, 25, 80)
             while place < end:
                 if numbers.random() < 0.7:
                     kind: Kind = "van" if numbers.random() < 0.12 else "car"
@@ -333,7 +333,7 @@ def _populate(numbers: np.random.Generator, half_road: float, pavement: float, *
                     )
                 place += _between(numbers, 5.4, 7.5)
     for side, chance in ((traffic, 0.6), (-traffic, 0.75)):
-        place = _between(numbers, 9, 26)
+        place = _between(numbers, 7, 22)
         while numbers.random() < chance and place < 90:
             kind = "van" if numbers.random() < 0.15 else "car"
             size = _between(numbers, 0.94, 1.1)
@@ -346,11 +346,11 @@ def _populate(numbers: np.random.Generator, half_road: float, pavement: float, *
             away *= 0.5 * numbers.random()
         size = _between(numbers, 1.5, 1.88)
         things.append(_thing(numbers, "person", away, _between(numbers, 5, 34), size, _paint(numbers), 1 if numbers.random() < 0.5 else -1))
-    for _ in range(int(numbers.choice([0, 0, 1, 1, 2, 3]))):
+    for _ in range(int(numbers.choice([0, 1, 1, 2, 2, 3]))):
         side = traffic if numbers.random() < 0.7 else -traffic
         facing = 1 if side == traffic else -1
         spot = side * (half_road - _between(numbers, 0.6, 2.2))
-        things.append(_thing(numbers, "cyclist", spot, _between(numbers, 5.5, 24), _between(numbers, 1.55, 1.8), _paint(numbers), facing))
+        things.append(_thing(numbers, "cyclist", spot, _between(numbers, 5.5, 19), _between(numbers, 1.55, 1.8), _paint(numbers), facing))
 
 
 def _thing(numbers: np.random.Generator, kind: Kind, lateral: float, distance: float, size: float, color: Color, facing: int = 1) -> Thing:

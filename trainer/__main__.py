@@ -1,4 +1,4 @@
-"""The command line: what `fewpair` and `python -m trainer` start. Standard library only; a command imports what it needs when it is asked for."""
+"""What `fewpair` and `python -m trainer` start. Standard library only; a command imports what it needs when it is asked for."""
 
 import difflib
 import importlib
@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fewpair: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.partition(".")[0] in OURS:
+            raise
+        print(f"fewpair: {lacking(name, missing.name)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nfewpair: stopped by Ctrl-C", file=sys.stderr)
         return 130
@@ -73,18 +78,17 @@ def unknown(name: str) -> str:
     return f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(COMMANDS)}")
 
 
+def lacking(name: str, package: str) -> str:
+    """The sentence for a package that is not installed."""
+    extra = COMMANDS[name].extra
+    word = {"train": "training", "serve": "serving"}[extra]
+    return f"fewpair {name} needs the {word} extra (there is no {package} here): pip install 'fewpair[{extra}]'"
+
+
 def load(name: str) -> Callable[[list[str]], int | None]:
-    """Import the function behind a command; where a package is missing, say which extra brings it."""
+    """Import the function behind a command."""
     command = COMMANDS[name]
-    try:
-        function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
-    except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.partition(".")[0] in OURS:
-            raise
-        extra = {"train": "training", "serve": "serving"}[command.extra]
-        raise UserError(
-            f"fewpair {name} needs the {extra} extra (there is no {missing.name} here): pip install 'fewpair[{command.extra}]'"
-        ) from missing
+    function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
     return function
 
 

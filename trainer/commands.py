@@ -1,0 +1,397 @@
+"""The half of the command line that needs torch, derived from dataclasses by tyro: pairs, train, evaluate and export."""
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import torch
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from trainer.data.catalogue import CATALOGUE, Dataset, open_dataset
+from trainer.data.pairs import RULES, Selection, select
+from trainer.errors import UserError
+from trainer.loop import resume, start
+from trainer.machine import device_named
+from trainer.metrics.record import Provenance, evaluate_and_record
+from trainer.recipes import RECIPES, Run
+from trainer.rundir import RunDir, build_method, load_method, open_run
+
+Config = TypeVar("Config")
+
+
+def _size(words: list[str]) -> tuple[int, int]:
+    height, _, width = words[0].lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ValueError(f"{words[0]} is not a size; write height x width, as in 128x192")
+    return int(height), int(width)
+
+
+Size = Annotated[
+    tuple[int, int],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="HxW",
+        instance_from_str=_size,
+        is_instance=lambda value: isinstance(value, tuple) and len(value) == 2,
+        str_from_instance=lambda size: [f"{size[0]}x{size[1]}"],
+    ),
+]
+"""Height and width, written 128x192."""
+
+PairsOf = Annotated[
+    int | Path,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|pairs.json",
+        instance_from_str=lambda words: int(words[0]) if words[0].isdigit() else Path(words[0]),
+        is_instance=lambda value: isinstance(value, int | Path),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
+"""How many pairs, or the file that names them."""
+
+
+@dataclass(frozen=True)
+class PairsOptions:
+    """What `fewpair pairs` takes."""
+
+    data: str
+    """The dataset: one of the catalogue."""
+    k: Annotated[int, tyro.conf.arg(aliases=["--pairs"])]
+    """How many photos keep, or get, their label map."""
+    out: Path
+    """Where to write pairs.json, for `fewpair train --pairs`."""
+    root: Path | None = None
+    """The dataset's folder; the built-in scenes have none."""
+    unpaired: int | Literal["all"] = "all"
+    """How many training samples the unpaired pool holds; the pairs are chosen among them."""
+    rule: str = "random"
+    """How the pairs are chosen."""
+    seed: int = 0
+    """Decides the pool and the choice."""
+    unlabelled: bool = False
+    """Also choose photos that have no label map yet, to find out which ones to label."""
+
+
+@dataclass(frozen=True)
+class TrainOptions(Generic[Config]):
+    """What `fewpair train RECIPE` takes; the defaults are the recipe's."""
+
+    out: Path
+    """The new run's folder."""
+    config: Config
+    """The method's own choices."""
+    data: str
+    """The dataset: one of the catalogue."""
+    root: Path | None
+    """The dataset's folder; the built-in scenes have none."""
+    pairs: PairsOf
+    """How many pairs are drawn at random, or the pairs.json that names them."""
+    unpaired: int | Literal["all"]
+    """How many training samples the unpaired pool holds; the pairs are chosen among them."""
+    size: Size
+    """Height x width of a training crop, and of the whole picture in evaluation and use."""
+    steps: int
+    """Optimiser steps of each player."""
+    seed: int
+    """Decides weights, choice of pairs, order, crops, flips and pool draws."""
+    batch: int
+    """Samples of each half in a step."""
+    precision: Literal["auto", "bf16", "fp32"]
+    """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
+    evaluate_every: int
+    """Steps between evaluations on `val`, each followed by a sample sheet."""
+    save_every: int
+    """Steps between checkpoints."""
+    keep: tuple[int, ...]
+    """Steps whose checkpoints are kept, to compare runs at equal steps."""
+    log_every: int
+    """Steps between lines in metrics.jsonl."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, and count them."""
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """What `fewpair train --resume RUN` takes; everything else is written in the run's folder."""
+
+    resume: Path
+    """The folder of the run to continue."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, and count them."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `fewpair evaluate` takes."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    split: str
+    """The split to judge on: val, devtest, test, ..."""
+    checkpoint: str = "best"
+    """best, last, or step-NNNNNN where the run kept one."""
+    weights: Literal["averaged", "raw"] = "averaged"
+    """The running average of the weights, or the weights themselves."""
+    limit: int | None = None
+    """Judge this many samples, spread evenly over the split; None: all."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `fewpair export` takes."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    name: str | None = None
+    """The model's name, and its folder's; None: the dataset and the recipe."""
+    out: Path = Path("exported")
+    """Where the model's folder goes."""
+    checkpoint: str = "best"
+    """best, last, or step-NNNNNN where the run kept one."""
+    weights: Literal["averaged", "raw"] = "averaged"
+    """The running average of the weights, or the weights themselves."""
+    half: bool = False
+    """Store the weights in fp16: half the bytes."""
+    description: str | None = None
+    """One or two sentences for the model list; None: made from the run."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+
+
+def pairs(arguments: list[str]) -> int:
+    """`fewpair pairs`: choose which k photos to label."""
+    asked = _parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
+    if asked.out.exists():
+        raise UserError(f"{asked.out} exists: name another file with --out, or remove it")
+    dataset = _opened(asked.data, asked.root)
+    selection = select(dataset, k=asked.k, unpaired=_count(asked.unpaired), rule=asked.rule, seed=asked.seed, to_label=asked.unlabelled)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(selection.to_json())
+    for entry in selection.pairs:
+        print(entry.photo if entry.label else f"{entry.photo}  (to be labelled)")
+    pool = f"{len(selection.unpaired_photos)} photos and {len(selection.unpaired_labels)} label maps unpaired"
+    print(f"{len(selection.pairs)} pairs, {pool}, of {dataset.place}: written to {asked.out}")
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    """`fewpair train RECIPE ...` or `fewpair train --resume RUN`."""
+    if any(word.partition("=")[0] == "--resume" for word in arguments):
+        again = _parse(ResumeOptions, "train", arguments, "Continue a run from its last checkpoint.")
+        _use(again.threads)
+        return _trained(resume(open_run(again.resume), device=again.device, skip_broken=again.skip_broken))
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(recipes(), end="")
+        return 0 if arguments else 2
+    recipe = _recipe(arguments[0])
+    asked = _parse(
+        TrainOptions[type(recipe.config)],  # type: ignore[misc]
+        f"train {recipe.recipe}",
+        arguments[1:],
+        f"Train {recipe.method}. Expected: {recipe.expected}. Datasets: {', '.join(CATALOGUE)}.",
+        default=TrainOptions(out=tyro.MISSING, **_spelled(recipe)),
+    )
+    _use(asked.threads)
+    device_named(asked.device)
+    dataset = _opened(asked.data, asked.root)
+    if isinstance(asked.pairs, Path):
+        selection = _read_pairs(asked.pairs, dataset, arguments)
+    else:
+        selection = select(dataset, k=asked.pairs, unpaired=_count(asked.unpaired), seed=asked.seed)
+    run = dataclasses.replace(
+        recipe,
+        **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
+        | {
+            "root": None if asked.root is None else str(asked.root.resolve()),
+            "pairs": len(selection.pairs),
+            "unpaired": max(len(selection.unpaired_photos), len(selection.unpaired_labels)),
+        },
+    )
+    _refuse_what_cannot_run(run, dataset)
+    return _trained(start(asked.out, run, dataset, selection, device=asked.device, skip_broken=asked.skip_broken))
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`fewpair evaluate RUN --split val`: figures beside the floors, written into the run's folder."""
+    asked = _parse(EvaluateOptions, "evaluate", arguments, "Judge a run on a split; figures and pictures go to RUN/evaluation.")
+    _use(asked.threads)
+    device = device_named(asked.device)
+    folder = open_run(asked.run)
+    dataset = folder.dataset()
+    selection = folder.selection(dataset)
+    method, run, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
+    result = evaluate_and_record(
+        method,
+        dataset,
+        folder=folder.evaluations,
+        provenance=Provenance(
+            dataset=run.data,
+            split=asked.split,
+            size=run.size,
+            method=run.method,
+            recipe=run.recipe,
+            pairs=len(selection.pairs),
+            unpaired=len(selection.unpaired_photos),
+            steps=run.steps,
+            step=step,
+            seed=run.seed,
+            checkpoint=asked.checkpoint,
+            weights=asked.weights,
+            limit=asked.limit,
+        ),
+        train_samples=selection.streams(dataset).pairs,
+        device=device,
+        progress=True,
+    )
+    print(table(result.figures, result.floors))
+    print(f"written to {result.path} with {', '.join(path.name for path in result.pictures)}")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`fewpair export RUN`: ONNX under the manifest's contract, refused where it differs from torch."""
+    from trainer.export import export as write  # brings onnx and onnxruntime, which training does without
+
+    asked = _parse(ExportOptions, "export", arguments, "Write a run to OUT/NAME/ as ONNX, proven equal to torch in onnxruntime.")
+    _use(asked.threads)
+    written = write(
+        asked.run,
+        asked.out,
+        name=asked.name,
+        checkpoint=asked.checkpoint,
+        weights=asked.weights,
+        half=asked.half,
+        description=asked.description,
+    )
+    for path in sorted(written.iterdir()):
+        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    print(f"Next: fewpair serve --models {asked.out}")
+    return 0
+
+
+def table(figures: dict[str, Any], floors: dict[str, dict[str, Any]]) -> str:
+    """The figures as lines: this run's, and each floor's beside them where it has one."""
+    columns = {"this run": figures} | {name.replace("_", " "): values for name, values in floors.items()}
+    names = [name for name, value in figures.items() if isinstance(value, int | float)]
+    per_class = figures.get("per_class_iou") or {}
+    rows = [("", *columns)]
+    rows += [(name.replace("_", " "), *(_figure(values.get(name)) for values in columns.values())) for name in names]
+    rows += [
+        (f"  IoU {name}", *(_figure((values.get("per_class_iou") or {}).get(name)) for values in columns.values())) for name in per_class
+    ]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns) + 1)]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def recipes() -> str:
+    """What `fewpair train --help` prints."""
+    rows = [
+        (run.recipe, run.method, run.data, f"{run.pairs} + {run.unpaired or 'all'}", f"{run.size[0]}x{run.size[1]}", str(run.steps))
+        for run in RECIPES.values()
+    ]
+    rows.insert(0, ("recipe", "method", "data", "pairs + unpaired", "size", "steps"))
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = "".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
+    return (
+        "usage: fewpair train RECIPE --out RUN [options]      train a recipe; `fewpair train RECIPE --help` lists its options\n"
+        "       fewpair train --resume RUN                    continue a run from its last checkpoint\n\n"
+        f"{lines}"
+    )
+
+
+def _parse(kind: Any, command: str, arguments: Sequence[str], description: str, *, default: Any = tyro.MISSING) -> Any:
+    given = {} if default is tyro.MISSING else {"default": default}
+    plain = (tyro.conf.FlagCreatePairsOff,)  # --flag alone, no --no-flag
+    return tyro.cli(kind, prog=f"fewpair {command}", args=list(arguments), description=description, config=plain, **given)
+
+
+def _recipe(name: str) -> Run:
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.startswith("-"):
+        raise UserError(f"name a recipe before {name}: fewpair train RECIPE {name} ...; the recipes are {', '.join(RECIPES)}")
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    raise UserError(f"there is no recipe {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(RECIPES)}"))
+
+
+def _spelled(recipe: Run) -> dict[str, Any]:
+    """A recipe's values as the command line spells them."""
+    shared = {field.name for field in dataclasses.fields(TrainOptions)} & {field.name for field in dataclasses.fields(Run)}
+    values = {name: getattr(recipe, name) for name in shared}
+    return values | {
+        "root": None if recipe.root is None else Path(recipe.root),
+        "unpaired": "all" if recipe.unpaired is None else recipe.unpaired,
+    }
+
+
+def _count(unpaired: int | Literal["all"]) -> int | None:
+    return None if unpaired == "all" else unpaired
+
+
+def _opened(data: str, root: Path | None) -> Dataset:
+    dataset = open_dataset(data, root)
+    for note in dataset.notes:
+        print(f"{dataset.place}: {note}")
+    return dataset
+
+
+def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selection:
+    if any(word.partition("=")[0] == "--unpaired" for word in arguments):
+        raise UserError(f"--unpaired beside --pairs {path}: the file names the unpaired pool already; leave --unpaired out")
+    if not path.is_file():
+        raise UserError(f"--pairs {path}: there is no such file, and it is not a number; write one with `fewpair pairs`")
+    return Selection.from_json(path.read_text(), dataset, source=str(path))
+
+
+def _refuse_what_cannot_run(run: Run, dataset: Dataset) -> None:
+    """Before a folder is made: what the method itself has to say about the run."""
+    for name in ("steps", "batch", "evaluate_every", "save_every", "log_every"):
+        if getattr(run, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(run, name)}: give 1 or more")
+    try:
+        method = build_method(run, dataset.photo_domain, dataset.label_domain)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    height, width = run.size
+    if height % method.multiple_of or width % method.multiple_of:
+        near = "x".join(str(max(1, round(side / method.multiple_of)) * method.multiple_of) for side in run.size)
+        raise UserError(f"--size {height}x{width}: {run.method} needs multiples of {method.multiple_of}; the nearest size is {near}")
+    if "pairs" in method.needs() and not run.pairs:
+        raise UserError(f"{run.method} learns from pairs: ask for at least --pairs 1")
+    if "unpaired" in method.needs() and not run.unpaired:
+        raise UserError(f"{run.method} learns from unpaired samples: ask for at least --unpaired 1")
+
+
+def _use(threads: int | None) -> None:
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"--threads {threads}: give 1 or more")
+        torch.set_num_threads(threads)
+
+
+def _trained(folder: RunDir) -> int:
+    print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair evaluate {folder.path} --split val")
+    return 0
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

@@ -1,0 +1,235 @@
+"""What `fewpair demo` does: the whole way once on the built-in scenes, from a choice of pairs to a served model."""
+
+import http.client
+import importlib.util
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from trainer.errors import UserError
+
+NAME = "scenes-demo"
+"""The recipe, and the model's name."""
+MARGIN = 0.10
+"""By how much the model's mean IoU must clear both floors."""
+READY_WITHIN = 300.0
+"""Seconds that the server may take to start."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `fewpair demo` takes."""
+
+    port: int = 3000
+    """The server's port on this machine."""
+    serve: bool = True
+    """Serve the model at the end and stay until Ctrl-C; --no-serve: leave it in the models folder."""
+    models: Path = Path("exported")
+    """Where the model goes, and what is served."""
+    run: Path = Path("runs/demo")
+    """Where the run and an example photo go."""
+    steps: int | None = None
+    """Train this many steps; None: as many as the recipe says, about two minutes on two cores."""
+
+
+def main(arguments: list[str]) -> int:
+    """Train, evaluate and export unless an earlier demo did; then serve in the foreground."""
+    asked = tyro.cli(
+        DemoOptions,
+        prog="fewpair demo",
+        args=arguments,
+        description="From 8 labelled photos to a served model, on scenes drawn by fewpair.",
+    )
+    if asked.serve:
+        _refuse_what_cannot_serve(asked.port)  # better now than after the training
+    if is_made(asked.models / NAME):
+        print(f"{asked.models / NAME} is there from an earlier demo; remove it to train again.")
+    elif not make(asked):
+        return 1
+    example = _example(asked.run)
+    return serve(asked.models, port=asked.port, example=example) if asked.serve else 0
+
+
+def is_made(folder: Path) -> bool:
+    """Whether the folder holds what the demo's recipe makes."""
+    from trainer.recipes import RECIPES
+
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        return False
+    trained, recipe = json.loads(manifest.read_text())["training"], RECIPES[NAME]
+    wanted = {"recipe": NAME, "pairs": recipe.pairs, "unpaired": recipe.unpaired, "size": list(recipe.size), "seed": recipe.seed}
+    return {name: trained.get(name) for name in wanted} == wanted
+
+
+def make(asked: DemoOptions) -> bool:
+    """Choose pairs, train, evaluate and export; False, with a sentence, where the model does not clear the floors."""
+    from trainer.commands import table
+    from trainer.export import export
+    from trainer.metrics.record import Provenance, evaluate_and_record
+    from trainer.rundir import load_method
+
+    folder = _trained(asked)
+    print("\n3. Evaluate on 40 scenes that it has not seen", flush=True)
+    dataset = folder.dataset()
+    selection = folder.selection(dataset)
+    method, run, step = load_method(folder.path)
+    result = evaluate_and_record(
+        method,
+        dataset,
+        folder=folder.evaluations,
+        provenance=Provenance(
+            dataset=run.data,
+            split="val",
+            size=run.size,
+            method=run.method,
+            recipe=run.recipe,
+            pairs=len(selection.pairs),
+            unpaired=len(selection.unpaired_photos),
+            steps=run.steps,
+            step=step,
+            seed=run.seed,
+            checkpoint="best",
+            weights="averaged",
+        ),
+        train_samples=selection.streams(dataset).pairs,
+        progress=True,
+    )
+    print(table(result.figures, result.floors))
+    reached, floor = _mean_iou(result.figures), max(_mean_iou(values) for values in result.floors.values())
+    if reached < floor + MARGIN:
+        print(
+            f"fewpair demo: mean IoU {reached:.3f} does not clear the higher floor, {floor:.3f}, by {MARGIN:.2f}: the model has learnt too "
+            f"little to be worth serving. Its sheets are in {folder.samples}; remove {folder.path} and try again with more --steps",
+            file=sys.stderr,
+        )
+        return False
+    print(f"Mean IoU {reached:.3f} clears the higher floor, {floor:.3f}, by {reached - floor:.3f} (at least {MARGIN:.2f} was asked).")
+
+    print("\n4. Export to ONNX, and compare with torch", flush=True)
+    written = export(folder.path, asked.models, name=NAME)
+    print(f"{written} holds {', '.join(sorted(path.name for path in written.iterdir()))}")
+    return True
+
+
+def serve(models: Path, *, port: int, example: Path) -> int:
+    """The server as a child in the foreground; returns when Ctrl-C or SIGTERM has stopped it."""
+    print("\n5. Serve", flush=True)
+    command = [sys.executable, "-m", "serving", "--models", str(models), "--default-model", NAME, "--port", str(port)]
+    child = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        if _until_ready(child, port=port):
+            print(_invitation(f"http://127.0.0.1:{port}", example=example), flush=True)
+        return child.wait()
+    except KeyboardInterrupt:
+        return child.wait()  # the terminal sent Ctrl-C to the server too, which ends in good order
+    finally:
+        if child.poll() is None:
+            child.kill()
+
+
+def _trained(asked: DemoOptions) -> Any:
+    """The folder of the trained run: continued where an earlier demo was stopped, else new."""
+    import dataclasses
+
+    from trainer.data.catalogue import open_dataset
+    from trainer.data.pairs import select
+    from trainer.loop import resume, start
+    from trainer.recipes import RECIPES
+    from trainer.rundir import open_run
+
+    run = RECIPES[NAME] if asked.steps is None else dataclasses.replace(RECIPES[NAME], steps=asked.steps)
+    print(f"1. Draw scenes, and choose {run.pairs} whose label map may be seen", flush=True)
+    dataset = open_dataset(run.data, None)
+    path = asked.run / "run"
+    if path.exists():
+        try:
+            earlier = open_run(path)
+            earlier.selection(dataset)
+            continues = earlier.run == run
+        except UserError:
+            continues = False
+        if continues:
+            print(f"\n2. Train: continue {path}", flush=True)
+            return resume(earlier)
+        shutil.rmtree(path)
+    selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
+    _draw(dataset, selection)
+    print(f"\n2. Train {run.method} on {run.pairs} pairs and {run.unpaired} unpaired photos and label maps", flush=True)
+    return start(path, run, dataset, selection)
+
+
+def _draw(dataset: Any, selection: Any) -> None:
+    """Draw every scene once, with a bar; the dataset keeps them."""
+    from tqdm import tqdm
+
+    streams = selection.streams(dataset)
+    samples = {sample.name: sample for sample in (*streams.pairs, *streams.photos, *streams.labels, *dataset.samples("val"))}
+    for sample in tqdm(samples.values(), desc="draw", unit="scene", dynamic_ncols=True):
+        dataset.read_photo(sample)
+
+
+def _example(folder: Path) -> Path:
+    """A photo to send: a scene of the test split."""
+    path = folder / "example.png"
+    if not path.exists():
+        from PIL import Image
+
+        from trainer.data.catalogue import open_dataset
+
+        dataset = open_dataset("scenes", None)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(dataset.read_photo(dataset.samples("test")[0])).save(path)
+    return path
+
+
+def _refuse_what_cannot_serve(port: int) -> None:
+    missing = [name for name in ("onnxruntime", "bentoml", "gradio", "fastapi") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): pip install 'fewpair[serve]'")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--port {port} cannot be used ({error}): stop what listens there, or name another port") from error
+
+
+def _until_ready(child: "subprocess.Popen[bytes]", *, port: int) -> bool:
+    """Whether the server became ready; False where it ended first (it has said why)."""
+    until = time.monotonic() + READY_WITHIN
+    while time.monotonic() < until and child.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                time.sleep(1)  # the launcher lists its models first
+                return True
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.2)
+    if child.poll() is None:
+        child.terminate()
+        raise UserError(f"the server was not ready within {READY_WITHIN:g} s; start it by itself to see why: fewpair serve --port {port}")
+    return False
+
+
+def _invitation(address: str, *, example: Path) -> str:
+    return (
+        f"The demo is ready:\n\n"
+        f"  page  {address}/ui/\n"
+        f"  API   {address}/v1/docs\n"
+        f"  try   curl -F image=@{example} -F model={NAME} -F output=overlay {address}/segment -o {example.with_name('overlay.png')}\n"
+    )
+
+
+def _mean_iou(figures: dict[str, Any]) -> float:
+    return float(figures["mean_iou"])

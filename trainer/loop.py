@@ -1,19 +1,16 @@
 """THE LOOP: read this first. It pulls updates from a method, optimises, averages, logs, evaluates and saves."""
 
+import errno
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from trainer.average import Average
 from trainer.batch import Batch
@@ -21,49 +18,13 @@ from trainer.data.catalogue import Dataset
 from trainer.data.loader import Loader, Streams
 from trainer.data.pairs import Selection
 from trainer.errors import UserError
-from trainer.machine import device_named, memory_peak, moves_in_bf16
+from trainer.machine import device_named, moves_in_bf16
 from trainer.methods.base import Method, Player
+from trainer.processes import ALONE, Processes, join
 from trainer.recipes import Run
+from trainer.record import Record
 from trainer.rundir import RunDir, build_method, create_run
-from trainer.validation import Validation
-
-
-@dataclass
-class Trainee:
-    """Everything that a step changes, so everything that a checkpoint holds."""
-
-    method: Method
-    players: dict[str, Player]
-    optimisers: dict[str, torch.optim.Adam]
-    averages: dict[str, Average]
-    step: int = 0
-    elapsed: float = 0.0
-    best: dict[str, float] = field(default_factory=dict)
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds: tensors and plain values only."""
-        return {
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "best": self.best,
-            "method": self.method.state_dict(),
-            "averaged": {name: average.state_dict() for name, average in self.averages.items()},
-            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go back to where a checkpoint was saved."""
-        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
-        self.method.load_state_dict(state["method"])
-        for name, average in self.averages.items():
-            average.load_state_dict(state["averaged"][name])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        torch.set_rng_state(state["random"].cpu())
-        if state["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([each.cpu() for each in state["random_cuda"]])
+from trainer.trainee import Trainee
 
 
 def start(
@@ -90,70 +51,98 @@ def train(
     fused: bool = True,
     after_step: Callable[[int], None] | None = None,
 ) -> RunDir:
-    """The run in `folder`, from its last checkpoint if it has one, to its last step or to Ctrl-C."""
-    run, place = folder.run, device_named(device)
+    """The run in `folder`, from its last checkpoint if it has one, to its last step or to Ctrl-C.
+
+    Under torchrun every process takes `run.batch` samples of its own, gradients are averaged, and the first one evaluates and saves.
+    """
+    run = folder.run
+    processes, place = join(device_named(device))
     method = build_method(run, dataset.photo_domain, dataset.label_domain).to(place)
-    torch.manual_seed(run.seed)
+    torch.manual_seed(run.seed + processes.rank)
     trainee = prepare(method, fused=fused)
     if folder.checkpoint("last").exists():
-        trainee.load(folder.load("last", device=place))
-        folder.forget_after(trainee.step)
-    bf16 = moves_in_bf16(place, run.precision)
+        trainee.load(folder.load("last", device=place), processes)
+    streams = _needed(method, selection.streams(dataset))
     loader = Loader(
-        dataset, _needed(method, selection.streams(dataset)), size=run.size, batch=run.batch, seed=run.seed, skip_broken=skip_broken
+        dataset,
+        streams,
+        size=run.size,
+        batch=run.batch,
+        seed=run.seed,
+        skip_broken=skip_broken,
+        rank=processes.rank,
+        world=processes.world,
     )
-    watch = FiniteWatch(place)
-    writer = SummaryWriter(str(folder.path / "tb"), purge_step=trainee.step + 1)
-    validation = Validation(folder, dataset, device=place)
-    bar = tqdm(total=run.steps, initial=trainee.step, unit="step", disable=not progress, dynamic_ncols=True, desc=run.recipe)
-    images = sum(len(half.photo) for half in _halves(loader.batch(trainee.step))) if trainee.step < run.steps else 0
+    bf16, watch = moves_in_bf16(place, run.precision), FiniteWatch(place)
+    images = run.batch * processes.world * sum(map(bool, (streams.pairs, streams.photos)))
+    record = Record(folder, trainee, dataset, place, processes, images=images, progress=progress)
 
     try:
         with _interruptible() as interrupted:
-            began = time.perf_counter()
+            record.start_clock()
             for batch in loader.prefetch(trainee.step, run.steps):
-                losses = advance(trainee, batch.to(place), run, bf16=bf16, watch=watch)
+                losses = advance(trainee, batch.to(place), run, bf16=bf16, watch=watch, processes=processes)
                 trainee.step += 1
-                bar.update()
+                record.tick()
                 if after_step is not None:
                     after_step(trainee.step)
 
-                last, stopping = trainee.step == run.steps, interrupted()
-                evaluating = trainee.step % run.evaluate_every == 0 or last
-                keeping = trainee.step in run.keep
-                saving = trainee.step % run.save_every == 0 or evaluating or stopping or keeping
-                if trainee.step % run.log_every == 0 or saving:
+                due = _due(run, trainee.step)
+                stopping = (due.logging or processes.world == 1) and processes.any(interrupted(), place)
+                if due.logging or stopping:
                     watch.check(folder)
-                    now = time.perf_counter()
-                    trainee.elapsed, began = trainee.elapsed + now - began, now
-                    figures = {name: float(loss) for name, loss in losses.items()}
-                    pace = {"seconds": round(trainee.elapsed, 3), "peak_memory_mib": memory_peak(place)}
-                    folder.log({"step": trainee.step, **figures, **pace})
-                    for name, value in figures.items():
-                        writer.add_scalar(name, value, trainee.step)
-                    bar.set_postfix({"images/s": f"{images * trainee.step / max(trainee.elapsed, 1e-9):.2f}"})
-                if evaluating:
-                    validation.evaluate(trainee, writer, last=last)
-                if keeping:
-                    folder.save(f"step-{trainee.step:06d}", trainee.state())
-                if saving:
-                    folder.save("last", trainee.state())
-                    began = time.perf_counter()  # neither evaluation nor saving counts as training time
+                    record.log(losses)
+                if due.evaluating:
+                    record.evaluate(last=trainee.step == run.steps)
+                if due.keeping:
+                    record.save(f"step-{trainee.step:06d}")
+                if due.saving or stopping:
+                    record.save("last")
+                    record.start_clock()  # neither evaluation nor saving counts as training time
                 if stopping:
-                    bar.close()
-                    print(f"stopped at step {trainee.step} of {run.steps}; go on with: fewpair train --resume {folder.path}", flush=True)
-                    raise KeyboardInterrupt
+                    raise _Stopped
+    except _Stopped:
+        record.close()
+        if processes.first:
+            print(f"stopped at step {trainee.step} of {run.steps}; go on with: fewpair train --resume {folder.path}", flush=True)
+        raise KeyboardInterrupt from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space is left for {folder.path} at step {trainee.step}; {_last_good(folder)}. "
+            f"Free some disk space, then: fewpair train --resume {folder.path}"
+        ) from error
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the GPU ran out of memory at step {trainee.step + 1} ({run.size[0]}x{run.size[1]}, batch {run.batch}); {_last_good(folder)}. "
             f"Start a run with a smaller --size, --batch or --config.width"
         ) from error
     finally:
-        bar.close()
-        writer.close()
+        record.close()
     if loader.skipped:
         print(f"{loader.skipped} broken files were skipped; the warnings above name them")
     return folder
+
+
+class _Stopped(Exception):
+    """Ctrl-C was pressed, and the step it came in is done and saved."""
+
+
+class Due(NamedTuple):
+    """What is to be done after a step. Whatever is saved is logged, so that every loss behind a checkpoint was looked at."""
+
+    logging: bool
+    evaluating: bool
+    keeping: bool
+    saving: bool
+
+
+def _due(run: Run, step: int) -> Due:
+    evaluating = step % run.evaluate_every == 0 or step == run.steps
+    keeping = step in run.keep
+    saving = step % run.save_every == 0 or evaluating or keeping
+    return Due(logging=step % run.log_every == 0 or saving, evaluating=evaluating, keeping=keeping, saving=saving)
 
 
 def prepare(method: Method, *, fused: bool) -> Trainee:
@@ -171,7 +160,9 @@ def prepare(method: Method, *, fused: bool) -> Trainee:
     return Trainee(method.train(), players, optimisers, averages)
 
 
-def advance(trainee: Trainee, batch: Batch, run: Run, *, bf16: bool, watch: "FiniteWatch") -> dict[str, Tensor]:
+def advance(
+    trainee: Trainee, batch: Batch, run: Run, *, bf16: bool, watch: "FiniteWatch", processes: Processes = ALONE
+) -> dict[str, Tensor]:
     """One step: every update the method yields, optimised before the next is asked for. Returns the losses as `player/term`."""
     logged: dict[str, Tensor] = {}
     updates = trainee.method.step(batch, trainee.step)
@@ -184,6 +175,7 @@ def advance(trainee: Trainee, batch: Batch, run: Run, *, bf16: bool, watch: "Fin
         player, optimiser = trainee.players[update.player], trainee.optimisers[update.player]
         total = torch.stack(list(update.losses.values())).sum()
         total.backward(inputs=_parameters(player))
+        processes.average_gradients(_parameters(player))
         for group in optimiser.param_groups:
             group["lr"] = player.lr * player.schedule(trainee.step, run.steps)
         optimiser.step()
@@ -242,10 +234,6 @@ def _needed(method: Method, streams: Streams) -> Streams:
         photos=streams.photos if "unpaired" in needs else (),
         labels=streams.labels if "unpaired" in needs else (),
     )
-
-
-def _halves(batch: Batch) -> tuple[Any, Any]:
-    return batch.paired, batch.unpaired
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def from_json(values: dict[str, Any]) -> Run:
     name = values.get("method")
     if name not in METHODS:
         raise UserError(f"this run's method is {name!r}; this version of fewpair knows {', '.join(METHODS)}")
-    config = _known(METHODS[name].Config, values["config"])
+    config = _known(METHODS[name].config_class, values["config"])
     return _known(Run, values | {"config": config, "size": tuple(values["size"]), "keep": tuple(values["keep"])})
 
 

@@ -67,7 +67,7 @@ class RunDir:
                 torch.save({"format": FORMAT} | state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(part, target)
+            part.replace(target)
             sync_folder(self.path)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             part.unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def load_method(path: Path, *, checkpoint: str = "best", weights: Literal["avera
     state = folder.load(checkpoint)
     dataset = folder.dataset()
     method = build_method(folder.run, dataset.photo_domain, dataset.label_domain)
-    values = state["method"]
+    values = state["method"] | state["own"][0]["method"]
     if weights == "averaged":
         values = values | {name: value for average in state["averaged"].values() for name, value in average.items()}
     method.load_state_dict(values)
@@ -165,7 +165,7 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+    part.replace(path)
     sync_folder(path.parent)
 
 

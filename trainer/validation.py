@@ -1,8 +1,9 @@
 """What happens every so often in a run: judge the averaged and the raw weights on `val`, keep the best, show samples."""
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +16,7 @@ from trainer.methods.base import Method
 from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, predict_label, predict_photo
 from trainer.metrics.pictures import colourise, sheet
 from trainer.rundir import RunDir
-
-if TYPE_CHECKING:
-    from trainer.loop import Trainee
+from trainer.trainee import Trainee
 
 SHOWN = 4
 """Rows of a sample sheet."""
@@ -34,10 +33,11 @@ class Validation:
         samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.photo and sample.label]
         self.shown = [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]
 
-    def evaluate(self, trainee: "Trainee", writer: SummaryWriter, *, last: bool) -> None:
-        """Log the figures of both weights, save a sample sheet of the averaged ones, and keep best.ckpt.
+    def evaluate(self, trainee: Trainee, writer: SummaryWriter, *, last: bool) -> bool:
+        """Log the figures of both weights and save a sample sheet of the averaged ones; returns whether this is the best so far.
 
-        The best is the highest mean IoU on `val` (pixel match for pictures, PSNR for a photo generator). Without a `val` split the last weights are the best.
+        The best is the highest mean IoU on `val` (pixel match for pictures, PSNR for a photo generator). Without a `val` split the last
+        weights are the best.
         """
         figures: dict[str, float] = {}
         began = time.perf_counter()
@@ -70,7 +70,7 @@ class Validation:
             improved = score > trainee.best.get("score", float("-inf"))
         if improved:
             trainee.best = {"step": float(trainee.step)} | ({} if score is None else {"score": score})
-            self.folder.save("best", trainee.state())
+        return improved
 
     def _figures(self, method: Method, prefix: str) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -112,5 +112,5 @@ class Validation:
 COLUMNS = ("photo", "truth", "predicted label", "photo from truth", "reconstructed photo")
 
 
-def _numbers(figures: dict[str, object], prefix: str) -> dict[str, float]:
+def _numbers(figures: Mapping[str, object], prefix: str) -> dict[str, float]:
     return {f"{prefix}/{name}": float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "samples"}

@@ -35,7 +35,7 @@ class Method(nn.Module):
     path holds no parameter of the player that just moved. All randomness is a function of (seed, step).
     """
 
-    Config: ClassVar[type]
+    config_class: ClassVar[type]
     directions: frozenset[Literal["to_label", "to_photo"]]
     multiple_of: int = 1
     tiling: Literal["allowed", "forbidden"] = "forbidden"

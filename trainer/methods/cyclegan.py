@@ -44,7 +44,7 @@ class CycleGAN(Method):
     L = LSGAN in both directions + lambda (cycle L1 in both directions) + 0.5 lambda (identity L1); reads the unpaired half alone.
     """
 
-    Config = Config
+    config_class = Config
     directions = frozenset({"to_label", "to_photo"})
     multiple_of = ResNetGenerator.multiple_of
 

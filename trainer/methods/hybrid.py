@@ -56,7 +56,7 @@ class Hybrid(Method):
     # generators' game is the current sample's (there, one from a pool of reals); both pools hold `pool` fakes (there, 10 for the pairs).
     """
 
-    Config = Config
+    config_class = Config
     directions = frozenset({"to_label", "to_photo"})
     multiple_of = ResNetGenerator.multiple_of
 

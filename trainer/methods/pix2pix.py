@@ -45,7 +45,7 @@ class Pix2Pix(Method):
     # Unlike the paper: no dropout and no batch statistics at test time; the hybrid paper's baseline has neither.
     """
 
-    Config = Config
+    config_class = Config
     multiple_of = ResNetGenerator.multiple_of
 
     def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:

@@ -28,7 +28,7 @@ class Config:
 class Supervised(Method):
     """Minimises the cross-entropy of the label generator on the paired half; reads nothing else."""
 
-    Config = Config
+    config_class = Config
     directions = frozenset({"to_label"})
     multiple_of = ResNetGenerator.multiple_of
 

@@ -1,0 +1,108 @@
+"""Small real things for tests: batches, methods, runs on the built-in scenes."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.batch import IGNORE, Batch, Class, Classes, Domain, Pairs
+from trainer.data.catalogue import Dataset, open_dataset
+from trainer.data.pairs import Selection, select
+from trainer.methods import METHODS, build
+from trainer.methods.base import Method
+from trainer.recipes import Run
+
+CLASSES = Classes(
+    (
+        Class(0, "sky", (128, 128, 128)),
+        Class(1, "road", (128, 64, 128)),
+        Class(2, "car", (64, 0, 128)),
+        Class(3, "void", (0, 0, 0), ignore=True),
+    )
+)
+PHOTOS = Domain("picture")
+LABELS = Domain("classes", CLASSES)
+SIZE = (32, 48)
+
+TINY: dict[str, dict[str, Any]] = {
+    "supervised": {"width": 4, "blocks": 1},
+    "hybrid": {"width": 4, "blocks": 1, "pool": 3},
+    "pix2pix": {"width": 4, "blocks": 1},
+    "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
+}
+"""For each method the changes to its config that make it small. A new method adds its line."""
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    (name, variant)
+    for name in METHODS
+    for variant in (
+        {},
+        *([{"label_as": "classes"}] if "label_as" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
+        *([{"direction": "to_photo"}] if "direction" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
+    )
+]
+"""Every method, in every spelling of its label side and every direction it can be asked for."""
+
+
+def variant_name(value: object) -> str:
+    """A readable test id."""
+    return "-".join(value.values()) or "default" if isinstance(value, dict) else str(value)
+
+
+def tiny_config(name: str, **changes: Any) -> Any:
+    """The smallest config of a method."""
+    return METHODS[name].config_class(**(TINY[name] | changes))
+
+
+def tiny_method(name: str, *, seed: int = 0, **changes: Any) -> Method:
+    """A small method of the catalogue over three classes and void."""
+    torch.manual_seed(seed)
+    return build(name, tiny_config(name, **changes), photo_domain=PHOTOS, label_domain=LABELS, seed=seed)
+
+
+def tiny_label(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
+    """Long[B,H,W]: blocks of three classes, and some void."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, 4, (length, size[0] // 8, size[1] // 8), generator=generator)
+    label = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    return torch.where(label == 3, IGNORE, label)
+
+
+def tiny_half(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> Pairs:
+    """Photos and labels that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    return Pairs(torch.rand(length, 3, *size, generator=generator) * 2 - 1, tiny_label(length, size=size, seed=seed))
+
+
+def tiny_batch(*, length: int = 1, size: tuple[int, int] = SIZE, seed: int = 0) -> Batch:
+    """Both halves, each of `length` samples."""
+    return Batch(tiny_half(length, size=size, seed=2 * seed), tiny_half(length, size=size, seed=2 * seed + 1))
+
+
+def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
+    """A short run of a small method on the built-in scenes."""
+    config = changes.pop("config", None) or tiny_config(name)
+    needs_pairs = name != "cyclegan"
+    values: dict[str, Any] = {
+        "recipe": f"tiny-{name}",
+        "method": name,
+        "config": config,
+        "data": "scenes",
+        "root": None,
+        "pairs": 2 if needs_pairs else 0,
+        "unpaired": 4,
+        "size": SIZE,
+        "steps": steps,
+        "seed": 0,
+        "evaluate_every": 1000,
+        "save_every": 2,
+        "log_every": 1,
+    }
+    return Run(**(values | changes))
+
+
+def scenes_for(run: Run) -> tuple[Dataset, Selection]:
+    """The run's dataset and its selection."""
+    dataset = open_dataset(run.data, Path(run.root) if run.root else None)
+    return dataset, select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)

@@ -1,0 +1,365 @@
+"""The loop: resume bit for bit, survive what happens to long runs, and log what was minimised."""
+
+import dataclasses
+import json
+import os
+import random as chance
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.factories import VARIANTS, scenes_for, tiny_batch, tiny_config, tiny_method, tiny_run, variant_name
+from trainer.average import Average
+from trainer.errors import UserError
+from trainer.loop import FiniteWatch, advance, prepare, resume, start, train
+from trainer.machine import device_named
+from trainer.recipes import RECIPES, Run, from_json, to_json
+from trainer.rundir import RunDir, create_run, load_method, open_run
+
+
+class Killed(Exception):
+    """Stands for a power cut between two steps."""
+
+
+def flat(state: Any, path: str = "") -> dict[str, Any]:
+    """A checkpoint's leaves under their paths."""
+    if isinstance(state, dict):
+        return {key: value for name, inner in state.items() for key, value in flat(inner, f"{path}/{name}").items()}
+    if isinstance(state, list | tuple):
+        return {key: value for index, inner in enumerate(state) for key, value in flat(inner, f"{path}/{index}").items()}
+    return {path: state}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The paths at which two checkpoints differ, the clock aside."""
+    left, right = flat(one), flat(other)
+    assert left.keys() == right.keys()
+    return [
+        path
+        for path in left
+        if path != "/elapsed"
+        and not (torch.equal(left[path], right[path]) if isinstance(left[path], torch.Tensor) else left[path] == right[path])
+    ]
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
+def test_a_resumed_run_continues_bit_for_bit(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    run = tiny_run(name, steps=8, config=tiny_config(name, **changes), save_every=3)
+    dataset, selection = scenes_for(run)
+    unbroken = create_run(tmp_path / "unbroken", run, selection)
+    train(unbroken, dataset, selection, device="cpu", progress=False, fused=False)
+
+    def cut(step: int) -> None:
+        if step == 5:
+            raise Killed
+
+    broken = create_run(tmp_path / "broken", run, selection)
+    with pytest.raises(Killed):
+        train(broken, dataset, selection, device="cpu", progress=False, fused=False, after_step=cut)
+    assert broken.load("last")["step"] == 3
+    train(broken, dataset, selection, device="cpu", progress=False, fused=False)
+
+    assert differences(unbroken.load("last"), broken.load("last")) == []
+    lines = [[json.loads(line) for line in folder.metrics.read_text().splitlines()] for folder in (unbroken, broken)]
+    for one, other in zip(*lines, strict=True):
+        timed = {"seconds", "peak_memory_mib", "evaluation_seconds"}
+        assert {key: value for key, value in one.items() if key not in timed} == {
+            key: value for key, value in other.items() if key not in timed
+        }
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_moments_ends_in_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    run = tiny_run("hybrid", steps=160, save_every=2)
+    _, selection = scenes_for(run)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def process(folder: RunDir) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "trainer", "train", "--resume", str(folder.path)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def logged(folder: RunDir) -> int:
+        return len(folder.metrics.read_text().splitlines()) if folder.metrics.exists() else 0
+
+    unbroken = create_run(tmp_path / "unbroken", run, selection)
+    assert process(unbroken).wait(timeout=300) == 0
+
+    killed = create_run(tmp_path / "killed", run, selection)
+    draw = chance.Random(7)
+    for _ in range(10):
+        child = process(killed)
+        until = logged(killed) + draw.randint(3, 12)
+        deadline = time.monotonic() + 120
+        while logged(killed) < until and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.05)
+        assert child.poll() is None, "the process must still have been at work"
+        child.send_signal(signal.SIGKILL)
+        child.wait(timeout=30)
+        if killed.checkpoint("last").exists():
+            assert killed.load("last")["step"] % 2 == 0
+    assert process(killed).wait(timeout=300) == 0
+
+    assert differences(unbroken.load("last"), killed.load("last")) == []
+
+
+def test_what_is_logged_is_what_was_minimised(tmp_path: Path) -> None:
+    run = tiny_run("hybrid", steps=2)
+    dataset, selection = scenes_for(run)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    first = json.loads(folder.metrics.read_text().splitlines()[0])
+    method = tiny_method("hybrid")
+    names = {f"{update.player}/{term}" for update in method.step(tiny_batch(), 0) for term in update.losses}
+    assert names <= set(first)
+    assert first["step"] == 1
+
+
+def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
+    run = tiny_run("hybrid", steps=4, evaluate_every=2, keep=(3,))
+    dataset, selection = scenes_for(run)
+    small = dataclasses.replace(dataset, splits={**dataset.splits, "val": dataset.splits["val"][:2]})
+    folder = start(tmp_path / "run", run, small, selection, device="cpu", progress=False)
+    held = {path.name for path in folder.path.iterdir()}
+    assert held >= {
+        "config.json",
+        "pairs.json",
+        "environment.json",
+        "metrics.jsonl",
+        "samples",
+        "last.ckpt",
+        "best.ckpt",
+        "step-000003.ckpt",
+        "tb",
+    }
+    assert {path.name for path in folder.samples.iterdir()} == {"step-000002.png", "step-000004.png"}
+    evaluated = [line for line in map(json.loads, folder.metrics.read_text().splitlines()) if "val/mean_iou" in line]
+    assert [line["step"] for line in evaluated] == [2, 4]
+    assert all("val_raw/mean_iou" in line for line in evaluated)
+    best = max(evaluated, key=lambda line: line["val/mean_iou"])
+    assert folder.load("best")["step"] == best["step"]
+    method, loaded, step = load_method(folder.path, checkpoint="last")
+    assert (loaded, step, method.training) == (run, 4, False)
+    averaged = folder.load("last")["averaged"]["generators"]
+    assert all(torch.equal(dict(method.named_parameters())[name], value) for name, value in averaged.items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpoint(tmp_path: Path) -> None:
+    run = tiny_run("supervised", steps=40, config=tiny_config("supervised", lr=1e38), save_every=1)
+    dataset, selection = scenes_for(run)
+    with pytest.raises(UserError, match=r"generator/cross_entropy is not finite at step \d+.*last.ckpt") as caught:
+        start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    assert "--resume" in str(caught.value)
+    held = open_run(tmp_path / "run").load("last")
+    named = int(str(caught.value).split("at step ")[1].split(";")[0])
+    assert held["step"] < named
+
+
+def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    run = tiny_run("supervised", steps=6)
+    dataset, selection = scenes_for(run)
+    folder = create_run(tmp_path / "run", run, selection)
+
+    def fill(step: int) -> None:
+        if step == 3:
+            (folder.path / "last.part").symlink_to("/dev/full")  # every write to it fails as on a full disk
+
+    with pytest.raises(UserError, match=r"checkpoint at step 4 could not be written.*Free some disk space.*--resume"):
+        train(folder, dataset, selection, device="cpu", progress=False, after_step=fill)
+    assert folder.load("last")["step"] == 2
+    train(folder, dataset, selection, device="cpu", progress=False)
+    assert folder.load("last")["step"] == 6
+
+
+def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny_run("supervised", steps=50, save_every=40)
+    dataset, selection = scenes_for(run)
+    folder = create_run(tmp_path / "run", run, selection)
+
+    def press(step: int) -> None:
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, dataset, selection, device="cpu", progress=False, after_step=press)
+    assert folder.load("last")["step"] == 7
+    assert "--resume" in capsys.readouterr().out
+
+
+def test_a_run_is_not_started_over_another_one(tmp_path: Path) -> None:
+    run = tiny_run("supervised", steps=1)
+    _, selection = scenes_for(run)
+    create_run(tmp_path / "run", run, selection)
+    with pytest.raises(UserError, match="is not empty"):
+        create_run(tmp_path / "run", run, selection)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        open_run(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path: Path) -> None:
+    run = tiny_run("supervised", steps=1)
+    dataset, selection = scenes_for(run)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    damaged = folder.checkpoint("last")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(UserError, match=str(damaged)):
+        folder.load("last")
+
+
+def test_a_checkpoint_holds_no_code() -> None:
+    class Sly:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (print, ("executed",))
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = tiny_run("supervised")
+        held = RunDir(Path(folder), run)
+        torch.save({"format": 1, "step": 0, "payload": Sly()}, held.checkpoint("last"))
+        with pytest.raises(UserError, match="not a readable checkpoint"):
+            held.load("last")
+
+
+def test_a_run_is_read_back_from_its_json_and_unknown_fields_are_named() -> None:
+    for run in RECIPES.values():
+        assert from_json(json.loads(json.dumps(to_json(run)))) == run
+    values = json.loads(json.dumps(to_json(RECIPES["hybrid-compact"])))
+    values["config"]["widht"] = 3
+    with pytest.raises(UserError, match="widht"):
+        from_json(values)
+
+
+def test_every_recipe_can_be_built_and_says_what_it_is_expected_to_reach() -> None:
+    for name, run in RECIPES.items():
+        assert isinstance(run, Run) and run.recipe == name
+        assert run.expected
+
+
+def test_the_average_follows_the_weights_and_forgets_the_first_ones_in_short_runs() -> None:
+    weight = torch.nn.Parameter(torch.zeros(3))
+    average = Average({"weight": weight}, decay=0.999)
+    slow = torch.zeros(3)
+    for t in range(20):
+        with torch.no_grad():
+            weight += 1
+        decay = min(0.999, (1 + t) / (10 + t))
+        slow = decay * slow + (1 - decay) * weight.detach()
+        average.update(t)
+    assert torch.allclose(average.state_dict()["weight"], slow, rtol=1e-5)
+    assert slow[0] > 10
+    live = weight.detach().clone()
+    with average.in_place():
+        assert torch.allclose(weight.detach(), slow, rtol=1e-5)
+    assert torch.equal(weight.detach(), live)
+
+
+def test_cuda_where_there_is_none_is_refused_with_the_reason() -> None:
+    if torch.cuda.is_available():
+        assert device_named("cuda").type == "cuda"
+        return
+    with pytest.raises(UserError, match="no usable CUDA device"):
+        device_named("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
+def test_a_step_on_cuda_agrees_with_the_cpu(name: str, changes: dict[str, Any]) -> None:
+    device = torch.device("cuda")
+    losses = [
+        advance(
+            prepare(tiny_method(name, **changes).to(place), fused=False),
+            tiny_batch().to(place),
+            tiny_run(name),
+            bf16=False,
+            watch=FiniteWatch(place),
+        )
+        for place in (torch.device("cpu"), device)
+    ]
+    for term, value in losses[0].items():
+        assert losses[1][term].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-4), term
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
+def test_a_run_on_cuda_in_bf16_goes_on_after_a_break(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    run = tiny_run(name, steps=4, config=tiny_config(name, **changes), precision="bf16")
+    dataset, selection = scenes_for(run)
+    folder = create_run(tmp_path / "run", run, selection)
+
+    def cut(step: int) -> None:
+        if step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(folder, dataset, selection, device="cuda", progress=False, after_step=cut)
+    resume(folder, device="cuda", progress=False)
+    assert folder.load("last")["step"] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(tmp_path: Path) -> None:
+    run = tiny_run("hybrid", steps=4)
+    _, selection = scenes_for(run)
+
+    def torchrun(folder: RunDir, script: str) -> "subprocess.CompletedProcess[str]":
+        path = tmp_path / "share.py"
+        path.write_text(script)
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", str(path), str(folder.path)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    whole = "import sys; from pathlib import Path; from trainer.loop import resume; from trainer.rundir import open_run\n"
+    whole += "resume(open_run(Path(sys.argv[1])), device='cpu', progress=False)\n"
+    # each process also writes down its own generator at the end, so that they can be compared
+    cut = """
+import sys, torch
+from pathlib import Path
+import trainer.loop as loop
+from trainer.rundir import open_run
+folder = open_run(Path(sys.argv[1]))
+dataset = folder.dataset()
+kept = []
+prepare = loop.prepare
+loop.prepare = lambda *a, **k: kept.append(prepare(*a, **k)) or kept[-1]
+class Cut(Exception): pass
+def stop(step):
+    if step == 3: raise Cut
+try:
+    loop.train(folder, dataset, folder.selection(dataset), device="cpu", progress=False, after_step=stop)
+except Cut:
+    rank = torch.distributed.get_rank()
+    torch.save({n: p.detach() for n, p in kept[0].method.named_parameters()}, folder.path / f"weights-{rank}.pt")
+"""
+    unbroken = create_run(tmp_path / "unbroken", run, selection)
+    done = torchrun(unbroken, whole)
+    assert done.returncode == 0, done.stderr
+    broken = create_run(tmp_path / "broken", run, selection)
+    done = torchrun(broken, cut)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(broken.path / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    own = broken.load("last")["own"]
+    assert not torch.equal(own[0]["method"]["pools.paired_label.pictures"], own[1]["method"]["pools.paired_label.pictures"])
+    done = torchrun(broken, whole)
+    assert done.returncode == 0, done.stderr
+    assert differences(unbroken.load("last"), broken.load("last")) == []
+
+    with pytest.raises(UserError, match="saved by 2 processes"):
+        resume(broken, device="cpu", progress=False)

@@ -1,0 +1,84 @@
+"""What a run writes down as it goes: the log, the clock, the progress bar, evaluations and checkpoints; on the first process alone."""
+
+import time
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from trainer.data.catalogue import Dataset
+from trainer.machine import memory_peak
+from trainer.processes import Processes
+from trainer.rundir import RunDir
+from trainer.trainee import Trainee
+from trainer.validation import Validation
+
+
+class Record:
+    """Writes into a run's folder. Every process calls every method; what needs all of them (means, gathering) is done here."""
+
+    def __init__(
+        self, folder: RunDir, trainee: Trainee, dataset: Dataset, device: torch.device, processes: Processes, *, images: int, progress: bool
+    ) -> None:
+        self.folder = folder
+        self.trainee = trainee
+        self.device = device
+        self.processes = processes
+        self.images = images
+        self._began = 0.0
+        self._bar = tqdm(
+            total=folder.run.steps,
+            initial=trainee.step,
+            unit="step",
+            disable=not (progress and processes.first),
+            dynamic_ncols=True,
+            desc=folder.run.recipe,
+        )
+        self._writer: SummaryWriter | None = None
+        if processes.first:
+            folder.forget_after(trainee.step)
+            self._writer = SummaryWriter(str(folder.path / "tb"), purge_step=trainee.step + 1)
+        self._validation = Validation(folder, dataset, device=device)
+
+    def start_clock(self) -> None:
+        """Training time runs from here; what came before since the last `log` does not count."""
+        self._began = time.perf_counter()
+
+    def tick(self) -> None:
+        """One step is done."""
+        self._bar.update()
+
+    def log(self, losses: dict[str, Tensor]) -> None:
+        """A line in metrics.jsonl: the step, every loss as it was minimised, training seconds so far, peak memory in MiB."""
+        figures = self.processes.mean(losses)
+        now = time.perf_counter()
+        trainee = self.trainee
+        trainee.elapsed, self._began = trainee.elapsed + now - self._began, now
+        if self._writer is None:
+            return
+        self.folder.log(
+            {"step": trainee.step, **figures, "seconds": round(trainee.elapsed, 3), "peak_memory_mib": memory_peak(self.device)}
+        )
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, trainee.step)
+        self._bar.set_postfix({"images/s": f"{self.images * trainee.step / max(trainee.elapsed, 1e-9):.2f}"})
+
+    def evaluate(self, *, last: bool) -> None:
+        """Judge both weights on `val`, show samples, keep the best; the other processes wait."""
+        better = self._validation.evaluate(self.trainee, self._writer, last=last) if self._writer is not None else False
+        if self.processes.any(better, self.device):
+            self.save("best")
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint of all processes."""
+        state = self.trainee.state(self.processes)
+        if state is not None:
+            self.folder.save(name, state)
+        self.processes.wait()
+
+    def close(self) -> None:
+        """Put the progress bar and TensorBoard away."""
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()

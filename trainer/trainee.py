@@ -1,0 +1,63 @@
+"""Everything that a training step changes, so everything that a checkpoint holds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trainer.average import Average
+from trainer.errors import UserError
+from trainer.methods.base import Method, Player
+from trainer.processes import Processes
+
+
+@dataclass
+class Trainee:
+    """A method with its players' optimisers and averages, and where in its run it is."""
+
+    method: Method
+    players: dict[str, Player]
+    optimisers: dict[str, torch.optim.Adam]
+    averages: dict[str, Average]
+    step: int = 0
+    elapsed: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+
+    def state(self, processes: Processes) -> dict[str, Any] | None:
+        """What a checkpoint holds: tensors and plain values only. Nothing on any process but the first; all must call."""
+        own = processes.gather(self._own_state())
+        if not processes.first:
+            return None
+        return {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "best": self.best,
+            "method": {name: parameter.detach() for name, parameter in self.method.named_parameters()},
+            "averaged": {name: average.state_dict() for name, average in self.averages.items()},
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "own": list(own),
+        }
+
+    def load(self, state: dict[str, Any], processes: Processes) -> None:
+        """Go back to where a checkpoint was saved. Raises UserError where that was another number of processes."""
+        if len(state["own"]) != processes.world:
+            raise UserError(f"this run was saved by {len(state['own'])} processes; resume it with as many, not {processes.world}")
+        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        own = state["own"][processes.rank]
+        self.method.load_state_dict(state["method"] | own["method"])
+        for name, average in self.averages.items():
+            average.load_state_dict(state["averaged"][name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        torch.set_rng_state(own["random"].cpu())
+        if own["random_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(own["random_cuda"].cpu())
+
+    def _own_state(self) -> dict[str, Any]:
+        """What differs between processes: pools and other buffers, and torch's random numbers."""
+        shared = {name for name, _ in self.method.named_parameters()}
+        return {
+            "method": {name: value for name, value in self.method.state_dict().items() if name not in shared},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }

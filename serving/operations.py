@@ -80,7 +80,7 @@ class Operations:
         async with self.gate.place():
             found = await self._segment(upload, model=model)
             with current_trace().stage("encode"):
-                return await self.gate.off_loop(lambda: _encode_segmentation(found, output=output, opacity=opacity))
+                return await self.gate.off_loop(lambda: encode_segmentation(found, output=output, opacity=opacity))
 
     async def synthesize(
         self,
@@ -96,7 +96,7 @@ class Operations:
         async with self.gate.place():
             made = await self._synthesize(upload, model=model, seed=seed, count=count, snap=snap)
             with current_trace().stage("encode"):
-                return await self.gate.off_loop(lambda: _encode_synthesis(made, format=format))
+                return await self.gate.off_loop(lambda: encode_synthesis(made, format=format))
 
     async def segmentation(self, upload: Upload, *, model: str | None) -> Segmentation:
         """A photo's label map as arrays."""
@@ -122,9 +122,7 @@ class Operations:
         found = await self._run(lambda: chosen.run("to_label", scaled))
 
         def restore() -> Segmentation:
-            answer = chosen.restore("to_label", found, scaled)
-            classes = chosen.manifest.label.kind == "classes"
-            return Segmentation(chosen, photo, answer if classes else None, None if classes else answer, chosen.confidence(found, scaled))
+            return see(chosen, photo, chosen.restore("to_label", found, scaled), confidence=chosen.confidence(found, scaled))
 
         with trace.stage("encode"):
             return await self.gate.off_loop(restore)
@@ -178,7 +176,14 @@ def _seeds(seed: int | None, count: int, *, noisy: bool) -> tuple[int, ...]:
     return tuple((first + offset) % SEEDS for offset in range(count))
 
 
-def _encode_segmentation(found: Segmentation, *, output: SegmentOutput, opacity: float) -> Answer:
+def see(model: ExportedModel, photo: Bytes, answer: Bytes, *, confidence: Bytes | None) -> Segmentation:
+    """A model's answer beside its photo, as classes or as a picture."""
+    classes = model.manifest.label.kind == "classes"
+    return Segmentation(model, photo, answer if classes else None, None if classes else answer, confidence)
+
+
+def encode_segmentation(found: Segmentation, *, output: SegmentOutput, opacity: float) -> Answer:
+    """A segmentation as the file that was asked for."""
     headers = {"X-Model": found.model.name}
     if found.ids is None:
         if output not in ("colours", "overlay"):
@@ -225,7 +230,8 @@ def describe(found: Segmentation) -> dict[str, Any]:
     }
 
 
-def _encode_synthesis(made: Synthesis, *, format: PhotoFormat) -> Answer:
+def encode_synthesis(made: Synthesis, *, format: PhotoFormat) -> Answer:
+    """The photo, or a ZIP of the photos named by their seeds."""
     headers = {"X-Model": made.model.name, "X-Seed": ",".join(str(seed) for seed in made.seeds), "X-Label-Spelling": made.spelling}
     if len(made.photos) == 1:
         return Answer(encode_photo(made.photos[0], format), MEDIA_TYPES[format], headers)

@@ -1,0 +1,154 @@
+"""`python -m serving predict`: run one model over a file or a folder, here or on a server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from serving.client import Client
+from serving.errors import Refusal, ServingError
+from serving.imaging import Limits, read_photo
+from serving.manifest import DIRECTIONS, DirectionName
+from serving.operations import PHOTO_FORMATS, Synthesis, encode_segmentation, encode_synthesis, see
+from serving.palette import read_label
+from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
+from serving.translator import ExportedModel, load_model
+
+Translate = Callable[[bytes], bytes]
+_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files, one at a time
+_OUTPUTS = ("colours", "ids", "overlay")
+
+
+def predict(argv: Sequence[str]) -> int:
+    """0 where every file was translated, 1 where some were not (they are named at the end)."""
+    asked = _parser().parse_args(argv)
+    files = _inputs(asked.input, asked.out)
+    translate = _on_server(asked) if asked.server else _here(asked)
+    failures: list[tuple[Path, str]] = []
+    taken = {file.resolve() for file in files}
+    for file in tqdm(files, unit="file", disable=None):
+        inside = file.relative_to(asked.input) if asked.input.is_dir() else Path(file.name)
+        try:
+            translated = translate(file.read_bytes())
+            target = _target(asked.out / inside, _ending(translated), taken=taken)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(translated)
+        except Refusal as refusal:
+            if refusal.code == "unreachable":
+                raise
+            failures.append((file, str(refusal)))
+        except OSError as error:
+            failures.append((file, str(error)))
+    print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
+    for file, why in failures:
+        print(f"{file}: {why}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fewpair predict", description="Run an exported model over a photo, a label map, or a folder of them."
+    )
+    parser.add_argument("model", metavar="MODEL", help="an exported folder, or the name of one in --models (with --server: a name there)")
+    parser.add_argument("input", metavar="INPUT", type=Path, help="a file, or a folder whose sub-folders are mirrored")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the answers go")
+    parser.add_argument("--direction", choices=DIRECTIONS, help="needed where the model offers both")
+    parser.add_argument("--output", choices=_OUTPUTS, default="colours", help="of to_label (default: %(default)s, a palette PNG)")
+    parser.add_argument("--format", choices=PHOTO_FORMATS, default="jpeg", help="of to_photo (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
+    parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
+    parser.add_argument("--server", metavar="URL", help="let a running server do it, for example http://127.0.0.1:3000")
+    return parser
+
+
+def _inputs(given: Path, out: Path) -> list[Path]:
+    if given.is_file():
+        return [given]
+    if not given.is_dir():
+        raise ServingError(f"{given} does not exist.", hint="Give a picture, or a folder of pictures.")
+    inside = out.resolve()
+    files = [
+        file
+        for file in sorted(given.rglob("*"))
+        if file.suffix.lower() in _ENDINGS and file.is_file() and not file.name.startswith(".") and inside not in file.resolve().parents
+    ]
+    if not files or inside == given.resolve():
+        where = "is also --out" if inside == given.resolve() else f"holds no picture ({' '.join(sorted(_ENDINGS))})"
+        raise ServingError(
+            f"{given} {where}.", hint="Answers are written beside nothing of yours: give a folder of pictures and another one for --out."
+        )
+    return files
+
+
+def _here(asked: argparse.Namespace) -> Translate:
+    folder = Path(asked.model)
+    if not (folder / "manifest.json").is_file():
+        shelf = asked.models or default_models_folder()
+        folder = shelf / asked.model
+        if not (folder / "manifest.json").is_file():
+            there = ", ".join(sorted(path.parent.name for path in shelf.glob("*/manifest.json"))) or "none"
+            raise ServingError(f"{asked.model} is neither an exported folder nor a model of {shelf}.", hint=f"Models there: {there}.")
+    model = load_model(folder, device=asked.device, threads=0)
+    direction = _direction(asked.direction, list(model.manifest.directions), name=model.name)
+    print(f"{model.name}, {direction}, on {model.provider}")
+    return (
+        (lambda upload: _segment(model, upload, asked)) if direction == "to_label" else (lambda upload: _synthesize(model, upload, asked))
+    )
+
+
+def _segment(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
+    photo = read_photo(upload, _LIMITS)
+    answer, confidence = model.to_label(photo)
+    return encode_segmentation(see(model, photo, answer, confidence=confidence), output=asked.output, opacity=0.5).body
+
+
+def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
+    if model.manifest.label.kind == "picture":
+        photo = model.to_photo(read_photo(upload, _LIMITS), seed=asked.seed)
+        return encode_synthesis(Synthesis(model, (photo,), (asked.seed,), "picture"), format=asked.format).body
+    label = read_label(upload, _LIMITS, domain=model.manifest.label, snap=asked.snap)
+    photo = model.to_photo(label.ids, seed=asked.seed)
+    return encode_synthesis(Synthesis(model, (photo,), (asked.seed,), label.spelling), format=asked.format).body
+
+
+def _on_server(asked: argparse.Namespace) -> Translate:
+    client = Client(asked.server)
+    direction = _direction(asked.direction, client.model(asked.model)["directions"], name=asked.model)
+    print(f"{asked.model}, {direction}, on {asked.server}")
+    if direction == "to_label":
+        return lambda upload: client.segment(upload, model=asked.model, output=asked.output)
+    return lambda upload: client.synthesize(upload, model=asked.model, seed=asked.seed, format=asked.format, snap=asked.snap).photo
+
+
+def _direction(asked: DirectionName | None, offered: Sequence[str], *, name: str) -> str:
+    if asked is not None and asked not in offered:
+        raise ServingError(f"--direction {asked} is not offered by {name}.", hint=f"It offers {', '.join(offered)}.")
+    if asked is None and len(offered) > 1:
+        raise ServingError(
+            f"{name} offers {' and '.join(offered)}.", hint="Say --direction to_label for photos, --direction to_photo for label maps."
+        )
+    return asked or offered[0]
+
+
+def _ending(file: bytes) -> str:
+    if file.startswith(b"\x89PNG"):
+        return ".png"
+    return ".jpg" if file.startswith(b"\xff\xd8") else ".webp"
+
+
+def _target(wanted: Path, ending: str, *, taken: set[Path]) -> Path:
+    """The answer's path: a.jpg becomes a.png; where that is an input or another's answer, a.jpg.png."""
+    target = wanted.with_suffix(ending)
+    if target.resolve() in taken:
+        target = wanted.with_name(wanted.name + ending)
+    if target.resolve() in taken:
+        raise FileExistsError(f"{target} would overwrite an input or another answer")
+    taken.add(target.resolve())
+    return target

@@ -5,7 +5,7 @@ import numpy as np
 from trainer.batch import Classes, class_table, random
 from trainer.data.scenery import backdrop, facades, figures
 from trainer.data.scenery.canvas import blank
-from trainer.data.scenery.street import imagine
+from trainer.data.scenery.imagine import imagine
 
 CLASSES: Classes = class_table(
     [

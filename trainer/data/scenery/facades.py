@@ -59,16 +59,21 @@ def _roof(canvas: Canvas, building: Facade, *, near: float, far: float, left: fl
     top, ridge, inward = building.height, building.height + building.roof_height, outwards * 3.2
     corners = [(left, top, near), (left + inward, ridge, near), (right + inward, ridge, far), (right, top, far)]
     gable = [(left, top, near), (left + inward, ridge, near), (left + 2 * inward, top, near)]
-    for points, light in ((corners, 1.0), (gable, 0.0)):
+    slope = (right - left) / (far - near)
+    for points, sloping in ((corners, True), (gable, False)):
         mask, window = mask_of(canvas, points)
         if mask is None:
             continue
-        free = mask & (canvas.depth[window] > near)
-        grain = texture(canvas.across[window][free] * 260, canvas.down[window][free] * 420)
-        color = building.roof if light else tuple(part * 0.82 for part in building.wall)
-        canvas.photo[window][free] = np.array(color, np.float32) * (1 + 0.16 * grain)[:, None]
-        canvas.label[window][free] = BUILDING
-        canvas.depth[window][free] = near
+        across, down = canvas.across[window][mask], canvas.down[window][mask]
+        steep = np.where(np.abs(across - slope) < 1e-4, 1e-4, across - slope)
+        depth = np.clip((left - slope * near) / steep, near, far + 4) if sloping else np.full_like(across, near)
+        keep = depth < canvas.depth[window][mask]
+        mask[mask] = keep
+        color = building.roof if sloping else tuple(part * 0.82 for part in building.wall)
+        grain = texture(across[keep] * 260, down[keep] * 420)
+        canvas.photo[window][mask] = np.array(color, np.float32) * (1 + 0.16 * grain)[:, None]
+        canvas.label[window][mask] = BUILDING
+        canvas.depth[window][mask] = depth[keep]
 
 
 def _wall(

@@ -161,6 +161,10 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def front() -> RedirectResponse:
         return RedirectResponse("/v1/docs" if page is None else "/ui/")
 
+    @api.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
     if page is not None:
         api.mount("/ui", page)
     return api

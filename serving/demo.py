@@ -224,7 +224,7 @@ def _picture_field(label: str, *, elem_id: str) -> gr.Image:
 def _gallery(pictures: list[tuple[str, str]], *, elem_id: str) -> gr.Gallery:
     gr.HTML('<div class="card">Or click an example</div>')
     return gr.Gallery(
-        pictures, show_label=False, columns=SKETCHES, height="auto", object_fit="contain", allow_preview=False, interactive=False,
+        pictures, show_label=False, columns=SKETCHES, height=170, object_fit="contain", allow_preview=False, interactive=False,
         buttons=[], elem_id=elem_id,
     )  # fmt: skip
 

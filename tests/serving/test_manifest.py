@@ -1,0 +1,110 @@
+"""A folder that breaks the contract is refused with what is wrong and what to do."""
+
+import json
+
+import pytest
+
+from serving.errors import DeviceError, ModelError
+from serving.manifest import read_graph, read_manifest
+from serving.shelf import load_folders
+from serving.translator import load_model, why_no_cuda
+from tests.serving.factory import CLASSES, write_model
+
+
+def change(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+def test_a_complete_folder_is_read(tmp_path):
+    manifest = read_manifest(write_model(tmp_path / "tiny"))
+    assert manifest.name == "tiny"
+    assert set(manifest.directions) == {"to_label", "to_photo"}
+    assert manifest.label.void == 3
+    assert [row.name for row in manifest.label.classes] == ["dark", "middle", "bright", "void"]
+    assert manifest.directions["to_photo"].noise.shape == (3,)
+
+
+def test_a_folder_without_manifest_says_how_to_get_one(tmp_path):
+    with pytest.raises(ModelError, match="has no manifest.json.*fewpair export"):
+        read_manifest(tmp_path)
+
+
+def test_a_manifest_that_is_no_json_is_refused(tmp_path):
+    folder = write_model(tmp_path / "tiny")
+    (folder / "manifest.json").write_text("{half")
+    with pytest.raises(ModelError, match="cannot be read as JSON"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": 2}, "schema at format"),
+        ({"multiple_of": 0}, "schema at multiple_of"),
+        ({"surprise": 1}, "surprise"),
+        ({"name": "other"}, "its folder is called tiny"),
+        ({"resize": {"rule": "exact", "height": None, "width": None, "filter": "box"}}, "schema at resize"),
+    ],
+)
+def test_a_manifest_that_breaks_the_schema_is_refused_with_the_place(tmp_path, changes, words):
+    with pytest.raises(ModelError, match=words):
+        read_manifest(change(write_model(tmp_path / "tiny"), **changes))
+
+
+@pytest.mark.parametrize("file", ["../outside.onnx", "/etc/model.onnx", "sub/model.onnx", ".hidden.onnx"])
+def test_no_path_leaves_the_folder(tmp_path, file):
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    directions = json.loads((folder / "manifest.json").read_text())["directions"]
+    directions["to_label"]["file"] = file
+    with pytest.raises(ModelError, match="schema at directions/to_label/file"):
+        read_manifest(change(folder, directions=directions))
+
+
+def test_no_link_leads_out_of_the_folder(tmp_path):
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    (folder / "to_label.onnx").rename(tmp_path / "outside.onnx")
+    (folder / "to_label.onnx").symlink_to(tmp_path / "outside.onnx")
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        read_manifest(folder)
+
+
+def test_two_classes_may_not_share_a_colour(tmp_path):
+    classes = [{**row, "color": [1, 2, 3]} for row in CLASSES]
+    domains = {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": classes}}
+    with pytest.raises(ModelError, match="to two classes"):
+        read_manifest(change(write_model(tmp_path / "tiny"), domains=domains))
+
+
+def test_a_graph_that_is_not_the_promised_one_is_refused_with_both_sums(tmp_path):
+    folder = write_model(tmp_path / "tiny")
+    graph = folder / "to_label.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(ModelError, match=r"does not match its manifest \(sha256 ....\.\. expected ....\.\.\)"):
+        read_graph(read_manifest(folder).directions["to_label"])
+
+
+def test_a_graph_with_other_names_than_promised_is_refused(tmp_path):
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    directions = json.loads((folder / "manifest.json").read_text())["directions"]
+    directions["to_label"]["input"]["name"] = "picture"
+    with pytest.raises(ModelError, match=r"takes \['photo'\], its manifest promises \['picture'\]"):
+        load_model(change(folder, directions=directions), device="cpu", threads=1)
+
+
+def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
+    write_model(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    shelf = load_folders(tmp_path, device="cpu", threads=1, default=None)
+    assert list(shelf.models) == ["good"]
+    assert list(shelf.broken) == ["bad"]
+    assert shelf.defaults == {"to_label": "good", "to_photo": "good"}
+    assert shelf.trouble() is None
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="this machine has CUDA")
+def test_cuda_that_is_demanded_and_absent_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(DeviceError, match="demanded, but .*(driver|onnxruntime)"):
+        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)

@@ -1,0 +1,81 @@
+"""A model on arrays: to its scale by the manifest's rule, and back to the upload's size."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.manifest import Resize
+from serving.scale import from_model, to_model
+from serving.translator import draw_noise, load_model
+from tests.serving.factory import CLASSES, write_model
+from tests.serving.pictures import noise, ramp, stripes
+
+SIZES = [(1, 1), (3, 7), (45, 61), (64, 96), (200, 33)]
+
+
+def brightness_ids(photo: np.ndarray) -> np.ndarray:
+    grey = photo.astype(np.float64).mean(axis=2)
+    return ((grey >= 85).astype(int) + (grey >= 170)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_a_resize_rule_the_answer_is_exact_at_every_size(tmp_path, size):
+    model = load_model(write_model(tmp_path / "tiny", multiple_of=16), device="cpu", threads=1)
+    label, confidence = model.to_label(ramp(*size))
+    assert np.array_equal(label, brightness_ids(ramp(*size)))
+    assert confidence.shape == size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_exact_rule_is_pillows_bicubic_there_and_nearest_back(tmp_path, size):
+    resize = {"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"}
+    model = load_model(write_model(tmp_path / "tiny", resize=resize, multiple_of=20), device="cpu", threads=1)
+    photo = noise(*size)
+    small = np.asarray(Image.fromarray(photo).resize((48, 32), Image.Resampling.BICUBIC))
+    expected = np.asarray(Image.fromarray(brightness_ids(small)).resize((size[1], size[0]), Image.Resampling.NEAREST))
+    assert np.array_equal(model.to_label(photo)[0], expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_fit_rule_keeps_the_aspect_ratio(size):
+    resize = Resize("fit", 32, 48, "box")
+    scaled = to_model(noise(*size), resize=resize, multiple_of=16, void=255)
+    height, width = scaled.inner
+    assert height <= 32
+    assert width <= 48
+    assert height == 32 or width == 48
+    assert abs(height / width - size[0] / size[1]) <= max(1 / width, size[0] / size[1] / width) + 1 / height
+    assert scaled.pixels.shape[0] % 16 == scaled.pixels.shape[1] % 16 == 0
+    assert from_model(scaled.pixels, scaled, resize=resize).shape == (*size, 3)
+
+
+def test_photos_are_padded_with_their_edge_and_label_maps_with_void():
+    none = Resize("none", None, None, "bicubic")
+    photo = to_model(ramp(5, 7), resize=none, multiple_of=8, void=3).pixels
+    assert photo.shape == (8, 8, 3)
+    assert (photo[:5, 7] == ramp(5, 7)[:, 6]).all()
+    label = to_model(stripes(5, 7), resize=none, multiple_of=8, void=3).pixels
+    assert (label[5:] == 3).all()
+    assert (label[:, 7] == 3).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_label_map_becomes_a_photo_of_its_size(tmp_path, size):
+    model = load_model(write_model(tmp_path / "tiny", noise=False, multiple_of=4), device="cpu", threads=1)
+    palette = np.array([row["color"] for row in CLASSES], np.uint8)
+    assert np.array_equal(model.to_photo(stripes(*size), seed=5), palette[stripes(*size)])
+
+
+def test_equal_seeds_give_equal_photos_and_other_seeds_others(tmp_path):
+    model = load_model(write_model(tmp_path / "tiny"), device="cpu", threads=1)
+    again = load_model(tmp_path / "tiny", device="cpu", threads=2)
+    assert np.array_equal(model.to_photo(stripes(), seed=7), again.to_photo(stripes(), seed=7))
+    assert not np.array_equal(model.to_photo(stripes(), seed=7), model.to_photo(stripes(), seed=8))
+
+
+def test_noise_depends_on_the_seed_alone_and_is_standard_normal():
+    drawn = draw_noise(11, (64, 8, 8))
+    assert drawn.dtype == np.float32
+    assert np.array_equal(drawn, draw_noise(11, (64, 8, 8)))
+    assert abs(drawn.mean()) < 0.05
+    assert abs(drawn.std() - 1) < 0.05

@@ -198,7 +198,7 @@ def _scenes(name: str, root: Path | None) -> Dataset:
     )
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=32)
 def _drawn(reference: str) -> tuple[np.ndarray, np.ndarray]:
     _, split, index = reference.split(":")
     height, width = SCENE_SIZE

@@ -1,0 +1,260 @@
+"""Batches are a pure function of (seed, step), augmented as the papers do, and survive broken files when asked to."""
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.trainer.folders import first, make_folders, open_folders, photo_of, write
+from trainer.batch import IGNORE
+from trainer.data.catalogue import open_dataset
+from trainer.data.loader import Loader, Streams, photo_to_uint8, prepare_label, prepare_photo
+from trainer.errors import UserError
+
+SIZE = (16, 24)
+
+
+def tiny_loader(root, *, count=6, batch=2, seed=5, size=SIZE, pairs=None, unpaired=None, **options):
+    dataset = open_folders(root if (root / "photos").exists() else make_folders(root, count=count))
+    train = dataset.samples("train")
+    complete = tuple(sample for sample in train if sample.complete)
+    pairs = complete[:3] if pairs is None else pairs
+    pool = complete if unpaired is None else unpaired
+    return Loader(dataset, Streams(pairs, pool, pool), size=size, batch=batch, seed=seed, **options)
+
+
+def same(one, other) -> bool:
+    return all(
+        torch.equal(a, b)
+        for half in ("paired", "unpaired")
+        for a, b in zip(vars(getattr(one, half)).values(), vars(getattr(other, half)).values(), strict=True)
+    )
+
+
+def run(loader, *, steps):
+    """Take the batches of the first steps."""
+    for step in range(steps):
+        loader.batch(step)
+
+
+def mark(root, count=8):
+    """Photos whose red channel holds the label's id times 20 plus a number a file, so that alignment and identity can be read off."""
+    make_folders(root, count=count)
+    for number in range(count):
+        ids = np.random.default_rng(number).choice([0, 3, 7], (143, 143)).astype(np.uint8)
+        ids[:3, :3] = 3
+        photo = np.stack([ids * 20, np.full_like(ids, 10 * number), np.arange(143, dtype=np.uint8) + 0 * ids], axis=2)
+        write(root / "labels" / f"street{number}.png", ids)
+        (root / "photos" / f"street{number}.jpg").unlink()
+        write(root / "photos" / f"street{number}.png", photo)
+    return root
+
+
+def test_a_batch_has_the_shapes_types_and_ranges_of_the_contract(tmp_path):
+    batch = tiny_loader(tmp_path).batch(0)
+    for half in (batch.paired, batch.unpaired):
+        assert half.photo.shape == (2, 3, *SIZE)
+        assert half.photo.dtype == torch.float32
+        assert half.photo.min() >= -1
+        assert half.photo.max() <= 1
+        assert half.label.shape == (2, *SIZE)
+        assert half.label.dtype == torch.int64
+        assert set(half.label.unique().tolist()) <= {0, 1, 2, IGNORE}
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone(tmp_path):
+    fresh, used = tiny_loader(tmp_path), tiny_loader(tmp_path)
+    for step in (0, 3, 1):
+        used.batch(step)
+    assert same(fresh.batch(7), used.batch(7))
+    assert not same(fresh.batch(7), fresh.batch(8))
+    assert not same(fresh.batch(7), tiny_loader(tmp_path, seed=6).batch(7))
+
+
+def test_photo_and_label_are_cropped_and_flipped_together(tmp_path):
+    loader = tiny_loader(mark(tmp_path), size=(128, 128))
+    assert loader.enlarged == (143, 143)
+    flips, corners = set(), set()
+    for step in range(12):
+        batch = loader.batch(step)
+        ids = torch.tensor([0, 3, 7])[batch.paired.label]
+        red, blue = photo_to_uint8(batch.paired.photo)[..., 0], photo_to_uint8(batch.paired.photo)[..., 2]
+        assert np.array_equal(red, ids.numpy() * 20)
+        flips |= set((blue[:, 0, 0] < blue[:, 0, 1]).tolist())
+        corners |= set(np.minimum(blue[:, 0, 0], blue[:, 0, -1]).tolist())
+    assert flips == {True, False}
+    assert len(corners) > 5
+
+
+def test_unpaired_photo_and_label_are_drawn_independently(tmp_path):
+    loader = tiny_loader(mark(tmp_path), size=(128, 128), batch=1)
+    which_photo, which_label, agree = [], [], 0
+    for step in range(16):
+        batch = loader.batch(step)
+        photo = photo_to_uint8(batch.unpaired.photo)[0]
+        which_photo.append(int(photo[0, 0, 1]) // 10)
+        ids = torch.tensor([0, 3, 7])[batch.unpaired.label[0]].numpy()
+        agree += np.array_equal(photo[..., 0], ids * 20)
+        which_label.append(ids.tobytes())
+    assert sorted(which_photo[:8]) == sorted(which_photo[8:]) == list(range(8))
+    assert which_photo[:8] != which_photo[8:]
+    assert len(set(which_label)) == 16
+    assert agree <= 3
+
+
+def test_every_epoch_visits_each_sample_once_even_when_the_batch_does_not_divide_it(tmp_path):
+    loader = tiny_loader(mark(tmp_path), size=(128, 128), batch=3)
+    seen = [int(photo[0, 0, 1]) // 10 for step in range(8) for photo in photo_to_uint8(loader.batch(step).unpaired.photo)]
+    assert [sorted(seen[start : start + 8]) for start in (0, 8, 16)] == [list(range(8))] * 3
+
+
+def test_few_pairs_are_repeated_to_keep_up_with_many_unpaired(tmp_path):
+    loader = tiny_loader(mark(tmp_path), size=(128, 128), batch=4)
+    seen = [int(photo[0, 0, 1]) // 10 for step in range(3) for photo in photo_to_uint8(loader.batch(step).paired.photo)]
+    assert [seen.count(number) for number in range(3)] == [4, 4, 4]
+
+
+def test_pictures_are_enlarged_bicubically_and_labels_by_nearest(tmp_path):
+    loader = tiny_loader(tmp_path, batch=1, size=(16, 24))
+    sample = loader.streams.pairs[0]
+    dataset = loader.dataset
+    photo = np.array(Image.fromarray(dataset.read_photo(sample)).resize((27, 18), Image.Resampling.BICUBIC))
+    label = np.array(Image.fromarray(dataset.read_label(sample)).resize((27, 18), Image.Resampling.NEAREST))
+    crops = [
+        (photo[top : top + 16, left : left + 24][:, ::flip], label[top : top + 16, left : left + 24][:, ::flip])
+        for top in range(3)
+        for left in range(4)
+        for flip in (1, -1)
+    ]
+    loader = tiny_loader(tmp_path, batch=1, pairs=(sample,))
+    batch = loader.batch(3)
+    shown = photo_to_uint8(batch.paired.photo)[0], batch.paired.label[0].numpy()
+    assert any(np.array_equal(shown[0], a) and np.array_equal(shown[1], b) for a, b in crops)
+
+
+def test_empty_streams_give_halves_of_length_zero(tmp_path):
+    unsupervised = tiny_loader(tmp_path, pairs=()).batch(0)
+    assert unsupervised.paired.photo.shape == (0, 3, *SIZE)
+    assert unsupervised.paired.label.shape == (0, *SIZE)
+    assert unsupervised.unpaired.photo.shape[0] == 2
+    supervised = tiny_loader(tmp_path, unpaired=()).batch(0)
+    assert supervised.unpaired.label.dtype == torch.int64
+    assert supervised.unpaired.label.shape == (0, *SIZE)
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing to train on"):
+        tiny_loader(tmp_path, pairs=(), unpaired=())
+
+
+def test_prefetched_batches_are_the_batches(tmp_path):
+    loader = tiny_loader(tmp_path)
+    for step, batch in zip(range(4, 9), loader.prefetch(4, 9), strict=True):
+        assert same(batch, loader.batch(step))
+
+
+def test_prefetching_ends_with_its_iterator(tmp_path):
+    batches = tiny_loader(tmp_path).prefetch(0, 1000)
+    next(batches)
+    batches.close()
+    assert "loader" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_error_in_the_background_reaches_the_foreground(tmp_path):
+    loader = tiny_loader(tmp_path)
+    (tmp_path / "photos" / "street0.jpg").write_bytes(b"gone")
+    with pytest.raises(UserError, match=r"photos/street0\.jpg"):
+        list(loader.prefetch(0, 20))
+    assert "loader" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_broken_file_stops_a_run_that_was_not_told_to_skip(tmp_path):
+    loader = tiny_loader(tmp_path)
+    (tmp_path / "photos" / "street4.jpg").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match=r"photos/street4\.jpg"):
+        run(loader, steps=6)
+
+
+def test_a_broken_file_is_reported_once_counted_and_replaced(tmp_path, caplog):
+    loader = tiny_loader(tmp_path, skip_broken=True)
+    (tmp_path / "photos" / "street4.jpg").write_bytes(b"not a picture")
+    with caplog.at_level(logging.WARNING):
+        lengths = {loader.batch(step).unpaired.photo.shape[0] for step in range(12)}
+    assert lengths == {2}
+    assert loader.skipped == 1
+    assert [record.message for record in caplog.records if "street4.jpg" in record.message] == [caplog.records[0].message]
+
+
+def test_skipping_keeps_batches_a_function_of_the_step(tmp_path):
+    make_folders(tmp_path, count=6)
+    loader, other = tiny_loader(tmp_path, skip_broken=True), tiny_loader(tmp_path, skip_broken=True)
+    (tmp_path / "photos" / "street2.jpg").write_bytes(b"not a picture")
+    for step in range(9):
+        loader.batch(step)
+    assert same(loader.batch(9), other.batch(9))
+
+
+def test_when_every_file_is_broken_the_run_says_so(tmp_path):
+    loader = tiny_loader(tmp_path, skip_broken=True)
+    for path in (tmp_path / "photos").iterdir():
+        path.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="every one of the 3 samples"):
+        loader.batch(0)
+
+
+def test_a_wrong_id_is_never_skipped(tmp_path):
+    loader = tiny_loader(tmp_path, skip_broken=True)
+    write(tmp_path / "labels" / "street0.png", np.full((20, 30), 44, np.uint8))
+    with pytest.raises(UserError, match="class 44"):
+        run(loader, steps=6)
+
+
+def test_the_cache_changes_nothing_but_the_time(tmp_path):
+    with_cache, without = tiny_loader(tmp_path), tiny_loader(tmp_path, cache_bytes=0)
+    for step in range(8):
+        assert same(with_cache.batch(step), without.batch(step))
+    assert not without._cache
+
+
+def test_the_cache_holds_no_more_than_its_bound(tmp_path):
+    loader = tiny_loader(tmp_path, cache_bytes=5000)
+    for step in range(8):
+        loader.batch(step)
+    assert 0 < sum(array.nbytes for array in loader._cache.values()) <= 5000
+
+
+def test_a_picture_domain_gives_photos_on_both_sides(tmp_path):
+    make_folders(tmp_path, table=None)
+    for number in range(4):
+        write(tmp_path / "labels" / f"street{number}.png", photo_of(50 + number))
+    dataset = open_dataset("pictures", tmp_path)
+    train = dataset.samples("train")
+    batch = Loader(dataset, Streams(train, (), ()), size=SIZE, batch=2, seed=0).batch(0)
+    assert batch.paired.label.shape == (2, 3, *SIZE)
+    assert batch.unpaired.label.shape == (0, 3, *SIZE)
+
+
+def test_an_evaluated_photo_is_resized_straight_and_comes_back(tmp_path):
+    dataset = open_folders(make_folders(tmp_path))
+    photo = dataset.read_photo(first(dataset))
+    expected = np.array(Image.fromarray(photo).resize((24, 16), Image.Resampling.BICUBIC))
+    prepared = prepare_photo(photo, (16, 24))
+    assert torch.allclose(prepared, torch.from_numpy(expected).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+    assert np.array_equal(photo_to_uint8(prepared), expected)
+
+
+def test_an_evaluated_label_is_resized_by_nearest():
+    label = np.random.default_rng(0).integers(0, 3, (20, 30)).astype(np.uint8)
+    label[0] = IGNORE
+    expected = np.array(Image.fromarray(label).resize((24, 16), Image.Resampling.NEAREST))
+    assert torch.equal(prepare_label(label, (16, 24)), torch.from_numpy(expected).long())
+
+
+def test_every_level_survives_the_way_to_a_tensor_and_back_and_excess_is_clamped():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    assert np.array_equal(photo_to_uint8(prepare_photo(levels, (16, 16))), levels)
+    assert photo_to_uint8(torch.full((2, 3, 4, 4), 1.7)).shape == (2, 4, 4, 3)
+    assert photo_to_uint8(torch.full((3, 1, 1), -9.0)).max() == 0

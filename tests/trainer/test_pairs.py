@@ -1,0 +1,155 @@
+"""A selection says which pairs and pools a run uses, the same for one seed, and notices when files move or change."""
+
+import json
+
+import pytest
+
+from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
+from trainer.data.catalogue import open_dataset
+from trainer.data.pairs import Selection, select
+from trainer.errors import UserError
+
+
+def test_the_pairs_lie_inside_the_unpaired_pool(tmp_path):
+    selection = select(open_folders(make_folders(tmp_path, count=10)), k=3, unpaired=6, seed=1)
+    assert len(selection.pairs) == 3
+    assert len(set(selection.unpaired_photos)) == len(set(selection.unpaired_labels)) == 6
+    assert {entry.photo for entry in selection.pairs} <= set(selection.unpaired_photos)
+    assert {entry.label for entry in selection.pairs} <= set(selection.unpaired_labels)
+
+
+def test_one_seed_gives_one_selection_and_another_seed_another(tmp_path):
+    dataset = open_folders(make_folders(tmp_path, count=10))
+    assert select(dataset, k=3, unpaired=6, seed=1) == select(dataset, k=3, unpaired=6, seed=1)
+    assert len({select(dataset, k=3, unpaired=6, seed=seed).pairs for seed in range(6)}) > 1
+
+
+def test_the_same_seed_names_the_same_pairs_whatever_the_pool(tmp_path):
+    dataset = open_folders(make_folders(tmp_path, count=10))
+    chosen = {select(dataset, k=3, unpaired=unpaired, seed=4).pairs for unpaired in (0, 3, 7, 10, None)}
+    assert len(chosen) == 1
+
+
+def test_without_a_number_the_pool_is_all_of_train_and_zero_means_none(tmp_path):
+    dataset = open_folders(make_folders(tmp_path, count=10))
+    assert len(select(dataset, k=2, unpaired=None, seed=0).unpaired_photos) == 10
+    assert select(dataset, k=2, unpaired=0, seed=0).unpaired_labels == ()
+
+
+def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(tmp_path):
+    dataset = open_folders(make_folders(tmp_path))
+    with pytest.raises(UserError, match=r"--pairs 5000 asks for more than the 4 training samples of folders in "):
+        select(dataset, k=5000, unpaired=None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("k", "unpaired", "rule", "complaint"),
+    [
+        (1, 5, "random", "--unpaired 5 asks for more than the 4"),
+        (3, 2, "random", "--unpaired 2 is a smaller pool than the 3 pairs"),
+        (-1, None, "random", "neither can be negative"),
+        (1, None, "best", "there are random"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(tmp_path, k, unpaired, rule, complaint):
+    with pytest.raises(UserError, match=complaint):
+        select(open_folders(make_folders(tmp_path)), k=k, unpaired=unpaired, rule=rule, seed=0)
+
+
+def test_photos_without_labels_feed_the_pool_but_are_no_pairs(tmp_path):
+    make_folders(tmp_path, count=3)
+    for number in range(3, 9):
+        write(tmp_path / "photos" / f"street{number}.jpg", photo_of(number))
+    selection = select(open_folders(tmp_path), k=3, unpaired=5, seed=0)
+    assert {entry.name for entry in selection.pairs} == {"street0", "street1", "street2"}
+    assert len(selection.unpaired_photos) == 5
+    assert len(selection.unpaired_labels) == 3
+
+
+def test_a_folder_without_any_pair_is_refused_when_pairs_are_asked_for(tmp_path):
+    make_folders(tmp_path)
+    for path in (tmp_path / "labels").iterdir():
+        path.rename(path.with_name("other" + path.name))
+    with pytest.raises(UserError, match=r"no photo of folders in .* has a label of the same file name"):
+        select(open_folders(tmp_path), k=1, unpaired=None, seed=0)
+
+
+def test_a_selection_survives_its_json(tmp_path):
+    dataset = open_folders(make_folders(tmp_path))
+    selection = select(dataset, k=2, unpaired=3, seed=0)
+    assert Selection.from_json(selection.to_json(), dataset) == selection
+
+
+def test_the_json_has_the_agreed_form(tmp_path):
+    content = json.loads(select(open_folders(make_folders(tmp_path)), k=2, unpaired=3, seed=9).to_json())
+    assert set(content) == {"format", "dataset", "rule", "features", "seed", "clusters", "pairs", "unpaired"}
+    assert content["format"] == 1
+    assert content["seed"] == 9
+    assert set(content["pairs"][0]) == {"name", "photo", "label", "photo_sha256", "label_sha256"}
+    assert set(content["unpaired"]) == {"photos", "labels"}
+
+
+def test_streams_are_the_samples_of_the_selection(tmp_path):
+    dataset = open_folders(make_folders(tmp_path))
+    selection = select(dataset, k=2, unpaired=3, seed=0)
+    streams = selection.streams(dataset)
+    assert [sample.photo for sample in streams.pairs] == [entry.photo for entry in selection.pairs]
+    assert [sample.photo for sample in streams.photos] == list(selection.unpaired_photos)
+    assert [sample.label for sample in streams.labels] == list(selection.unpaired_labels)
+
+
+def test_files_that_moved_or_changed_are_named(tmp_path):
+    dataset = open_folders(make_folders(tmp_path, count=9))
+    selection = select(dataset, k=9, unpaired=None, seed=0)
+    write(tmp_path / "labels" / "street2.png", ids_of(77))
+    for number in range(3, 9):
+        (tmp_path / "photos" / f"street{number}.jpg").unlink()
+    with pytest.raises(UserError) as caught:
+        Selection.from_json(selection.to_json(), open_folders(tmp_path), source="runs/a/pairs.json")
+    assert "runs/a/pairs.json does not match" in str(caught.value)
+    assert "1 changed: labels/street2.png" in str(caught.value)
+    assert "missing: photos/street" in str(caught.value)
+    assert "more" in str(caught.value)
+
+
+def test_pairs_of_another_dataset_are_refused(tmp_path):
+    text = select(open_folders(make_folders(tmp_path)), k=1, unpaired=0, seed=0).to_json()
+    with pytest.raises(UserError, match="was made for folders, but the run uses scenes"):
+        Selection.from_json(text, open_dataset("scenes", None))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "pairs": [{}]}'])
+def test_a_file_that_is_no_pairs_json_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match=r"pairs\.json"):
+        Selection.from_json(text, open_folders(make_folders(tmp_path)))
+
+
+def test_photos_may_be_chosen_before_they_are_labelled_and_the_missing_labels_are_named(tmp_path):
+    make_folders(tmp_path)
+    labels = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
+    for name in labels:
+        if name != "street0.png":
+            (tmp_path / "labels" / name).unlink()
+    dataset = open_folders(tmp_path)
+    selection = select(dataset, k=4, unpaired=None, seed=0, to_label=True)
+    with pytest.raises(UserError, match=r"3 of its 4 pairs have no label map yet.*photos/street"):
+        selection.streams(dataset)
+    with pytest.raises(UserError, match=r"pairs\.json: 3 of its 4 pairs have no label map yet"):
+        Selection.from_json(selection.to_json(), dataset)
+
+    for name, content in labels.items():
+        (tmp_path / "labels" / name).write_bytes(content)
+    dataset = open_folders(tmp_path)
+    labelled = Selection.from_json(selection.to_json(), dataset)
+    assert all(entry.label == f"labels/{entry.name}.png" and entry.label_sha256 for entry in labelled.pairs)
+    assert len(labelled.streams(dataset).pairs) == 4
+
+
+def test_scenes_are_chosen_and_recognised_like_files():
+    dataset = open_dataset("scenes", None)
+    selection = select(dataset, k=2, unpaired=8, seed=0)
+    assert Selection.from_json(selection.to_json(), dataset) == selection
+    assert selection.pairs[0].photo.startswith("scene:train:")
+    changed = selection.to_json().replace(selection.pairs[0].label_sha256 or "", "0" * 64)
+    with pytest.raises(UserError, match=f"1 changed: {selection.pairs[0].label}"):
+        Selection.from_json(changed, dataset)

@@ -17,10 +17,8 @@ def device_named(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name} is not a device; say auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        raise UserError(
-            f"--device {name}: torch {torch.__version__} ({built}) finds no usable CUDA device here; use --device cpu, or install the driver"
-        )
+        build = f"torch {torch.__version__}, built {'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'}"
+        raise UserError(f"--device {name}: no CUDA device is found here ({build}); use --device cpu, or install the driver")
     return device
 
 

@@ -72,7 +72,7 @@ def _known(kind: type, values: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-COMPACT = {"width": 32, "blocks": 6}
+COMPACT: dict[str, Any] = {"width": 32, "blocks": 6}
 """The networks of the compact recipes: they train on a CPU."""
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from trainer.batch import IGNORE, Batch, Class, Classes, Domain, Pairs
+from trainer.data import scenes
 from trainer.data.catalogue import Dataset, open_dataset
 from trainer.data.pairs import Selection, select
 from trainer.methods import METHODS, build
@@ -81,7 +83,7 @@ def tiny_batch(*, length: int = 1, size: tuple[int, int] = SIZE, seed: int = 0) 
 
 
 def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
-    """A short run of a small method on the built-in scenes."""
+    """A short run of a small method; on the built-in scenes unless `data` and `root` say otherwise."""
     config = changes.pop("config", None) or tiny_config(name)
     needs_pairs = name != "cyclegan"
     values: dict[str, Any] = {
@@ -102,7 +104,21 @@ def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
     return Run(**(values | changes))
 
 
-def scenes_for(run: Run) -> tuple[Dataset, Selection]:
+def tiny_folder(root: Path) -> Path:
+    """A dataset laid out as anyone's folders: a few small built-in scenes as JPEG photos and PNG label maps, in `train` and `val`."""
+    for split, count in (("train", 6), ("val", 2)):
+        for kind in ("photos", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(count):
+            photo, label = scenes.draw(index, height=48, width=64, split=split)
+            Image.fromarray(photo).save(root / split / "photos" / f"{index}.jpg", quality=92)
+            Image.fromarray(scenes.CLASSES.index_to_id()[label]).save(root / split / "labels" / f"{index}.png")
+    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}" for row in scenes.CLASSES.rows]
+    (root / "classes.csv").write_text("\n".join(["id,name,r,g,b,ignore", *rows]) + "\n")
+    return root
+
+
+def material_for(run: Run) -> tuple[Dataset, Selection]:
     """The run's dataset and its selection."""
     dataset = open_dataset(run.data, Path(run.root) if run.root else None)
     return dataset, select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)

@@ -31,7 +31,8 @@ def test_every_loss_a_method_yields_reaches_the_player_who_minimises_it(name: st
         player = method.players()[update.player]
         parameters = [parameter for module in player.modules for parameter in module.parameters()]
         for term, loss in update.losses.items():
-            assert loss.ndim == 0 and loss.dtype == torch.float32, term
+            assert loss.ndim == 0, term
+            assert loss.dtype == torch.float32, term
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients), f"{update.player}/{term}"
 
@@ -96,7 +97,9 @@ def test_a_method_translates_in_the_directions_it_offers_and_in_no_other(name: s
     half = tiny_batch(length=2).paired
     if "to_label" in method.directions:
         label = method.to_label(half.photo)
-        assert label.shape == (2, *SIZE) and label.dtype == torch.long and label.max() < 3
+        assert label.shape == (2, *SIZE)
+        assert label.dtype == torch.long
+        assert label.max() < 3
         scores = method.label_scores(half.photo)
         if scores is not None:
             assert scores.shape == (2, 3, *SIZE)
@@ -106,7 +109,8 @@ def test_a_method_translates_in_the_directions_it_offers_and_in_no_other(name: s
             method.to_label(half.photo)
     if "to_photo" in method.directions:
         photo = method.to_photo(half.label)
-        assert photo.shape == (2, 3, *SIZE) and photo.abs().max() <= 1
+        assert photo.shape == (2, 3, *SIZE)
+        assert photo.abs().max() <= 1
     else:
         with pytest.raises(NotImplementedError):
             method.to_photo(half.label)

@@ -89,8 +89,9 @@ def constant_then_linear(step: int, steps: int) -> float:
 class PicturePool(nn.Module):
     """A buffer of earlier fakes that feeds the discriminator (Shrivastava et al., as in CycleGAN, section 4).
 
-    While not full: store the incoming picture and return it. When full: with p = 1/2 return a random stored picture and put the incoming
-    one in its place, else return the incoming one. Draws are a function of (seed, step, stream, index). Capacity 0 passes everything through.
+    While not full: store the incoming picture and return it. When full: with p = 1/2 return a random stored picture and put the
+    incoming one in its place, else return the incoming one. Draws are a function of (seed, step, stream, index). Capacity 0 passes
+    everything through.
     """
 
     pictures: Tensor

@@ -9,8 +9,9 @@ from trainer.networks.resnet import initialise
 class PatchGAN(nn.Module):
     """Scores patches: Float[B,channels_in,H,W] -> logits Float[B,1,h,w]; no sigmoid.
 
-    `layers` n sets the receptive field: n=1: 16, n=3: 70 (the default of the papers), n=5: 286 pixels. The first and the last convolution are
-    not normalised. At full width (64), 3 channels in and n=3 there are 2 764 737 parameters and the map of a 256x256 picture is 30x30.
+    `layers` n sets the receptive field: n=1: 16, n=3: 70 (the default of the papers), n=5: 286 pixels. The first and the last
+    convolution are not normalised. At full width (64), 3 channels in and n=3 there are 2 764 737 parameters and the map of a 256x256
+    picture is 30x30.
     """
 
     def __init__(self, channels_in: int, *, width: int, layers: int = 3) -> None:

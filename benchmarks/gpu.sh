@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# One call under 10 minutes on a CUDA machine; needs this repository and a Python with torch.
+#   benchmarks/gpu.sh                        everything, on CUDA
+#   benchmarks/gpu.sh --device cpu --quick   the same path where there is no GPU
+# PYTHON names the Python (default: python3). Ends with 1 where a test or a measurement failed, after running the rest.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+device=cuda
+quick=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --device) device=${2:?--device needs cuda or cpu}; shift 2 ;;
+    --quick) quick=(--quick); shift ;;
+    *) echo "gpu.sh: $1 is not known; it takes --device cuda|cpu and --quick" >&2; exit 2 ;;
+  esac
+done
+case $device in cuda | cpu) ;; *) echo "gpu.sh: --device $device: say cuda or cpu" >&2; exit 2 ;; esac
+
+if ! "$python" -c 'import torch' 2>/dev/null; then
+  echo "gpu.sh: $python has no torch; name one that has: PYTHON=/path/to/python benchmarks/gpu.sh" >&2
+  exit 2
+fi
+if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "gpu.sh: torch finds no CUDA device here; benchmarks/gpu.sh --device cpu --quick runs the same path without one" >&2
+  exit 2
+fi
+[ "$device" = cuda ] && nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+
+failed=0
+
+# 1. The tests marked gpu, with as much of the project's configuration as this Python's packages allow.
+missing=$("$python" -c '
+from importlib.util import find_spec
+print(" ".join(name for name in ("pytest", "tensorboard", "tqdm", "PIL", "numpy") if find_spec(name) is None))')
+if [ -n "$missing" ]; then
+  echo "The tests marked gpu are skipped: this Python lacks $missing."
+else
+  tests=(tests/trainer)
+  if "$python" -c 'import bentoml, httpx, onnxruntime' 2>/dev/null; then tests+=(tests/serving); fi
+  timeout 240 "$python" -m pytest -c /dev/null --rootdir . --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -q -m gpu "${tests[@]}"
+  code=$?
+  [ $code -eq 0 ] || [ $code -eq 5 ] || failed=1
+fi
+
+# 2. A training step of every method, beside a large convolution.
+timeout 240 "$python" -m benchmarks.steps --device "$device" "${quick[@]}" || failed=1
+
+# 3. The exported models: parity of the CUDA provider, and latency.
+timeout 100 "$python" -m benchmarks.models --device "$device" "${quick[@]}" || failed=1
+
+exit $failed

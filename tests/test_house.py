@@ -1,0 +1,107 @@
+"""The house itself: layout, the wall, the lock, and how soon the command line answers."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BANNED_NAMES = {"utils", "util", "common", "helpers", "base_model", "options", "misc"}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def linted(source: str, place: str) -> list[str]:
+    """The rules that ruff finds broken in this source, were it to lie at this place."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--output-format", "json", "--stdin-filename", place, "-"],
+        input=source,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    return [found["code"] for found in json.loads(answer.stdout)]
+
+
+@pytest.mark.parametrize("statement", ["import torch", "from torch import nn", "from trainer.batch import Classes", "import torchvision"])
+def test_ruff_refuses_torch_and_the_trainer_under_serving(statement):
+    assert "TID251" in linted(f'"""A file."""\n\n{statement}\n', "serving/anything.py")
+
+
+def test_ruff_refuses_the_server_under_trainer():
+    assert "TID251" in linted('"""A file."""\n\nfrom serving.manifest import read_manifest\n', "trainer/anything.py")
+
+
+def test_no_file_is_called_by_a_name_that_says_nothing():
+    assert [path for path in python_files("trainer", "serving", "benchmarks", "tests") if path.stem in BANNED_NAMES] == []
+
+
+def test_every_file_opens_with_a_sentence():
+    silent = []
+    for path in python_files("trainer", "serving", "benchmarks", "tests"):
+        text = path.read_text(encoding="utf-8")
+        first = (ast.get_docstring(ast.parse(text)) or "").split("\n", 1)[0]
+        if text.strip() and not first.endswith((".", ":", "?")):
+            silent.append(str(path.relative_to(ROOT)))
+    assert silent == []
+
+
+def test_the_lock_is_hashed_and_names_no_index_and_no_path():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?://|file://|--(extra-)?index-url|--find-links|--trusted-host| @ ", lock)
+    pins = re.findall(r"^([a-z0-9-]+)==[^\n]*\n((?:    --hash=[^\n]*\n)+)", lock, flags=re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z0-9]", lock, flags=re.MULTILINE))
+
+
+def test_the_lock_holds_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    names = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted}
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
+    assert names <= locked
+
+
+def test_the_server_installs_without_torch_and_with_one_onnxruntime():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in (*project["dependencies"], *project["optional-dependencies"]["serve"]):
+        assert not re.match(r"(torch|torchvision|onnx|tyro)\b(?!runtime)", line)
+    locked = re.findall(r"^(onnxruntime[a-z-]*)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    assert locked == ["onnxruntime-gpu"]
+
+
+def test_what_the_wheel_is_to_carry_is_there():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert [place for place in wheel["force-include"] if not (ROOT / place).exists()] == []
+
+
+def test_help_answers_in_under_half_a_second():
+    took = []
+    for _ in range(3):  # the best of three: this is about what is imported, not about who else is busy
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "trainer", "--help"], check=True, capture_output=True, cwd=ROOT)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.5
+
+
+def test_help_imports_the_standard_library_only():
+    program = (
+        "import sys; before = set(sys.modules); from trainer.__main__ import main; main(['--help']);"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names), file=sys.stderr)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert answer.stderr.strip() == "['trainer']"
+
+
+def test_every_decision_is_numbered_once_and_fits_a_page():
+    notes = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert notes
+    assert [note.name[:4] for note in notes] == [f"{number:04}" for number in range(1, len(notes) + 1)]
+    assert [note.name for note in notes if len(note.read_text().splitlines()) > 45] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,17 @@ def predict(argv: Sequence[str]) -> int:
     """0 where every file was translated, 1 where some were not (they are named at the end)."""
     asked = _parser().parse_args(argv)
     files = _inputs(asked.input, asked.out)
-    translate = _on_server(asked) if asked.server else _here(asked)
+    with contextlib.ExitStack() as open_things:
+        translate = _on_server(asked, open_things.enter_context(Client(asked.server))) if asked.server else _here(asked)
+        failures = _translate_all(files, asked, translate)
+    print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
+    for file, why in failures:
+        print(f"{file}: {why}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: Translate) -> list[tuple[Path, str]]:
+    """Write each file's answer; what could not be translated comes back with its reason."""
     failures: list[tuple[Path, str]] = []
     taken = {file.resolve() for file in files}
     for file in tqdm(files, unit="file", disable=None):
@@ -44,10 +55,7 @@ def predict(argv: Sequence[str]) -> int:
             failures.append((file, str(refusal)))
         except OSError as error:
             failures.append((file, str(error)))
-    print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
-    for file, why in failures:
-        print(f"{file}: {why}", file=sys.stderr)
-    return 1 if failures else 0
+    return failures
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,8 +126,7 @@ def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) 
     return encode_synthesis(Synthesis(model, (photo,), (asked.seed,), label.spelling), format=asked.format).body
 
 
-def _on_server(asked: argparse.Namespace) -> Translate:
-    client = Client(asked.server)
+def _on_server(asked: argparse.Namespace, client: Client) -> Translate:
     direction = _direction(asked.direction, client.model(asked.model)["directions"], name=asked.model)
     print(f"{asked.model}, {direction}, on {asked.server}")
     if direction == "to_label":

@@ -27,7 +27,7 @@ def test_a_complete_folder_is_read(tmp_path):
 
 
 def test_a_folder_without_manifest_says_how_to_get_one(tmp_path):
-    with pytest.raises(ModelError, match="has no manifest.json.*fewpair export"):
+    with pytest.raises(ModelError, match=r"has no manifest\.json.*fewpair export"):
         read_manifest(tmp_path)
 
 
@@ -106,5 +106,5 @@ def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
 
 @pytest.mark.skipif(why_no_cuda() is None, reason="this machine has CUDA")
 def test_cuda_that_is_demanded_and_absent_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(DeviceError, match="demanded, but .*(driver|onnxruntime)"):
+    with pytest.raises(DeviceError, match=r"demanded, but .*(driver|onnxruntime)"):
         load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)

@@ -1,0 +1,120 @@
+"""The page in a real Chromium: upload, press, see the result."""
+
+import base64
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tests.serving.factory import CLASSES
+from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.test_translator import brightness_ids
+
+pytestmark = pytest.mark.browser
+
+
+def upload(page, field, file, name="street.png"):
+    page.locator(f"{field} input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": file})
+    page.wait_for_selector(f"{field} img")
+
+
+def shown(page, selector):
+    """The file behind a picture on the page."""
+    source = page.wait_for_selector(f"{selector} img").get_attribute("src")
+    if source.startswith("data:"):
+        return base64.b64decode(source.split(",", 1)[1])
+    with urllib.request.urlopen(source) as response:
+        return response.read()
+
+
+def other_tab(page):
+    page.get_by_role("tab", name="Label map to photo").click()
+    page.wait_for_selector("#synthesize", state="visible")
+
+
+def test_an_uploaded_photo_shows_its_label_map_its_overlay_and_its_legend(page):
+    upload(page, "#photo", file_of(ramp()))
+    page.click("#segment")
+    assert np.array_equal(pixels_of(shown(page, "#label")), brightness_ids(ramp()))
+    legend = page.wait_for_selector("#legend table").inner_text()
+    assert [name in legend for name in ("dark", "middle", "bright", "void")] == [True, True, True, False]
+    assert f"{100 * (brightness_ids(ramp()) == 0).mean():.1f} %" in legend
+    assert page.locator("#overlay img").count() == 2
+    swatches = page.eval_on_selector_all("#legend .swatch", "found => found.map(one => getComputedStyle(one).backgroundColor)")
+    assert set(swatches) == {"rgb({}, {}, {})".format(*row["color"]) for row in CLASSES[:3]}
+
+
+def test_the_slider_sets_the_opacity_of_the_colours(page):
+    upload(page, "#photo", file_of(ramp()))
+    page.click("#segment")
+    page.wait_for_selector("#overlay img")
+    page.locator("#opacity input[type=number]").fill("80")
+    page.wait_for_function("document.querySelectorAll('#overlay img')[1].style.opacity === '0.8'")
+
+
+def test_the_label_map_can_be_downloaded(page):
+    upload(page, "#photo", file_of(noise()))
+    page.click("#segment")
+    page.wait_for_selector("#legend table")
+    with page.expect_download() as coming:
+        page.click("#download-label")
+    downloaded = coming.value.path()
+    assert np.array_equal(pixels_of(downloaded.read_bytes()), brightness_ids(noise()))
+
+
+def test_an_example_that_is_clicked_is_translated(page):
+    page.locator("#photo-examples button img").first.click()
+    assert page.wait_for_selector("#legend table").inner_text()
+    assert pixels_of(shown(page, "#label")).shape == (288, 432)
+
+
+def test_a_label_map_becomes_a_photo_and_another_seed_another(page):
+    other_tab(page)
+    upload(page, "#label-input", file_of(stripes()), "label.png")
+    page.fill("#seed input", "7")
+    page.click("#synthesize")
+    first = pixels_of(shown(page, "#made-photo"))
+    assert first.shape == (30, 42, 3)
+    page.wait_for_function("document.querySelector('#said').innerText.includes('Read as ids. Seed 7.')")
+    page.click("#another-seed")
+    page.wait_for_function("!document.querySelector('#said').innerText.includes('Seed 7.')")
+    assert not np.array_equal(pixels_of(shown(page, "#made-photo")), first)
+
+
+def test_a_label_map_example_that_is_clicked_becomes_a_photo(page):
+    other_tab(page)
+    page.locator("#label-examples button img").nth(2).click()
+    assert pixels_of(shown(page, "#made-photo")).shape == (288, 432, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [(file_of(noise())[:2000], "is broken or cut short"), (b"\x89PNG nonsense", "is not an image that can be read")],
+    ids=["cut short", "no image"],
+)
+def test_an_unreadable_file_shows_the_sentence_of_the_api(page, file, words):
+    page.locator("#photo input[type=file]").set_input_files({"name": "street.png", "mimeType": "image/png", "buffer": file})
+    page.wait_for_selector("#photo img", state="attached")
+    page.click("#segment")
+    toast = page.wait_for_selector("[data-testid=toast-body]")
+    assert words in toast.inner_text()
+
+
+def test_colours_of_no_class_are_named_on_the_page(page):
+    other_tab(page)
+    upload(page, "#label-input", file_of(noise()))
+    page.click("#synthesize")
+    assert "colours that belong to no class" in page.wait_for_selector("[data-testid=toast-body]").inner_text()
+
+
+def test_pressing_without_a_photo_says_what_to_do(page):
+    page.click("#segment")
+    assert "Choose a photo first" in page.wait_for_selector("[data-testid=toast-body]").inner_text()
+
+
+def test_the_other_model_can_be_chosen(page):
+    page.click("#model-to_label input")
+    page.get_by_role("option", name="other").click()
+    upload(page, "#photo", file_of(ramp()))
+    page.click("#segment")
+    assert pixels_of(shown(page, "#label")).shape == (45, 61)

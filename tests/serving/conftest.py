@@ -1,0 +1,33 @@
+"""The models folder and the one server that the tests over HTTP share."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.serving.factory import write_model
+from tests.serving.process import running_server
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Four folders: a model as it should be, one at a fixed size with an awkward name, one of one direction, and a broken one."""
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder / "tiny")
+    write_model(folder / "123", resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"}, multiple_of=20, noise=False)
+    write_model(folder / "labels-only", directions=("to_label",), multiple_of=16)
+    (folder / "broken").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(models, tmp_path_factory):
+    """A real server with the page, and a small limit on uploads."""
+    with running_server(models, tmp_path_factory.mktemp("server"), "--default-model", "tiny", FEWPAIR_MAX_BYTES="1048576") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def http(server):
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client

@@ -1,0 +1,161 @@
+"""The launcher: what cannot work is refused with a sentence before anything starts, what works stops cleanly."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from serving.translator import why_no_cuda
+from tests.serving.factory import write_model
+from tests.serving.pictures import file_of, ramp
+from tests.serving.process import ROOT, free_port, launch, running_server
+
+
+def refused(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    return process.stderr
+
+
+def test_a_device_that_is_none_is_refused(models, tmp_path):
+    assert "choose from" in refused(launch(tmp_path, "--models", str(models), "--device", "tpu"))
+    assert "device tpu is none of auto, cpu, cuda" in refused(launch(tmp_path, "--models", str(models), FEWPAIR_DEVICE="tpu"))
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="this machine has CUDA")
+def test_cuda_is_refused_where_there_is_none(models, tmp_path):
+    assert "device cuda was demanded, but" in refused(
+        launch(tmp_path, "--models", str(models), "--device", "cuda", "--port", str(free_port()))
+    )
+
+
+def test_a_port_that_is_taken_is_refused(models, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(launch(tmp_path, "--models", str(models), "--port", str(port)))
+    assert f"port {port} of 127.0.0.1 cannot be used" in said
+    assert f"--port {port + 1}" in said
+
+
+def test_a_port_outside_the_range_is_refused(models, tmp_path):
+    assert "--port 70000 lies outside" in refused(launch(tmp_path, "--models", str(models), "--port", "70000"))
+
+
+def test_a_host_that_is_no_address_is_refused(models, tmp_path):
+    assert "--host nowhere.invalid is no address" in refused(launch(tmp_path, "--models", str(models), "--host", "nowhere.invalid"))
+
+
+def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
+    options = ("--port", str(free_port()))
+    absent = refused(launch(tmp_path, "--models", str(tmp_path / "absent"), *options))
+    assert "does not exist" in absent
+    assert "fewpair export" in absent
+    (tmp_path / "empty").mkdir()
+    assert "holds no model" in refused(launch(tmp_path, "--models", str(tmp_path / "empty"), *options))
+    (tmp_path / "all" / "broken").mkdir(parents=True)
+    assert "has no manifest.json" in refused(launch(tmp_path, "--models", str(tmp_path / "all"), *options))
+
+
+def test_a_default_model_that_is_not_there_is_refused(models, tmp_path):
+    said = refused(launch(tmp_path, "--models", str(models), "--default-model", "nope", "--port", str(free_port())))
+    assert "FEWPAIR_DEFAULT_MODEL=nope" in said
+    assert "123, labels-only, tiny" in said
+
+
+def test_a_page_for_several_workers_is_refused(models, tmp_path):
+    assert "--no-ui" in refused(launch(tmp_path, "--models", str(models), "--workers", "2"))
+
+
+def test_a_variable_that_makes_no_sense_is_refused_by_its_name(models, tmp_path):
+    assert "FEWPAIR_MAX_BYTES=lots is not a whole number" in refused(launch(tmp_path, "--models", str(models), FEWPAIR_MAX_BYTES="lots"))
+
+
+def test_the_help_reads_well_and_comes_at_once(tmp_path):
+    started = time.monotonic()
+    process = launch(tmp_path, "--help")
+    assert process.returncode == 0
+    assert "Serve the exported models" in process.stdout
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_cleanly(models, tmp_path, number):
+    with running_server(models, tmp_path, "--no-ui") as server:
+        assert httpx.get(f"{server.url}/ui/").status_code == 404
+        assert httpx.get(f"{server.url}/", follow_redirects=True).url.path == "/v1/docs"
+        assert server.stop(number) == 0
+        said = server.log.read_text()
+    assert "Traceback" not in said
+    assert f"try     curl -F image=@photo.jpg {server.url}/segment -o label.png" in said
+    assert "tiny: to_label, to_photo on CPUExecutionProvider" in said or "CUDAExecutionProvider" in said
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/livez")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel for it")
+def test_a_launcher_that_is_killed_leaves_no_server_on_its_port(models, tmp_path):
+    with running_server(models, tmp_path, "--no-ui") as server:
+        server.stop(signal.SIGKILL)
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            try:
+                httpx.get(f"{server.url}/livez", timeout=2)
+            except httpx.HTTPError:
+                return
+            time.sleep(0.2)
+    pytest.fail("the server still answers")
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_same_bytes_and_count_together(models, tmp_path):
+    with running_server(models, tmp_path, "--no-ui", "--workers", "2") as server:
+        answers = {httpx.post(f"{server.url}/segment", files={"image": file_of(ramp())}, data={"model": "tiny"}).content for _ in range(20)}
+        assert len(answers) == 1
+        counted = [
+            line for line in httpx.get(f"{server.url}/metrics").text.splitlines() if 'endpoint="/segment"' in line and "_total" in line
+        ]
+        assert [float(line.split()[-1]) for line in counted] == [20]
+
+
+@pytest.mark.slow
+def test_bentoml_serve_with_nothing_to_serve_stays_not_ready_and_says_why(tmp_path):
+    port = free_port()
+    (tmp_path / "models" / "broken").mkdir(parents=True)
+    environment = {
+        **os.environ,
+        "FEWPAIR_MODELS": str(tmp_path / "models"),
+        "BENTOML_HOME": str(tmp_path / "home"),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Translator", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 120
+            while True:
+                assert time.monotonic() < until
+                try:
+                    ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.2)
+            assert ready.status_code == 503
+            assert "has no manifest.json" in ready.json()["error"]["message"]
+            asked = httpx.post(f"http://127.0.0.1:{port}/segment", files={"image": file_of(ramp())})
+            assert (asked.status_code, asked.json()["error"]["code"]) == (503, "not_ready")
+        finally:
+            process.terminate()
+
+
+def test_a_model_added_later_is_no_code(models, tmp_path):
+    write_model(tmp_path / "models" / "another")
+    said = launch(tmp_path, "--models", str(tmp_path / "models"), "--default-model", "tiny", "--port", str(free_port())).stderr
+    assert "models here: another" in said

@@ -1,0 +1,92 @@
+"""`predict` over files and folders, here and through a server."""
+
+import numpy as np
+import pytest
+
+from serving.predict import predict
+from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.process import launch
+from tests.serving.test_translator import brightness_ids
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "street.jpg").write_bytes(file_of(ramp(), "JPEG", quality=100))
+    (folder / "deep" / "er" / "other.png").write_bytes(file_of(noise()))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_becomes_a_folder_of_label_maps_with_the_same_sub_folders(models, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert predict([str(models / "tiny"), str(photos), "--out", str(out), "--direction", "to_label", "--output", "ids"]) == 0
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["deep/er/other.png", "street.png"]
+    assert np.array_equal(pixels_of((out / "deep/er/other.png").read_bytes()), brightness_ids(noise()))
+    assert "2 of 2 files" in capsys.readouterr().out
+
+
+def test_a_broken_file_is_reported_at_the_end_and_the_rest_goes_on(models, photos, tmp_path, capsys):
+    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
+    assert predict(["labels-only", str(photos), "--models", str(models), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "2 of 3 files" in said.out
+    assert "broken.png: the uploaded" in said.err
+    assert (tmp_path / "out" / "street.png").is_file()
+
+
+def test_label_maps_become_photos_and_the_seed_decides(models, tmp_path):
+    label = tmp_path / "label.png"
+    label.write_bytes(file_of(stripes()))
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        options = ["--direction", "to_photo", "--seed", seed, "--format", "png", "--out", str(tmp_path / name)]
+        assert predict([str(models / "tiny"), str(label), *options]) == 0
+    a, b, c = ((tmp_path / name / "label.png").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_inputs_are_never_overwritten(models, photos, tmp_path):
+    before = (photos / "deep/er/other.png").read_bytes()
+    same = launch(tmp_path, "predict", str(models / "labels-only"), str(photos), "--out", str(photos))
+    assert same.returncode == 2
+    assert "is also --out" in same.stderr
+    assert predict([str(models / "labels-only"), str(photos / "deep/er/other.png"), "--out", str(photos / "deep/er")]) == 0
+    assert (photos / "deep/er/other.png").read_bytes() == before
+    assert (photos / "deep/er/other.png.png").is_file()
+
+
+def test_two_inputs_of_one_stem_both_get_an_answer(models, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "a.png"):
+        (tmp_path / "in" / name).write_bytes(file_of(ramp(), "JPEG" if name == "a.jpg" else "PNG"))
+    assert predict([str(models / "labels-only"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_model_that_is_not_there_names_those_that_are(models, photos, tmp_path):
+    process = launch(tmp_path, "predict", "nope", str(photos), "--models", str(models), "--out", str(tmp_path / "out"))
+    assert process.returncode == 2
+    assert "Models there: 123, labels-only, tiny" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_a_model_of_both_directions_asks_which(models, photos, tmp_path):
+    process = launch(tmp_path, "predict", str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"))
+    assert process.returncode == 2
+    assert "--direction to_label for photos" in process.stderr
+
+
+def test_a_server_gives_the_same_files(models, photos, server, tmp_path):
+    options = ["--direction", "to_label"]
+    assert predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "here"), *options]) == 0
+    assert predict(["tiny", str(photos), "--out", str(tmp_path / "there"), "--server", server.url, *options]) == 0
+    for name in ("street.png", "deep/er/other.png"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_a_server_that_is_not_there_is_said_in_a_sentence(photos, tmp_path):
+    process = launch(tmp_path, "predict", "tiny", str(photos), "--out", str(tmp_path / "out"), "--server", "http://127.0.0.1:9")
+    assert process.returncode == 2
+    assert "does not answer" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,287 @@
+"""A real server process over HTTP: both faces of the API, their answers and their refusals."""
+
+import io
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.serving.factory import CLASSES
+from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.test_translator import brightness_ids
+
+FACES = ["", "/v1"]
+PALETTE = np.array([row["color"] for row in CLASSES], np.uint8)
+
+
+def segment(http, face, photo=None, **fields):
+    return http.post(f"{face}/segment", files={"image": file_of(ramp()) if photo is None else photo}, data=fields)
+
+
+def synthesize(http, face, label=None, **fields):
+    return http.post(f"{face}/synthesize", files={"image": file_of(stripes()) if label is None else label}, data=fields)
+
+
+def error_of(response, status):
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "hint"}
+    assert error["message"]
+    assert response.headers["x-request-id"]
+    return error
+
+
+@pytest.mark.parametrize("face", FACES)
+class TestBothFaces:
+    def test_a_photo_gives_its_label_map_as_one_file_of_ids_and_colours(self, http, face):
+        response = segment(http, face)
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["x-model"] == "tiny"
+        assert np.array_equal(pixels_of(response.content), brightness_ids(ramp()))
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(response.content)).convert("RGB")), PALETTE[brightness_ids(ramp())])
+
+    def test_a_photo_gives_ids_overlay_and_confidence(self, http, face):
+        ids = segment(http, face, output="ids").content
+        assert Image.open(io.BytesIO(ids)).mode == "L"
+        assert np.array_equal(pixels_of(ids), brightness_ids(ramp()))
+        assert np.array_equal(pixels_of(segment(http, face, output="confidence").content), ramp()[..., 0])
+        overlay = segment(http, face, output="overlay", opacity="0.25")
+        assert overlay.headers["content-type"] == "image/jpeg"
+        expected = 0.75 * ramp() + 0.25 * PALETTE[brightness_ids(ramp())]
+        assert np.abs(pixels_of(overlay.content) - expected).mean() < 2
+
+    def test_a_photo_gives_class_shares_as_json(self, http, face):
+        report = segment(http, face, output="json").json()
+        assert (report["model"], report["width"], report["height"]) == ("tiny", 61, 45)
+        found = {entry["name"]: entry for entry in report["classes"]}
+        for id, name in enumerate(["dark", "middle", "bright"]):
+            assert found[name]["share"] == pytest.approx((brightness_ids(ramp()) == id).mean(), abs=1e-6)
+        assert report["mean_confidence"] == pytest.approx(ramp().mean() / 255, abs=1e-3)
+
+    def test_a_label_map_gives_a_photo_and_the_same_seed_the_same_bytes(self, http, face):
+        first, again, other = (synthesize(http, face, seed=seed) for seed in ("7", "7", "8"))
+        assert first.headers["content-type"] == "image/jpeg"
+        assert first.headers["x-seed"] == "7"
+        assert first.content == again.content
+        assert first.content != other.content
+
+    def test_a_seed_that_was_not_given_comes_back(self, http, face):
+        first = synthesize(http, face, format="png")
+        again = synthesize(http, face, format="png", seed=first.headers["x-seed"])
+        assert first.content == again.content
+
+    def test_several_photos_come_as_a_zip_of_the_photos_of_their_seeds(self, http, face):
+        response = synthesize(http, face, seed="7", count="3", format="webp")
+        assert response.headers["content-type"] == "application/zip"
+        assert response.headers["x-seed"] == "7,8,9"
+        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+            assert archive.namelist() == [f"tiny-seed-{seed}.webp" for seed in (7, 8, 9)]
+            assert archive.read("tiny-seed-8.webp") == synthesize(http, face, seed="8", format="webp").content
+
+    def test_colours_and_ids_give_the_same_photo_and_it_is_said_which_was_read(self, http, face):
+        by_ids = synthesize(http, face, seed="1", format="png")
+        by_colours = synthesize(http, face, file_of(PALETTE[stripes()]), seed="1", format="png")
+        assert by_ids.content == by_colours.content
+        assert [response.headers["x-label-spelling"] for response in (by_ids, by_colours)] == ["ids", "colours"]
+
+    def test_stray_colours_are_refused_or_snapped_when_asked(self, http, face):
+        smeared = file_of(PALETTE[stripes()], "JPEG")
+        assert error_of(synthesize(http, face, smeared), 400)["code"] == "unknown_colours"
+        assert synthesize(http, face, smeared, snap="true").headers["x-label-spelling"] == "snapped colours"
+
+    def test_a_model_with_a_number_for_a_name_answers(self, http, face):
+        response = segment(http, face, model="123", output="ids")
+        assert response.headers["x-model"] == "123"
+
+    def test_an_unknown_model_is_a_404_that_names_those_that_exist(self, http, face):
+        for name in ("nope", "true", "-1", "../tiny", "1.5"):
+            error = error_of(segment(http, face, model=name), 404)
+            assert error["code"] == "unknown_model"
+            assert "123, labels-only, tiny" in error["hint"]
+
+    def test_a_broken_model_is_a_404_with_its_reason(self, http, face):
+        assert "manifest.json" in error_of(segment(http, face, model="broken"), 404)["hint"]
+
+    def test_a_direction_that_is_not_offered_is_a_400_that_names_who_offers_it(self, http, face):
+        assert "123, tiny" in error_of(synthesize(http, face, model="labels-only"), 400)["hint"]
+
+    def test_several_photos_of_a_model_without_noise_are_a_400(self, http, face):
+        assert error_of(synthesize(http, face, model="123", count="2"), 400)["code"] == "no_noise"
+
+    @pytest.mark.parametrize("upload", [b"hello", b"", file_of(noise())[:2000], b"<svg/>"], ids=["text", "empty", "cut short", "svg"])
+    def test_an_upload_that_is_not_an_image_is_refused_with_400(self, http, face, upload):
+        error_of(segment(http, face, upload), 400)
+        error_of(synthesize(http, face, upload), 400)
+
+    @pytest.mark.parametrize("kind", ["image/jpg", "image/png", "text/html", "application/octet-stream", "nonsense"])
+    def test_the_declared_type_of_an_upload_is_not_believed(self, http, face, kind):
+        response = http.post(
+            f"{face}/segment", files={"image": ("street.jpg", file_of(ramp(), "WEBP", lossless=True), kind)}, data={"output": "ids"}
+        )
+        assert np.array_equal(pixels_of(response.content), brightness_ids(ramp()))
+
+    def test_an_upload_over_the_limit_is_refused_with_413(self, http, face):
+        assert error_of(segment(http, face, b"0" * (2**20 + 2**17)), 413)["code"] == "too_many_bytes"
+
+    def test_an_upload_of_undeclared_length_over_the_limit_is_refused_with_413(self, http, face):
+        def body():
+            yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+            yield from (b"0" * 2**17 for _ in range(10))
+            yield b"\r\n--x--\r\n"
+
+        response = http.post(f"{face}/segment", content=body(), headers={"content-type": "multipart/form-data; boundary=x"})
+        assert error_of(response, 413)["code"] == "too_many_bytes"
+
+    def test_too_many_pixels_are_refused_with_413(self, http, face):
+        flat = file_of(Image.new("L", (6000, 5000)))
+        assert error_of(segment(http, face, flat), 413)["code"] == "too_many_pixels"
+
+    def test_a_text_in_place_of_the_file_is_refused_and_never_fetched(self, http, face):
+        for field in ("image", "ima\u0261e"):
+            address = f"{http.base_url}livez"
+            response = http.post(f"{face}/segment", files={"model": (None, "tiny"), field: (None, address)})
+            assert error_of(response, 400)["code"] in ("not_a_file", "unknown_field", "bad_request")
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            {"json": {"image": "/etc/passwd"}},
+            {"content": b"--x\r\ngarbage", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+            {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
+            {"content": b"x", "headers": {"content-type": "application/vnd.bentoml+pickle"}},
+            {"data": {"image": "http://127.0.0.1/"}},
+            {"content": b""},
+        ],
+        ids=["json", "garbage", "no boundary", "pickle", "urlencoded", "nothing"],
+    )
+    def test_a_body_that_is_no_form_with_a_file_is_refused(self, http, face, sent):
+        response = http.post(f"{face}/segment", **sent)
+        error_of(response, response.status_code)
+        assert response.status_code in (400, 415)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"output": "nonsense"},
+            {"opacity": "2"},
+            {"opacity": "NaN"},
+            {"seed": "abc"},
+            {"seed": "-1"},
+            {"seed": "1.5"},
+            {"count": "17"},
+            {"count": "0"},
+            {"format": "tiff"},
+        ],
+        ids=str,
+    )
+    def test_a_parameter_that_makes_no_sense_is_a_400_that_names_it(self, http, face, fields):
+        asked = segment if set(fields) & {"output", "opacity"} else synthesize
+        assert next(iter(fields)) in error_of(asked(http, face, **fields), 400)["message"]
+
+    def test_the_stages_are_timed(self, http, face):
+        told = segment(http, face).headers["server-timing"]
+        assert [stage.split(";")[0] for stage in told.replace(" ", "").split(",")] == ["decode", "run", "wait", "encode"]
+
+    def test_a_request_id_is_given_back(self, http, face):
+        response = http.post(f"{face}/segment", files={"image": file_of(ramp())}, headers={"X-Request-ID": "mine-1"})
+        assert response.headers["x-request-id"] == "mine-1"
+
+
+def test_both_faces_give_the_same_bytes(http):
+    assert segment(http, "").content == segment(http, "/v1").content
+    assert synthesize(http, "", seed="3").content == synthesize(http, "/v1", seed="3").content
+
+
+def test_the_models_are_listed_with_classes_sizes_figures_and_where_they_run(http):
+    listed = http.get("/v1/models").json()
+    models = {model["name"]: model for model in listed["models"]}
+    assert set(models) == {"tiny", "123", "labels-only"}
+    assert models["tiny"]["provider"].endswith("ExecutionProvider")
+    assert models["tiny"]["classes"] == CLASSES
+    assert models["tiny"]["default_for"] == ["to_label", "to_photo"]
+    assert models["tiny"]["metrics"]["val"]["mean_iou"] == 0.5
+    assert models["123"]["size"] == [32, 48]
+    assert (models["tiny"]["seeded"], models["123"]["seeded"]) == (True, False)
+    assert [entry["name"] for entry in listed["broken"]] == ["broken"]
+
+
+def test_one_model_comes_with_its_card(http):
+    card = http.get("/v1/models/tiny").json()
+    assert card["training"]["method"] == "by hand"
+    error_of(http.get("/v1/models/nope"), 404)
+
+
+def test_the_legend_is_a_picture(http):
+    assert pixels_of(http.get("/v1/legend/tiny.png").content).ndim == 3
+    error_of(http.get("/v1/legend/nope.png"), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("GET", "/segment", 405), ("DELETE", "/v1/models", 405), ("POST", "/v1/x", 404)],
+)
+def test_every_refusal_has_the_one_shape(http, method, path, status):
+    assert path in error_of(http.request(method, path), status)["message"]
+
+
+def test_health_is_answered(http):
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert http.get(path).status_code == 200
+
+
+def test_the_api_describes_itself_with_pages_that_need_no_internet(http):
+    document = http.get("/v1/openapi.json").json()
+    assert set(document["paths"]) == {"/v1/models", "/v1/models/{name}", "/v1/legend/{name}.png", "/v1/segment", "/v1/synthesize"}
+    for path in document["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            assert operation["description"]
+            assert "422" not in operation["responses"]
+    page = http.get("/v1/docs").text
+    assert "https://" not in page
+    for asset in ("/static_content/swagger-ui-bundle.js", "/static_content/swagger-ui.css"):
+        assert asset in page
+        assert http.get(asset).status_code == 200
+
+
+def page_of(http):
+    until = time.monotonic() + 120
+    while (response := http.get("/ui/")).status_code == 503 and time.monotonic() < until:
+        assert "prepared" in response.text
+        time.sleep(0.5)
+    return response
+
+
+def test_the_page_is_there(http):
+    response = page_of(http)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert '"title":"fewpair"' in response.text.replace('": "', '":"')
+    assert http.get("/ui").status_code in (200, 307)
+
+
+def test_the_number_of_series_does_not_grow_with_the_paths_asked_for(http):
+    page_of(http)
+    segment(http, "")
+    http.get("/nowhere")
+    before = len(http.get("/metrics").text.splitlines())
+    for number in range(50):
+        http.get(f"/random-{number}")
+        http.get(f"/ui/assets/random-{number}.js")
+        http.get(f"/v1/models/random-{number}")
+        segment(http, "", model=f"random-{number}")
+    metrics = http.get("/metrics").text
+    assert len(metrics.splitlines()) - before < 40
+    assert "random" not in metrics
+    assert 'fewpair_requests_total{endpoint="/segment",method="POST",model="tiny",status="200"}' in metrics
+    assert 'fewpair_stage_seconds_bucket{endpoint="/segment",le="0.001",stage="run"}' in metrics
+
+
+def test_clients_mistakes_leave_no_traceback_in_the_log(http, server):
+    segment(http, "", b"not an image")
+    segment(http, "", output="nonsense")
+    http.post("/segment", content=b"--x\r\ngarbage", headers={"content-type": "multipart/form-data; boundary=x"})
+    assert "Traceback" not in server.log.read_text()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,16 @@ def test_the_server_installs_without_torch_and_with_one_onnxruntime():
 def test_what_the_wheel_is_to_carry_is_there():
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert [place for place in wheel["force-include"] if not (ROOT / place).exists()] == []
+
+
+def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], check=True, capture_output=True, cwd=ROOT
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"serving/exported/manifest.schema.json", "serving/exported/README.md", "trainer/loop.py", "serving/service.py"} <= names
+    assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]
 
 
 def test_help_answers_in_under_half_a_second():

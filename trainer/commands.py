@@ -18,7 +18,7 @@ from trainer.loop import resume, start
 from trainer.machine import device_named
 from trainer.metrics.record import Provenance, evaluate_and_record
 from trainer.recipes import RECIPES, Run
-from trainer.rundir import RunDir, build_method, load_method, open_run
+from trainer.rundir import RunDir, begin_with_given_weights, build_method, load_method, open_run
 
 Config = TypeVar("Config")
 
@@ -111,6 +111,10 @@ class TrainOptions(Generic[Config]):
     """Steps whose checkpoints are kept, to compare runs at equal steps."""
     log_every: int
     """Steps between lines in metrics.jsonl."""
+    label_weights: Path | None
+    """A published ResNet generator (latest_net_G.pth of CycleGAN or pix2pix) that the label generator starts from."""
+    photo_weights: Path | None
+    """The same for the photo generator."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
@@ -220,6 +224,8 @@ def train(arguments: list[str]) -> int:
         **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
         | {
             "root": None if asked.root is None else str(asked.root.resolve()),
+            "label_weights": None if asked.label_weights is None else str(asked.label_weights.resolve()),
+            "photo_weights": None if asked.photo_weights is None else str(asked.photo_weights.resolve()),
             "pairs": len(selection.pairs),
             "unpaired": max(len(selection.unpaired_photos), len(selection.unpaired_labels)),
         },
@@ -367,6 +373,7 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(run, name)}: give 1 or more")
     try:
         method = build_method(run, dataset.photo_domain, dataset.label_domain)
+        begin_with_given_weights(method, run)
     except ValueError as error:
         raise UserError(str(error)) from error
     height, width = run.size

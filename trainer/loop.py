@@ -23,7 +23,7 @@ from trainer.methods.base import Method, Player
 from trainer.processes import ALONE, Processes, join
 from trainer.recipes import Run
 from trainer.record import Record
-from trainer.rundir import RunDir, build_method, create_run
+from trainer.rundir import RunDir, begin_with_given_weights, build_method, create_run
 from trainer.trainee import Trainee
 
 
@@ -57,9 +57,11 @@ def train(
     """
     run = folder.run
     processes, place = join(device_named(device))
-    method = build_method(run, dataset.photo_domain, dataset.label_domain).to(place)
+    method = build_method(run, dataset.photo_domain, dataset.label_domain)
+    if not folder.checkpoint("last").exists():
+        begin_with_given_weights(method, run)
     torch.manual_seed(run.seed + processes.rank)
-    trainee = prepare(method, fused=fused)
+    trainee = prepare(method.to(place), fused=fused)
     if folder.checkpoint("last").exists():
         trainee.load(folder.load("last", device=place), processes)
     streams = _needed(method, selection.streams(dataset))

@@ -44,6 +44,10 @@ class Run:
     """Steps whose checkpoints are kept as step-NNNNNN.ckpt, to compare runs at equal steps."""
     log_every: int = 20
     """Steps between lines in metrics.jsonl, and between checks that every loss is finite."""
+    label_weights: str | None = None
+    """A ResNet generator of junyanz/pytorch-CycleGAN-and-pix2pix (a .pth file) that the label generator starts from."""
+    photo_weights: str | None = None
+    """The same for the photo generator."""
     expected: str = "not yet reproduced"
     """The result that this recipe is expected to reach."""
 

@@ -18,6 +18,7 @@ from trainer.data.pairs import Selection
 from trainer.errors import UserError
 from trainer.methods import build
 from trainer.methods.base import Method
+from trainer.networks.resnet import ResNetGenerator, is_state_dict, load_junyanz
 from trainer.recipes import Run, from_json, to_json
 
 FORMAT = 1
@@ -142,6 +143,30 @@ def build_method(run: Run, photo_domain: Domain, label_domain: Domain) -> Method
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return build(run.method, run.config, photo_domain=photo_domain, label_domain=label_domain, seed=run.seed)
+
+
+def begin_with_given_weights(method: Method, run: Run) -> None:
+    """Load the published generators that the run starts from, where it names some. Raises UserError where one does not fit."""
+    wanted: tuple[tuple[str, str | None, Literal["to_label", "to_photo"]], ...] = (
+        ("label", run.label_weights, "to_label"),
+        ("photo", run.photo_weights, "to_photo"),
+    )
+    for option, given, direction in wanted:
+        if given is None:
+            continue
+        network = method.network(direction)
+        if not isinstance(network, ResNetGenerator):
+            raise UserError(f"--{option}-weights {given}: {run.method} has no ResNet generator that makes a {option}")
+        try:
+            state = torch.load(given, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"--{option}-weights {given} cannot be read as a file of weights ({error})") from error
+        if not is_state_dict(state):
+            raise UserError(f"--{option}-weights {given} holds no state dict: give a latest_net_G.pth as CycleGAN and pix2pix save it")
+        try:
+            load_junyanz(network, state)
+        except UserError as error:
+            raise UserError(f"--{option}-weights {given}: {error}") from error
 
 
 def environment() -> dict[str, Any]:

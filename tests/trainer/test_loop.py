@@ -18,8 +18,9 @@ from trainer.average import Average
 from trainer.errors import UserError
 from trainer.loop import FiniteWatch, advance, prepare, resume, start, train
 from trainer.machine import device_named
+from trainer.networks.resnet import ResNetGenerator
 from trainer.recipes import RECIPES, Run, from_json, to_json
-from trainer.rundir import RunDir, create_run, load_method, open_run
+from trainer.rundir import RunDir, begin_with_given_weights, create_run, load_method, open_run
 
 
 class Killed(Exception):
@@ -276,6 +277,26 @@ def test_cuda_where_there_is_none_is_refused_with_the_reason() -> None:
         return
     with pytest.raises(UserError, match="no CUDA device is found"):
         device_named("cuda")
+
+
+def test_a_run_starts_from_published_generators_and_refuses_what_is_none(tmp_path: Path) -> None:
+    given = ResNetGenerator(3, 3, width=4, blocks=1, tanh=True)
+    path = tmp_path / "latest_net_G_A.pth"
+    torch.save(given.state_dict(), path)
+    run = tiny_run("hybrid", label_weights=str(path))
+    method = tiny_method("hybrid", seed=3)
+    begin_with_given_weights(method, run)
+    assert all(torch.equal(method.label_generator.state_dict()[name], value) for name, value in given.state_dict().items())
+    with pytest.raises(UserError, match=r"latest_net_G_A\.pth.*set blocks"):
+        begin_with_given_weights(tiny_method("hybrid", blocks=2), run)
+    with pytest.raises(UserError, match="supervised has no ResNet generator that makes a photo"):
+        begin_with_given_weights(tiny_method("supervised"), tiny_run("supervised", photo_weights=str(path)))
+    torch.save([1, 2], path)
+    with pytest.raises(UserError, match="holds no state dict"):
+        begin_with_given_weights(method, run)
+    path.write_text("not weights")
+    with pytest.raises(UserError, match="cannot be read"):
+        begin_with_given_weights(method, run)
 
 
 @pytest.mark.gpu

@@ -60,6 +60,10 @@ class Method(nn.Module):
         """Which halves of the Batch the step reads."""
         raise NotImplementedError
 
+    def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
+        """The generator behind a direction; None where there is none."""
+        raise NotImplementedError
+
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         """Label map (or picture) -> photo. Offered where `directions` says so."""
         raise NotImplementedError(f"{type(self).__name__} does not translate labels to photos")

@@ -97,6 +97,9 @@ class CycleGAN(Method):
             },
         )
 
+    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
+        return self.label_generator if direction == "to_label" else self.photo_generator
+
     def label_scores(self, photo: Photo) -> Scores | None:
         return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
 

@@ -130,6 +130,9 @@ class Hybrid(Method):
     def _pooled(self, kind: str, fakes: Tensor, split: int, i: int) -> Tensor:
         return torch.cat([self.pools[f"paired_{kind}"](fakes[:split], i), self.pools[f"unpaired_{kind}"](fakes[split:], i)])
 
+    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
+        return self.label_generator if direction == "to_label" else self.photo_generator
+
     def label_scores(self, photo: Photo) -> Scores | None:
         return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
 

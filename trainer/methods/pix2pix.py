@@ -101,6 +101,9 @@ class Pix2Pix(Method):
     def _generator_loss(self, fake: Tensor, real: Tensor | None) -> Tensor:
         return losses.cross_entropy_logits(fake, real=True) if real is None else losses.relativistic(fake, real)
 
+    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
+        return self.generator if direction in self.directions else None
+
     def label_scores(self, photo: Photo) -> Scores | None:
         return self.side.scores(self.generator(photo)) if self.side.as_scores and "to_label" in self.directions else None
 

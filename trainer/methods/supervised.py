@@ -48,6 +48,9 @@ class Supervised(Method):
         scores = self.label_generator(batch.paired.photo)
         yield Update("generator", {"cross_entropy": losses.cross_entropy(scores, batch.paired.label)})
 
+    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
+        return self.label_generator if direction == "to_label" else None
+
     def label_scores(self, photo: Photo) -> Scores:
         return self.label_generator(photo)
 

@@ -1,0 +1,131 @@
+"""Writes the table that compares runs into a results page, from the files that training and evaluation left; no figure is typed.
+
+    python -m benchmarks.compare --into docs/results/PAGE.md --splits val devtest -- RUN:CHECKPOINT ...
+
+replaces what stands between the page's lines `<!-- figures -->` and `<!-- end of figures -->`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checkpoint of one run, as its evaluations found it."""
+
+    name: str
+    config: dict[str, Any]
+    evaluations: dict[str, dict[str, Any]]
+    seconds: float
+    memory: int
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """One of its evaluations: what they all say of the run."""
+        return next(iter(self.evaluations.values()))
+
+
+def main() -> int:
+    """Read the runs, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, required=True)
+    parser.add_argument("--splits", nargs="+", required=True)
+    parser.add_argument("runs", nargs="+", metavar="RUN:CHECKPOINT")
+    asked = parser.parse_args()
+    rows = [read(word, asked.splits) for word in asked.runs]
+    page = asked.into.read_text()
+    before, found, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        print(f"{asked.into} has no lines {BEGIN} and {END} to write between", file=sys.stderr)
+        return 2
+    asked.into.write_text(f"{before}{BEGIN}\n{tables(rows, asked.splits)}{END}{after}")
+    return 0
+
+
+def read(word: str, splits: Sequence[str]) -> Row:
+    """A run's checkpoint with its evaluations on these splits, of the averaged weights."""
+    folder, _, checkpoint = word.rpartition(":")
+    path = Path(folder)
+    evaluations = {}
+    for split in splits:
+        file = path / "evaluation" / f"{split}-{checkpoint}-averaged.json"
+        if not file.exists():
+            raise SystemExit(f"{file} is missing; write it with: fewpair evaluate {path} --split {split} --checkpoint {checkpoint}")
+        evaluations[split] = json.loads(file.read_text())
+    step = evaluations[splits[0]]["step"]
+    logged = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    at = next(line for line in logged if line["step"] == step and "peak_memory_mib" in line)
+    return Row(path.name, json.loads((path / "config.json").read_text()), evaluations, at["seconds"], at["peak_memory_mib"])
+
+
+def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
+    """The figures, then the IoU of each class, for each split."""
+    text = [
+        table(
+            ["run", "method", "labels as", "pairs + unpaired", "step of", "training s a step", "peak MiB"], [described(row) for row in rows]
+        )
+    ]
+    for split in splits:
+        count = rows[0].evaluations[split]["figures"]["samples"]
+        figures = [[f"{row.name} @ {row.first['step']}", *headline(row.evaluations[split]["figures"])] for row in rows]
+        figures += [[name.replace("_", " "), *headline(values)] for name, values in floors(rows, split).items()]
+        text.append(f"\n`{split}`, {count} photos:\n")
+        text.append(table(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures))
+        names = list(rows[0].evaluations[split]["figures"]["per_class_iou"])
+        classes = [
+            [f"{row.name} @ {row.first['step']}", *(number(row.evaluations[split]["figures"]["per_class_iou"][name]) for name in names)]
+            for row in rows
+        ]
+        text.append(f"\nIoU by class on `{split}`:\n")
+        text.append(table(["run @ step", *names], classes))
+    return "\n".join(text) + "\n"
+
+
+def described(row: Row) -> list[str]:
+    """What a run is."""
+    first = row.first
+    spelling = row.config["config"].get("label_as", "classes")
+    return [
+        row.name,
+        first["method"],
+        spelling,
+        f"{first['pairs']} + {first['unpaired']}",
+        f"{first['step']} of {first['steps']}",
+        f"{row.seconds / first['step']:.2f}",
+        str(row.memory),
+    ]
+
+
+def headline(figures: dict[str, Any]) -> list[str]:
+    """A row's main figures."""
+    return [number(figures.get(name)) for name in ("pixel_accuracy", "mean_class_accuracy", "mean_iou")] + [
+        "-" if figures.get("photo_psnr") is None else f"{figures['photo_psnr']:.2f}"
+    ]
+
+
+def floors(rows: Sequence[Row], split: str) -> dict[str, dict[str, Any]]:
+    """The floors beside the first run that has them: all runs here share their pairs."""
+    return next((row.evaluations[split]["floors"] for row in rows if row.evaluations[split]["floors"]), {})
+
+
+def number(value: float | None) -> str:
+    """Three digits, without the zero in front."""
+    return "-" if value is None else f"{value:.3f}".removeprefix("0")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""How long a step of each recipe takes beside the others: one step of each in turn, the median of several rounds.
+
+    python -m benchmarks.ratio --threads 1 --rounds 9 RECIPE ...
+
+Processor time is measured, so that a busy machine counts less; quote the ratios, not the seconds.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from benchmarks.figures import Figure, report
+from benchmarks.steps import CLASSES, random_batch
+from trainer.batch import Domain
+from trainer.loop import FiniteWatch, advance, prepare
+from trainer.machine import moves_in_bf16
+from trainer.recipes import RECIPES
+from trainer.rundir import build_method
+
+
+def main() -> None:
+    """Measure and print; the last recipe named is 1."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("recipes", nargs="+", choices=list(RECIPES), metavar="RECIPE")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    device = torch.device("cpu")
+    bf16, watch = moves_in_bf16(device, "auto"), FiniteWatch(device)
+    ready = []
+    for name in asked.recipes:
+        run = RECIPES[name]
+        ready.append((run, prepare(build_method(run, Domain("picture"), Domain("classes", CLASSES)), fused=True), random_batch(run)))
+    took: dict[str, list[float]] = {name: [] for name in asked.recipes}
+    for turn in range(asked.rounds + 1):
+        for run, trainee, batch in ready:
+            began = time.process_time()
+            advance(trainee, batch, run, bf16=bf16, watch=watch)
+            if turn:  # the first warms up
+                took[run.recipe].append(time.process_time() - began)
+    median = {name: statistics.median(values) for name, values in took.items()}
+    one = median[asked.recipes[-1]]
+    precision = "bf16" if bf16 else "fp32"
+    report(
+        f"A training step beside {asked.recipes[-1]}'s, CPU, {asked.threads} thread(s), {precision}, {asked.rounds} rounds",
+        [Figure("step, ratio", value / one, "1", {"recipe": name}) for name, value in median.items()],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -50,9 +50,13 @@ def build_page(operations: Operations) -> FastAPI:
     """The page as an app of its own that answers under /ui."""
     page = _Page(operations)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    blocks = page.blocks()
+    # Only launch() says so. Without it Gradio takes a mounted page for one under construction, and lets a visitor name any file of
+    # this machine as his upload.
+    blocks.has_launched = True
     gr.mount_gradio_app(
         app,
-        page.blocks(),
+        blocks,
         path="/ui",
         theme=gr.themes.Soft(primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=_CSS,
@@ -218,6 +222,14 @@ def _picture_field(label: str, *, elem_id: str) -> gr.Image:
     field = gr.Image(label=label, type="filepath", sources=["upload", "clipboard"], height=320, elem_id=elem_id)
     # Gradio would open the file first and fail in its own words; the server's own reading refuses it in ours.
     field.preprocess = lambda payload: None if payload is None else payload.path  # type: ignore[method-assign]
+    move = field.async_move_resource_to_block_cache
+
+    async def files_only(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).startswith(("http://", "https://")):  # Gradio would download it
+            raise gr.Error("The page takes files, not addresses.", title="That did not work", print_exception=False)
+        return await move(url_or_file_path)
+
+    field.async_move_resource_to_block_cache = files_only  # type: ignore[method-assign]
     return field
 
 

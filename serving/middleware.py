@@ -18,7 +18,6 @@ from serving.errors import Refusal
 from serving.imaging import too_many_bytes
 from serving.metrics import Metrics, Trace, follow
 
-_PAGE = "/ui"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {
     400: "bad_request", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "too_large",
@@ -70,12 +69,13 @@ class Record:
 class OneErrorShape:
     """Turns whatever a 4xx or 5xx says into {"error": {"code", "message", "hint"}}; the page's own traffic is left alone."""
 
-    def __init__(self, app: ASGIApp, why_not_ready: Callable[[], str | None]) -> None:
+    def __init__(self, app: ASGIApp, why_not_ready: Callable[[], str | None], *, page: bool) -> None:
         self._app = app
+        self._page = page
         self._why_not_ready = why_not_ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(f"{_PAGE}/"):
+        if scope["type"] != "http" or (self._page and scope["path"].startswith("/ui/")):
             await self._app(scope, receive, send)
             return
         start: Message | None = None

@@ -117,6 +117,6 @@ if settings.cors_origins:
         expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Request-ID", "Server-Timing", "Retry-After"],
     )
 service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
-service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble)
+service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble, page=settings.ui)
 service.add_asgi_middleware(BodyLimit, max_bytes=settings.max_bytes)
 service.add_asgi_middleware(FileFields, fields=_fields)

@@ -89,7 +89,7 @@ def test_the_help_reads_well_and_comes_at_once(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_server_cleanly(models, tmp_path, number):
     with running_server(models, tmp_path, "--no-ui") as server:
-        assert httpx.get(f"{server.url}/ui/").status_code == 404
+        assert httpx.get(f"{server.url}/ui/").json()["error"]["code"] == "not_found"
         assert httpx.get(f"{server.url}/", follow_redirects=True).url.path == "/v1/docs"
         assert server.stop(number) == 0
         said = server.log.read_text()

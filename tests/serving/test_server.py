@@ -263,6 +263,19 @@ def test_the_page_is_there(http):
     assert http.get("/ui").status_code in (200, 307)
 
 
+@pytest.mark.parametrize("kind", ["path", "url"])
+def test_the_page_opens_nothing_but_what_its_visitor_uploaded(http, models, tmp_path, kind):
+    page_of(http)
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(file_of(ramp()))
+    path = str(secret) if kind == "path" else f"{http.base_url}v1/legend/tiny.png"
+    asked = http.post("/ui/gradio_api/call/segment", json={"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "tiny"]})
+    answer = http.get(f"/ui/gradio_api/call/segment/{asked.json()['event_id']}").text
+    assert "event: error" in answer
+    assert "data:image" not in answer
+    assert http.get(f"/ui/gradio_api/file={secret}").status_code in (403, 404)
+
+
 def test_the_number_of_series_does_not_grow_with_the_paths_asked_for(http):
     page_of(http)
     segment(http, "")

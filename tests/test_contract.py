@@ -1,0 +1,122 @@
+"""The two halves agree: what the trainer evaluates is what the server answers. The only file that imports both."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.client import Client
+from serving.manifest import read_manifest
+from tests.serving.process import running_server
+from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
+from trainer.data.catalogue import Dataset, open_dataset
+from trainer.export import export
+from trainer.loop import start
+from trainer.methods.base import Method
+from trainer.metrics.evaluate import predict_label, predict_photo, stretch
+from trainer.rundir import load_method
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("FEWPAIR_DATA", ROOT.parent / "shared" / "data"))
+SHIPPED = "camvid-hybrid-compact"
+EQUAL = 0.999
+"""The share of pixels that must be equal between `fewpair evaluate` and the server."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small hybrid on small picture files."""
+    folder = tmp_path_factory.mktemp("contract")
+    root = tiny_folder(folder / "data")
+    run = tiny_run(
+        "hybrid", config=tiny_config("hybrid", label_as="classes", lr=5e-3), steps=30, size=(48, 64), data="folders", root=str(root)
+    )
+    dataset, selection = material_for(run)
+    return start(folder / "run", run, dataset, selection, device="cpu", progress=False).path
+
+
+@pytest.fixture(scope="module")
+def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A real server over the exported run and whatever the repository ships."""
+    models = tmp_path_factory.mktemp("models")
+    export(trained, models, name="tiny", checkpoint="last", half=True)
+    if (ROOT / "exported" / SHIPPED).is_dir():
+        (models / SHIPPED).symlink_to(ROOT / "exported" / SHIPPED)
+    with (
+        running_server(models, tmp_path_factory.mktemp("server"), "--no-ui", "--default-model", "tiny") as server,
+        Client(server.url) as client,
+    ):
+        yield client
+
+
+def png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ids_over_http(client: Client, photo: bytes, *, model: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(client.segment(photo, model=model, output="ids"))))
+
+
+def expected_ids(method: Method, dataset: Dataset, photo: np.ndarray, *, size: tuple[int, int]) -> np.ndarray:
+    """What `fewpair evaluate` counts, in the ids of the dataset's files."""
+    assert dataset.label_domain.classes is not None
+    return dataset.label_domain.classes.index_to_id()[stretch(predict_label(method, photo, size=size), photo.shape[:2])]
+
+
+def test_the_server_reads_the_manifest_that_the_trainer_wrote(trained: Path, tmp_path: Path) -> None:
+    folder = export(trained, tmp_path, name="tiny", checkpoint="last")
+    manifest = read_manifest(folder)
+    assert manifest.name == "tiny"
+    assert set(manifest.directions) == {"to_label", "to_photo"}
+    assert json.loads((folder / "manifest.json").read_text())["training"]["weights"] == "averaged"
+
+
+def test_a_photo_gets_over_http_the_label_map_that_evaluate_counts(trained: Path, served: Client) -> None:
+    method, run, _ = load_method(trained, checkpoint="last")
+    dataset = open_dataset(run.data, Path(run.root or ""))
+    equal = []
+    for sample in [*dataset.samples("train"), *dataset.samples("val")]:
+        photo = dataset.read_photo(sample)
+        answer = ids_over_http(served, png(photo), model="tiny")
+        expected = expected_ids(method, dataset, photo, size=run.size)
+        assert answer.shape == expected.shape
+        equal.append((answer == expected).mean())
+    assert len({*map(int, np.unique(expected))}) > 1, "a map of one class would agree by chance"
+    assert np.mean(equal) >= EQUAL
+
+
+def test_a_label_map_gets_over_http_the_photo_that_evaluate_judges(trained: Path, served: Client) -> None:
+    method, run, _ = load_method(trained, checkpoint="last")
+    dataset = open_dataset(run.data, Path(run.root or ""))
+    assert dataset.label_domain.classes is not None
+    for sample in dataset.samples("val"):
+        label = dataset.read_label(sample)
+        made = served.synthesize(png(dataset.label_domain.classes.index_to_id()[label]), model="tiny", format="png", seed=0)
+        answer = np.asarray(Image.open(io.BytesIO(made.photo)).convert("RGB")).astype(int)
+        expected = predict_photo(method, label, size=run.size).astype(int)
+        assert answer.shape == expected.shape, "the label map has the model's own size, so nothing is resized"
+        assert (abs(answer - expected) > 1).mean() <= 2e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "camvid").is_dir(), reason="CamVid is not here: put it into $FEWPAIR_DATA/camvid")
+@pytest.mark.skipif(not (ROOT / "exported" / SHIPPED).is_dir(), reason=f"exported/{SHIPPED} is not in this checkout")
+def test_the_shipped_model_reaches_over_http_the_figures_on_its_card(served: Client) -> None:
+    from trainer.metrics.segmentation import Confusion
+
+    manifest = json.loads((ROOT / "exported" / SHIPPED / "manifest.json").read_text())
+    dataset = open_dataset("camvid", DATA / "camvid")
+    classes = dataset.label_domain.classes
+    assert classes is not None
+    confusion = Confusion(classes)
+    for sample in dataset.samples("devtest"):
+        answer = ids_over_http(served, (dataset.root / sample.photo).read_bytes(), model=SHIPPED)
+        confusion.add(dataset.read_label(sample), classes.id_to_index()[answer])
+    assert confusion.mean_iou == pytest.approx(manifest["metrics"]["devtest"]["mean_iou"], abs=5e-4)

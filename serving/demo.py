@@ -128,7 +128,9 @@ class _Page:
                     snap = gr.Checkbox(label="Take the nearest class for colours that belong to none", elem_id="snap")
                 with gr.Row():
                     go = gr.Button("Make a photo", variant="primary", elem_id="synthesize")
-                    again = gr.Button("Another seed", elem_id="another-seed")
+                    again = gr.Button(
+                        "Another seed", interactive=self._seeded(self._operations.shelf.defaults["to_photo"]), elem_id="another-seed"
+                    )
                 examples = _gallery(self._examples("to_photo", self._operations.shelf.defaults["to_photo"]), elem_id="label-examples")
             with gr.Column():
                 photo = gr.Image(
@@ -146,6 +148,7 @@ class _Page:
         )
         model.change(self._card, model, card, api_visibility="private")
         model.change(lambda name: self._examples("to_photo", name), model, examples, api_visibility="private")
+        model.change(lambda name: gr.Button(interactive=self._seeded(name)), model, again, api_visibility="private")
 
     def _model_choice(self, direction: DirectionName) -> tuple[gr.Dropdown, gr.HTML]:
         shelf = self._operations.shelf
@@ -158,12 +161,8 @@ class _Page:
 
     def _card(self, name: str) -> str:
         model = self._operations.shelf.find(name)
-        training = model.manifest.training
         parts = [
             html.escape(model.manifest.description),
-            html.escape(
-                f"Trained by {training['method']} on {training['dataset']}, {training['pairs']} pairs and {training['unpaired']} unpaired."
-            ),
             *_measured(model.manifest.metrics),
             f"Runs on {html.escape(model.provider.removesuffix('ExecutionProvider'))}.",
         ]
@@ -187,9 +186,11 @@ class _Page:
         except Refusal as refusal:
             raise _spoken(refusal) from None
         file = self._keep(encode_synthesis(made, format="png").body, f"photo-seed-{made.seeds[0]}.png")
-        seeded = made.model.manifest.directions["to_photo"].noise is not None
-        seeds = f"Seed {made.seeds[0]}." if seeded else "This model takes no noise: every seed gives this photo."
+        seeds = f"Seed {made.seeds[0]}." if self._seeded(model) else "This model takes no noise: every seed gives this photo."
         return file, f'<div class="card">Read as {made.spelling}. {seeds}</div>', gr.DownloadButton(value=file, interactive=True)
+
+    def _seeded(self, name: str) -> bool:
+        return self._operations.shelf.find(name).manifest.directions["to_photo"].noise is not None
 
     def _examples(self, direction: DirectionName, name: str) -> list[tuple[str, str]]:
         domain = self._operations.shelf.find(name).manifest.label

@@ -88,9 +88,7 @@ class Metrics:
 
     def count(self, trace: Trace, *, path: str, method: str, status: int, seconds: float) -> None:
         """Note one answered request."""
-        if self._gate is not None:
-            self._inside.set(self._gate.inside)
-            self._waiting.set(self._gate.waiting)
+        self._look()
         endpoint = endpoint_of(path)
         self._requests.labels(endpoint, method if method in _METHODS else "other", trace.model, f"{status}").inc()
         self._seconds.labels(endpoint).observe(seconds)
@@ -99,8 +97,14 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads, summed over the workers."""
+        self._look()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]
             return generate_latest(together)
         return generate_latest(self._registry)
+
+    def _look(self) -> None:
+        if self._gate is not None:
+            self._inside.set(self._gate.inside)
+            self._waiting.set(self._gate.waiting)

@@ -6,8 +6,10 @@ import io
 import json
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, Literal, cast
 
 from serving.errors import Refusal
@@ -77,7 +79,7 @@ class Operations:
 
     async def segment(self, upload: Upload, *, model: str | None, output: SegmentOutput = "colours", opacity: float = 0.5) -> Answer:
         """A photo's label map, as a palette PNG, ids, overlay, confidence or JSON."""
-        async with self.gate.place():
+        async with self._place():
             found = await self._segment(upload, model=model)
             with current_trace().stage("encode"):
                 return await self.gate.off_loop(lambda: encode_segmentation(found, output=output, opacity=opacity))
@@ -93,20 +95,27 @@ class Operations:
         snap: bool = False,
     ) -> Answer:
         """A photo made from a label map; a ZIP of them when `count` is over 1. The seeds used are in `X-Seed`."""
-        async with self.gate.place():
+        async with self._place():
             made = await self._synthesize(upload, model=model, seed=seed, count=count, snap=snap)
             with current_trace().stage("encode"):
                 return await self.gate.off_loop(lambda: encode_synthesis(made, format=format))
 
     async def segmentation(self, upload: Upload, *, model: str | None) -> Segmentation:
         """A photo's label map as arrays."""
-        async with self.gate.place():
+        async with self._place():
             return await self._segment(upload, model=model)
 
     async def synthesis(self, upload: Upload, *, model: str | None, seed: int | None, snap: bool) -> Synthesis:
         """A photo made from a label map, as arrays."""
-        async with self.gate.place():
+        async with self._place():
             return await self._synthesize(upload, model=model, seed=seed, count=1, snap=snap)
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        trace, asked = current_trace(), perf_counter()
+        async with self.gate.place():
+            trace.stages["wait"] = perf_counter() - asked
+            yield
 
     async def _segment(self, upload: Upload, *, model: str | None) -> Segmentation:
         chosen = self.shelf.choose(model, "to_label")

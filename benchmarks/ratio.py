@@ -1,6 +1,7 @@
 """How long a step of each recipe takes beside the others: one step of each in turn, the median of several rounds.
 
     python -m benchmarks.ratio --threads 1 --rounds 9 RECIPE ...
+    python -m benchmarks.ratio --layouts RECIPE             contiguous beside channels-last memory
 
 Processor time is measured, so that a busy machine counts less; quote the ratios, not the seconds.
 """
@@ -25,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--layouts", action="store_true", help="measure each recipe in channels-last memory too")
     parser.add_argument("recipes", nargs="+", choices=list(RECIPES), metavar="RECIPE")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -33,16 +35,21 @@ def main() -> None:
     ready = []
     for name in asked.recipes:
         run = RECIPES[name]
-        ready.append((run, prepare(build_method(run, Domain("picture"), Domain("classes", CLASSES)), fused=True), random_batch(run)))
-    took: dict[str, list[float]] = {name: [] for name in asked.recipes}
+        for channels_last in (True, False) if asked.layouts else (False,):
+            method = build_method(run, Domain("picture"), Domain("classes", CLASSES))
+            if channels_last:
+                method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            batch = random_batch(run).to(device, channels_last=channels_last)
+            ready.append((f"{name}, channels-last" if channels_last else name, run, prepare(method, fused=True), batch))
+    took: dict[str, list[float]] = {name: [] for name, *_ in ready}
     for turn in range(asked.rounds + 1):
-        for run, trainee, batch in ready:
+        for name, run, trainee, batch in ready:
             began = time.process_time()
             advance(trainee, batch, run, bf16=bf16, watch=watch)
             if turn:  # the first warms up
-                took[run.recipe].append(time.process_time() - began)
+                took[name].append(time.process_time() - began)
     median = {name: statistics.median(values) for name, values in took.items()}
-    one = median[asked.recipes[-1]]
+    one = median[ready[-1][0]]
     precision = "bf16" if bf16 else "fp32"
     report(
         f"A training step beside {asked.recipes[-1]}'s, CPU, {asked.threads} thread(s), {precision}, {asked.rounds} rounds",

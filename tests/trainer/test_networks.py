@@ -98,3 +98,12 @@ def test_a_checkpoint_of_another_architecture_is_refused_with_the_remedy(width: 
     other = ResNetGenerator(3, 3, width=width, blocks=blocks, tanh=True).state_dict()
     with pytest.raises(UserError, match=remedy):
         load_junyanz(ResNetGenerator(3, 3, width=4, blocks=2, tanh=True), other)
+
+
+def test_statistics_are_taken_in_fp32_under_bf16_autocast() -> None:
+    features = (torch.randn(1, 4, 128, 192) * 0.5 + 30).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        normalised = InstanceNorm()(features)
+    exact = torch.nn.functional.instance_norm(features.double())
+    # sums of 24 576 values near 30 in bf16 would be off by whole units; only the answer's own rounding is left (2^-8 of it)
+    assert ((normalised.double() - exact).abs() <= exact.abs() / 128 + 1e-2).all()

@@ -80,7 +80,7 @@ def make(asked: DemoOptions) -> bool:
     from trainer.rundir import load_method
 
     folder = _trained(asked)
-    print("\n3. Evaluate on 40 scenes that it has not seen", flush=True)
+    print("\n3. Evaluate on scenes that it has not seen", flush=True)
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     method, run, step = load_method(folder.path)
@@ -207,19 +207,21 @@ def _refuse_what_cannot_serve(port: int) -> None:
 
 
 def _until_ready(child: "subprocess.Popen[bytes]", *, port: int) -> bool:
-    """Whether the server became ready; False where it ended first (it has said why)."""
+    """Whether the server and its page answer; False where the server ended first (it has said why)."""
     until = time.monotonic() + READY_WITHIN
-    while time.monotonic() < until and child.poll() is None:
+    waiting = ["/readyz", "/ui/"]  # the page comes some seconds after the API
+    while waiting and time.monotonic() < until and child.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                time.sleep(1)  # the launcher lists its models first
-                return True
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{waiting[0]}", timeout=5).close()
+            waiting.pop(0)
         except (OSError, http.client.HTTPException):
             time.sleep(0.2)
-    if child.poll() is None:
+    if waiting and child.poll() is None:
         child.terminate()
-        raise UserError(f"the server was not ready within {READY_WITHIN:g} s; start it by itself to see why: fewpair serve --port {port}")
-    return False
+        raise UserError(
+            f"{waiting[0]} did not answer within {READY_WITHIN:g} s; start the server alone to see why: fewpair serve --port {port}"
+        )
+    return not waiting
 
 
 def _invitation(address: str, *, example: Path) -> str:

@@ -1,0 +1,98 @@
+"""The demo: the whole way once, small; what it says where a model has learnt nothing; and how it starts and stops the server."""
+
+import dataclasses
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from trainer import demo
+from trainer.__main__ import main
+from trainer.data.catalogue import SCENE_SPLITS
+from trainer.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def small_recipe(monkeypatch):
+    """The demo's recipe, with networks that learn nothing in two steps."""
+    config = dataclasses.replace(RECIPES[demo.NAME].config, width=4, blocks=1)
+    run = dataclasses.replace(RECIPES[demo.NAME], config=config, size=(32, 48), steps=2, pairs=2, unpaired=4, evaluate_every=1000)
+    monkeypatch.setitem(RECIPES, demo.NAME, run)
+    monkeypatch.setitem(SCENE_SPLITS, "val", 3)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_refused_before_the_training(capsys, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo", "--port", str(port), "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]) == 2
+    assert f"--port {port} cannot be used" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_without_the_serving_extra_is_refused_before_the_training(capsys, tmp_path, monkeypatch):
+    found = demo.importlib.util.find_spec
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "bentoml" else found(name))
+    assert main(["demo", "--run", str(tmp_path / "run")]) == 2
+    assert "there is no bentoml here): pip install 'fewpair[serve]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_demo_trains_once_refuses_what_learnt_nothing_and_serves(capfd, tmp_path, monkeypatch, small_recipe):
+    models, words = tmp_path / "models", ["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
+
+    assert main(words) == 1
+    assert "the model has learnt too little to be worth serving" in capfd.readouterr().err
+    assert not models.exists()
+
+    monkeypatch.setattr(demo, "MARGIN", -1.0)
+    assert main(words) == 0
+    assert f"Train: continue {tmp_path / 'run' / 'run'}" in capfd.readouterr().out
+    assert {path.name for path in (models / demo.NAME).iterdir()} >= {"manifest.json", "to_label.onnx", "to_photo.onnx"}
+
+    assert main(words) == 0
+    assert "is there from an earlier demo" in capfd.readouterr().out
+
+    program = "import sys; from pathlib import Path; from trainer.demo import serve;"
+    program += "sys.exit(serve(Path(sys.argv[1]), port=int(sys.argv[2]), example=Path(sys.argv[3])))"
+    port, log = free_port(), tmp_path / "log"
+    with log.open("w") as output:
+        command = [sys.executable, "-c", program, str(models), str(port), str(tmp_path / "run" / "example.png")]
+        environment = os.environ | {"BENTOML_HOME": str(tmp_path / "bentoml")}
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        until = time.monotonic() + 300
+        while "The demo is ready" not in log.read_text():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+        said = log.read_text()
+        for address in re.findall(r"(?:page|API) +(http://\S+)", said):
+            assert urllib.request.urlopen(address, timeout=30).status == 200
+        assert (tmp_path / "run" / "example.png").is_file()
+        assert f"curl -F image=@{tmp_path / 'run' / 'example.png'} -F model={demo.NAME}" in said
+        os.killpg(server.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
+        assert server.wait(timeout=60) == 0, log.read_text()
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)

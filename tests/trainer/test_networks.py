@@ -105,6 +105,6 @@ def test_statistics_are_taken_in_fp32_under_bf16_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         normalised = InstanceNorm()(features)
     exact = torch.nn.functional.instance_norm(features.double())
-    # a sum of 24 576 values near 30 in bf16 would be off by whole standard deviations; what is left is the answer's own rounding (2^-9 of it)
-    # and a shift of some hundredths, that of a kernel which sums bf16 values in fp32
+    # a sum of 24 576 values near 30 in bf16 would be off by whole standard deviations; what is left is the answer's own
+    # rounding (2^-9 of it) and a shift of some hundredths, that of a kernel which sums bf16 values in fp32
     assert ((normalised.double() - exact).abs() <= exact.abs() / 256 + 3e-2).all()

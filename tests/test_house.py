@@ -89,7 +89,12 @@ def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"serving/exported/manifest.schema.json", "serving/exported/camvid-hybrid-compact/manifest.json", "trainer/loop.py", "serving/service.py"} <= names
+    assert {
+        "serving/exported/manifest.schema.json",
+        "serving/exported/camvid-hybrid-compact/manifest.json",
+        "trainer/loop.py",
+        "serving/service.py",
+    } <= names
     assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]
 
 

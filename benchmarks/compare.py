@@ -7,6 +7,7 @@ replaces what stands between the page's lines `<!-- figures -->` and `<!-- end o
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Row:
     evaluations: dict[str, dict[str, Any]]
     seconds: float
     memory: int
+    critics: dict[str, float]
+    """The discriminators' mean losses over the last quarter of the steps before the checkpoint."""
 
     @property
     def first(self) -> dict[str, Any]:
@@ -63,7 +66,10 @@ def read(word: str, splits: Sequence[str]) -> Row:
     step = evaluations[splits[0]]["step"]
     logged = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     at = next(line for line in logged if line["step"] == step and "peak_memory_mib" in line)
-    return Row(path.name, json.loads((path / "config.json").read_text()), evaluations, at["seconds"], at["peak_memory_mib"])
+    late = [line for line in logged if 0.75 * step < line["step"] <= step]
+    names = sorted({name for line in late for name in line if name.startswith("critic")})
+    critics = {name: statistics.mean(line[name] for line in late if name in line) for name in names}
+    return Row(path.name, json.loads((path / "config.json").read_text()), evaluations, at["seconds"], at["peak_memory_mib"], critics)
 
 
 def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
@@ -86,6 +92,9 @@ def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
         ]
         text.append(f"\nIoU by class on `{split}`:\n")
         text.append(table(["run @ step", *names], classes))
+    games = [[f"{row.name} @ {row.first['step']}", "; ".join(f"{name} {value:.3f}" for name, value in row.critics.items())] for row in rows]
+    text.append("\nDiscriminators' losses, mean over the last quarter of the steps:\n")
+    text.append(table(["run @ step", "player/loss"], [game for game in games if game[1]]))
     return "\n".join(text) + "\n"
 
 

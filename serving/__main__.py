@@ -24,6 +24,7 @@ from serving.settings import DEVICES, Settings
 
 _READY_WITHIN = 300.0
 _STOP_WITHIN = 40.0
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment does not reach this server
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,7 +195,7 @@ class _Server:
             if self._child.poll() is not None:
                 return "the server ended while it started; what it printed above says why."
             try:
-                urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
+                _direct.open(f"{url}/readyz", timeout=5).close()
                 return None
             except urllib.error.HTTPError as error:
                 return f"the server cannot serve: {json.loads(error.read())['error']['message']}"
@@ -204,7 +205,7 @@ class _Server:
 
 
 def _welcome(url: str, *, page: bool) -> str:
-    listed = json.loads(urllib.request.urlopen(f"{url}/v1/models", timeout=30).read())
+    listed = json.loads(_direct.open(f"{url}/v1/models", timeout=30).read())
     lines = ["", "Ready.", ""]
     lines += [f"  model   {model['name']}: {', '.join(model['directions'])} on {model['provider']}" for model in listed["models"]]
     lines += [f"  broken  {broken['name']}: {broken['reason']}" for broken in listed["broken"]]

@@ -43,7 +43,7 @@ class Settings:
     threads: int = 0  # of one run; 0: the cores of this machine, shared out between workers and runs
     runs_at_once: int = 1
     queue: int = 32
-    timeout: float = 60.0
+    timeout: int = 60
     max_bytes: int = 32 * 2**20
     max_pixels: int = 25_000_000
     cors_origins: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Settings:
             threads=read.whole("threads", default=0, least=0, most=1024),
             runs_at_once=read.whole("runs_at_once", default=1, least=1, most=64),
             queue=read.whole("queue", default=32, least=0, most=100_000),
-            timeout=float(read.whole("timeout", default=60, least=1, most=3600)),
+            timeout=read.whole("timeout", default=60, least=1, most=3600),
             max_bytes=read.whole("max_bytes", default=32 * 2**20, least=1024, most=2**31),
             max_pixels=read.whole("max_pixels", default=25_000_000, least=1, most=PIXELS_CEILING),
             cors_origins=tuple(origin.strip() for origin in (read.text("cors_origins") or "").split(",") if origin.strip()),
@@ -100,9 +100,9 @@ class Settings:
 
 
 def default_models_folder() -> Path:
-    """`./exported` where it exists, otherwise the models that came with the installed package."""
-    here = Path("exported")
-    return here if here.is_dir() else Path(__file__).parent / "exported"
+    """`./exported` where it exists, otherwise the models that came with the package, installed or not."""
+    here, package = Path("exported"), Path(__file__).parent
+    return next((folder for folder in (here, package / "exported", package.parent / "exported") if folder.is_dir()), here)
 
 
 class _Reader:
@@ -127,7 +127,7 @@ class _Reader:
         if value is None:
             return default
         try:
-            number = int(float(value)) if field == "timeout" else int(value)
+            number = int(value)
         except ValueError:
             raise ServingError(f"{VARIABLES[field]}={value} is not a whole number.") from None
         if not least <= number <= most:

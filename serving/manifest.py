@@ -100,10 +100,10 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `folder/manifest.json`; ModelError where it is absent, breaks the schema or points outside its folder."""
     path = folder / "manifest.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise ModelError(f"{folder} has no manifest.json.", hint="Export the model with `fewpair export`.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}.", hint="Export the model again.") from None
     problem = jsonschema.exceptions.best_match(_validator().iter_errors(raw))
     if problem is not None:
@@ -143,6 +143,10 @@ def read_graph(direction: Direction) -> bytes:
             hint="Export it again.",
         )
     return graph
+
+
+def _no_constant(spelled: str) -> float:
+    raise ValueError(f"{spelled} is no number of JSON")  # Python reads it, and would then fail to list the models
 
 
 @cache

@@ -25,7 +25,6 @@ from serving.translator import ExportedModel
 
 Upload = Callable[[], bytes]
 SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "json"]
-SEGMENT_OUTPUTS: tuple[SegmentOutput, ...] = ("colours", "ids", "overlay", "confidence", "json")
 PHOTO_FORMATS: tuple[PhotoFormat, ...] = ("jpeg", "webp", "png")
 SEEDS = 2**32
 MOST_PHOTOS = 16

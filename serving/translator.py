@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ class ExportedModel:
     def __init__(self, manifest: Manifest, sessions: Mapping[DirectionName, onnxruntime.InferenceSession]) -> None:
         self.manifest = manifest
         self._sessions = sessions
-        self.warm_seconds = 0.0
 
     @property
     def name(self) -> str:
@@ -81,12 +79,10 @@ class ExportedModel:
 
     def warm_up(self) -> None:
         """Answer one empty request in each direction, so that the first caller does not wait for kernels to be chosen."""
-        started = time.perf_counter()
         height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
         for direction, spec in self.manifest.directions.items():
             empty = np.zeros((height, width, 3) if spec.input.layout == "NHWC" else (height, width), np.uint8)
             self.restore(direction, self.run(direction, scaled := self.prepare(empty)), scaled)
-        self.warm_seconds = time.perf_counter() - started
 
 
 def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:

@@ -2,12 +2,14 @@
 
 import json
 
+import onnxruntime
 import pytest
 
+from serving import translator
 from serving.errors import DeviceError, ModelError
 from serving.manifest import read_graph, read_manifest
 from serving.shelf import load_folders
-from serving.translator import load_model, why_no_cuda
+from serving.translator import load_model
 from tests.serving.factory import CLASSES, write_model
 
 
@@ -35,6 +37,12 @@ def test_a_manifest_that_is_no_json_is_refused(tmp_path):
     folder = write_model(tmp_path / "tiny")
     (folder / "manifest.json").write_text("{half")
     with pytest.raises(ModelError, match="cannot be read as JSON"):
+        read_manifest(folder)
+
+
+def test_a_figure_that_is_no_number_is_refused(tmp_path):
+    folder = change(write_model(tmp_path / "tiny"), metrics={"val": {"mean_iou": float("nan")}})
+    with pytest.raises(ModelError, match="NaN is no number of JSON"):
         read_manifest(folder)
 
 
@@ -104,7 +112,29 @@ def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
     assert shelf.trouble() is None
 
 
-@pytest.mark.skipif(why_no_cuda() is None, reason="this machine has CUDA")
-def test_cuda_that_is_demanded_and_absent_is_refused_with_the_reason(tmp_path):
-    with pytest.raises(DeviceError, match=r"demanded, but .*(driver|onnxruntime)"):
+def test_cuda_that_is_demanded_of_a_build_for_the_cpu_is_refused_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(DeviceError, match=r"cuda was demanded, but .* built for the CPU only; install onnxruntime-gpu"):
         load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
+
+
+def test_cuda_that_is_demanded_without_a_driver_is_refused_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(translator, "_loads", lambda library: False)
+    with pytest.raises(DeviceError, match=r"cuda was demanded, but there is no NVIDIA driver"):
+        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
+
+
+def test_cuda_that_onnxruntime_falls_back_from_is_refused_with_the_missing_libraries(tmp_path, monkeypatch):
+    class FallenBack(onnxruntime.InferenceSession):
+        def __init__(self, graph, options, providers):
+            assert providers[0][0] == "CUDAExecutionProvider"
+            super().__init__(graph, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(translator, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(translator, "_loads", lambda library: "cudnn" not in library)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
+    with pytest.raises(DeviceError, match=r"fell back to CPUExecutionProvider because libcudnn\.so\.9 cannot be loaded\. .*serve,cuda"):
+        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
+    assert load_model(tmp_path / "tiny", device="auto", threads=1).provider == "CPUExecutionProvider"

@@ -1,4 +1,4 @@
-"""Guards BentoML's multipart endpoints: a text value where a file belongs would make BentoML download it as a URL."""
+"""Guards the forms: BentoML would download a text where a file belongs as a URL, and FastAPI would pass over a misspelt field."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.imaging import Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
-from serving.operations import PHOTO_FORMATS, Synthesis, encode_segmentation, encode_synthesis, see
+from serving.operations import PHOTO_FORMATS, SEEDS, Synthesis, encode_segmentation, encode_synthesis, see
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.translator import ExportedModel, load_model
@@ -68,12 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--direction", choices=DIRECTIONS, help="needed where the model offers both")
     parser.add_argument("--output", choices=_OUTPUTS, default="colours", help="of to_label (default: %(default)s, a palette PNG)")
     parser.add_argument("--format", choices=PHOTO_FORMATS, default="jpeg", help="of to_photo (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
     parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
     parser.add_argument("--server", metavar="URL", help="let a running server do it, for example http://127.0.0.1:3000")
     return parser
+
+
+def _seed(typed: str) -> int:
+    if not (typed.isdecimal() and int(typed) < SEEDS):
+        raise argparse.ArgumentTypeError(f"{typed} is no whole number from 0 to {SEEDS - 1}")
+    return int(typed)
 
 
 def _inputs(given: Path, out: Path) -> list[Path]:

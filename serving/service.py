@@ -27,7 +27,11 @@ from serving.shelf import fill
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
 settings = Settings.from_environment()
-_fields = {"/segment": frozenset({"model", "output", "opacity"}), "/synthesize": frozenset({"model", "seed", "count", "format", "snap"})}
+_fields = {
+    f"{face}{path}": frozenset(names)
+    for face in ("", "/v1")
+    for path, names in (("/segment", ("model", "output", "opacity")), ("/synthesize", ("model", "seed", "count", "format", "snap")))
+}
 
 
 def _as_text(value: Any) -> Any:

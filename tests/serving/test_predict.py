@@ -46,6 +46,13 @@ def test_label_maps_become_photos_and_the_seed_decides(models, tmp_path):
     assert a == b != c
 
 
+@pytest.mark.parametrize("seed", ["-1", "1.5", "4294967296", "x"])
+def test_a_seed_outside_the_range_is_refused(models, photos, tmp_path, capsys, seed):
+    with pytest.raises(SystemExit, match="2"):
+        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), f"--seed={seed}"])
+    assert f"{seed} is no whole number from 0 to 4294967295" in capsys.readouterr().err
+
+
 def test_inputs_are_never_overwritten(models, photos, tmp_path):
     before = (photos / "deep/er/other.png").read_bytes()
     same = launch(tmp_path, "predict", str(models / "labels-only"), str(photos), "--out", str(photos))

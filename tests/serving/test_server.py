@@ -181,6 +181,11 @@ class TestBothFaces:
         asked = segment if set(fields) & {"output", "opacity"} else synthesize
         assert next(iter(fields)) in error_of(asked(http, face, **fields), 400)["message"]
 
+    def test_a_misspelt_field_is_a_400_that_names_it_and_those_that_exist(self, http, face):
+        error = error_of(segment(http, face, ouput="ids"), 400)
+        assert "'ouput'" in error["message"]
+        assert "output" in error["hint"]
+
     def test_the_stages_are_timed(self, http, face):
         told = segment(http, face).headers["server-timing"]
         assert [stage.split(";")[0] for stage in told.replace(" ", "").split(",")] == ["wait", "decode", "run", "encode"]

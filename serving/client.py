@@ -91,7 +91,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
+    """The translations and the list, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
 
     def __init__(self, url: str, *, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout)

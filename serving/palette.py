@@ -160,19 +160,19 @@ def _from_colours(rgb: Bytes, domain: Domain, *, snap: bool) -> LabelUpload:
     if not snap and (rgb[..., :1] == rgb).all():  # ids that were saved as grey RGB
         return LabelUpload(_checked_ids(rgb[..., 0].astype(np.int32), domain), "ids")
     colours, inverse, counts = np.unique(codes[stray], return_inverse=True, return_counts=True)
-    nearest = _nearest(colours, domain)
     if not snap:
-        raise _stray_colours(colours, counts, nearest=nearest, domain=domain)
-    ids[stray] = np.array([row.id for row in domain.classes], np.int16)[nearest][inverse]
+        raise _stray_colours(colours, counts, domain=domain)
+    ids[stray] = np.array([row.id for row in domain.classes], np.int16)[_nearest(colours, domain)][inverse]
     return LabelUpload(ids.astype(np.uint8), "snapped colours")
 
 
-def _stray_colours(colours: NDArray[np.uint32], counts: NDArray[np.int64], *, nearest: NDArray[np.int64], domain: Domain) -> Refusal:
+def _stray_colours(colours: NDArray[np.uint32], counts: NDArray[np.int64], *, domain: Domain) -> Refusal:
     frequent = np.argsort(-counts)[:5]
+    nearest = _nearest(colours[frequent], domain)
     named = ", ".join(
         f"({colours[i] >> 16}, {colours[i] >> 8 & 255}, {colours[i] & 255}) on {counts[i]} pixels, "
-        f"nearest to {domain.classes[nearest[i]].name}"
-        for i in frequent
+        f"nearest to {domain.classes[closest].name}"
+        for i, closest in zip(frequent, nearest, strict=True)
     )
     more = f" and {len(colours) - len(frequent)} more" if len(colours) > len(frequent) else ""
     return Refusal(

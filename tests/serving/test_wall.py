@@ -1,10 +1,15 @@
 """The wall between the halves, and what may not be missing from a server without torch."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 
 from tests.serving.process import ROOT
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROVIDERS = {"PIL": "pillow", "onnxruntime": "onnxruntime-gpu", "pydantic": "fastapi", "starlette": "fastapi"}
 PROGRAM = """
 import sys
 import serving.service, serving.demo, serving.predict, serving.client, serving.__main__
@@ -22,3 +27,25 @@ def test_serving_never_imports_torch_or_the_trainer(tmp_path):
 def test_a_client_needs_no_onnxruntime(tmp_path):
     program = "import sys, serving.client; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_server_imports_nothing_but_what_its_extra_installs():
+    imported = set()
+    for file in (ROOT / "serving").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    needed = {PROVIDERS.get(name, name.replace("_", "-")) for name in imported - sys.stdlib_module_names - {"serving"}}
+    assert needed <= names_of([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]])
+
+
+def test_a_bento_installs_what_the_serving_extra_does():
+    wanted = names_of([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]])
+    listed = names_of(re.findall(r'^    - "(.+)"$', (ROOT / "bentofile.yaml").read_text(), flags=re.MULTILINE))
+    assert listed == wanted - {"uv"}  # which `bentoml build` needs, and the built bento does not
+
+
+def names_of(requirements):
+    return {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in requirements}

@@ -8,9 +8,10 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
@@ -24,6 +25,7 @@ from serving.operations import SEEDS, Operations, Segmentation, encode_segmentat
 from serving.palette import encode_label
 from serving.sketches import SKETCHES, sketch
 
+T = TypeVar("T")
 _PREVIEW_SIDE = 1024
 _KEPT_SECONDS = 3600
 _CSS = """
@@ -49,7 +51,15 @@ _TITLES: dict[DirectionName, str] = {"to_label": "Photo to label map", "to_photo
 def build_page(operations: Operations) -> FastAPI:
     """The page as an app of its own that answers under /ui."""
     page = _Page(operations)
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            page.forget()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     blocks = page.blocks()
     # Only launch() says so. Without it Gradio takes a mounted page for one under construction, and lets a visitor name any file of
     # this machine as his upload.
@@ -175,8 +185,13 @@ class _Page:
             found = await self._operations.segmentation(path.read_bytes, model=model)
         except Refusal as refusal:
             raise _spoken(refusal) from None
-        file = self._keep(encode_segmentation(found, output="colours", opacity=0.5).body, f"label-{path.stem[:40]}.png")
-        return file, _stacked(found), _legend(found), gr.DownloadButton(value=file, interactive=True), 50
+
+        def shown() -> tuple[str, str, str]:
+            body = encode_segmentation(found, output="colours", opacity=0.5).body
+            return self._keep(body, f"label-{path.stem[:40]}.png"), _stacked(found), _legend(found)
+
+        file, overlay, legend = await self._off_loop(shown)
+        return file, overlay, legend, gr.DownloadButton(value=file, interactive=True), 50
 
     async def _synthesize(self, label: str | None, model: str, seed: float | None, snap: bool) -> tuple[str, str, Any]:
         """Label map to photo: the photo, and how the label map was read."""
@@ -185,9 +200,13 @@ class _Page:
             made = await self._operations.synthesis(path.read_bytes, model=model, seed=None if seed is None else int(seed), snap=snap)
         except Refusal as refusal:
             raise _spoken(refusal) from None
-        file = self._keep(encode_synthesis(made, format="png").body, f"photo-seed-{made.seeds[0]}.png")
+        file = await self._off_loop(lambda: self._keep(encode_synthesis(made, format="png").body, f"photo-seed-{made.seeds[0]}.png"))
         seeds = f"Seed {made.seeds[0]}." if self._seeded(model) else "This model takes no noise: every seed gives this photo."
         return file, f'<div class="card">Read as {made.spelling}. {seeds}</div>', gr.DownloadButton(value=file, interactive=True)
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """Encode in a thread: the loop answers everybody else meanwhile."""
+        return await self._operations.gate.off_loop(work)
 
     def _seeded(self, name: str) -> bool:
         return self._operations.shelf.find(name).manifest.directions["to_photo"].noise is not None
@@ -208,6 +227,10 @@ class _Page:
             return self._example(direction, int(chosen.index), domain=self._operations.shelf.find(model).manifest.label)
 
         return example
+
+    def forget(self) -> None:
+        """Delete every file that was kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep(self, body: bytes, name: str) -> str:
         """A file that the page may show and offer for an hour."""

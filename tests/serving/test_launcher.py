@@ -101,6 +101,24 @@ def test_a_signal_stops_the_server_cleanly(models, tmp_path, number):
 
 
 @pytest.mark.slow
+def test_a_proxy_of_the_environment_does_not_stand_between_the_launcher_and_its_server(models, tmp_path):
+    with running_server(models, tmp_path, "--no-ui", http_proxy="http://127.0.0.1:9", no_proxy="") as server:
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_leaves_none_of_the_pages_files(models, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    with running_server(models, tmp_path, TMPDIR=str(tmp_path / "temporary")) as server:
+        until = time.monotonic() + 120
+        while httpx.get(f"{server.url}/ui/").status_code != 200 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert list((tmp_path / "temporary").glob("fewpair-page-*"))
+        server.stop()
+    assert not list((tmp_path / "temporary").glob("fewpair-page-*"))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel for it")
 def test_a_launcher_that_is_killed_leaves_no_server_on_its_port(models, tmp_path):
     with running_server(models, tmp_path, "--no-ui") as server:

@@ -37,6 +37,7 @@ def start(
 def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False, progress: bool = True) -> RunDir:
     """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
     dataset = folder.dataset()
+    folder.note_resumed()
     return train(folder, dataset, folder.selection(dataset), device=device, skip_broken=skip_broken, progress=progress)
 
 
@@ -57,78 +58,79 @@ def train(
     """
     run = folder.run
     processes, place = join(device_named(device))
-    method = build_method(run, dataset.photo_domain, dataset.label_domain)
-    if not folder.checkpoint("last").exists():
-        begin_with_given_weights(method, run)
-    torch.manual_seed(run.seed + processes.rank)
-    trainee = prepare(method.to(place), fused=fused)
-    if folder.checkpoint("last").exists():
-        trainee.load(folder.load("last", device=place), processes)
-    streams = _needed(method, selection.streams(dataset))
-    loader = Loader(
-        dataset,
-        streams,
-        size=run.size,
-        batch=run.batch,
-        seed=run.seed,
-        skip_broken=skip_broken,
-        rank=processes.rank,
-        world=processes.world,
-    )
-    bf16, watch = moves_in_bf16(place, run.precision), FiniteWatch(place)
-    images = run.batch * processes.world * sum(map(bool, (streams.pairs, streams.photos)))
-    record = Record(folder, trainee, dataset, place, processes, images=images, progress=progress)
-
-    try:
-        with _interruptible() as interrupted:
-            record.start_clock()
-            for batch in loader.prefetch(trainee.step, run.steps):
-                losses = advance(trainee, batch.to(place), run, bf16=bf16, watch=watch, processes=processes)
-                trainee.step += 1
-                record.tick()
-                if after_step is not None:
-                    after_step(trainee.step)
-
-                due = _due(run, trainee.step)
-                stopping = (due.logging or processes.world == 1) and processes.any(interrupted(), place)
-                if due.logging or stopping:
-                    watch.check(folder)
-                    record.log(losses)
-                if due.evaluating:
-                    record.evaluate(last=trainee.step == run.steps)
-                if due.keeping:
-                    record.save(f"step-{trainee.step:06d}")
-                if due.saving or stopping:
-                    record.save("last")
-                    record.start_clock()  # neither evaluation nor saving counts as training time
-                if stopping:
-                    raise _Stopped
-    except _Stopped:
-        record.close()
+    with _explained(folder):
+        method = build_method(run, dataset.photo_domain, dataset.label_domain)
+        if not folder.checkpoint("last").exists():
+            begin_with_given_weights(method, run)
+        torch.manual_seed(run.seed + processes.rank)
+        trainee = prepare(method.to(place), fused=fused)
+        if folder.checkpoint("last").exists():
+            trainee.load(folder.load("last", device=place), processes)
+        streams = _needed(method, selection.streams(dataset))
+        loader = Loader(
+            dataset,
+            streams,
+            size=run.size,
+            batch=run.batch,
+            seed=run.seed,
+            skip_broken=skip_broken,
+            rank=processes.rank,
+            world=processes.world,
+        )
+        images = run.batch * processes.world * sum(map(bool, (streams.pairs, streams.photos)))
+        with (
+            Record(folder, trainee, dataset, place, processes, images=images, progress=progress, skip_broken=skip_broken) as record,
+            _interruptible() as interrupted,
+        ):
+            stopped = _play(folder, trainee, loader, record, place, processes, interrupted=interrupted, after_step=after_step)
+    if stopped:
         if processes.first:
             print(f"stopped at step {trainee.step} of {run.steps}; go on with: fewpair train --resume {folder.path}", flush=True)
-        raise KeyboardInterrupt from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"no space is left for {folder.path} at step {trainee.step}; {_last_good(folder)}. "
-            f"Free some disk space, then: fewpair train --resume {folder.path}"
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU ran out of memory at step {trainee.step + 1} ({run.size[0]}x{run.size[1]}, batch {run.batch}); {_last_good(folder)}. "
-            f"Start a run with a smaller --size, --batch or --config.width"
-        ) from error
-    finally:
-        record.close()
+        raise KeyboardInterrupt
     if loader.skipped:
         print(f"{loader.skipped} broken files were skipped; the warnings above name them")
     return folder
 
 
-class _Stopped(Exception):
-    """Ctrl-C was pressed, and the step it came in is done and saved."""
+def _play(
+    folder: RunDir,
+    trainee: Trainee,
+    loader: Loader,
+    record: Record,
+    place: torch.device,
+    processes: Processes,
+    *,
+    interrupted: Callable[[], bool],
+    after_step: Callable[[int], None] | None,
+) -> bool:
+    """Step by step to the run's last one. Returns whether Ctrl-C stopped it; all that was done is saved then."""
+    run = folder.run
+    bf16, watch = moves_in_bf16(place, run.precision), FiniteWatch(place)
+    record.start_clock()
+    for batch in loader.prefetch(trainee.step, run.steps):
+        losses = advance(trainee, batch.to(place), run, bf16=bf16, watch=watch, processes=processes)
+        trainee.step += 1
+        record.tick()
+        if after_step is not None:
+            after_step(trainee.step)
+
+        due = _due(run, trainee.step)
+        asking = due.logging or processes.world == 1  # all processes must ask together, so not after every step
+        stopping = asking and processes.any(interrupted(), place)
+        if due.logging or stopping:
+            watch.check(folder, trainee, processes)
+            record.log(losses)
+        if due.evaluating:
+            record.evaluate(last=trainee.step == run.steps)
+            stopping = stopping or processes.any(interrupted(), place)  # it may have been pressed meanwhile
+        if due.keeping:
+            record.save(f"step-{trainee.step:06d}")
+        if due.saving or stopping:
+            record.save("last")
+            record.start_clock()  # neither evaluation nor saving counts as training time
+        if stopping:
+            return True
+    return False
 
 
 class Due(NamedTuple):
@@ -203,16 +205,37 @@ class FiniteWatch:
             first = self._first.setdefault(name, torch.full((), torch.iinfo(torch.int64).max, device=self._device))
             self._first[name] = torch.where(torch.isfinite(loss), first, first.clamp(max=step))
 
-    def check(self, folder: RunDir) -> None:
-        """Raises UserError with the step, the term and the last good checkpoint, where a loss was not finite."""
+    def check(self, folder: RunDir, trainee: Trainee, processes: Processes) -> None:
+        """Raises UserError, on all processes at once, where a loss or a weight is not finite: so nothing that is not is ever saved."""
         never = torch.iinfo(torch.int64).max
-        bad = {name: step for name, first in self._first.items() if (step := int(first)) != never}
-        if bad:
-            name, step = min(bad.items(), key=lambda item: item[1])
+        bad = [(step, f"the loss {name}") for name, first in self._first.items() if (step := int(first)) != never]
+        if not bad:
+            bad = [(trainee.step, f"the weight {name}") for name in trainee.not_finite()]
+        if processes.any(bool(bad), self._device):
+            step, what = min(bad, default=(trainee.step, "a loss of another process"))
             raise UserError(
-                f"the loss {name} is not finite at step {step}; {_last_good(folder)}. Its weights are sound: "
-                f"go on from there with fewpair train --resume {folder.path}, or start again with a lower --config.lr or --precision fp32"
+                f"{what} is not finite at step {step}; {_last_good(folder)}. Go on from there with fewpair train --resume {folder.path}; "
+                f"where that ends the same way, start again with a lower --config.lr or with --precision fp32"
             )
+
+
+@contextmanager
+def _explained(folder: RunDir) -> Iterator[None]:
+    """A full disk and a full GPU, wherever in training they are met, end in a sentence."""
+    run = folder.run
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space is left for {folder.path}; {_last_good(folder)}. Free some disk space, then: fewpair train --resume {folder.path}"
+        ) from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU ran out of memory ({run.size[0]}x{run.size[1]}, batch {run.batch}); {_last_good(folder)}. "
+            f"Start a run with a smaller --size, --batch or --config.width"
+        ) from error
 
 
 def _last_good(folder: RunDir) -> str:

@@ -1,6 +1,8 @@
 """What a run writes down as it goes: the log, the clock, the progress bar, evaluations and checkpoints; on the first process alone."""
 
 import time
+from contextlib import nullcontext, suppress
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -19,7 +21,16 @@ class Record:
     """Writes into a run's folder. Every process calls every method; what needs all of them (means, gathering) is done here."""
 
     def __init__(
-        self, folder: RunDir, trainee: Trainee, dataset: Dataset, device: torch.device, processes: Processes, *, images: int, progress: bool
+        self,
+        folder: RunDir,
+        trainee: Trainee,
+        dataset: Dataset,
+        device: torch.device,
+        processes: Processes,
+        *,
+        images: int,
+        progress: bool,
+        skip_broken: bool = False,
     ) -> None:
         self.folder = folder
         self.trainee = trainee
@@ -39,7 +50,7 @@ class Record:
         if processes.first:
             folder.forget_after(trainee.step)
             self._writer = SummaryWriter(str(folder.path / "tb"), purge_step=trainee.step + 1)
-        self._validation = Validation(folder, dataset, device=device)
+        self._validation = Validation(folder, dataset, device=device, skip_broken=skip_broken)
 
     def start_clock(self) -> None:
         """Training time runs from here; what came before since the last `log` does not count."""
@@ -77,8 +88,13 @@ class Record:
             self.folder.save(name, state)
         self.processes.wait()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Put the progress bar and TensorBoard away."""
         self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            # what TensorBoard still holds may not fit on a full disk; metrics.jsonl has it, and the first error is the one to tell
+            with suppress(OSError) if error is not None else nullcontext():
+                self._writer.close()

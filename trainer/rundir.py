@@ -6,6 +6,7 @@ import pickle
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -71,11 +72,12 @@ class RunDir:
             part.replace(target)
             sync_folder(self.path)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             kept = f"{target} holds the checkpoint before it" if target.exists() else "no earlier one was saved"
             raise UserError(
                 f"the checkpoint at step {state.get('step')} could not be written to {self.path} ({error}); {kept}. "
-                f"Free some disk space, then: fewpair train --resume {self.path}"
+                f"Free some disk space, or mend what the message names, then: fewpair train --resume {self.path}"
             ) from error
 
     def load(self, name: str, *, device: str | torch.device = "cpu") -> dict[str, Any]:
@@ -92,6 +94,13 @@ class RunDir:
             raise UserError(f"{path} has format {state.get('format')}, this version of fewpair reads {FORMAT}")
         return state
 
+    def note_resumed(self) -> None:
+        """Write down in environment.json where and by which versions the run is continued."""
+        path = self.path / "environment.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known.setdefault("resumed", []).append(environment())
+        write_whole(path, json.dumps(known, indent=1))
+
     def log(self, figures: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
         with self.metrics.open("a") as file:
@@ -107,8 +116,11 @@ class RunDir:
 
 def create_run(path: Path, run: Run, selection: Selection) -> RunDir:
     """A new run's folder. Raises UserError where the folder already holds something."""
-    if path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty: name another folder with --out, or continue that run with fewpair train --resume {path}")
+    if (path / "config.json").exists():
+        raise UserError(f"{path} holds a run already: name another folder with --out, or continue that one: fewpair train --resume {path}")
+    begun = {"samples", "evaluation", "pairs.json", "environment.json"}  # all that a process killed in here can have left behind
+    if path.exists() and any(each.name.removesuffix(".part") not in begun | {"config.json"} for each in path.iterdir()):
+        raise UserError(f"{path} is not empty, and what it holds is not a run: name another folder with --out")
     (path / "samples").mkdir(parents=True, exist_ok=True)
     (path / "evaluation").mkdir(exist_ok=True)
     write_whole(path / "pairs.json", selection.to_json())

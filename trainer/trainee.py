@@ -23,6 +23,14 @@ class Trainee:
     elapsed: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
 
+    def not_finite(self) -> list[str]:
+        """The names of the weights, live and averaged, that hold a value that is not finite."""
+        weights: dict[str, torch.Tensor] = dict(self.method.named_parameters())
+        for name, average in self.averages.items():
+            weights |= {f"{name} (averaged) {key}": value for key, value in average.state_dict().items()}
+        finite = torch.stack([torch.isfinite(weight).all() for weight in weights.values()]).tolist()
+        return [name for name, sound in zip(weights, finite, strict=True) if not sound]
+
     def state(self, processes: Processes) -> dict[str, Any] | None:
         """What a checkpoint holds: tensors and plain values only. Nothing on any process but the first; all must call."""
         own = processes.gather(self._own_state())

@@ -25,10 +25,11 @@ SHOWN = 4
 class Validation:
     """Evaluates a run's method on `val` while it trains; choices are made here, never on `test`."""
 
-    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device) -> None:
+    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device, skip_broken: bool = False) -> None:
         self.folder = folder
         self.dataset = dataset
         self.device = device
+        self.skip_broken = skip_broken
         self.has_split = "val" in dataset.splits
         samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.photo and sample.label]
         self.shown = [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]

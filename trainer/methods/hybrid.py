@@ -87,7 +87,7 @@ class Hybrid(Method):
         return frozenset({"pairs", "unpaired"})
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        # Both halves go through the networks as one batch: instance norm keeps samples apart, so this is the sum of two batches.
+        # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those of two batches.
         config, side, split = self.config, self.side, len(batch.paired.photo)
         halves = int(split > 0) + int(len(batch.unpaired.photo) > 0)
         photo = torch.cat([batch.paired.photo, batch.unpaired.photo])
@@ -111,15 +111,15 @@ class Hybrid(Method):
 
         real_label, real_photo = _constant(self.label_critic, drawn), _constant(self.photo_critic, photo)
         cycle_photo = losses.absolute_difference(self.photo_generator(fake_label), photo)
-        cycle_label = side.distance(self.label_generator(fake_photo), label)
+        cycle_label = _by_half(side, self.label_generator(fake_photo), label, split)
         terms = {
             "adversarial_label": config.adversarial * halves * losses.relativistic(self.label_critic(fake_label), real_label),
             "adversarial_photo": config.adversarial * halves * losses.relativistic(self.photo_critic(fake_photo), real_photo),
             "cycle_photo": config.cycle * halves * cycle_photo,
-            "cycle_label": (config.cycle_cross_entropy if side.as_scores else config.cycle) * halves * cycle_label,
+            "cycle_label": (config.cycle_cross_entropy if side.as_scores else config.cycle) * cycle_label,
         }
         if same_label is not None and same_photo is not None:
-            terms["identity_label"] = config.identity * halves * side.distance(same_label, label)
+            terms["identity_label"] = config.identity * _by_half(side, same_label, label, split)
             terms["identity_photo"] = config.identity * halves * losses.absolute_difference(same_photo, photo)
         if split:
             weight = config.pairs_cross_entropy if side.as_scores else config.reconstruction
@@ -141,6 +141,12 @@ class Hybrid(Method):
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         return self.photo_generator(self.side.encode(label))
+
+
+def _by_half(side: LabelSide, output: Tensor, label: LabelMap | Photo, split: int) -> Tensor:
+    """The distance on the paired half plus that on the unpaired one: each a mean over its own pixels that are not void."""
+    halves = ((output[:split], label[:split]), (output[split:], label[split:]))
+    return torch.stack([side.distance(painted, known) for painted, known in halves if len(known)]).sum()
 
 
 def _twice(generator: ResNetGenerator, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -22,6 +22,8 @@ NAME = "scenes-demo"
 """The recipe, and the model's name."""
 MARGIN = 0.10
 """By how much the model's mean IoU must clear both floors."""
+JUDGED = 40
+"""How many scenes of split `test` judge the model, spread evenly: it was chosen among its checkpoints on `val`."""
 READY_WITHIN = 300.0
 """Seconds that the server may take to start."""
 
@@ -67,9 +69,10 @@ def is_made(folder: Path) -> bool:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         return False
-    trained, recipe = json.loads(manifest.read_text())["training"], RECIPES[NAME]
+    found, recipe = json.loads(manifest.read_text()), RECIPES[NAME]
+    trained = found["training"]
     wanted = {"recipe": NAME, "pairs": recipe.pairs, "unpaired": recipe.unpaired, "size": list(recipe.size), "seed": recipe.seed}
-    return {name: trained.get(name) for name in wanted} == wanted
+    return {name: trained.get(name) for name in wanted} == wanted and "test" in found["metrics"]
 
 
 def make(asked: DemoOptions) -> bool:
@@ -80,7 +83,11 @@ def make(asked: DemoOptions) -> bool:
     from trainer.rundir import load_method
 
     folder = _trained(asked)
-    print("\n3. Evaluate on scenes that it has not seen", flush=True)
+    print(
+        f"\n3. Evaluate on {JUDGED} scenes of split `test`, as the floors are: nothing was trained or chosen on them "
+        "(the best checkpoint was chosen on `val`)",
+        flush=True,
+    )
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     method, run, step = load_method(folder.path)
@@ -90,7 +97,7 @@ def make(asked: DemoOptions) -> bool:
         folder=folder.evaluations,
         provenance=Provenance(
             dataset=run.data,
-            split="val",
+            split="test",
             size=run.size,
             method=run.method,
             recipe=run.recipe,
@@ -101,6 +108,7 @@ def make(asked: DemoOptions) -> bool:
             seed=run.seed,
             checkpoint="best",
             weights="averaged",
+            limit=JUDGED,
         ),
         train_samples=selection.streams(dataset).pairs,
         progress=True,
@@ -117,7 +125,7 @@ def make(asked: DemoOptions) -> bool:
     print(f"Mean IoU {reached:.3f} clears the higher floor, {floor:.3f}, by {reached - floor:.3f} (at least {MARGIN:.2f} was asked).")
 
     print("\n4. Export to ONNX, and compare with torch", flush=True)
-    written = export(folder.path, asked.models, name=NAME)
+    written = export(folder.path, asked.models, name=NAME, metrics={"test": result.figures}, floors={"test": result.floors})
     print(f"{written} holds {', '.join(sorted(path.name for path in written.iterdir()))}")
     return True
 
@@ -158,16 +166,29 @@ def _trained(asked: DemoOptions) -> Any:
             earlier = open_run(path)
             earlier.selection(dataset)
             continues = earlier.run == run
-        except UserError:
+        except (ValueError, KeyError, TypeError, AttributeError):  # another version's, or not a run at all
             continues = False
         if continues:
             print(f"\n2. Train: continue {path}", flush=True)
             return resume(earlier)
-        shutil.rmtree(path)
+        _remove_earlier(path)
     selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
     _draw(dataset, selection)
     print(f"\n2. Train {run.method} on {run.pairs} pairs and {run.unpaired} unpaired photos and label maps", flush=True)
     return start(path, run, dataset, selection)
+
+
+def _remove_earlier(path: Path) -> None:
+    """Make room for a new run, where what stands there is an earlier demo's and nobody else's."""
+    try:
+        recipe = json.loads((path / "config.json").read_text())["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        recipe = None
+    if recipe != NAME:
+        raise UserError(
+            f"{path} is in the way, and is not the run of an earlier demo: name another folder with --run, or remove it yourself"
+        )
+    shutil.rmtree(path)
 
 
 def _draw(dataset: Any, selection: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,13 +39,14 @@ def export(
     half: bool = False,
     description: str | None = None,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
+    floors: Mapping[str, Mapping[str, Any]] | None = None,
     terms: str | None = None,
     material: Material | None = None,
 ) -> Path:
     """Write the run's method to `out`/<name>/ under the manifest contract and return that folder.
 
-    `half` stores the weights in fp16. `metrics` (split -> figures) stands in for what the run's evaluation/ holds for these weights;
-    `terms` for what the dataset says of its own. Parity is measured on `material`, built-in scenes where there is none.
+    `half` stores the weights in fp16. `metrics` (split -> figures) and `floors` stand in for what the run's evaluation/ holds for these
+    weights; `terms` for what the dataset says of its own. Parity is measured on `material`, built-in scenes where there is none.
     Raises UserError over a tolerance; then, and whenever else it fails, `out` is left as it was.
     """
     folder = open_run(run_path)
@@ -55,7 +57,8 @@ def export(
     trained, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)
     dataset = folder.dataset()
     selection = folder.selection(dataset)
-    evaluated, floors = _evaluations(folder, checkpoint=checkpoint, weights=weights)
+    if metrics is None:
+        metrics, floors = _evaluations(folder, checkpoint=checkpoint, weights=weights, step=step)
     environment = _environment(folder)
     material = drawn(trained.label_domain.classes) if material is None else material
     method = with_rounded_weights(trained) if half else trained
@@ -90,13 +93,13 @@ def export(
             "commit": str(environment.get("commit", "unknown")),
             "versions": _versions(environment),
         },
-        "metrics": evaluated if metrics is None else {split: dict(figures) for split, figures in metrics.items()},
+        "metrics": {split: dict(figures) for split, figures in metrics.items()},
         "parity": parity,
     }
     with _whole_folder(out, name) as building:
         manifest["directions"] = {graph.direction: _written(graph, building) for graph in graphs}
         preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
-        (building / "README.md").write_text(card(manifest, floors=floors, rounding=rounding), encoding="utf-8")
+        (building / "README.md").write_text(card(manifest, floors=floors or {}, rounding=rounding), encoding="utf-8")
         jsonschema.validate(manifest, schema())
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return out / name
@@ -192,12 +195,20 @@ def _rounding(graphs: list[Graph], trained: Method, *, size: tuple[int, int], ma
     )
 
 
-def _evaluations(folder: RunDir, *, checkpoint: str, weights: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split -> figures, and split -> floors, of the run's full evaluations of these weights."""
+def _evaluations(folder: RunDir, *, checkpoint: str, weights: str, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split -> figures, and split -> floors, of the run's full evaluations of these weights at this step; others are left out, and said."""
     figures, floors = {}, {}
     for path in sorted(folder.evaluations.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        if (found.get("checkpoint"), found.get("weights"), found.get("limit")) == (checkpoint, weights, None):
+        if (found.get("checkpoint"), found.get("weights"), found.get("limit")) != (checkpoint, weights, None):
+            continue
+        if found.get("step") != step:
+            print(
+                f"{path} is left out: it judged {checkpoint} at step {found.get('step')}, and {checkpoint} is now at step {step}; "
+                f"evaluate it again: fewpair evaluate {folder.path} --split {found['split']} --checkpoint {checkpoint} --weights {weights}",
+                file=sys.stderr,
+            )
+        else:
             figures[found["split"]], floors[found["split"]] = found["figures"], found["floors"]
     return figures, floors
 

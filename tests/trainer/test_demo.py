@@ -1,6 +1,7 @@
 """The demo: the whole way once, small; what it says where a model has learnt nothing; and how it starts and stops the server."""
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -29,6 +30,8 @@ def small_recipe(monkeypatch):
     run = dataclasses.replace(RECIPES[demo.NAME], config=config, size=(32, 48), steps=2, pairs=2, unpaired=4, evaluate_every=1000)
     monkeypatch.setitem(RECIPES, demo.NAME, run)
     monkeypatch.setitem(SCENE_SPLITS, "val", 3)
+    monkeypatch.setitem(SCENE_SPLITS, "test", 6)
+    monkeypatch.setattr(demo, "JUDGED", 4)
 
 
 def free_port() -> int:
@@ -54,19 +57,45 @@ def test_a_demo_without_the_serving_extra_is_refused_before_the_training(capsys,
     assert "there is no bentoml here): pip install 'fewpair[serve]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("config", [None, "{}", "no JSON", '{"recipe": "hybrid-compact"}'])
+def test_a_folder_that_is_not_an_earlier_demo_s_is_refused_and_kept(capsys, tmp_path, config):
+    theirs = tmp_path / "run" / "run"
+    theirs.mkdir(parents=True)
+    (theirs / "thesis.txt").write_text("the only copy")
+    if config is not None:
+        (theirs / "config.json").write_text(config)
+    assert main(["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]) == 2
+    assert f"{theirs} is in the way, and is not the run of an earlier demo" in capsys.readouterr().err
+    assert (theirs / "thesis.txt").read_text() == "the only copy"
+
+
+def test_an_earlier_demo_s_run_with_other_choices_makes_room(tmp_path, monkeypatch, small_recipe):
+    earlier = tmp_path / "run" / "run"
+    earlier.mkdir(parents=True)
+    (earlier / "config.json").write_text('{"recipe": "scenes-demo", "method": "gone"}')
+    monkeypatch.setattr("trainer.loop.start", lambda path, *_: (_ for _ in ()).throw(SystemExit(f"{path.exists()}")))
+    with pytest.raises(SystemExit, match="False"):
+        main(["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_demo_trains_once_refuses_what_learnt_nothing_and_serves(capfd, tmp_path, monkeypatch, small_recipe):
     models, words = tmp_path / "models", ["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
 
     assert main(words) == 1
-    assert "the model has learnt too little to be worth serving" in capfd.readouterr().err
+    said = capfd.readouterr()
+    assert "the model has learnt too little to be worth serving" in said.err
+    assert "Evaluate on 4 scenes of split `test`" in said.out
     assert not models.exists()
 
     monkeypatch.setattr(demo, "MARGIN", -1.0)
     assert main(words) == 0
     assert f"Train: continue {tmp_path / 'run' / 'run'}" in capfd.readouterr().out
     assert {path.name for path in (models / demo.NAME).iterdir()} >= {"manifest.json", "to_label.onnx", "to_photo.onnx"}
+    metrics = json.loads((models / demo.NAME / "manifest.json").read_text())["metrics"]
+    assert {split: figures["samples"] for split, figures in metrics.items()} == {"test": 4}
+    assert "mean iou of the floor" in (models / demo.NAME / "README.md").read_text()
 
     assert main(words) == 0
     assert "is there from an earlier demo" in capfd.readouterr().out

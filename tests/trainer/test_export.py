@@ -309,6 +309,21 @@ def test_the_figures_of_the_run_s_evaluation_of_these_weights_go_along(tmp_path:
     assert f"| mean iou | {metrics['val']['mean_iou']:.3f} |" in (folder / "README.md").read_text()
 
 
+def test_an_evaluation_of_an_earlier_checkpoint_is_left_out_and_said(
+    one_way_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(one_way_run, path)
+    for split, step in (("val", 2), ("test", 4)):  # `best` is at step 4
+        told = {"split": split, "checkpoint": "best", "weights": "averaged", "limit": None, "step": step, "figures": {"mean_iou": 0.5}}
+        (path / "evaluation" / f"{split}-best-averaged.json").write_text(json.dumps(told | {"floors": {}}))
+    folder = export(path, tmp_path / "exported")
+    assert set(json.loads((folder / "manifest.json").read_text())["metrics"]) == {"test"}
+    said = capsys.readouterr().err
+    assert "val-best-averaged.json is left out: it judged best at step 2, and best is now at step 4" in said
+    assert f"fewpair evaluate {path} --split val --checkpoint best" in said
+
+
 def test_the_graph_speaks_the_dataset_s_own_ids_and_ignores_void_255_and_unknown_ids(classes_run: Path) -> None:
     method = lively(
         build_method(tiny_run("hybrid", config=tiny_config("hybrid", label_as="classes")), Domain("picture"), Domain("classes", ODD))

@@ -192,6 +192,8 @@ def pairs(arguments: list[str]) -> int:
         print(entry.photo if entry.label else f"{entry.photo}  (to be labelled)")
     pool = f"{len(selection.unpaired_photos)} photos and {len(selection.unpaired_labels)} label maps unpaired"
     print(f"{len(selection.pairs)} pairs, {pool}, of {dataset.place}: written to {asked.out}")
+    if any(entry.label is None for entry in selection.pairs):
+        print(f"Next: save the label map of each photo marked above under its name; then: fewpair train RECIPE --pairs {asked.out} ...")
     return 0
 
 
@@ -230,7 +232,7 @@ def train(arguments: list[str]) -> int:
             "unpaired": max(len(selection.unpaired_photos), len(selection.unpaired_labels)),
         },
     )
-    _refuse_what_cannot_run(run, dataset)
+    _refuse_what_cannot_run(run, dataset, selection)
     return _trained(start(asked.out, run, dataset, selection, device=asked.device, skip_broken=asked.skip_broken))
 
 
@@ -363,10 +365,13 @@ def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selec
         raise UserError(f"--unpaired beside --pairs {path}: the file names the unpaired pool already; leave --unpaired out")
     if not path.is_file():
         raise UserError(f"--pairs {path}: there is no such file, and it is not a number; write one with `fewpair pairs`")
-    return Selection.from_json(path.read_text(), dataset, source=str(path))
+    selection = Selection.from_json(path.read_text(), dataset, source=str(path))
+    for note in selection.notes:
+        print(note)
+    return selection
 
 
-def _refuse_what_cannot_run(run: Run, dataset: Dataset) -> None:
+def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) -> None:
     """Before a folder is made: what the method itself has to say about the run."""
     for name in ("steps", "batch", "evaluate_every", "save_every", "log_every"):
         if getattr(run, name) < 1:
@@ -380,10 +385,25 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset) -> None:
     if height % method.multiple_of or width % method.multiple_of:
         near = "x".join(str(max(1, round(side / method.multiple_of)) * method.multiple_of) for side in run.size)
         raise UserError(f"--size {height}x{width}: {run.method} needs multiples of {method.multiple_of}; the nearest size is {near}")
-    if "pairs" in method.needs() and not run.pairs:
+    if "pairs" in method.needs() and not selection.pairs:
         raise UserError(f"{run.method} learns from pairs: ask for at least --pairs 1")
-    if "unpaired" in method.needs() and not run.unpaired:
-        raise UserError(f"{run.method} learns from unpaired samples: ask for at least --unpaired 1")
+    if "unpaired" not in method.needs():
+        return
+    if not selection.unpaired_photos and not selection.unpaired_labels:
+        raise UserError(
+            f"{run.method} learns from unpaired samples: ask for --unpaired all, or choose pairs anew with `fewpair pairs --unpaired all`"
+        )
+    for lacking, pool in (("photos", selection.unpaired_photos), ("label maps", selection.unpaired_labels)):
+        if not pool:
+            raise UserError(
+                f"{run.method} learns from unpaired photos and label maps, but the pool chosen from {dataset.place} holds no {lacking}: "
+                f"add some and choose pairs anew with `fewpair pairs`, or take a recipe that learns from pairs alone: {_from_pairs_alone()}"
+            )
+
+
+def _from_pairs_alone() -> str:
+    """The recipes whose method never looks at the unpaired pool."""
+    return ", ".join(recipe for recipe, run in RECIPES.items() if run.method in ("supervised", "pix2pix"))
 
 
 def _use(threads: int | None) -> None:
@@ -394,8 +414,15 @@ def _use(threads: int | None) -> None:
 
 
 def _trained(folder: RunDir) -> int:
-    print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair evaluate {folder.path} --split val")
+    print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair evaluate {folder.path} --split {_split_to_judge_on(folder)}")
     return 0
+
+
+def _split_to_judge_on(folder: RunDir) -> str:
+    """`val` where it can be judged on, else any split but `train` that can, else `train`."""
+    splits = folder.dataset().splits
+    judged = [split for split, samples in splits.items() if any(sample.complete for sample in samples)]
+    return next((split for split in ("val", *judged) if split in judged and split != "train"), "train")
 
 
 def _figure(value: Any) -> str:

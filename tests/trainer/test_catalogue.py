@@ -1,6 +1,7 @@
 """Datasets are listed, decoded and checked as their files are, and every fault is told with its file."""
 
 import io
+import shutil
 import struct
 import zlib
 
@@ -100,6 +101,22 @@ def test_missing_folders_are_answered_with_the_layout(tmp_path):
         open_folders(tmp_path / "nowhere")
     with pytest.raises(UserError, match="needs --root FOLDER"):
         open_dataset("folders", None)
+
+
+def test_photos_alone_are_a_dataset_in_which_nothing_is_labelled_yet(tmp_path):
+    make_folders(tmp_path)
+    shutil.rmtree(tmp_path / "labels")
+    dataset = open_folders(tmp_path)
+    assert [sample.label for sample in dataset.samples("train")] == [None] * 4
+    assert dataset.notes == ("train: 0 pairs, 4 photos without a label, 0 labels without a photo",)
+
+
+def test_pictures_beside_a_train_folder_are_not_used_and_it_is_said(tmp_path):
+    make_folders(tmp_path, split="train")
+    make_folders(tmp_path, count=1)
+    dataset = open_folders(tmp_path)
+    assert len(dataset.samples("train")) == 4
+    assert any(str(tmp_path / "photos") in note and "not used" in note for note in dataset.notes)
 
 
 def test_a_missing_class_table_is_answered_with_its_first_line(tmp_path):

@@ -1,6 +1,7 @@
 """The command line: what a person types, what is refused with which sentence, and the way from pairs to an exported model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,7 +161,7 @@ def test_from_pairs_to_an_evaluated_run_by_the_command_line(capsys, mine, tmp_pa
     assert {entry["photo"] for entry in json.loads((run / "pairs.json").read_text())["pairs"]} == named
     config = json.loads((run / "config.json").read_text())
     assert (config["pairs"], config["unpaired"], config["steps"], config["config"]["width"]) == (2, 4, 3, 4)
-    assert "is not empty" in refused(capsys, *training)
+    assert "holds a run already" in refused(capsys, *training)
 
     assert main(["train", "--resume", str(run)]) == 0
     capsys.readouterr()
@@ -169,6 +170,44 @@ def test_from_pairs_to_an_evaluated_run_by_the_command_line(capsys, mine, tmp_pa
     assert "mean iou" in said
     assert "commonest class per pixel" in said
     assert "has no split 'devtest'" in refused(capsys, "evaluate", str(run), "--split", "devtest")
+
+
+def test_the_way_of_the_readme_from_photos_alone_to_an_evaluated_run(capsys, mine, tmp_path):
+    (mine / "train" / "photos").rename(mine / "photos")
+    labels = (mine / "train" / "labels").rename(tmp_path / "drawn by hand")
+    shutil.rmtree(mine / "train")
+    shutil.rmtree(mine / "val")
+    data, pairs, run = ("--data", "folders", "--root", str(mine)), tmp_path / "pairs.json", tmp_path / "run"
+
+    assert main(["pairs", *data, "--k", "2", "--unlabelled", "--out", str(pairs)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("(to be labelled)") == 2
+    assert "2 pairs, 6 photos and 0 label maps unpaired" in said
+    assert "label files hold" not in said
+    training = ("train", "hybrid-compact", *data, "--pairs", str(pairs), "--steps", "2", "--out", str(run), *TINY)
+    assert "2 of its 2 pairs have no label map yet" in refused(capsys, *training)
+
+    (mine / "labels").mkdir()
+    for entry in json.loads(pairs.read_text())["pairs"]:
+        shutil.copy(labels / f"{entry['name']}.png", mine / "labels")
+    assert main(list(training)) == 0
+    said = capsys.readouterr().out
+    assert "2 label maps that have appeared since it was written join the unpaired pool" in said
+    assert f"Next: fewpair evaluate {run} --split train" in said
+    assert main(["evaluate", str(run), "--split", "train"]) == 0
+
+
+def test_a_method_whose_unpaired_half_would_be_empty_is_refused_with_what_to_do(capsys, mine, tmp_path):
+    data, out = ("--data", "folders", "--root", str(mine)), tmp_path / "run"
+    training = ("train", "hybrid-compact", *data, "--out", str(out), *TINY)
+    assert "ask for --unpaired all" in refused(capsys, *training, "--pairs", "2", "--unpaired", "0")
+    shutil.rmtree(mine / "train" / "labels")
+    assert "`fewpair pairs --unlabelled` chooses the photos to label" in refused(capsys, *training, "--pairs", "2", "--unpaired", "all")
+    alone = ("train", "cyclegan-compact", *data, "--out", str(out), *TINY, "--unpaired", "all")
+    said = refused(capsys, *alone)
+    assert "holds no label maps: add some" in said
+    assert "supervised-compact" in said
+    assert not out.exists()
 
 
 def test_python_m_trainer_is_the_same_command_line():

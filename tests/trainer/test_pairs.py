@@ -145,6 +145,37 @@ def test_photos_may_be_chosen_before_they_are_labelled_and_the_missing_labels_ar
     assert len(labelled.streams(dataset).pairs) == 4
 
 
+def test_labels_that_appear_after_the_choice_join_the_unpaired_pool_and_it_is_said(tmp_path):
+    make_folders(tmp_path, count=6)
+    labels = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
+    for name in labels:
+        (tmp_path / "labels" / name).unlink()
+    (tmp_path / "labels").rmdir()
+    selection = select(open_folders(tmp_path), k=2, unpaired=4, seed=0, to_label=True)
+    assert selection.unpaired_labels == ()
+
+    (tmp_path / "labels").mkdir()
+    for name, content in labels.items():
+        (tmp_path / "labels" / name).write_bytes(content)
+    write(tmp_path / "labels" / "alone.png", ids_of(50))
+    dataset = open_folders(tmp_path)
+    later = Selection.from_json(selection.to_json(), dataset)
+    of_the_pool = {sample.label for sample in dataset.samples("train") if sample.photo in selection.unpaired_photos}
+    assert set(later.unpaired_labels) == of_the_pool | {"labels/alone.png"}
+    assert later.notes == ("pairs.json: 5 label maps that have appeared since it was written join the unpaired pool",)
+    again = Selection.from_json(later.to_json(), dataset)
+    assert again == later
+    assert not again.notes
+
+
+def test_a_selection_of_pairs_alone_stays_so_when_labels_appear(tmp_path):
+    make_folders(tmp_path)
+    kept = (tmp_path / "labels").rename(tmp_path / "later")
+    text = select(open_folders(tmp_path), k=2, unpaired=0, seed=0, to_label=True).to_json()
+    kept.rename(tmp_path / "labels")
+    assert Selection.from_json(text, open_folders(tmp_path)).unpaired_labels == ()
+
+
 def test_scenes_are_chosen_and_recognised_like_files():
     dataset = open_dataset("scenes", None)
     selection = select(dataset, k=2, unpaired=8, seed=0)

@@ -209,6 +209,8 @@ def _camvid(name: str, root: Path | None) -> Dataset:
     layout = "train/photo/NAME.jpg, train/label/NAME.png, the same under val and devtest, and classes.csv"
     where = _root(name, root, layout=layout)
     folders = {split: where / split for split in ("train", "val", "devtest") if split == "train" or (where / split).is_dir()}
+    if not (where / "train" / "label").is_dir():
+        raise UserError(f"{where / 'train' / 'label'} is missing; {name} expects a root that holds {layout}")
     return _listed(name, where, folders, layout=layout, sides=("photo", "label"), terms=CAMVID_TERMS, table=where / "classes.csv")
 
 
@@ -252,9 +254,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _listed(
     name: str, root: Path, folders: Mapping[str, Path], *, layout: str, sides: tuple[str, str], terms: str, table: Path | None
 ) -> Dataset:
-    for folder in (folders["train"] / side for side in sides):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is missing; {name} expects a root that holds {layout}")
+    """The files of each split; the folder of the labels may be absent while nothing is labelled yet."""
+    if not (folders["train"] / sides[0]).is_dir():
+        raise UserError(f"{folders['train'] / sides[0]} is missing; {name} expects a root that holds {layout}")
     if table is not None and not table.is_file():
         raise UserError(f"{table} is missing; {name} expects a root that holds {layout}; the table's first line is id,name,r,g,b,ignore")
     classes = None if table is None else read_classes(table)
@@ -270,8 +272,11 @@ def _listed(
             notes.append(f"{split}: {pairs} pairs, {photos_alone} photos without a label, {labels_alone} labels without a photo")
     if not splits["train"]:
         raise UserError(f"{folders['train']} holds no pictures ({', '.join(PICTURES)}); {name} expects a root that holds {layout}")
+    outside = [root / side for side in sides if folders["train"] != root and (root / side).is_dir()]
+    if outside:
+        notes.append(f"{' and '.join(map(str, outside))} is not used, because {folders['train']} is there: move what it holds into that")
     spelling = None if classes is None else _spelling(root, splits, classes)
-    if name != "camvid" and spelling is not None:
+    if name != "camvid" and spelling is not None and any(sample.label for samples in splits.values() for sample in samples):
         notes.insert(0, f"label files hold class {spelling}" if spelling == "ids" else "label files hold palette colours")
     return Dataset(
         name=name,

@@ -56,7 +56,7 @@ class Loader:
             raise UserError(f"{dataset.place}: there is nothing to train on: no pair, and not both unpaired photos and unpaired labels")
         if bool(streams.photos) != bool(streams.labels):
             lacking = "labels" if streams.photos else "photos"
-            raise UserError(f"{dataset.place}: the unpaired pool has no {lacking}; add some, or train with --unpaired 0")
+            raise UserError(f"{dataset.place}: the unpaired pool has no {lacking}: add some")
         self.dataset = dataset
         self.streams = streams
         self.size = size

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from trainer.batch import random
@@ -36,6 +36,8 @@ class Selection:
     pairs: tuple[Entry, ...]
     unpaired_photos: tuple[str, ...]
     unpaired_labels: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a person should know of how the file was read."""
 
     def streams(self, dataset: Dataset) -> Streams:
         """The same as samples of the dataset, for the loader; every pair must have its label."""
@@ -65,7 +67,8 @@ class Selection:
     def from_json(cls, text: str, dataset: Dataset, *, source: str = "pairs.json") -> "Selection":
         """The selection written in a pairs.json, each file compared with the dataset; what moved or changed is named.
 
-        A pair written without a label takes the label file that has appeared since under its name.
+        A pair written without a label takes the label file that has appeared since under its name. Where the file was written before
+        the labels were, those that have appeared since join the unpaired pool as well, unless their photo lies outside the pool.
         """
         content = _parsed(text, source=source)
         if content["dataset"] != dataset.name:
@@ -102,13 +105,16 @@ class Selection:
                 f"{source} does not match {dataset.place} ({'; '.join(told)}): put them back, or choose anew with `fewpair pairs`"
             )
         _refuse_unlabelled(dataset, unlabelled, total=len(entries), source=source)
+        appeared = _appeared(dataset, content)
+        note = f"{source}: {len(appeared)} label maps that have appeared since it was written join the unpaired pool"
         return cls(
             dataset=content["dataset"],
             rule=content["rule"],
             seed=content["seed"],
             pairs=tuple(entries),
             unpaired_photos=tuple(pools["photos"]),
-            unpaired_labels=tuple(pools["labels"]),
+            unpaired_labels=(*pools["labels"], *appeared),
+            notes=(note,) if appeared else (),
         )
 
 
@@ -125,7 +131,10 @@ def select(dataset: Dataset, *, k: int, unpaired: int | None, rule: str = "rando
         raise UserError(f"--pairs {k} --unpaired {unpaired}: neither can be negative")
     eligible = [sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)]
     if k and not eligible:
-        raise UserError(f"--pairs {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from")
+        raise UserError(
+            f"--pairs {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from; "
+            "`fewpair pairs --unlabelled` chooses the photos to label"
+        )
     if k > len(eligible):
         what = "training photos" if to_label else "training samples" if len(eligible) == len(train) else "training pairs"
         raise UserError(f"--pairs {k} asks for more than the {len(eligible)} {what} of {dataset.place}")
@@ -195,6 +204,18 @@ def _parsed(text: str, *, source: str) -> Mapping[str, Any]:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{source} is not a pairs.json as `fewpair pairs` writes it: choose pairs anew") from error
     return dict(content)
+
+
+def _appeared(dataset: Dataset, content: Mapping[str, Any]) -> list[str]:
+    """The label maps that a file written before them, and with an unpaired pool, cannot name."""
+    photos, labels = set(content["unpaired"]["photos"]), set(content["unpaired"]["labels"])
+    if not photos or (labels and all(record["label"] for record in content["pairs"])):
+        return []
+    return [
+        sample.label
+        for sample in dataset.samples("train")
+        if sample.label is not None and sample.label not in labels and (sample.photo in photos or (sample.photo is None and not labels))
+    ]
 
 
 def _digest(dataset: Dataset, sample: Sample | None, side: Side) -> str | None:

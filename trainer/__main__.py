@@ -1,7 +1,9 @@
 """What `fewpair` and `python -m trainer` start. Standard library only; a command imports what it needs when it is asked for."""
 
 import difflib
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -30,6 +32,19 @@ COMMANDS = {
 
 OURS = ("trainer", "serving")
 
+REMEDIES = {
+    errno.ENOSPC: "free some space, or name a folder on another disk",
+    errno.EDQUOT: "free some space, or name a folder on another disk",
+    errno.EACCES: "name a place that you may read and write, or change its permissions",
+    errno.EPERM: "name a place that you may read and write, or change its permissions",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOTDIR: "a file stands where a folder is needed; name a folder",
+    errno.EEXIST: "something stands there already; name another place",
+    errno.EISDIR: "a folder stands where a file is needed; name a file",
+    errno.ENOENT: "check the spelling, and that what it lies in is there",
+}
+"""What to do about what the operating system refused."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 done but not well, 2 refused, 130 stopped by Ctrl-C."""
@@ -54,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing.name is None or missing.name.partition(".")[0] in OURS:
             raise
         print(f"fewpair: {lacking(name, missing.name)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fewpair: {refused(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nfewpair: stopped by Ctrl-C", file=sys.stderr)
@@ -83,6 +101,14 @@ def lacking(name: str, package: str) -> str:
     extra = COMMANDS[name].extra
     word = {"train": "training", "serve": "serving"}[extra]
     return f"fewpair {name} needs the {word} extra (there is no {package} here): pip install 'fewpair[{extra}]'"
+
+
+def refused(error: OSError) -> str:
+    """The sentence for what the operating system would not do: the path where it named one, what it said, and the remedy."""
+    places = [os.fsdecode(place) for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
+    said = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0)
+    return ": ".join([*([" -> ".join(places)] if places else []), said, *([remedy] if remedy else [])])
 
 
 def load(name: str) -> Callable[[list[str]], int | None]:

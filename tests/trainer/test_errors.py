@@ -1,0 +1,66 @@
+"""What the operating system refuses ends in a sentence with the path and the remedy, never in a traceback."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from trainer import __main__ as command_line
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that the command line ends in."""
+    assert command_line.main(words) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith("fewpair: ")
+    return line
+
+
+def test_pairs_under_a_file_are_refused_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").write_text("a file")
+    assert str(tmp_path / "notes") in told(capsys, "pairs", "--data", "scenes", "--k", "2", "--out", str(tmp_path / "notes" / "p.json"))
+
+
+def test_a_run_under_a_file_is_refused_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").write_text("a file")
+    words = ("--size", "32x48", "--steps", "1", "--pairs", "1", "--unpaired", "1", "--config.width", "4", "--config.blocks", "1")
+    line = told(capsys, "train", "scenes-demo", "--out", str(tmp_path / "notes" / "run"), *words)
+    assert str(tmp_path / "notes") in line
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc here")
+def test_pairs_where_no_folder_can_be_made_are_refused_with_the_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "/proc/nope" in told(capsys, "pairs", "--data", "scenes", "--k", "2", "--out", "/proc/nope/p")
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "that you may read and write"),
+        (errno.ENOTDIR, "name a folder"),
+        (errno.EROFS, "can be written to"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_whatever_a_command_meets_in_the_operating_system_is_said_with_path_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, remedy: str
+) -> None:
+    def meets(_: list[str]) -> int:
+        raise OSError(number, os.strerror(number), "out/place")
+
+    monkeypatch.setattr(command_line, "load", lambda _: meets)
+    line = told(capsys, "train")
+    assert line.startswith(f"fewpair: out/place: {os.strerror(number)}")
+    assert remedy in line
+
+
+def test_an_error_without_a_path_is_said_all_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def meets(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command_line, "load", lambda _: meets)
+    assert told(capsys, "export") == "fewpair: No space left on device: free some space, or name a folder on another disk"

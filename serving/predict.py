@@ -17,7 +17,7 @@ from serving.manifest import DIRECTIONS, DirectionName
 from serving.operations import PHOTO_FORMATS, SEEDS, Synthesis, encode_segmentation, encode_synthesis, see
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
-from serving.translator import ExportedModel, load_model
+from serving.translator import RUN_FAILURES, ExportedModel, load_model
 
 Translate = Callable[[bytes], bytes]
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -55,6 +55,8 @@ def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: 
             failures.append((file, str(refusal)))
         except OSError as error:
             failures.append((file, str(error)))
+        except RUN_FAILURES as error:  # a picture too large for the machine, for one
+            failures.append((file, f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")))
     return failures
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
 from serving.errors import DeviceError, ModelError
 from serving.imaging import Bytes
@@ -20,6 +21,12 @@ from serving.settings import Device
 _CUDA = "CUDAExecutionProvider"
 _CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
 _WARM_SIZE = (128, 192)
+# What a run raises; onnxruntime gives its exceptions no base of their own, and passes on a C++ exception as a RuntimeError.
+RUN_FAILURES: tuple[type[Exception], ...] = (
+    MemoryError,
+    RuntimeError,
+    *(kind for kind in vars(_raised).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
 
 
 class ExportedModel:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as raised
 
 from serving.predict import predict
+from serving.translator import ExportedModel
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
 from tests.serving.process import launch
 from tests.serving.test_translator import brightness_ids
@@ -33,6 +35,28 @@ def test_a_broken_file_is_reported_at_the_end_and_the_rest_goes_on(models, photo
     said = capsys.readouterr()
     assert "2 of 3 files" in said.out
     assert "broken.png: the uploaded" in said.err
+    assert (tmp_path / "out" / "street.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError(), raised.Fail("bad"), raised.RuntimeException("no memory"), RuntimeError("std::bad_alloc")]
+)
+def test_a_file_the_model_cannot_be_run_on_is_reported_at_the_end_and_the_rest_goes_on(
+    models, photos, tmp_path, capsys, monkeypatch, failure
+):
+    run = ExportedModel.to_label
+
+    def run_the_small_ones(model, photo):
+        if len(photo) == 100:
+            raise failure
+        return run(model, photo)
+
+    (photos / "large.png").write_bytes(file_of(noise(100, 30)))
+    monkeypatch.setattr(ExportedModel, "to_label", run_the_small_ones)
+    assert predict(["labels-only", str(photos), "--models", str(models), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "2 of 3 files" in said.out
+    assert f"{photos / 'large.png'}: the model could not be run on it: {type(failure).__name__}" in said.err
     assert (tmp_path / "out" / "street.png").is_file()
 
 

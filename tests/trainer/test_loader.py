@@ -197,6 +197,41 @@ def test_skipping_keeps_batches_a_function_of_the_step(tmp_path):
     assert same(loader.batch(9), other.batch(9))
 
 
+@pytest.mark.parametrize("damage", ["cut short", "no picture"])
+def test_batches_past_broken_files_do_not_depend_on_what_was_read_before(tmp_path, damage):
+    make_folders(tmp_path, count=5)
+    photo, label = tmp_path / "photos" / "street1.jpg", tmp_path / "labels" / "street3.png"
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size * 2 // 3] if damage == "cut short" else b"not a picture")
+    label.write_bytes(label.read_bytes()[:60])
+    dataset = open_folders(tmp_path)
+    samples = dataset.samples("train")
+    streams = Streams(samples[:4], samples, samples)
+
+    def fresh(seed):
+        return Loader(dataset, streams, size=SIZE, batch=2, seed=seed, skip_broken=True)
+
+    for seed in range(4):
+        warm = fresh(seed)
+        for step in reversed(range(8)):
+            warm.batch(step)
+        assert all(same(warm.batch(step), fresh(seed).batch(step)) for step in range(8))
+        assert set(warm.broken) == {("photo", "photos/street1.jpg"), ("label", "labels/street3.png")}
+
+
+def test_the_label_of_a_broken_photo_is_still_an_unpaired_label_and_never_half_of_a_pair(tmp_path):
+    make_folders(tmp_path, count=2)
+    photo = tmp_path / "photos" / "street0.jpg"
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size * 2 // 3])
+    dataset = open_folders(tmp_path)
+    first_of_all, second = dataset.samples("train")
+    both = Streams((first_of_all, second), (second,), (first_of_all,))
+    loader = Loader(dataset, both, size=SIZE, batch=1, seed=0, skip_broken=True)
+    alone = Loader(dataset, Streams((second,), (second,), (first_of_all,)), size=SIZE, batch=1, seed=0)
+    for step in range(4):
+        assert torch.equal(loader.batch(step).unpaired.label, alone.batch(step).unpaired.label)
+        assert same(loader.batch(step), alone.batch(step))
+
+
 def test_when_every_file_is_broken_the_run_says_so(tmp_path):
     loader = tiny_loader(tmp_path, skip_broken=True)
     for path in (tmp_path / "photos").iterdir():

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,19 +69,22 @@ class Dataset:
         return decode.read_photo(self.file(sample, "photo"))
 
     def read_label(self, sample: Sample) -> np.ndarray:
-        """Class indices uint8[H,W] (0..C-1 or IGNORE), or the picture uint8[H,W,3] where the label side is pictures."""
+        """Class indices uint8[H,W] (0..C-1 or IGNORE), or the picture uint8[H,W,3] where the label side is pictures.
+
+        It must have the size of its photo; a photo whose size cannot be read is found broken where the photo itself is read.
+        """
         path = self.file(sample, "label")
         classes = self.label_domain.classes
         if classes is None or self.label_spelling is None:
             label = decode.read_photo(path)
         else:
             label = decode.read_label(path, classes, spelling=self.label_spelling)
-        if sample.photo is not None:
-            height, width = decode.photo_size(self.file(sample, "photo"))
-            if label.shape[:2] != (height, width):
+        with suppress(decode.BrokenFile):
+            expected = None if sample.photo is None else decode.photo_size(self.file(sample, "photo"))
+            if expected is not None and label.shape[:2] != expected:
                 raise UserError(
-                    f"{path} is {label.shape[0]}x{label.shape[1]} (height x width), but its photo {sample.photo} is {height}x{width}: "
-                    "a label map must have the size of its photo"
+                    f"{path} is {label.shape[0]}x{label.shape[1]} (height x width), but its photo {sample.photo} is "
+                    f"{expected[0]}x{expected[1]}: a label map must have the size of its photo"
                 )
         return label
 

@@ -63,8 +63,8 @@ class Loader:
         self.enlarged = (round(ENLARGED * size[0]), round(ENLARGED * size[1]))
         self.seed = seed
         self.skip_broken = skip_broken
-        self.broken: dict[str, str] = {}
-        """The files that could not be read, each with the reason."""
+        self.broken: dict[tuple[Side, str], str] = {}
+        """The sides that could not be decoded, by their path, each with the reason."""
         self._length = batch
         self._rank, self._world = rank, world
         self._cache: dict[tuple[Side, str], np.ndarray] = {}
@@ -73,7 +73,7 @@ class Loader:
 
     @property
     def skipped(self) -> int:
-        """How many broken samples were met so far."""
+        """How many broken files were met so far."""
         return len(self.broken)
 
     def batch(self, step: int) -> Batch:
@@ -142,28 +142,30 @@ class Loader:
             sample = pool[order[(place + offset) % len(pool)]]
             try:
                 return tuple(self._enlarged(sample, side) for side in sides)
-            except BrokenFile as error:
+            except BrokenFile:
                 if not self.skip_broken:
                     raise
-                self._report(sample, error)
         raise UserError(f"{self.dataset.place}: every one of the {len(pool)} samples of the stream {stream!r} is broken")
 
-    def _report(self, sample: Sample, error: BrokenFile) -> None:
-        with self._lock:
-            if sample.name in self.broken:
-                return
-            self.broken[sample.name] = str(error)
-        log.warning("skipped: %s", error)
-
     def _enlarged(self, sample: Sample, side: Side) -> np.ndarray:
-        """One side of a sample at 286/256 of the size, from the cache while that has room."""
+        """One side of a sample at 286/256 of the size, from the cache while that has room; what is broken stays so, and is reported once.
+
+        Whether a side is broken depends on its own file alone, so that batches never depend on what was read before.
+        """
         key = (side, (sample.photo if side == "photo" else sample.label) or "")
         if key in self._cache:
             return self._cache[key]
-        if sample.name in self.broken:
-            raise BrokenFile(self.broken[sample.name])
-        array = self.dataset.read_photo(sample) if side == "photo" else self.dataset.read_label(sample)
-        array = _resized(array, self.enlarged)
+        if key in self.broken:
+            raise BrokenFile(self.broken[key])
+        try:
+            array = _resized(self.dataset.read_photo(sample) if side == "photo" else self.dataset.read_label(sample), self.enlarged)
+        except BrokenFile as error:
+            with self._lock:
+                new = key not in self.broken
+                self.broken[key] = str(error)
+            if new and self.skip_broken:
+                log.warning("skipped: %s", error)
+            raise
         with self._lock:
             if key not in self._cache and array.nbytes <= self._room:
                 self._cache[key] = array

@@ -42,11 +42,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A real server over the exported run and whatever the repository ships."""
+    """A real server over the exported run and the model that the repository ships."""
     models = tmp_path_factory.mktemp("models")
     export(trained, models, name="tiny", checkpoint="last", half=True)
-    if (ROOT / "exported" / SHIPPED).is_dir():
-        (models / SHIPPED).symlink_to(ROOT / "exported" / SHIPPED)
+    shipped = ROOT / "exported" / SHIPPED
+    assert shipped.is_dir(), f"{shipped} ships with the repository, and is not there"
+    (models / SHIPPED).symlink_to(shipped)
     with (
         running_server(models, tmp_path_factory.mktemp("server"), "--no-ui", "--default-model", "tiny") as server,
         Client(server.url) as client,
@@ -107,7 +108,6 @@ def test_a_label_map_gets_over_http_the_photo_that_evaluate_judges(trained: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "camvid").is_dir(), reason="CamVid is not here: put it into $FEWPAIR_DATA/camvid")
-@pytest.mark.skipif(not (ROOT / "exported" / SHIPPED).is_dir(), reason=f"exported/{SHIPPED} is not in this checkout")
 def test_the_shipped_model_reaches_over_http_the_figures_on_its_card(served: Client) -> None:
     from trainer.metrics.segmentation import Confusion
 

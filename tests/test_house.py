@@ -121,3 +121,57 @@ def test_every_decision_is_numbered_once_and_fits_a_page():
     assert notes
     assert [note.name[:4] for note in notes] == [f"{number:04}" for number in range(1, len(notes) + 1)]
     assert [note.name for note in notes if len(note.read_text().splitlines()) > 45] == []
+
+
+def test_the_benchmark_for_gpus_runs_every_file_with_a_gpu_test():
+    marked = [
+        path.relative_to(ROOT) for path in python_files("tests") if re.search(r"^@pytest\.mark\.gpu", path.read_text(), flags=re.MULTILINE)
+    ]
+    assert marked
+    named = (ROOT / "benchmarks" / "gpu.sh").read_text()
+    assert [path for path in marked if str(path) not in named] == []
+
+
+# Design, section 2: what a part of the trainer never imports. An entry is a file or a folder under trainer/.
+NEVER = {
+    "networks": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
+    "losses": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
+    "labels": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
+    "methods": {"loop", "rundir", "recipes", "data", "metrics"},
+    "metrics": {"recipes", "loop", "rundir"},
+    "data": {"methods", "networks", "loop"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names under trainer that a file imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("trainer.") for name in names if name.startswith("trainer.")}
+
+
+@pytest.mark.parametrize("part", NEVER)
+def test_imports_in_the_trainer_run_one_way(part):
+    place = ROOT / "trainer" / part
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    found = {(str(path.relative_to(ROOT)), name) for path in files for name in imported(path) if name.partition(".")[0] in NEVER[part]}
+    assert found == set()
+
+
+def test_nothing_imports_the_command_line():
+    assert [path for path in python_files("trainer") if "__main__" in {name.partition(".")[0] for name in imported(path)}] == []
+
+
+def test_the_trainer_s_modules_import_one_another_without_a_circle():
+    paths = {path.relative_to(ROOT / "trainer").with_suffix(""): path for path in python_files("trainer")}
+    files = {".".join(place.parent.parts if place.name == "__init__" else place.parts): path for place, path in paths.items()}
+    left = {name: {each for each in imported(path) if each in files} - {name} for name, path in files.items()}
+    while free := [name for name, wants in left.items() if not wants & left.keys()]:
+        for name in free:
+            del left[name]
+    assert left == {}

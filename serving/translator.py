@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
 from serving.errors import DeviceError, ModelError
 from serving.imaging import Bytes
-from serving.manifest import Direction, DirectionName, Manifest, read_graph, read_manifest
+from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_graph, read_manifest
 from serving.scale import Scaled, from_model, to_model
 from serving.settings import Device
 
+logger = logging.getLogger("fewpair.serving")
 _CUDA = "CUDAExecutionProvider"
+_DRIVER = "libcuda.so.1"
 _CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
+_CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
 _WARM_SIZE = (128, 192)
 # What a run raises; onnxruntime gives its exceptions no base of their own, and passes on a C++ exception as a RuntimeError.
 RUN_FAILURES: tuple[type[Exception], ...] = (
@@ -85,11 +90,18 @@ class ExportedModel:
         return None if name is None else from_model(found[name], scaled, resize=self.manifest.resize)
 
     def warm_up(self) -> None:
-        """Answer one empty request in each direction, so that the first caller does not wait for kernels to be chosen."""
+        """Answer one empty request in each direction, so that the first caller does not wait for kernels to be chosen.
+
+        ModelError where an answer is not what the manifest promises.
+        """
         height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
         for direction, spec in self.manifest.directions.items():
             empty = np.zeros((height, width, 3) if spec.input.layout == "NHWC" else (height, width), np.uint8)
-            self.restore(direction, self.run(direction, scaled := self.prepare(empty)), scaled)
+            scaled = self.prepare(empty)
+            found = self.run(direction, scaled)
+            for output in spec.outputs:
+                _check_answer(found[output.name], spec.file, output=output, size=scaled.pixels.shape[:2])
+            self.restore(direction, found, scaled)
 
 
 def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:
@@ -115,8 +127,8 @@ def why_no_cuda() -> str | None:
     """The reason why CUDA cannot be used here, or None where nothing speaks against trying."""
     if _CUDA not in onnxruntime.get_available_providers():
         return "the installed onnxruntime is built for the CPU only; install onnxruntime-gpu instead of onnxruntime"
-    if not _loads("libcuda.so.1"):
-        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded)"
+    if not _loads(_DRIVER):
+        return f"there is no NVIDIA driver ({_DRIVER} cannot be loaded)"
     return None
 
 
@@ -137,15 +149,26 @@ def _session(direction: Direction, *, device: Device, threads: int) -> onnxrunti
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:
         raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
-    if device == "cuda" and session.get_providers()[0] != _CUDA:
-        missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
-        why = f" because {', '.join(missing)} cannot be loaded" if missing else ""
-        raise DeviceError(
-            f"device cuda was demanded, but onnxruntime {onnxruntime.__version__} fell back to {session.get_providers()[0]}{why}.",
-            hint="Check the driver (nvidia-smi) and install fewpair[serve,cuda].",
-        )
+    if device != "cpu" and session.get_providers()[0] != _CUDA:
+        why = reason or _why_it_fell_back(session.get_providers()[0])
+        if device == "cuda":
+            raise DeviceError(f"device cuda was demanded, but {why}.", hint=_CUDA_REMEDY)
+        if _loads(_DRIVER):  # a machine without a driver was never meant to use CUDA
+            _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_REMEDY}")
     _check_names(direction, session)
     return session
+
+
+def _why_it_fell_back(provider: str) -> str:
+    missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
+    why = f" because {', '.join(missing)} cannot be loaded" if missing else ""
+    return f"onnxruntime {onnxruntime.__version__} fell back to {provider}{why}"
+
+
+@cache
+def _warn_once(sentence: str) -> None:
+    """Two graphs a model and many models on a shelf would all say the same."""
+    logger.warning("%s", sentence)
 
 
 def _check_names(direction: Direction, session: onnxruntime.InferenceSession) -> None:
@@ -156,6 +179,19 @@ def _check_names(direction: Direction, session: onnxruntime.InferenceSession) ->
     absent = {output.name for output in direction.outputs} - {node.name for node in session.get_outputs()}
     if absent:
         raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")
+
+
+def _check_answer(answer: NDArray[Any], file: Path, *, output: TensorSpec, size: tuple[int, ...]) -> None:
+    promised = (*size, 3) if output.layout == "NHWC" else size
+    if answer.dtype != np.uint8 or answer.shape != promised:
+        raise ModelError(
+            f"{file} answers {output.name} as {_spelled(answer.dtype, answer.shape)}, its manifest promises {_spelled('uint8', promised)}.",
+            hint="Export it again.",
+        )
+
+
+def _spelled(dtype: object, shape: tuple[int, ...]) -> str:
+    return f"{dtype}[{','.join(str(side) for side in shape)}]"
 
 
 def _main_output(direction: Direction) -> str:

@@ -1,9 +1,12 @@
 """A folder that breaks the contract is refused with what is wrong and what to do."""
 
+import hashlib
 import json
 
+import onnx
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
 from serving import translator
 from serving.errors import DeviceError, ModelError
@@ -99,6 +102,38 @@ def test_a_graph_with_other_names_than_promised_is_refused(tmp_path):
     directions["to_label"]["input"]["name"] = "picture"
     with pytest.raises(ModelError, match=r"takes \['photo'\], its manifest promises \['picture'\]"):
         load_model(change(folder, directions=directions), device="cpu", threads=1)
+
+
+def rewrite_answer(folder, output, *, operator, **attributes):
+    """The to_label graph with one more operator behind `output`, and a manifest that matches the file."""
+    path = folder / "to_label.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = [f"plain_{name}" if name == output else name for name in node.output]
+    model.graph.node.append(helper.make_node(operator, [f"plain_{output}"], [output], **attributes))
+    answer = next(value for value in model.graph.output if value.name == output)
+    answer.CopyFrom(helper.make_empty_tensor_value_info(output))
+    onnx.save(model, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("output", "operator", "attributes", "answered"),
+    [
+        ("label", "Cast", {"to": TensorProto.INT64}, "int64[128,192]"),
+        ("confidence", "Cast", {"to": TensorProto.FLOAT}, "float32[128,192]"),
+        ("label", "Transpose", {"perm": [0, 2, 1]}, "uint8[192,128]"),
+    ],
+    ids=["another dtype", "another dtype of the confidence", "another size"],
+)
+def test_a_graph_that_answers_in_another_size_or_dtype_is_not_served(tmp_path, output, operator, attributes, answered):
+    write_model(tmp_path / "good")
+    rewrite_answer(write_model(tmp_path / "bad"), output, operator=operator, **attributes)
+    shelf = load_folders(tmp_path, device="cpu", threads=1, default=None)
+    assert list(shelf.models) == ["good"]
+    assert f"answers {output} as {answered}, its manifest promises uint8[128,192]. Export it again." in shelf.broken["bad"]
 
 
 def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):

@@ -1,9 +1,14 @@
 """A model on arrays: to its scale by the manifest's rule, and back to the upload's size."""
 
+import logging
+
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
+from serving import translator
+from serving.errors import DeviceError
 from serving.manifest import Resize
 from serving.scale import from_model, to_model
 from serving.translator import draw_noise, load_model
@@ -79,3 +84,47 @@ def test_noise_depends_on_the_seed_alone_and_is_standard_normal():
     assert np.array_equal(drawn, draw_noise(11, (64, 8, 8)))
     assert abs(drawn.mean()) < 0.05
     assert abs(drawn.std() - 1) < 0.05
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes this machine one with these libraries, whose onnxruntime is built for CUDA but falls back to the CPU."""
+    start = onnxruntime.InferenceSession
+
+    def pretend(*, libraries):
+        monkeypatch.setattr(translator, "_loads", lambda library: library in libraries)
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
+        monkeypatch.setattr(
+            onnxruntime, "InferenceSession", lambda graph, options, providers: start(graph, options, providers=["CPUExecutionProvider"])
+        )
+
+    translator._warn_once.cache_clear()
+    yield pretend
+    translator._warn_once.cache_clear()
+
+
+def test_a_driver_that_is_there_but_not_used_is_said_once_with_what_is_missing(tmp_path, machine, caplog):
+    machine(libraries={"libcuda.so.1", "libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10"})
+    with caplog.at_level(logging.WARNING):
+        for name in ("one", "two"):
+            load_model(write_model(tmp_path / name), device="auto", threads=1)
+    assert len(caplog.messages) == 1
+    assert "fell back to CPUExecutionProvider because libcudnn.so.9 cannot be loaded" in caplog.text
+    assert "install fewpair[serve,cuda]" in caplog.text
+    with pytest.raises(DeviceError, match=r"libcudnn\.so\.9 cannot be loaded"):
+        load_model(tmp_path / "one", device="cuda", threads=1)
+
+
+def test_a_driver_beside_an_onnxruntime_for_the_cpu_only_is_said(tmp_path, machine, monkeypatch, caplog):
+    machine(libraries={"libcuda.so.1"})
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    load_model(write_model(tmp_path / "tiny"), device="auto", threads=1)
+    assert "is built for the CPU only" in caplog.text
+
+
+@pytest.mark.parametrize(("device", "libraries"), [("auto", set()), ("cpu", {"libcuda.so.1"})], ids=["no driver", "the CPU was asked for"])
+def test_where_the_cpu_is_what_was_meant_nothing_is_said(tmp_path, machine, caplog, device, libraries):
+    machine(libraries=libraries)
+    load_model(write_model(tmp_path / "tiny"), device=device, threads=1)
+    assert not caplog.messages

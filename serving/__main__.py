@@ -154,23 +154,26 @@ class _Server:
         self._environment = {"BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False", **os.environ, **settings.environment()}
         self._settings = settings
         self._stopping = False
+        self._child: subprocess.Popen[bytes] | None = None
 
     def run(self, url: str) -> int:
         """Until a signal comes, or the server ends by itself."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True, preexec_fn=_end_with_parent)
+        child = self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True, preexec_fn=_end_with_parent)
+        if self._stopping:  # the signal came while there was no child yet to pass it on to
+            self._stop()
         try:
-            trouble = self._until_ready(url)
+            trouble = self._until_ready(url, child)
             if trouble is None and not self._stopping:
                 print(_welcome(url, page=self._settings.ui), flush=True)
             elif trouble is not None:
                 print(trouble, file=sys.stderr)
                 self._stop()
-            code = self._child.wait() if not self._stopping else self._wait_for_the_end()
+            code = child.wait() if not self._stopping else _wait_for_the_end(child)
         finally:
-            if self._child.poll() is None:
-                os.killpg(self._child.pid, signal.SIGKILL)
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
         if self._stopping:
             return 0 if trouble is None else 1
         print(f"the server ended by itself with exit code {code}.", file=sys.stderr)
@@ -178,21 +181,14 @@ class _Server:
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True
-        if self._child.poll() is None:
+        if self._child is not None and self._child.poll() is None:
             self._child.send_signal(signal.SIGTERM)
 
-    def _wait_for_the_end(self) -> int:
-        try:
-            return self._child.wait(_STOP_WITHIN)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._child.pid, signal.SIGKILL)
-            return self._child.wait()
-
-    def _until_ready(self, url: str) -> str | None:
+    def _until_ready(self, url: str, child: subprocess.Popen[bytes]) -> str | None:
         """None once the server is ready, or the reason why it will not be."""
         until = time.monotonic() + _READY_WITHIN
         while time.monotonic() < until and not self._stopping:
-            if self._child.poll() is not None:
+            if child.poll() is not None:
                 return "the server ended while it started; what it printed above says why."
             try:
                 _direct.open(f"{url}/readyz", timeout=5).close()
@@ -202,6 +198,14 @@ class _Server:
             except OSError:
                 time.sleep(0.1)
         return None if self._stopping else f"the server was not ready within {_READY_WITHIN:g} s."
+
+
+def _wait_for_the_end(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait(_STOP_WITHIN)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        return child.wait()
 
 
 def _welcome(url: str, *, page: bool) -> str:

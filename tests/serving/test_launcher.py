@@ -10,6 +10,8 @@ import time
 import httpx
 import pytest
 
+from serving.__main__ import _Server
+from serving.settings import Settings
 from serving.translator import why_no_cuda
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
@@ -98,6 +100,24 @@ def test_a_signal_stops_the_server_cleanly(models, tmp_path, number):
     assert "tiny: to_label, to_photo on CPUExecutionProvider" in said or "CUDAExecutionProvider" in said
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez")
+
+
+def test_a_signal_that_comes_before_the_server_is_started_stops_it(monkeypatch):
+    start, children = subprocess.Popen, []
+
+    def interrupted(_, **options):
+        signal.raise_signal(signal.SIGTERM)
+        children.append(start([sys.executable, "-c", "import time; time.sleep(60)"], **options))
+        return children[0]
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    try:
+        assert _Server(Settings.from_environment({}), host="127.0.0.1", port=free_port()).run("http://127.0.0.1:9") == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert children[0].returncode == -signal.SIGTERM
 
 
 @pytest.mark.slow

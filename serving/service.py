@@ -35,10 +35,13 @@ _fields = {
 
 
 def _as_text(value: Any) -> Any:
-    """BentoML reads every text field as JSON first, so that a model called 123 arrives as a number; this takes it back."""
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return None if value == "" else value
+    """BentoML reads every text field as JSON first, so that models called 123 and null arrive as 123 and None; this takes it back.
+
+    A field that is absent does not come by here.
+    """
+    if value == "":
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 ModelName = Annotated[str | None, BeforeValidator(_as_text), Field(description="A name of GET /v1/models; the default model if absent.")]

@@ -97,7 +97,7 @@ class TestBothFaces:
         assert response.headers["x-model"] == "123"
 
     def test_an_unknown_model_is_a_404_that_names_those_that_exist(self, http, face):
-        for name in ("nope", "true", "-1", "../tiny", "1.5"):
+        for name in ("nope", "true", "null", "-1", "../tiny", "1.5", "[]", "{}"):
             error = error_of(segment(http, face, model=name), 404)
             assert error["code"] == "unknown_model"
             assert "123, labels-only, tiny" in error["hint"]

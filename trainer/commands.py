@@ -155,6 +155,8 @@ class EvaluateOptions:
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
     """CPU threads of torch; None: as many as torch chooses."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, count and name them."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,10 @@ def evaluate(arguments: list[str]) -> int:
         train_samples=selection.streams(dataset).pairs,
         device=device,
         progress=True,
+        skip_broken=asked.skip_broken,
     )
+    for reason in result.skipped:
+        print(f"skipped: {reason}")
     print(table(result.figures, result.floors))
     print(f"written to {result.path} with {', '.join(path.name for path in result.pictures)}")
     return 0

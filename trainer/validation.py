@@ -1,7 +1,8 @@
 """What happens every so often in a run: judge the averaged and the raw weights on `val`, keep the best, show samples."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Literal
 
@@ -10,16 +11,18 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.data.catalogue import Dataset, Sample
+from trainer.data.catalogue import Dataset
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.methods.base import Method
-from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, predict_label, predict_photo
+from trainer.metrics.evaluate import Material, evaluate_to_label, evaluate_to_photo, predict_label, predict_photo
 from trainer.metrics.pictures import colourise, sheet
 from trainer.rundir import RunDir
 from trainer.trainee import Trainee
 
 SHOWN = 4
 """Rows of a sample sheet."""
+
+log = logging.getLogger(__name__)
 
 
 class Validation:
@@ -30,8 +33,11 @@ class Validation:
         self.dataset = dataset
         self.device = device
         self.skip_broken = skip_broken
-        self.has_split = "val" in dataset.splits
-        samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.photo and sample.label]
+        self.has_split = any(sample.complete for sample in dataset.splits.get("val", ()))
+        if "val" in dataset.splits and not self.has_split:
+            print(f"{dataset.place}: `val` has no photo with a label map of its name, so the last weights count as the best", flush=True)
+        samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.complete]
+        self._reported: set[str] = set()
         self.shown = [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]
 
     def evaluate(self, trainee: Trainee, writer: SummaryWriter, *, last: bool) -> bool:
@@ -77,20 +83,29 @@ class Validation:
         figures: dict[str, float] = {}
         size = self.folder.run.size
         if "to_label" in method.directions:
-            report = evaluate_to_label(method, self.dataset, split="val", size=size, device=self.device)
+            report = evaluate_to_label(method, self.dataset, split="val", size=size, device=self.device, skip_broken=self.skip_broken)
+            self._report(report.skipped)
             figures |= _numbers(report.figures, prefix)
         if "to_photo" in method.directions:
-            report = evaluate_to_photo(method, self.dataset, split="val", size=size, device=self.device)
+            report = evaluate_to_photo(method, self.dataset, split="val", size=size, device=self.device, skip_broken=self.skip_broken)
+            self._report(report.skipped)
             figures |= _numbers(report.figures, prefix)
         return figures
 
+    def _report(self, skipped: Iterable[str]) -> None:
+        """Each broken file of `val` once."""
+        for reason in skipped:
+            if reason not in self._reported:
+                self._reported.add(reason)
+                log.warning("skipped: %s", reason)
+
     def sheet(self, method: Method) -> Image.Image:
         """A row a sample: photo, truth, predicted label, the photo made from the true label, and the one made from the predicted label."""
-        return sheet(COLUMNS, [self._row(method, sample) for sample in self.shown])
+        material = Material(self.dataset, self.shown, skip_broken=self.skip_broken)
+        return sheet(COLUMNS, [self._row(method, photo, label) for _, _, photo, label in material])
 
-    def _row(self, method: Method, sample: Sample) -> list[np.ndarray | None]:
-        size, dataset = self.folder.run.size, self.dataset
-        photo, label = dataset.read_photo(sample), dataset.read_label(sample)
+    def _row(self, method: Method, photo: np.ndarray, label: np.ndarray) -> list[np.ndarray | None]:
+        size = self.folder.run.size
         shown: dict[Literal["label", "photo", "again"], np.ndarray | None] = {"label": None, "photo": None, "again": None}
         predicted = predict_label(method, photo, size=size, device=self.device) if "to_label" in method.directions else None
         if predicted is not None:
@@ -110,8 +125,9 @@ class Validation:
         return label if classes is None else colourise(label, classes)
 
 
+COUNTS = ("samples", "skipped")
 COLUMNS = ("photo", "truth", "predicted label", "photo from truth", "reconstructed photo")
 
 
 def _numbers(figures: Mapping[str, object], prefix: str) -> dict[str, float]:
-    return {f"{prefix}/{name}": float(value) for name, value in figures.items() if isinstance(value, int | float) and name != "samples"}
+    return {f"{prefix}/{name}": float(value) for name, value in figures.items() if isinstance(value, int | float) and name not in COUNTS}

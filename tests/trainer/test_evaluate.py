@@ -1,5 +1,6 @@
 """Judging a method on a split: what is resized how, what the floors are, and what is written down."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.trainer.folders import TABLE, make_folders, open_folders
 from trainer.batch import IGNORE, Domain, LabelMap, Photo, class_table
 from trainer.data.catalogue import Dataset, Sample
+from trainer.data.decode import BrokenFile
 from trainer.errors import UserError
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, floors, judging, predict_label, predict_photo
@@ -268,3 +271,29 @@ def test_an_evaluation_is_written_with_all_that_an_honest_figure_needs_and_with_
         with Image.open(path) as page:
             page.load()
     assert sorted(path.name for path in found.path.parent.iterdir()) == sorted([found.path.name, *(path.name for path in found.pictures)])
+
+
+def test_broken_samples_are_left_out_counted_and_named_where_that_is_allowed(tmp_path: Path) -> None:
+    make_folders(tmp_path, table=TABLE, count=4)
+    whole = open_folders(tmp_path)
+    method = Threshold(whole.label_domain)
+    photo, label = tmp_path / "photos" / "street1.jpg", tmp_path / "labels" / "street3.png"
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size * 2 // 3])
+    label.write_bytes(label.read_bytes()[:60])
+    pairs = whole.samples("train")
+    readable = dataclasses.replace(whole, splits={"train": (pairs[0], pairs[2])})
+    for judge in (evaluate_to_label, evaluate_to_photo):
+        with pytest.raises(BrokenFile, match=r"street1\.jpg"):
+            judge(method, whole, split="train", size=SIZE)
+        report = judge(method, whole, split="train", size=SIZE, skip_broken=True)
+        assert report.figures == judge(method, readable, split="train", size=SIZE).figures | {"skipped": 2}
+        assert [Path(reason.split()[0]).name for reason in report.skipped] == ["street1.jpg", "street3.png"]
+    found = floors(whole, train_samples=pairs, split="train", size=SIZE, skip_broken=True)
+    assert found == {
+        name: figures | {"skipped": 2}
+        for name, figures in floors(readable, train_samples=readable.samples("train"), split="train", size=SIZE).items()
+    }
+    for path in (tmp_path / "photos").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="every one of the 4 samples to judge by is broken"):
+        evaluate_to_label(method, whole, split="train", size=SIZE, skip_broken=True)

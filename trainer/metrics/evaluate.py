@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from trainer.batch import Classes, Domain, random
 from trainer.data.catalogue import Dataset, Sample
+from trainer.data.decode import BrokenFile
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.errors import UserError
 from trainer.methods.base import Method
@@ -37,6 +38,8 @@ class Report:
 
     figures: Figures
     ranking: tuple[SampleScore, ...]
+    skipped: tuple[str, ...] = ()
+    """Why each broken sample was left out, with its path; `figures` counts them where they may be skipped."""
 
     @property
     def worst(self) -> SampleScore | None:
@@ -63,19 +66,19 @@ def evaluate_to_label(
     device: str | torch.device = "cpu",
     limit: int | None = None,
     progress: bool = False,
+    skip_broken: bool = False,
 ) -> SegmentationReport:
     """Photo -> label over a split (or `limit` samples spread evenly over it).
 
     Classes are decoded at the network's resolution and stretched to the label's own size with nearest, then counted in one
     confusion matrix (methods E.4, E.9). Where labels are pictures: the maps accuracy and L1 at the network's resolution (A.8.2).
     """
-    samples = labelled(dataset, split, limit=limit)
+    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
     scores: list[SampleScore] = []
     confusion = Confusion(classes_of(dataset.label_domain)) if dataset.label_domain.kind == "classes" else None
     accuracies, distances = [], []
-    for sample in tqdm(samples, desc=f"photo -> label, {split}", disable=not progress):
-        truth = dataset.read_label(sample)
-        prediction = predict_label(method, dataset.read_photo(sample), size=size, device=device)
+    for _, sample, photo, truth in tqdm(material, desc=f"photo -> label, {split}", disable=not progress):
+        prediction = predict_label(method, photo, size=size, device=device)
         if confusion is None:
             truth = photo_to_uint8(prepare_photo(truth, size))
             accuracies.append(maps_accuracy(truth, prediction))
@@ -87,12 +90,13 @@ def evaluate_to_label(
         confusion.matrix += alone.matrix
         if alone.mean_iou is not None:
             scores.append(SampleScore(sample.name, alone.mean_iou))
+    counts = material.counts()
     figures: Figures
     if confusion is not None:
         figures = confusion.figures()
     else:
         figures = {"picture_accuracy": float(np.mean(accuracies)), "picture_l1_levels": float(np.mean(distances))}
-    return Report({**figures, "samples": len(samples)}, tuple(sorted(scores, key=lambda one: one.score)))
+    return Report({**figures, **counts}, tuple(sorted(scores, key=lambda one: one.score)), tuple(material.skipped))
 
 
 def evaluate_to_photo(
@@ -104,30 +108,34 @@ def evaluate_to_photo(
     device: str | torch.device = "cpu",
     limit: int | None = None,
     progress: bool = False,
+    skip_broken: bool = False,
 ) -> Report:
     """Label -> photo over a split against the true photos at the network's resolution.
 
     `photo_l1_levels` is in levels of 0..255, `photo_l1` the same in the networks' range [-1,1]; `photo_psnr` is the mean over images in dB.
     """
-    samples = labelled(dataset, split, limit=limit)
+    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
     distances, ratios, scores = [], [], []
-    for index, sample in enumerate(tqdm(samples, desc=f"label -> photo, {split}", disable=not progress)):
-        truth = photo_to_uint8(prepare_photo(dataset.read_photo(sample), size))
-        prediction = predict_photo(method, dataset.read_label(sample), size=size, device=device, draw=index)
+    for index, sample, photo, label in tqdm(material, desc=f"label -> photo, {split}", disable=not progress):
+        truth = photo_to_uint8(prepare_photo(photo, size))
+        prediction = predict_photo(method, label, size=size, device=device, draw=index)
         distances.append(l1_levels(truth, prediction))
         ratios.append(psnr(truth, prediction))
         scores.append(SampleScore(sample.name, ratios[-1]))
+    counts = material.counts()
     levels, ratio = float(np.mean(distances)), float(np.mean(ratios))
     figures: Figures = {
         "photo_l1_levels": levels,
         "photo_l1": levels / 127.5,
         "photo_psnr": ratio if math.isfinite(ratio) else None,
-        "samples": len(samples),
+        **counts,
     }
-    return Report(figures, tuple(sorted(scores, key=lambda one: one.score)))
+    return Report(figures, tuple(sorted(scores, key=lambda one: one.score)), tuple(material.skipped))
 
 
-def floors(dataset: Dataset, *, train_samples: Sequence[Sample], split: str, size: Size, limit: int | None = None) -> dict[str, Figures]:
+def floors(
+    dataset: Dataset, *, train_samples: Sequence[Sample], split: str, size: Size, limit: int | None = None, skip_broken: bool = False
+) -> dict[str, Figures]:
     """What two guesses that never look at the photo would reach: a method has learnt something where it clears both.
 
     `commonest_class` says everywhere the commonest class of the training labels; `commonest_class_per_pixel` says at each pixel what
@@ -135,8 +143,8 @@ def floors(dataset: Dataset, *, train_samples: Sequence[Sample], split: str, siz
     """
     classes = classes_of(dataset.label_domain)
     votes = np.zeros((classes.count, *size), dtype=np.int64)
-    for sample in train_samples:
-        label = prepare_label(dataset.read_label(sample), size).numpy()
+    for _, _, _, drawn in Material(dataset, train_samples, skip_broken=skip_broken):
+        label = prepare_label(drawn, size).numpy()
         for index in range(classes.count):
             votes[index] += label == index
     if not votes.any():
@@ -146,12 +154,43 @@ def floors(dataset: Dataset, *, train_samples: Sequence[Sample], split: str, siz
     everywhere = np.full(size, commonest, dtype=np.uint8)
     guesses = {"commonest_class": everywhere, "commonest_class_per_pixel": per_pixel}
     confusions = {name: Confusion(classes) for name in guesses}
-    samples = labelled(dataset, split, limit=limit)
-    for sample in samples:
-        truth = dataset.read_label(sample)
+    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
+    for _, _, _, truth in material:
         for name, guess in guesses.items():
             confusions[name].add(truth, stretch(guess, truth.shape))
-    return {name: {**confusion.figures(), "samples": len(samples)} for name, confusion in confusions.items()}
+    return {name: {**confusion.figures(), **material.counts()} for name, confusion in confusions.items()}
+
+
+class Material:
+    """Samples read one after the other: (place, sample, photo, label); those with a broken side are left out where that is allowed."""
+
+    def __init__(self, dataset: Dataset, samples: Sequence[Sample], *, skip_broken: bool) -> None:
+        self.dataset = dataset
+        self.samples = samples
+        self.skip_broken = skip_broken
+        self.skipped: list[str] = []
+        """Why each one was left out, with its path."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[tuple[int, Sample, np.ndarray, np.ndarray]]:
+        self.skipped = []
+        for place, sample in enumerate(self.samples):
+            try:
+                photo, label = self.dataset.read_photo(sample), self.dataset.read_label(sample)
+            except BrokenFile as error:
+                if not self.skip_broken:
+                    raise
+                self.skipped.append(str(error))
+                continue
+            yield place, sample, photo, label
+
+    def counts(self) -> dict[str, int]:
+        """How many were read and, where that is allowed, how many were not. Raises UserError where none was."""
+        if len(self.skipped) == len(self.samples):
+            raise UserError(f"{self.dataset.place}: every one of the {len(self.samples)} samples to judge by is broken: {self.skipped[0]}")
+        return {"samples": len(self.samples) - len(self.skipped)} | ({"skipped": len(self.skipped)} if self.skip_broken else {})
 
 
 def predict_label(method: Method, photo: np.ndarray, *, size: Size, device: str | torch.device = "cpu") -> np.ndarray:

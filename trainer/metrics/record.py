@@ -66,6 +66,8 @@ class Evaluation:
     floors: dict[str, Figures]
     path: Path
     pictures: tuple[Path, ...]
+    skipped: tuple[str, ...] = ()
+    """Why each broken sample was left out, with its path."""
 
 
 def evaluate_and_record(
@@ -77,10 +79,12 @@ def evaluate_and_record(
     train_samples: Sequence[Sample],
     device: str | torch.device = "cpu",
     progress: bool = False,
+    skip_broken: bool = False,
 ) -> Evaluation:
     """Judge every direction the method offers and write `<split>-<checkpoint>-<weights>.json` and its pictures into `folder`.
 
     `train_samples` are the training pairs: the floors are counted over their labels (none, as for cyclegan: no floors).
+    With `skip_broken` samples that cannot be read are left out, counted and named.
     """
     split, size, limit = provenance.split, provenance.size, provenance.limit
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,17 +92,24 @@ def evaluate_and_record(
     rankings: dict[str, dict[str, object]] = {}
     beside: dict[str, Figures] = {}
     written: list[Path] = []
+    skipped: dict[str, None] = {}
     if "to_label" in method.directions:
-        report = evaluate_to_label(method, dataset, split=split, size=size, device=device, limit=limit, progress=progress)
+        report = evaluate_to_label(
+            method, dataset, split=split, size=size, device=device, limit=limit, progress=progress, skip_broken=skip_broken
+        )
         figures.update(report.figures)
+        skipped |= dict.fromkeys(report.skipped)
         rankings["to_label"] = _extremes(report)
         if dataset.label_domain.kind == "classes" and train_samples:
-            beside = floors(dataset, train_samples=train_samples, split=split, size=size, limit=limit)
+            beside = floors(dataset, train_samples=train_samples, split=split, size=size, limit=limit, skip_broken=skip_broken)
         page = label_sheet(method, dataset, report, provenance=provenance, device=device)
         written.append(_save(page, folder / f"{provenance.stem}.png"))
     if "to_photo" in method.directions:
-        report = evaluate_to_photo(method, dataset, split=split, size=size, device=device, limit=limit, progress=progress)
+        report = evaluate_to_photo(
+            method, dataset, split=split, size=size, device=device, limit=limit, progress=progress, skip_broken=skip_broken
+        )
         figures.update(report.figures)
+        skipped |= dict.fromkeys(report.skipped)
         rankings["to_photo"] = _extremes(report)
         page = photo_sheet(method, dataset, report, provenance=provenance, device=device)
         written.append(_save(page, folder / f"{provenance.stem}-photos.png"))
@@ -110,9 +121,10 @@ def evaluate_and_record(
         "figures": figures,
         "floors": beside,
         "samples": rankings,
+        "skipped": list(skipped),
     }
     _replace(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    return Evaluation(figures, beside, path, tuple(written))
+    return Evaluation(figures, beside, path, tuple(written), tuple(skipped))
 
 
 def label_sheet(

@@ -1,6 +1,5 @@
 """Every loss, a pure function with its equation. All compute in fp32 and return a scalar: a mean over batch and pixels."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy as _cross_entropy
 from torch.nn.functional import softplus
@@ -45,8 +44,3 @@ def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:
     """-log softmax(scores)[label], the mean over the pixels that are not void; 0 where all are."""
     total = _cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
     return total / (label != IGNORE).sum().clamp(min=1)
-
-
-def soft_cross_entropy(scores: Scores, probabilities: Tensor) -> Tensor:
-    """-sum_c p_c log softmax(scores)_c, the mean over pixels; probabilities Float[B,C,H,W] sum to 1 over classes."""
-    return -(probabilities.float() * torch.log_softmax(scores.float(), 1)).sum(1).mean()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
@@ -49,15 +49,16 @@ def respond_refusal(refusal: Refusal) -> Response:
 
 
 def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
-    """The app; it answers as soon as `inside` has operations, and opens the page in its own time."""
+    """The app; it answers as soon as `inside` has operations, opens the page in its own time, and closes the gate when the server stops."""
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if page is None:
-            yield
-        else:
-            async with page.opening():
+        try:
+            async with contextlib.nullcontext() if page is None else page.opening():
                 yield
+        finally:
+            if inside.operations is not None:
+                inside.operations.gate.close()
 
     api = FastAPI(
         title="fewpair",

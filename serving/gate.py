@@ -59,7 +59,7 @@ class Gate:
         return await asyncio.shield(run)
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Let the threads go: what has not begun will not, so that a server that stops waits for nothing but the runs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_for(self, semaphore: asyncio.Semaphore) -> None:

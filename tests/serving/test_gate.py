@@ -5,8 +5,12 @@ import threading
 
 import pytest
 
+from serving.api import Inside, build_api
 from serving.errors import Refusal
 from serving.gate import Gate
+from serving.operations import Operations
+from serving.settings import Settings
+from serving.shelf import Shelf
 
 
 def test_what_is_over_the_queue_is_refused_at_once_with_when_to_come_back():
@@ -91,3 +95,16 @@ def test_a_caller_that_goes_away_does_not_give_its_running_place_to_another():
         return early
 
     assert asyncio.run(crowd()) is False
+
+
+def test_a_server_that_stops_lets_the_threads_go():
+    inside = Inside(operations=Operations(Shelf({}, {}, {}), Settings.from_environment({})))
+    api = build_api(inside, page=None)
+
+    async def work_and_stop():
+        async with api.router.lifespan_context(api):
+            assert await inside.need().gate.off_loop(lambda: "done") == "done"
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await inside.need().gate.off_loop(lambda: "too late")
+
+    asyncio.run(work_and_stop())

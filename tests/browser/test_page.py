@@ -81,6 +81,21 @@ def test_a_label_map_becomes_a_photo_and_another_seed_another(page):
     assert not np.array_equal(pixels_of(shown(page, "#made-photo")), first)
 
 
+def test_the_photo_can_be_downloaded_and_is_the_one_that_is_shown(page):
+    other_tab(page)
+    upload(page, "#label-input", file_of(stripes()), "label.png")
+    page.fill("#seed input", "7")
+    page.click("#synthesize")
+    page.wait_for_function("document.querySelector('#said').innerText.includes('Seed 7.')")
+    with page.expect_download() as coming:
+        page.click("#download-photo")
+    assert coming.value.suggested_filename == "photo-seed-7.png"
+    downloaded = coming.value.path().read_bytes()
+    assert downloaded.startswith(b"\x89PNG")
+    assert pixels_of(downloaded).shape == (30, 42, 3)
+    assert np.array_equal(pixels_of(downloaded), pixels_of(shown(page, "#made-photo")))
+
+
 def test_a_label_map_example_that_is_clicked_becomes_a_photo(page):
     other_tab(page)
     page.locator("#label-examples button img").nth(2).click()

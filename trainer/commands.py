@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from trainer.recipes import RECIPES, Run
 from trainer.rundir import RunDir, begin_with_given_weights, build_method, load_method, open_run
 
 Config = TypeVar("Config")
+
+SMALLEST = 32
+"""The least height and width to train at: below it a discriminator of three strides has no more than one value a channel to normalise."""
 
 
 def _size(words: list[str]) -> tuple[int, int]:
@@ -186,6 +190,7 @@ def pairs(arguments: list[str]) -> int:
     asked = _parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
     if asked.out.exists():
         raise UserError(f"{asked.out} exists: name another file with --out, or remove it")
+    _refuse_seed(asked.seed)
     dataset = _opened(asked.data, asked.root)
     selection = select(dataset, k=asked.k, unpaired=_count(asked.unpaired), rule=asked.rule, seed=asked.seed, to_label=asked.unlabelled)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +223,7 @@ def train(arguments: list[str]) -> int:
     )
     _use(asked.threads)
     device_named(asked.device)
+    _refuse_seed(asked.seed)
     dataset = _opened(asked.data, asked.root)
     if isinstance(asked.pairs, Path):
         selection = _read_pairs(asked.pairs, dataset, arguments)
@@ -381,6 +387,12 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
     for name in ("steps", "batch", "evaluate_every", "save_every", "log_every"):
         if getattr(run, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(run, name)}: give 1 or more")
+    beyond = [step for step in run.keep if not 1 <= step <= run.steps]
+    if beyond:
+        raise UserError(f"--keep {beyond[0]}: the run has steps 1 to {run.steps}; name steps among them, or leave --keep out")
+    if min(run.size) < SMALLEST:
+        raise UserError(f"--size {run.size[0]}x{run.size[1]}: the networks need at least {SMALLEST}x{SMALLEST}")
+    _refuse_config(run.config)
     try:
         method = build_method(run, dataset.photo_domain, dataset.label_domain)
         begin_with_given_weights(method, run)
@@ -404,6 +416,25 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
                 f"{run.method} learns from unpaired photos and label maps, but the pool chosen from {dataset.place} holds no {lacking}: "
                 f"add some and choose pairs anew with `fewpair pairs`, or take a recipe that learns from pairs alone: {_from_pairs_alone()}"
             )
+
+
+def _refuse_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
+
+
+def _refuse_config(config: Any) -> None:
+    """Every number among the method's choices: at least one channel, a learning rate above 0, no negative count or weight."""
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        sound, wanted = {
+            "width": (value >= 1, "give 1 or more"),
+            "lr": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
+            "ema": (0 <= value < 1, "give a number from 0 to below 1, as in 0.999"),
+        }.get(name, (0 <= value < math.inf, "give 0 or more"))
+        if not sound:
+            raise UserError(f"--config.{name.replace('_', '-')} {value}: {wanted}")
 
 
 def _from_pairs_alone() -> str:

@@ -31,13 +31,19 @@ def start(
     out: Path, run: Run, dataset: Dataset, selection: Selection, *, device: str = "auto", skip_broken: bool = False, progress: bool = True
 ) -> RunDir:
     """Train a new run in the folder `out` to its last step. Raises UserError with the remedy where it cannot go on."""
-    return train(create_run(out, run, selection), dataset, selection, device=device, skip_broken=skip_broken, progress=progress)
+    processes, _ = join(device_named(device))
+    if processes.first:
+        create_run(out, run, selection)
+    processes.wait()
+    return train(RunDir(out, run), dataset, selection, device=device, skip_broken=skip_broken, progress=progress)
 
 
 def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False, progress: bool = True) -> RunDir:
     """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
+    processes, _ = join(device_named(device))
+    if processes.first:
+        folder.note_resumed()
     dataset = folder.dataset()
-    folder.note_resumed()
     return train(folder, dataset, folder.selection(dataset), device=device, skip_broken=skip_broken, progress=progress)
 
 

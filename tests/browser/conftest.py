@@ -14,7 +14,7 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def page_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "tiny")
@@ -23,7 +23,7 @@ def page_server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, Playwright keeps an event loop that later tests would trip over
 def browser():
     executable = next(path for name in NAMES if (path := shutil.which(name)))
     from playwright.sync_api import sync_playwright

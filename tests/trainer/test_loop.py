@@ -474,9 +474,18 @@ except Cut:
     rank = torch.distributed.get_rank()
     torch.save({n: p.detach() for n, p in kept[0].method.named_parameters()}, folder.path / f"weights-{rank}.pt")
 """
-    unbroken = create_run(tmp_path / "unbroken", run, selection)
-    done = torchrun(unbroken, whole)
+    new = """
+import sys
+from pathlib import Path
+from trainer.loop import start
+from trainer.rundir import open_run
+folder = open_run(Path(sys.argv[1]))
+dataset = folder.dataset()
+start(folder.path.with_name("unbroken"), folder.run, dataset, folder.selection(dataset), device="cpu", progress=False)
+"""
+    done = torchrun(create_run(tmp_path / "given", run, selection), new)
     assert done.returncode == 0, done.stderr
+    unbroken = open_run(tmp_path / "unbroken")
     broken = create_run(tmp_path / "broken", run, selection)
     done = torchrun(broken, cut)
     assert done.returncode == 0, done.stderr

@@ -22,6 +22,10 @@ NAME = "scenes-demo"
 """The recipe, and the model's name."""
 MARGIN = 0.10
 """By how much the model's mean IoU must clear both floors."""
+TRAINING_SECONDS = 150.0
+"""What training may take, evaluations aside; a slower machine takes fewer steps."""
+FEWEST_STEPS = 100
+"""Below this the model learns too little to be worth serving."""
 JUDGED = 40
 """How many scenes of split `test` judge the model, spread evenly: it was chosen among its checkpoints on `val`."""
 READY_WITHIN = 300.0
@@ -41,7 +45,7 @@ class DemoOptions:
     run: Path = Path("runs/demo")
     """Where the run and an example photo go."""
     steps: int | None = None
-    """Train this many steps; None: as many as the recipe says, about two minutes on two cores."""
+    """Train this many steps; None: as many as the recipe says, or as fit into three minutes here."""
 
 
 def main(arguments: list[str]) -> int:
@@ -165,7 +169,8 @@ def _trained(asked: DemoOptions) -> Any:
         try:
             earlier = open_run(path)
             earlier.selection(dataset)
-            continues = earlier.run == run
+            same_length = dataclasses.replace(run, steps=earlier.run.steps) if asked.steps is None else run
+            continues = earlier.run == same_length
         except (ValueError, KeyError, TypeError, AttributeError):  # another version's, or not a run at all
             continues = False
         if continues:
@@ -174,8 +179,42 @@ def _trained(asked: DemoOptions) -> Any:
         _remove_earlier(path)
     selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
     _draw(dataset, selection)
+    if asked.steps is None:
+        run = dataclasses.replace(run, steps=steps_that_fit(_seconds_a_step(run, dataset, selection), planned=run.steps))
+        if run.steps < RECIPES[NAME].steps:
+            print(f"This machine is slow or busy: {run.steps} steps instead of {RECIPES[NAME].steps}, to stay within three minutes.")
     print(f"\n2. Train {run.method} on {run.pairs} pairs and {run.unpaired} unpaired photos and label maps", flush=True)
     return start(path, run, dataset, selection)
+
+
+def steps_that_fit(seconds_a_step: float, *, planned: int) -> int:
+    """The planned steps, or as many whole tens as fit into TRAINING_SECONDS, but never fewer than FEWEST_STEPS."""
+    fitting = int(TRAINING_SECONDS / max(seconds_a_step, 1e-9)) // 10 * 10
+    return min(planned, max(FEWEST_STEPS, fitting))
+
+
+def _seconds_a_step(run: Any, dataset: Any, selection: Any) -> float:
+    """What a step takes here and now: the median of a few, on a copy of the method that is thrown away."""
+    import statistics
+
+    import torch
+
+    from trainer.data.loader import Loader
+    from trainer.loop import FiniteWatch, advance, prepare
+    from trainer.machine import device_named, moves_in_bf16
+    from trainer.rundir import build_method
+
+    device = device_named("auto")
+    trainee = prepare(build_method(run, dataset.photo_domain, dataset.label_domain).to(device), fused=True)
+    loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
+    bf16, watch, took = moves_in_bf16(device, run.precision), FiniteWatch(device), []
+    for step in range(8):
+        began = time.perf_counter()
+        advance(trainee, loader.batch(step).to(device), run, bf16=bf16, watch=watch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[2:])  # the first ones warm up
 
 
 def _remove_earlier(path: Path) -> None:

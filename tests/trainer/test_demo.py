@@ -125,3 +125,9 @@ def test_the_demo_trains_once_refuses_what_learnt_nothing_and_serves(capfd, tmp_
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
+
+
+def test_a_slow_machine_takes_fewer_steps_and_never_too_few() -> None:
+    assert demo.steps_that_fit(0.1, planned=400) == 400
+    assert demo.steps_that_fit(0.75, planned=400) == 200
+    assert demo.steps_that_fit(30.0, planned=400) == demo.FEWEST_STEPS

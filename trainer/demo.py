@@ -289,7 +289,7 @@ def _invitation(address: str, *, example: Path) -> str:
         f"The demo is ready:\n\n"
         f"  page  {address}/ui/\n"
         f"  API   {address}/v1/docs\n"
-        f"  try   curl -F image=@{example} -F model={NAME} -F output=overlay {address}/segment -o {example.with_name('overlay.png')}\n"
+        f"  try   curl -F image=@{example} -F model={NAME} -F output=overlay {address}/segment -o {example.with_name('overlay.jpg')}\n"
     )
 
 

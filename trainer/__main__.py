@@ -21,10 +21,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "pairs": Command("trainer.commands", "pairs", "train", "choose which k photos to label, and write pairs.json"),
-    "train": Command("trainer.commands", "train", "train", "train a recipe on the pairs and on everything unpaired, or resume a run"),
-    "evaluate": Command("trainer.commands", "evaluate", "train", "measure a run on a split: mean IoU, per-class IoU, L1, PSNR, a picture"),
-    "export": Command("trainer.commands", "export", "train", "write a run to exported/ as ONNX, proven equal to torch"),
+    "pairs": Command("trainer.commands.pairs", "pairs", "train", "choose which k photos to label, and write pairs.json"),
+    "train": Command("trainer.commands.train", "train", "train", "train a recipe on the pairs and on everything unpaired, or resume a run"),
+    "evaluate": Command(
+        "trainer.commands.evaluate", "evaluate", "train", "measure a run on a split: mean and per-class IoU, L1, PSNR, pictures"
+    ),
+    "export": Command("trainer.commands.export", "export", "train", "write a run to exported/ as ONNX, proven equal to torch"),
     "predict": Command("serving.__main__", "main", "serve", "run an exported model over a folder of pictures"),
     "serve": Command("serving.__main__", "main", "serve", "serve what lies in exported/, over REST and in the browser"),
     "demo": Command("trainer.demo", "main", "train", "the whole way once on built-in scenes: pairs, train, evaluate, export, serve"),

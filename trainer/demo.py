@@ -81,7 +81,7 @@ def is_made(folder: Path) -> bool:
 
 def make(asked: DemoOptions) -> bool:
     """Choose pairs, train, evaluate and export; False, with a sentence, where the model does not clear the floors."""
-    from trainer.commands import table
+    from trainer.commands.evaluate import table
     from trainer.export import export
     from trainer.metrics.record import Provenance, evaluate_and_record
     from trainer.rundir import load_method

@@ -1,73 +1,115 @@
-"""The half of the command line that needs torch: one function a command, its arguments read by tyro."""
+"""`fewpair train RECIPE` and `fewpair train --resume RUN`."""
 
 import dataclasses
 import difflib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-import torch
 import tyro
 
-from trainer.arguments import EvaluateOptions, ExportOptions, PairsOptions, ResumeOptions, TrainOptions
-from trainer.data.catalogue import CATALOGUE, Dataset, open_dataset
-from trainer.data.pairs import RULES, Selection, select
+from trainer.commands.arguments import PairsOf, Size, count, opened, parse, refuse_seed, use_threads
+from trainer.data.catalogue import CATALOGUE, Dataset
+from trainer.data.pairs import Selection, select
 from trainer.errors import UserError
 from trainer.loop import resume, start
 from trainer.machine import device_named
-from trainer.metrics.record import Provenance, evaluate_and_record
 from trainer.recipes import RECIPES, Run
-from trainer.rundir import RunDir, begin_with_given_weights, build_method, load_method, open_run
+from trainer.rundir import RunDir, begin_with_given_weights, build_method, open_run
+
+Config = TypeVar("Config")
 
 SMALLEST = 32
 """The least height and width to train at: below it a discriminator of three strides has no more than one value a channel to normalise."""
 
 
-def pairs(arguments: list[str]) -> int:
-    """`fewpair pairs`: choose which k photos to label."""
-    asked = _parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
-    if asked.out.exists():
-        raise UserError(f"{asked.out} exists: name another file with --out, or remove it")
-    _refuse_seed(asked.seed)
-    dataset = _opened(asked.data, asked.root)
-    selection = select(dataset, k=asked.k, unpaired=_count(asked.unpaired), rule=asked.rule, seed=asked.seed, to_label=asked.unlabelled)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(selection.to_json())
-    for entry in selection.pairs:
-        print(entry.photo if entry.label else f"{entry.photo}  (to be labelled)")
-    pool = f"{len(selection.unpaired_photos)} photos and {len(selection.unpaired_labels)} label maps unpaired"
-    print(f"{len(selection.pairs)} pairs, {pool}, of {dataset.place}: written to {asked.out}")
-    if any(entry.label is None for entry in selection.pairs):
-        print(f"Next: save the label map of each photo marked above under its name; then: fewpair train RECIPE --pairs {asked.out} ...")
-    return 0
+@dataclass(frozen=True)
+class TrainOptions(Generic[Config]):
+    """What `fewpair train RECIPE` takes; the defaults are the recipe's."""
+
+    out: Path
+    """The new run's folder."""
+    config: Config
+    """The method's own choices."""
+    data: str
+    """The dataset: one of the catalogue."""
+    root: Path | None
+    """The dataset's folder; the built-in scenes have none."""
+    pairs: PairsOf
+    """How many pairs are drawn at random, or the pairs.json that names them."""
+    unpaired: int | Literal["all"]
+    """How many training samples the unpaired pool holds; the pairs are chosen among them."""
+    size: Size
+    """Height x width of a training crop, and of the whole picture in evaluation and use."""
+    steps: int
+    """Optimiser steps of each player."""
+    seed: int
+    """Decides weights, choice of pairs, order, crops, flips and pool draws."""
+    batch: int
+    """Samples of each half in a step."""
+    precision: Literal["auto", "bf16", "fp32"]
+    """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
+    evaluate_every: int
+    """Steps between evaluations on `val`, each followed by a sample sheet."""
+    save_every: int
+    """Steps between checkpoints."""
+    keep: tuple[int, ...]
+    """Steps whose checkpoints are kept, to compare runs at equal steps."""
+    log_every: int
+    """Steps between lines in metrics.jsonl."""
+    label_weights: Path | None
+    """A published ResNet generator (latest_net_G.pth of CycleGAN or pix2pix) that the label generator starts from."""
+    photo_weights: Path | None
+    """The same for the photo generator."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, and count them."""
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """What `fewpair train --resume RUN` takes; everything else is written in the run's folder."""
+
+    resume: Path
+    """The folder of the run to continue."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, and count them."""
 
 
 def train(arguments: list[str]) -> int:
     """`fewpair train RECIPE ...` or `fewpair train --resume RUN`."""
     if any(word.partition("=")[0] == "--resume" for word in arguments):
-        again = _parse(ResumeOptions, "train", arguments, "Continue a run from its last checkpoint.")
-        _use(again.threads)
+        again = parse(ResumeOptions, "train", arguments, "Continue a run from its last checkpoint.")
+        use_threads(again.threads)
         return _trained(resume(open_run(again.resume), device=again.device, skip_broken=again.skip_broken))
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(recipes(), end="")
         return 0 if arguments else 2
     recipe = _recipe(arguments[0])
-    asked = _parse(
+    asked = parse(
         TrainOptions[type(recipe.config)],  # type: ignore[misc]
         f"train {recipe.recipe}",
         arguments[1:],
         f"Train {recipe.method}. Expected: {recipe.expected}. Datasets: {', '.join(CATALOGUE)}.",
         default=TrainOptions(out=tyro.MISSING, **_spelled(recipe)),
     )
-    _use(asked.threads)
+    use_threads(asked.threads)
     device_named(asked.device)
-    _refuse_seed(asked.seed)
-    dataset = _opened(asked.data, asked.root)
+    refuse_seed(asked.seed)
+    dataset = opened(asked.data, asked.root)
     if isinstance(asked.pairs, Path):
         selection = _read_pairs(asked.pairs, dataset, arguments)
     else:
-        selection = select(dataset, k=asked.pairs, unpaired=_count(asked.unpaired), seed=asked.seed)
+        selection = select(dataset, k=asked.pairs, unpaired=count(asked.unpaired), seed=asked.seed)
     run = dataclasses.replace(
         recipe,
         **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
@@ -81,81 +123,6 @@ def train(arguments: list[str]) -> int:
     )
     _refuse_what_cannot_run(run, dataset, selection)
     return _trained(start(asked.out, run, dataset, selection, device=asked.device, skip_broken=asked.skip_broken))
-
-
-def evaluate(arguments: list[str]) -> int:
-    """`fewpair evaluate RUN --split val`: figures beside the floors, written into the run's folder."""
-    asked = _parse(EvaluateOptions, "evaluate", arguments, "Judge a run on a split; figures and pictures go to RUN/evaluation.")
-    _use(asked.threads)
-    device = device_named(asked.device)
-    folder = open_run(asked.run)
-    dataset = folder.dataset()
-    selection = folder.selection(dataset)
-    method, run, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
-    result = evaluate_and_record(
-        method,
-        dataset,
-        folder=folder.evaluations,
-        provenance=Provenance(
-            dataset=run.data,
-            split=asked.split,
-            size=run.size,
-            method=run.method,
-            recipe=run.recipe,
-            pairs=len(selection.pairs),
-            unpaired=len(selection.unpaired_photos),
-            steps=run.steps,
-            step=step,
-            seed=run.seed,
-            checkpoint=asked.checkpoint,
-            weights=asked.weights,
-            limit=asked.limit,
-        ),
-        train_samples=selection.streams(dataset).pairs,
-        device=device,
-        progress=True,
-        skip_broken=asked.skip_broken,
-    )
-    for reason in result.skipped:
-        print(f"skipped: {reason}")
-    print(table(result.figures, result.floors))
-    print(f"written to {result.path} with {', '.join(path.name for path in result.pictures)}")
-    return 0
-
-
-def export(arguments: list[str]) -> int:
-    """`fewpair export RUN`: ONNX under the manifest's contract, refused where it differs from torch."""
-    from trainer.export import export as write  # brings onnx and onnxruntime, which training does without
-
-    asked = _parse(ExportOptions, "export", arguments, "Write a run to OUT/NAME/ as ONNX, proven equal to torch in onnxruntime.")
-    _use(asked.threads)
-    written = write(
-        asked.run,
-        asked.out,
-        name=asked.name,
-        checkpoint=asked.checkpoint,
-        weights=asked.weights,
-        half=asked.half,
-        description=asked.description,
-    )
-    for path in sorted(written.iterdir()):
-        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
-    print(f"Next: fewpair serve --models {asked.out}")
-    return 0
-
-
-def table(figures: dict[str, Any], floors: dict[str, dict[str, Any]]) -> str:
-    """The figures as lines: this run's, and each floor's beside them where it has one."""
-    columns = {"this run": figures} | {name.replace("_", " "): values for name, values in floors.items()}
-    names = [name for name, value in figures.items() if isinstance(value, int | float)]
-    per_class = figures.get("per_class_iou") or {}
-    rows = [("", *columns)]
-    rows += [(name.replace("_", " "), *(_figure(values.get(name)) for values in columns.values())) for name in names]
-    rows += [
-        (f"  IoU {name}", *(_figure((values.get("per_class_iou") or {}).get(name)) for values in columns.values())) for name in per_class
-    ]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns) + 1)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
 def recipes() -> str:
@@ -172,12 +139,6 @@ def recipes() -> str:
         "       fewpair train --resume RUN                    continue a run from its last checkpoint\n\n"
         f"{lines}"
     )
-
-
-def _parse(kind: Any, command: str, arguments: Sequence[str], description: str, *, default: Any = tyro.MISSING) -> Any:
-    given = {} if default is tyro.MISSING else {"default": default}
-    plain = (tyro.conf.FlagCreatePairsOff,)  # --flag alone, no --no-flag
-    return tyro.cli(kind, prog=f"fewpair {command}", args=list(arguments), description=description, config=plain, **given)
 
 
 def _recipe(name: str) -> Run:
@@ -197,17 +158,6 @@ def _spelled(recipe: Run) -> dict[str, Any]:
         "root": None if recipe.root is None else Path(recipe.root),
         "unpaired": "all" if recipe.unpaired is None else recipe.unpaired,
     }
-
-
-def _count(unpaired: int | Literal["all"]) -> int | None:
-    return None if unpaired == "all" else unpaired
-
-
-def _opened(data: str, root: Path | None) -> Dataset:
-    dataset = open_dataset(data, root)
-    for note in dataset.notes:
-        print(f"{dataset.place}: {note}")
-    return dataset
 
 
 def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selection:
@@ -257,11 +207,6 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
             )
 
 
-def _refuse_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed {seed}: give a whole number from 0 to {2**63 - 1}")
-
-
 def _refuse_config(config: Any) -> None:
     """Every number among the method's choices: at least one channel, a learning rate above 0, no negative count or weight."""
     for name, value in dataclasses.asdict(config).items():
@@ -281,13 +226,6 @@ def _from_pairs_alone() -> str:
     return ", ".join(recipe for recipe, run in RECIPES.items() if run.method in ("supervised", "pix2pix"))
 
 
-def _use(threads: int | None) -> None:
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads {threads}: give 1 or more")
-        torch.set_num_threads(threads)
-
-
 def _trained(folder: RunDir) -> int:
     print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair evaluate {folder.path} --split {_split_to_judge_on(folder)}")
     return 0
@@ -298,9 +236,3 @@ def _split_to_judge_on(folder: RunDir) -> str:
     splits = folder.dataset().splits
     judged = [split for split, samples in splits.items() if any(sample.complete for sample in samples)]
     return next((split for split in ("val", *judged) if split in judged and split != "train"), "train")
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"

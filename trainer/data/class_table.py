@@ -1,0 +1,55 @@
+"""A dataset's class table, read from CSV and checked line by line."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainer.batch import Class, Classes
+from trainer.errors import UserError
+
+
+def read_classes(path: Path) -> Classes:
+    """A class table from CSV: `id,name,r,g,b,ignore`, or `index,...` without `ignore`: there a row called void or unlabeled is ignored."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [column.strip().lower() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            identity = "id" if "id" in columns else "index"
+            missing = [column for column in (identity, "name", "r", "g", "b") if column not in columns]
+            if missing:
+                raise UserError(f"{path} line 1: the column {', '.join(missing)} is missing; the first line must be id,name,r,g,b,ignore")
+            rows: list[Class] = []
+            for record in reader:
+                row = _class_row(f"{path} line {reader.line_num}", record, identity=identity)
+                for earlier in rows:
+                    if row.id == earlier.id or row.name == earlier.name:
+                        what = f"id {row.id}" if row.id == earlier.id else f"name {row.name!r}"
+                        raise UserError(f"{path} line {reader.line_num}: {what} is already taken by {earlier.name} (id {earlier.id})")
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a class table ({error})") from error
+    classes = Classes(tuple(rows))
+    if classes.count == 0:
+        raise UserError(f"{path} lists no class that counts; each row is id,name,r,g,b,ignore")
+    return classes
+
+
+def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -> Class:
+    def number(column: str) -> int:
+        text = (record.get(column) or "").strip()
+        if not text.isascii() or not text.isdigit() or int(text) > 255:
+            raise UserError(f"{where}: {column} is {text!r}, but must be a whole number from 0 to 255")
+        return int(text)
+
+    name = (record.get("name") or "").strip()
+    if not name:
+        raise UserError(f"{where}: the class has no name")
+    if "ignore" in record:
+        word = (record["ignore"] or "").strip().lower()
+        if word not in ("", "0", "1", "true", "false", "yes", "no"):
+            raise UserError(f"{where}: ignore is {word!r}, but must be 0 or 1")
+        ignore = word in ("1", "true", "yes")
+    else:
+        ignore = name.lower() in ("void", "unlabeled", "unlabelled")
+    return Class(number(identity), name, (number("r"), number("g"), number("b")), ignore)

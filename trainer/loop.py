@@ -19,6 +19,7 @@ from trainer.data.loader import Loader, Streams
 from trainer.data.pairs import Selection
 from trainer.errors import UserError
 from trainer.machine import device_named, moves_in_bf16
+from trainer.methods import METHODS
 from trainer.methods.base import Method, Player
 from trainer.processes import ALONE, Processes, join
 from trainer.recipes import Run
@@ -31,6 +32,7 @@ def start(
     out: Path, run: Run, dataset: Dataset, selection: Selection, *, device: str = "auto", skip_broken: bool = False, progress: bool = True
 ) -> RunDir:
     """Train a new run in the folder `out` to its last step. Raises UserError with the remedy where it cannot go on."""
+    refuse_unbalanced(run)
     processes, _ = join(device_named(device))
     if processes.first:
         create_run(out, run, selection)
@@ -79,11 +81,12 @@ def train(
             size=run.size,
             batch=run.batch,
             seed=run.seed,
+            balanced=run.balanced,
             skip_broken=skip_broken,
             rank=processes.rank,
             world=processes.world,
         )
-        images = run.batch * processes.world * sum(map(bool, (streams.pairs, streams.photos)))
+        images = run.batch * processes.world * sum(loader.filled)
         with (
             Record(folder, trainee, dataset, place, processes, images=images, progress=progress, skip_broken=skip_broken) as record,
             _interruptible() as interrupted,
@@ -251,6 +254,15 @@ def _last_good(folder: RunDir) -> str:
 
 def _parameters(player: Player) -> list[nn.Parameter]:
     return [parameter for module in player.modules for parameter in module.parameters()]
+
+
+def refuse_unbalanced(run: Run) -> None:
+    """Raises UserError where a run would leave a half of the Batch empty that its method cannot do without."""
+    if not run.balanced and not METHODS[run.method].spares_a_half:
+        raise UserError(
+            f"--no-balanced (balanced=False): a step of {run.method} cannot go on with pairs alone or unpaired samples alone, so there is "
+            "nothing to balance: leave it out"
+        )
 
 
 def _needed(method: Method, streams: Streams) -> Streams:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from trainer.errors import UserError
-from trainer.methods import METHODS, cyclegan, hybrid, pix2pix, supervised
+from trainer.methods import METHODS, cyclegan, hybrid, judge, pix2pix, supervised
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Run:
     """A name of the catalogue."""
     root: str | None
     """The dataset's folder; None for the built-in scenes."""
-    pairs: int
-    """k, the number of pairs."""
+    pairs: int | Literal["all"]
+    """k, the number of pairs; "all" the training pairs only in a recipe: a run says how many that were."""
     unpaired: int | None
     """How many samples of the training split the unpaired pool holds; None: all."""
     size: tuple[int, int]
@@ -34,6 +34,8 @@ class Run:
     """Decides weights, choice of pairs, order, crops, flips and pool draws."""
     batch: int = 1
     """Samples of each half in a step."""
+    balanced: bool = True
+    """Both halves in every step. False: the smaller set fills its half as seldom as it is smaller (|P|/|U| of the steps for the pairs)."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
     evaluate_every: int = 500
@@ -113,6 +115,17 @@ RECIPES: dict[str, Run] = {
         _camvid("cyclegan-compact", "cyclegan", cyclegan.Config(label_as="classes", **COMPACT), steps=2000, pairs=0, expected=MEASURED),
         _camvid("cyclegan-compact-colours", "cyclegan", cyclegan.Config(label_as="colours", **COMPACT), steps=2000, pairs=0),
         _camvid("supervised-compact", "supervised", supervised.Config(**COMPACT), steps=8000, expected=MEASURED),
+        _camvid(
+            "judge",
+            "judge",
+            judge.Config(),
+            steps=3000,
+            batch=4,
+            pairs="all",
+            unpaired=0,
+            evaluate_every=300,
+            expected="not yet reproduced",
+        ),
         # The papers' own networks, size and weights; 80 000 steps is our reading of their five hours (docs/methods/hybrid.md).
         _camvid("hybrid-paper", "hybrid", hybrid.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),
         _camvid("pix2pix-paper", "pix2pix", pix2pix.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),

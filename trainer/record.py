@@ -28,7 +28,7 @@ class Record:
         device: torch.device,
         processes: Processes,
         *,
-        images: int,
+        images: float,
         progress: bool,
         skip_broken: bool = False,
     ) -> None:

@@ -293,3 +293,37 @@ def test_every_level_survives_the_way_to_a_tensor_and_back_and_excess_is_clamped
     assert np.array_equal(photo_to_uint8(prepare_photo(levels, (16, 16))), levels)
     assert photo_to_uint8(torch.full((2, 3, 4, 4), 1.7)).shape == (2, 4, 4, 3)
     assert photo_to_uint8(torch.full((3, 1, 1), -9.0)).max() == 0
+
+
+def test_unbalanced_the_smaller_half_is_filled_as_seldom_as_it_is_smaller_and_no_sample_is_forgotten(tmp_path):
+    root = mark(tmp_path)
+    pairs = tuple(sample for sample in open_folders(root).samples("train") if sample.complete)[:2]
+    loader = tiny_loader(root, pairs=pairs, batch=1, balanced=False)  # 2 pairs, 8 unpaired
+    assert loader.filled == (0.25, 1.0)
+    seen = [
+        {round((value + 1) * 127.5 / 10) for value in batch.paired.photo[:, 1].flatten().tolist()} for batch in map(loader.batch, range(16))
+    ]
+    assert [len(numbers) for numbers in seen] == [0, 0, 0, 1] * 4
+    assert seen[3] | seen[7] == seen[11] | seen[15]
+    assert len(seen[3] | seen[7]) == 2
+    assert all(len(loader.batch(step).unpaired.photo) == 1 for step in range(16))
+    balanced = tiny_loader(root, pairs=pairs, batch=1)
+    assert balanced.filled == (1.0, 1.0)
+    assert all(torch.equal(loader.batch(step).unpaired.photo, balanced.batch(step).unpaired.photo) for step in range(16))
+
+
+@pytest.mark.parametrize(("pairs", "unpaired"), [(3, 7), (7, 3), (5, 5), (4, 0)])
+def test_unbalanced_an_epoch_of_the_larger_set_holds_one_epoch_of_the_smaller(tmp_path, pairs, unpaired):
+    complete = tuple(sample for sample in open_folders(make_folders(tmp_path, count=8)).samples("train") if sample.complete)
+    loader = tiny_loader(tmp_path, pairs=complete[:pairs], unpaired=complete[:unpaired], batch=1, balanced=False)
+    halves = [loader.batch(step) for step in range(max(pairs, unpaired))]
+    assert sum(len(batch.paired.photo) for batch in halves) == pairs
+    assert sum(len(batch.unpaired.photo) for batch in halves) == unpaired
+
+
+def test_unbalanced_processes_fill_the_same_halves_and_share_the_pairs_between_them(tmp_path):
+    complete = tuple(sample for sample in open_folders(make_folders(tmp_path, count=6)).samples("train") if sample.complete)
+    shares = [tiny_loader(tmp_path, pairs=complete[:2], batch=1, balanced=False, rank=rank, world=2) for rank in range(2)]
+    lengths = [[len(loader.batch(step).paired.photo) for step in range(6)] for loader in shares]
+    assert lengths[0] == lengths[1] == [0, 0, 1, 0, 0, 1]
+    assert not torch.equal(shares[0].batch(2).paired.photo, shares[1].batch(2).paired.photo)

@@ -499,3 +499,28 @@ start(folder.path.with_name("unbroken"), folder.run, dataset, folder.selection(d
 
     with pytest.raises(UserError, match="saved by 2 processes"):
         resume(broken, device="cpu", progress=False)
+
+
+def test_an_unbalanced_run_trains_on_one_half_alone_in_most_steps(tmp_path: Path) -> None:
+    run = tiny_run("hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
+    dataset, selection = material_for(run)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    losses = [line for line in lines if "generators/cycle_photo" in line]
+    assert ["generators/pairs_label" in line for line in losses] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "cyclegan", "supervised"])
+def test_a_method_that_reads_one_half_refuses_to_be_unbalanced(name: str, tmp_path: Path) -> None:
+    run = tiny_run(name, balanced=False)
+    dataset, selection = material_for(run)
+    with pytest.raises(UserError, match=f"balanced=False.*a step of {name}"):
+        start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_json_from_before_a_field_existed_takes_its_default() -> None:
+    values = to_json(RECIPES["hybrid-compact"])
+    del values["balanced"], values["expected"], values["config"]["ema"]
+    assert from_json(values).balanced is True
+    assert from_json(values).config.ema == 0.999

@@ -127,6 +127,18 @@ def test_a_method_reads_only_the_halves_that_it_says_it_needs(name: str, changes
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].spares_a_half])
+@pytest.mark.parametrize("empty", ["paired", "unpaired"])
+def test_a_method_that_spares_a_half_takes_its_step_without_it(name: str, empty: str) -> None:
+    method, batch = tiny_method(name), tiny_batch()
+    nothing = type(batch.paired)(batch.paired.photo[:0], batch.paired.label[:0])
+    halves = {"paired": batch.paired, "unpaired": batch.unpaired} | {empty: nothing}
+    before = copy.deepcopy(method.state_dict())
+    losses = advance(prepare(method, fused=False), Batch(**halves), tiny_run(name), bf16=False, watch=FiniteWatch(torch.device("cpu")))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert {name for name, parameter in method.named_parameters() if parameter.ndim > 1} <= moved(before, method.state_dict())
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
 def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     torch.manual_seed(0)

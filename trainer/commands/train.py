@@ -14,7 +14,7 @@ from trainer.commands.arguments import PairsOf, Size, count, opened, parse, refu
 from trainer.data.catalogue import CATALOGUE, Dataset
 from trainer.data.pairs import Selection, select
 from trainer.errors import UserError
-from trainer.loop import resume, start
+from trainer.loop import refuse_unbalanced, resume, start
 from trainer.machine import device_named
 from trainer.recipes import RECIPES, Run
 from trainer.rundir import RunDir, begin_with_given_weights, build_method, open_run
@@ -49,6 +49,8 @@ class TrainOptions(Generic[Config]):
     """Decides weights, choice of pairs, order, crops, flips and pool draws."""
     batch: int
     """Samples of each half in a step."""
+    balanced: bool
+    """Pairs and unpaired samples in every step. Off: the smaller set comes as seldom as it is smaller, as in the 20_unbal row of Shukla et al."""
     precision: Literal["auto", "bf16", "fp32"]
     """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
     evaluate_every: int
@@ -128,7 +130,7 @@ def train(arguments: list[str]) -> int:
 def recipes() -> str:
     """What `fewpair train --help` prints."""
     rows = [
-        (run.recipe, run.method, run.data, f"{run.pairs} + {run.unpaired or 'all'}", f"{run.size[0]}x{run.size[1]}", str(run.steps))
+        (run.recipe, run.method, run.data, f"{run.pairs} + {'all' if run.unpaired is None else run.unpaired}", f"{run.size[0]}x{run.size[1]}", str(run.steps))
         for run in RECIPES.values()
     ]
     rows.insert(0, ("recipe", "method", "data", "pairs + unpaired", "size", "steps"))
@@ -187,6 +189,7 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
         begin_with_given_weights(method, run)
     except ValueError as error:
         raise UserError(str(error)) from error
+    refuse_unbalanced(run)
     height, width = run.size
     if height % method.multiple_of or width % method.multiple_of:
         near = "x".join(str(max(1, round(side / method.multiple_of)) * method.multiple_of) for side in run.size)

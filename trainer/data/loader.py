@@ -36,7 +36,9 @@ class Streams:
 class Loader:
     """Batches of `batch` pairs, `batch` unpaired photos and `batch` unpaired labels; an empty stream gives tensors of batch length 0.
 
-    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone.
+    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone. Balanced, both
+    halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise all streams keep the pace of the longest
+    one: a half with a tenth of its samples is filled in every tenth step and is empty in the others.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Loader:
         size: tuple[int, int],
         batch: int,
         seed: int,
+        balanced: bool = True,
         skip_broken: bool = False,
         cache_bytes: int = 2 << 30,
         rank: int = 0,
@@ -62,6 +65,7 @@ class Loader:
         self.size = size
         self.enlarged = (round(ENLARGED * size[0]), round(ENLARGED * size[1]))
         self.seed = seed
+        self.balanced = balanced
         self.skip_broken = skip_broken
         self.broken: dict[tuple[Side, str], str] = {}
         """The sides that could not be decoded, by their path, each with the reason."""
@@ -78,15 +82,16 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The batch of one step (counted from 0), on the CPU; of `world` processes that train together, each has its own share."""
+        paired, unpaired = self._turns(step)  # of the step that all processes share, so that all fill the same halves
         step = step * self._world + self._rank
         pairs = [
             self._augmented(arrays, step=step, stream="pairs", index=index)
-            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, step=step, sides=("photo", "label")))
+            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, turn=paired, sides=("photo", "label")))
         ]
         photos, labels = (
             [
                 self._augmented(arrays, step=step, stream=stream, index=index)[0]
-                for index, arrays in enumerate(self._drawn(stream, pool, step=step, sides=(side,)))
+                for index, arrays in enumerate(self._drawn(stream, pool, turn=unpaired, sides=(side,)))
             ]
             for stream, pool, side in _pools(self.streams)
         )
@@ -127,11 +132,33 @@ class Loader:
             closed.set()
             worker.join()
 
-    def _drawn(self, stream: str, pool: Sequence[Sample], *, step: int, sides: tuple[Side, ...]) -> list[tuple[np.ndarray, ...]]:
-        """The step's samples of one stream, each as enlarged uint8 arrays."""
-        if not pool:
+    @property
+    def filled(self) -> tuple[float, float]:
+        """The shares of the steps in which the paired and the unpaired half are filled."""
+        paired, unpaired = self._lengths()
+        longest = max(paired, unpaired)
+        return (paired / longest, unpaired / longest) if not self.balanced else (float(paired > 0), float(unpaired > 0))
+
+    def _lengths(self) -> tuple[int, int]:
+        return len(self.streams.pairs), max(len(self.streams.photos), len(self.streams.labels))
+
+    def _turns(self, step: int) -> tuple[int | None, int | None]:
+        """For the paired and the unpaired half: how often it was filled before this step; None where this step leaves it empty."""
+        if self.balanced:
+            return step, step
+        longest = max(self._lengths())
+        paired, unpaired = (
+            before if before < after else None
+            for before, after in ((step * length // longest, (step + 1) * length // longest) for length in self._lengths())
+        )
+        return paired, unpaired
+
+    def _drawn(self, stream: str, pool: Sequence[Sample], *, turn: int | None, sides: tuple[Side, ...]) -> list[tuple[np.ndarray, ...]]:
+        """The samples of one stream in the given turn of its half, each as enlarged uint8 arrays."""
+        if not pool or turn is None:
             return []
-        positions = range(step * self._length, (step + 1) * self._length)
+        begin = (turn * self._world + self._rank) * self._length
+        positions = range(begin, begin + self._length)
         return [self._readable(stream, pool, position=position, sides=sides) for position in positions]
 
     def _readable(self, stream: str, pool: Sequence[Sample], *, position: int, sides: tuple[Side, ...]) -> tuple[np.ndarray, ...]:

@@ -40,6 +40,8 @@ class Method(nn.Module):
     multiple_of: int = 1
     tiling: Literal["allowed", "forbidden"] = "forbidden"
     noise_shape: tuple[int, ...] | None = None
+    spares_a_half: bool = False
+    """Whether a method that reads both halves of the Batch can take its step with either of them empty (Run.balanced)."""
 
     def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
         super().__init__()

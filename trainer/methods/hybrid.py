@@ -59,6 +59,7 @@ class Hybrid(Method):
     config_class = Config
     directions = frozenset({"to_label", "to_photo"})
     multiple_of = ResNetGenerator.multiple_of
+    spares_a_half = True
 
     def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
         super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)

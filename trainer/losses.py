@@ -2,9 +2,10 @@
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy as _cross_entropy
-from torch.nn.functional import softplus
+from torch.nn.functional import softmax, softplus
 
 from trainer.batch import IGNORE, LabelMap, Scores
+from trainer.labels import counted, one_hot
 
 
 def relativistic(preferred: Tensor, other: Tensor) -> Tensor:
@@ -44,3 +45,18 @@ def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:
     """-log softmax(scores)[label], the mean over the pixels that are not void; 0 where all are."""
     total = _cross_entropy(scores.float(), label, ignore_index=IGNORE, reduction="sum")
     return total / (label != IGNORE).sum().clamp(min=1)
+
+
+def soft_dice(scores: Scores, label: LabelMap) -> Tensor:
+    """1 - 2 sum(p t) / (sum p + sum t), the sums over all pixels of the batch that are not void, the mean over the classes it holds.
+
+    p = softmax(scores), t the one-hot truth (Milletari et al. 2016, V-Net, section 3, with plain sums below the line instead of sums of
+    squares). A class of few pixels weighs as much as one of many. 0 where all pixels are void.
+    """
+    truth = one_hot(label, scores.shape[1])
+    probability = softmax(scores.float(), 1) * counted(label)
+    overlap = (probability * truth).sum((0, 2, 3))
+    held = truth.sum((0, 2, 3))
+    present = held > 0
+    dice = 1 - 2 * overlap / (probability.sum((0, 2, 3)) + held).clamp(min=1.0)
+    return (dice * present).sum() / present.sum().clamp(min=1)

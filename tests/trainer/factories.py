@@ -29,6 +29,7 @@ SIZE = (32, 48)
 
 TINY: dict[str, dict[str, Any]] = {
     "supervised": {"width": 4, "blocks": 1},
+    "judge": {"width": 8},
     "hybrid": {"width": 4, "blocks": 1, "pool": 3},
     "pix2pix": {"width": 4, "blocks": 1},
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},

@@ -31,13 +31,20 @@ Size = Annotated[
 ]
 """Height and width, written 128x192."""
 
+
+def _pairs(words: list[str]) -> int | Literal["all"] | Path:
+    if words[0] == "all":
+        return "all"
+    return int(words[0]) if words[0].isdigit() else Path(words[0])
+
+
 PairsOf = Annotated[
-    int | Path,
+    int | Literal["all"] | Path,
     PrimitiveConstructorSpec(
         nargs=1,
-        metavar="N|pairs.json",
-        instance_from_str=lambda words: int(words[0]) if words[0].isdigit() else Path(words[0]),
-        is_instance=lambda value: isinstance(value, int | Path),
+        metavar="N|all|pairs.json",
+        instance_from_str=_pairs,
+        is_instance=lambda value: value == "all" or isinstance(value, int | Path),
         str_from_instance=lambda value: [str(value)],
     ),
 ]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from trainer.batch import random
 from trainer.data.catalogue import Dataset, Sample, Side
@@ -118,8 +118,12 @@ class Selection:
         )
 
 
-def select(dataset: Dataset, *, k: int, unpaired: int | None, rule: str = "random", seed: int, to_label: bool = False) -> Selection:
+def select(
+    dataset: Dataset, *, k: int | Literal["all"], unpaired: int | None, rule: str = "random", seed: int, to_label: bool = False
+) -> Selection:
     """Choose k pairs of `train` inside a random pool of `unpaired` samples (all if None): the pool feeds the unpaired streams.
+
+    k "all" keeps every pair of `train`, or as many as the pool holds.
 
     With `unpaired=0` there is no pool and the pairs come from all of `train`. The same seed names the same random pairs
     whatever the size of the pool, so that methods compare. With `to_label` photos that have no label yet may be chosen too.
@@ -127,6 +131,9 @@ def select(dataset: Dataset, *, k: int, unpaired: int | None, rule: str = "rando
     if rule not in RULES:
         raise UserError(f"--rule {rule}: there is no such rule; there are {', '.join(RULES)}")
     train = dataset.samples("train")
+    if k == "all":
+        every = sum(sample.complete for sample in train)
+        k = min(every, unpaired or every)
     if k < 0 or (unpaired is not None and unpaired < 0):
         raise UserError(f"--pairs {k} --unpaired {unpaired}: neither can be negative")
     eligible = [sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)]

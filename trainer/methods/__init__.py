@@ -6,11 +6,13 @@ from trainer.batch import Domain
 from trainer.methods.base import Method
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
+from trainer.methods.judge import Judge
 from trainer.methods.pix2pix import Pix2Pix
 from trainer.methods.supervised import Supervised
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
+    "judge": Judge,
     "hybrid": Hybrid,
     "pix2pix": Pix2Pix,
     "cyclegan": CycleGAN,

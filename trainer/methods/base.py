@@ -78,6 +78,10 @@ class Method(nn.Module):
         """Photo -> Float[B,C,H,W]; None where the label side is decoded from colours or is a picture."""
         return None
 
+    def painted_label(self, photo: Photo) -> Photo | None:
+        """Photo -> the RGB picture that `to_label` reads by the nearest class colour; None where the label side is not spelt so."""
+        return None
+
 
 def constant(step: int, steps: int) -> float:
     """The same learning rate throughout."""

@@ -137,6 +137,9 @@ class Hybrid(Method):
     def label_scores(self, photo: Photo) -> Scores | None:
         return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
 
+    def painted_label(self, photo: Photo) -> Photo | None:
+        return self.label_generator(photo) if self.side.in_colours else None
+
     def to_label(self, photo: Photo) -> LabelMap | Photo:
         return self.side.decode(self.label_generator(photo))
 

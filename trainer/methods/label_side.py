@@ -29,6 +29,11 @@ class LabelSide:
         """Whether a label has a photo's three channels, so that a generator can be asked to leave its own output domain as it is."""
         return not self.as_scores
 
+    @property
+    def in_colours(self) -> bool:
+        """Whether classes are spelt as colours, so that a generator's raw output is the RGB picture that `decode` reads them from."""
+        return self.classes is not None and not self.as_scores
+
     def encode(self, label: LabelMap | Photo) -> Tensor:
         """What the networks see: Float[B,channels,H,W]."""
         if self.classes is None:

@@ -107,6 +107,9 @@ class Pix2Pix(Method):
     def label_scores(self, photo: Photo) -> Scores | None:
         return self.side.scores(self.generator(photo)) if self.side.as_scores and "to_label" in self.directions else None
 
+    def painted_label(self, photo: Photo) -> Photo | None:
+        return self.generator(photo) if self.side.in_colours and "to_label" in self.directions else None
+
     def to_label(self, photo: Photo) -> LabelMap | Photo:
         if "to_label" not in self.directions:
             return super().to_label(photo)

@@ -1,0 +1,43 @@
+"""Networks that a loss passes through and that must come out as they went in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Inside, the networks are in eval mode and their parameters take no gradient; gradients to their *inputs* flow.
+
+    Afterwards each module's mode, each parameter's `requires_grad` and every buffer (spectral-norm vectors, batch statistics) are what
+    they were. The pass through the network belongs inside; the backward may come after (Eskandar et al., section 2.1: the red lock).
+    """
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    asked = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
+    try:
+        with keeping_buffers(*networks):
+            for network in networks:
+                network.eval().requires_grad_(False)
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in asked:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
+    """Whatever is done to the networks' buffers inside, afterwards they hold what they held before, bit for bit."""
+    buffers = [buffer for network in networks for buffer in network.buffers()]
+    kept = [(buffer.detach().clone(), buffer._version) for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, (before, version) in zip(buffers, kept, strict=True):
+                # One that nobody wrote to is left alone: a graph that waits for its backward may have saved it.
+                if buffer._version != version:
+                    buffer.copy_(before)

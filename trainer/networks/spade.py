@@ -1,0 +1,141 @@
+"""SPADE and what is built of it: the generators of OASIS (methods.md A.11) and of SPADE itself (A.14)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, leaky_relu
+
+from trainer.batch import OneHot, Photo
+from trainer.networks.normalisation import InstanceNorm
+from trainer.networks.spectral import spectral, xavier
+from trainer.networks.synchronised import BatchNorm
+
+Norm = Literal["batch", "instance"]
+"""batch: as published, synchronised between processes. instance: for batches of one; a photo does not depend on its batch mates."""
+
+NOISE = 64
+"""Channels of the published noise z."""
+
+
+class OasisGenerator(nn.Module):
+    """Label map and noise -> photo (Schonfeld et al., section 3.2): six SPADE blocks, nearest x2 between them.
+
+    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), one vector for each image, spread over its pixels, or a map
+    Float[B,noise,H,W] -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32. At full width (64), with noise 64, there are 71 107 523
+    parameters for 35 channels and 74 314 691 for 151. In training with batch norm a batch of one must be larger than 32x32.
+    """
+
+    multiple_of = 32
+
+    def __init__(self, channels: int, *, width: int, norm: Norm, noise: int = NOISE) -> None:
+        super().__init__()
+        self.noise_shape = (noise,)
+        steps = [width * factor for factor in (16, 16, 16, 8, 4, 2, 1)]
+        condition = noise + channels
+        self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
+        self.blocks = nn.ModuleList(
+            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
+            for before, after in zip(steps[:-1], steps[1:], strict=True)
+        )
+        self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
+
+    def forward(self, label: OneHot, noise: Tensor) -> Photo:
+        condition = with_noise(label, noise)
+        features = self.start(every(condition, 32))
+        for depth, block in enumerate(self.blocks):
+            features = doubled(features) if depth else features
+            features = block(features, every(condition, 32 >> depth))
+        return torch.tanh(self.finish(leaky_relu(features, 0.2)))
+
+
+class SpadeGenerator(nn.Module):
+    """Label map -> photo, without noise (Park et al., section 3 and appendix A): seven SPADE blocks.
+
+    label Float[B,channels,H,W] one-hot -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32, or, with `more` (the published choice
+    for 256x512: one doubling more, between the two middle blocks), of 64.
+    """
+
+    def __init__(self, channels: int, *, width: int, norm: Norm, more: bool) -> None:
+        super().__init__()
+        self.more = more
+        self.multiple_of = 64 if more else 32
+        steps = [width * factor for factor in (16, 16, 16, 16, 8, 4, 2, 1)]
+        self.start = xavier(nn.Conv2d(channels, steps[0], 3, padding=1))
+        self.blocks = nn.ModuleList(
+            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm)
+            for before, after in zip(steps[:-1], steps[1:], strict=True)
+        )
+        self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
+
+    def forward(self, label: OneHot) -> Photo:
+        factor = self.multiple_of
+        features = self.start(every(label, factor))
+        for depth, block in enumerate(self.blocks):
+            if depth and (depth != 2 or self.more):  # the two middle blocks are of one size, unless `more`
+                features, factor = doubled(features), factor // 2
+            features = block(features, every(label, factor))
+        return torch.tanh(self.finish(leaky_relu(features, 0.2)))
+
+
+class SpadeBlock(nn.Module):
+    """shortcut(x) + conv(LReLU(SPADE(conv(LReLU(SPADE(x)))))), Float[B,before,h,w] -> Float[B,after,h,w] (Park et al., figure 4).
+
+    The shortcut is x where the channels stay, else a 1x1 convolution of SPADE(x). The convolutions carry spectral norm; those inside
+    SPADE do not.
+    """
+
+    def __init__(self, before: int, after: int, *, condition: int, hidden: int, norm: Norm) -> None:
+        super().__init__()
+        middle = min(before, after)
+        self.spade_1 = Spade(before, condition=condition, hidden=hidden, norm=norm)
+        self.conv_1 = spectral(nn.Conv2d(before, middle, 3, padding=1))
+        self.spade_2 = Spade(middle, condition=condition, hidden=hidden, norm=norm)
+        self.conv_2 = spectral(nn.Conv2d(middle, after, 3, padding=1))
+        self.spade_shortcut: Spade | None = None
+        self.conv_shortcut: nn.Conv2d | None = None
+        if before != after:
+            self.spade_shortcut = Spade(before, condition=condition, hidden=hidden, norm=norm)
+            self.conv_shortcut = spectral(nn.Conv2d(before, after, 1, bias=False))
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        inner = self.conv_1(leaky_relu(self.spade_1(features, condition), 0.2))
+        inner = self.conv_2(leaky_relu(self.spade_2(inner, condition), 0.2))
+        if self.spade_shortcut is not None and self.conv_shortcut is not None:
+            features = self.conv_shortcut(self.spade_shortcut(features, condition))
+        return features + inner
+
+
+class Spade(nn.Module):
+    """norm(x) (1 + gamma(m)) + beta(m), gamma and beta maps of the condition m (Park et al., Eq. 1).
+
+    features Float[B,channels,h,w]; condition Float[B,condition,h,w], already of the features' size (see `every`).
+    """
+
+    def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
+        super().__init__()
+        self.norm = BatchNorm(channels) if norm == "batch" else InstanceNorm()
+        self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1))
+        self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
+        self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        shared = torch.relu(self.shared(condition))
+        return self.norm(features) * (1 + self.gamma(shared)) + self.beta(shared)
+
+
+def with_noise(label: OneHot, noise: Tensor) -> Tensor:
+    """The noise, a vector Float[B,Z] spread over the pixels or a map Float[B,Z,H,W], in front of the one-hot map: Float[B,Z+S,H,W]."""
+    if noise.ndim == 2:
+        noise = noise[:, :, None, None].expand(-1, -1, label.shape[2], label.shape[3])
+    return torch.cat([noise, label], 1)
+
+
+def every(condition: Tensor, factor: int) -> Tensor:
+    """Every factor-th pixel: what "nearest" makes of a map that is made smaller by a whole factor. A one-hot map stays one."""
+    return condition if factor == 1 else condition[:, :, ::factor, ::factor]
+
+
+def doubled(features: Tensor) -> Tensor:
+    """Nearest x2."""
+    return interpolate(features, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,119 @@
+"""The SWAGAN discriminator (Gal et al.; the unconditional critic of USIS and of the semi-paired method; methods.md A.12.3)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, leaky_relu
+
+from trainer.batch import Photo
+from trainer.errors import UserError
+from trainer.networks.precision import in_fp32
+from trainer.networks.wavelet import haar, inverse_haar
+
+
+class SwaganDiscriminator(nn.Module):
+    """Photo Float[B,3,H,W] of the one `size` it was built for -> one logit each, Float[B,1].
+
+    Works on wavelet coefficients down to a few pixels; before the last layers it sees how much the samples of the batch differ. `from_rgb`
+    is the side of the convolutions that read the picture: 1 in USIS, 3 in SWAGAN. Full width is 64. At 256x512 there are then 25 333 377
+    parameters (25 609 857 with from_rgb 3), at 256x256 26 211 073 (26 469 121).
+
+    Raises UserError for a size that cannot be halved often enough.
+    """
+
+    def __init__(self, *, size: tuple[int, int], width: int, from_rgb: Literal[1, 3]) -> None:
+        super().__init__()
+        side = 2 ** round(math.log2(max(size)))
+        levels = int(math.log2(side)) - 3
+        self.size = size
+        self.multiple_of = 2 ** (levels + 1)
+        if levels < 1 or any(length % self.multiple_of for length in size):
+            unit = max(self.multiple_of, 4)
+            raise UserError(f"the SWAGAN discriminator cannot take {size[0]}x{size[1]}: give multiples of {unit}, the larger at least 12")
+        steps = [_channels(side, width), *(_channels(side // 2 ** (level + 2), width) for level in range(levels))]
+        self.readers = nn.ModuleList(EqualisedConv(12, channels, from_rgb) for channels in steps)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(EqualisedConv(before, before, 3), EqualisedConv(before, after, 3, down=True))
+            for before, after in zip(steps[:-1], steps[1:], strict=True)
+        )
+        height, breadth = (length // self.multiple_of for length in size)
+        self.last_conv = EqualisedConv(steps[-1] + 1, steps[-1], 3)
+        self.last_linear = EqualisedLinear(steps[-1] * height * breadth, steps[-1])
+        self.finish = EqualisedLinear(steps[-1], 1)
+
+    def forward(self, photo: Photo) -> Tensor:
+        if tuple(photo.shape[2:]) != self.size:
+            raise ValueError(f"this discriminator was built for {self.size[0]}x{self.size[1]}, not {photo.shape[2]}x{photo.shape[3]}")
+        bands = haar(photo)
+        features = self.readers[0](bands)
+        for reader, block in zip(list(self.readers)[1:], self.blocks, strict=True):
+            bands = haar(_blurred(inverse_haar(bands), padding=1, stride=2))
+            features = block(features) + reader(bands)
+        with in_fp32(photo):
+            features = self.last_conv(with_spread(features.to(self.finish.weight.dtype)))
+            return self.finish(_activated(self.last_linear(features.flatten(1))))
+
+
+def with_spread(features: Tensor) -> Tensor:
+    """Float[B,C,h,w] -> Float[B,C+1,h,w]: the new channel says how much the samples of a group differ (Karras et al., section 3).
+
+    The groups have as many samples as the largest divisor of B up to 4; a group of one differs by 1e-4, the root of the epsilon.
+    """
+    batch, channels, height, width = features.shape
+    group = next(size for size in (4, 3, 2, 1) if batch % size == 0)
+    wide = features.float().reshape(group, batch // group, channels, height, width)
+    spread = (wide.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))  # one number for each group
+    plane = spread.repeat(group).view(batch, 1, 1, 1).expand(-1, 1, height, width)
+    return torch.cat([features, plane.to(features.dtype)], 1)
+
+
+class EqualisedConv(nn.Module):
+    """LReLU(conv(x, w / sqrt(fan in)) + b) sqrt 2, with w ~ N(0,1): the equalised learning rate of Karras et al.
+
+    `down`: a blur and a stride of 2, so that each side is halved; else the size is kept.
+    """
+
+    def __init__(self, before: int, after: int, side: int, *, down: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(after, before, side, side))
+        self.bias = nn.Parameter(torch.zeros(after))
+        self.scale = 1 / math.sqrt(before * side * side)
+        self.down = down
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.down:
+            features = _blurred(features, padding=2, stride=1)
+        stride, padding = (2, 0) if self.down else (1, self.weight.shape[-1] // 2)
+        return _activated(conv2d(features, self.weight * self.scale, self.bias, stride=stride, padding=padding))
+
+
+class EqualisedLinear(nn.Module):
+    """x w^T / sqrt(fan in) + b, with w ~ N(0,1)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(after, before))
+        self.bias = nn.Parameter(torch.zeros(after))
+        self.scale = 1 / math.sqrt(before)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.linear(features, self.weight * self.scale, self.bias)
+
+
+def _activated(features: Tensor) -> Tensor:
+    return leaky_relu(features, 0.2) * math.sqrt(2)
+
+
+def _blurred(features: Tensor, *, padding: int, stride: int) -> Tensor:
+    """Each channel under the kernel [1,3,3,1] x [1,3,3,1] / 64, beyond the border zeros."""
+    taps = features.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    channels = features.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
+    return conv2d(features, kernel, stride=stride, padding=padding, groups=channels)
+
+
+def _channels(side: int, width: int) -> int:
+    """How many channels features have where the picture would be `side` pixels: at full width 512 px 64, 256 128, 128 256, below 512."""
+    return min(8 * width, max(1, width * 512 // side))

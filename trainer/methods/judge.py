@@ -1,4 +1,4 @@
-"""A small segmenter trained on real pairs, to judge generated photos by: our own stand-in for the FCN-8s of the FCN score (methods A.18)."""
+"""A small segmenter trained on real pairs, to judge generated photos by: our stand-in for the FCN score's FCN-8s (methods A.18)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import UserError
+from trainer.metrics.evaluate import Seen
 from trainer.metrics.segmentation import Figures
 
 INCEPTION = "inception"
@@ -67,9 +68,9 @@ class PhotoSets:
         self._waiting: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
         self._features: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
 
-    def add(self, *, generated: np.ndarray, real: np.ndarray) -> None:
-        """One of each, uint8[H,W,3], of the same label map and of one size."""
-        for waiting, photo in zip(self._waiting, (generated, real), strict=True):
+    def see(self, seen: Seen) -> None:
+        """One generated photo and the real one of its label map."""
+        for waiting, photo in zip(self._waiting, (seen.generated, seen.real), strict=True):
             waiting.append(photo)
         if len(self._waiting[0]) == TOGETHER:
             self._extract()
@@ -108,8 +109,8 @@ class PhotoSets:
         if few < dimensions:
             told.append(
                 f"{self.extractor.named('fid')} is estimated from {len(generated)} generated and {len(real)} real photos in {dimensions} "
-                f"dimensions: with so few it is far too high, and the higher the fewer they are; prefer {self.extractor.named('kid')}, which "
-                "is unbiased, and compare equal numbers of photos only"
+                "dimensions: with so few it comes out far too high, and the higher the fewer they are; prefer "
+                f"{self.extractor.named('kid')}, which is unbiased, and compare equal numbers of photos only"
             )
         if self.extractor.name != INCEPTION:
             told.append(f"figures made with {self.extractor.name} are not comparable with published ones, which are made with Inception")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from trainer.data.decode import BrokenFile
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.errors import UserError
 from trainer.methods.base import Method
+from trainer.metrics.decoding import upscaled_then_decoded
 from trainer.metrics.reconstruction import l1_levels, maps_accuracy, psnr
 from trainer.metrics.segmentation import Confusion, Figures
 
@@ -57,6 +59,25 @@ class Report:
 SegmentationReport = Report
 
 
+class Seen(NamedTuple):
+    """What a witness is shown of one sample of label -> photo."""
+
+    generated: np.ndarray
+    """uint8[h,w,3], at the network's resolution."""
+    real: np.ndarray
+    """uint8[h,w,3], the true photo at the same resolution."""
+    label: np.ndarray
+    """The label as the dataset reads it: uint8[H,W] class indices or IGNORE, or uint8[H,W,3] a picture."""
+
+
+class Witness(Protocol):
+    """Somebody who looks at every generated photo beside the real one, and keeps figures of its own."""
+
+    def see(self, seen: Seen) -> None:
+        """Look at one sample."""
+        ...
+
+
 def evaluate_to_label(
     method: Method,
     dataset: Dataset,
@@ -67,15 +88,19 @@ def evaluate_to_label(
     limit: int | None = None,
     progress: bool = False,
     skip_broken: bool = False,
+    paper_decoding: bool = False,
 ) -> SegmentationReport:
     """Photo -> label over a split (or `limit` samples spread evenly over it).
 
     Classes are decoded at the network's resolution and stretched to the label's own size with nearest, then counted in one
-    confusion matrix (methods E.4, E.9). Where labels are pictures: the maps accuracy and L1 at the network's resolution (A.8.2).
+    confusion matrix (methods E.4, E.9). With `paper_decoding` a method that paints its labels in colours is also read the other way
+    round (`trainer.metrics.decoding`), for figures called `paper_decoding_...`. Where labels are pictures: the maps accuracy and L1 at
+    the network's resolution (A.8.2).
     """
     material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
     scores: list[SampleScore] = []
     confusion = Confusion(classes_of(dataset.label_domain)) if dataset.label_domain.kind == "classes" else None
+    as_in_the_paper: Confusion | None = None
     accuracies, distances = [], []
     for _, sample, photo, truth in tqdm(material, desc=f"photo -> label, {split}", disable=not progress):
         prediction = predict_label(method, photo, size=size, device=device)
@@ -88,12 +113,18 @@ def evaluate_to_label(
         alone = Confusion(confusion.classes)
         alone.add(truth, stretch(prediction, truth.shape))
         confusion.matrix += alone.matrix
+        painted = predict_painting(method, photo, size=size, device=device) if paper_decoding else None
+        if painted is not None:
+            as_in_the_paper = as_in_the_paper or Confusion(confusion.classes)
+            as_in_the_paper.add(truth, upscaled_then_decoded(painted, truth.shape, confusion.classes))
         if alone.mean_iou is not None:
             scores.append(SampleScore(sample.name, alone.mean_iou))
     counts = material.counts()
     figures: Figures
     if confusion is not None:
         figures = confusion.figures()
+        if as_in_the_paper is not None:
+            figures |= {f"paper_decoding_{name}": value for name, value in as_in_the_paper.figures().items()}
     else:
         figures = {"picture_accuracy": float(np.mean(accuracies)), "picture_l1_levels": float(np.mean(distances))}
     return Report({**figures, **counts}, tuple(sorted(scores, key=lambda one: one.score)), tuple(material.skipped))
@@ -109,8 +140,9 @@ def evaluate_to_photo(
     limit: int | None = None,
     progress: bool = False,
     skip_broken: bool = False,
+    witnesses: Sequence[Witness] = (),
 ) -> Report:
-    """Label -> photo over a split against the true photos at the network's resolution.
+    """Label -> photo over a split against the true photos at the network's resolution; every witness sees every sample.
 
     `photo_l1_levels` is in levels of 0..255, `photo_l1` the same in the networks' range [-1,1]; `photo_psnr` is the mean over images in dB.
     """
@@ -122,6 +154,8 @@ def evaluate_to_photo(
         distances.append(l1_levels(truth, prediction))
         ratios.append(psnr(truth, prediction))
         scores.append(SampleScore(sample.name, ratios[-1]))
+        for witness in witnesses:
+            witness.see(Seen(prediction, truth, label))
     counts = material.counts()
     levels, ratio = float(np.mean(distances)), float(np.mean(ratios))
     figures: Figures = {
@@ -200,6 +234,13 @@ def predict_label(method: Method, photo: np.ndarray, *, size: Size, device: str 
     if method.label_domain.kind == "picture":
         return photo_to_uint8(answer)
     return answer.numpy().astype(np.uint8)
+
+
+def predict_painting(method: Method, photo: np.ndarray, *, size: Size, device: str | torch.device = "cpu") -> np.ndarray | None:
+    """uint8[H,W,3] of any size -> the label map as the method paints it, uint8[h,w,3] at `size`; None where it does not paint."""
+    with judging(method, device):
+        painted = method.painted_label(prepare_photo(photo, size)[None].to(device))
+    return None if painted is None else photo_to_uint8(painted[0].cpu())
 
 
 def predict_photo(method: Method, label: np.ndarray, *, size: Size, device: str | torch.device = "cpu", draw: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A judge: a segmenter in an ONNX file that reads photos, so that generated ones can be scored by what it recognises in them (FCN score)."""
+"""A judge: a segmenter in an ONNX file; generated photos are scored by what it recognises in them (the FCN score)."""
 
 import hashlib
 import json
@@ -12,6 +12,8 @@ from PIL import Image
 
 from trainer.batch import IGNORE, Class, Classes
 from trainer.errors import UserError
+from trainer.metrics.evaluate import Seen, stretch
+from trainer.metrics.segmentation import Confusion, Figures
 
 CONTRACT = (
     "a judge is a folder that `fewpair export` wrote, with a to_label direction, or an .onnx file that takes `photo` u8[N,H,W,3] RGB and "
@@ -66,6 +68,24 @@ class Judge:
             strange = int(answer[0, :height, :width][indices == IGNORE][0])
             raise UserError(f"judge {self.name} answers id {strange}, which is no class of the dataset's table: take another judge")
         return indices
+
+
+class Verdict:
+    """What a judge recognises in generated photos, and in the real photos of the same label maps: the most that it could be asked for."""
+
+    def __init__(self, judge: Judge, classes: Classes) -> None:
+        self.judge = judge
+        self._generated, self._real = Confusion(classes), Confusion(classes)
+
+    def see(self, seen: Seen) -> None:
+        """Label both photos, stretch the labels to the truth's size with nearest, and count (methods A.18, with A.8.2's figures)."""
+        for confusion, photo in ((self._generated, seen.generated), (self._real, seen.real)):
+            confusion.add(seen.label, stretch(self.judge.label(photo), seen.label.shape))
+
+    def figures(self) -> Figures:
+        """`judge_mean_iou` and its like for the generated photos, `judge_on_real_mean_iou` and its like for the real ones."""
+        generated = {f"judge_{name}": value for name, value in self._generated.figures().items()}
+        return generated | {f"judge_on_real_{name}": value for name, value in self._real.figures().items()}
 
 
 def open_judge(path: Path, classes: Classes) -> Judge:

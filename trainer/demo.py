@@ -83,7 +83,7 @@ def make(asked: DemoOptions) -> bool:
     """Choose pairs, train, evaluate and export; False, with a sentence, where the model does not clear the floors."""
     from trainer.commands.evaluate import table
     from trainer.export import export
-    from trainer.metrics.record import Provenance, evaluate_and_record
+    from trainer.metrics.record import evaluate_and_record
     from trainer.rundir import load_method
 
     folder = _trained(asked)
@@ -94,26 +94,12 @@ def make(asked: DemoOptions) -> bool:
     )
     dataset = folder.dataset()
     selection = folder.selection(dataset)
-    method, run, step = load_method(folder.path)
+    method, _, step = load_method(folder.path)
     result = evaluate_and_record(
         method,
         dataset,
         folder=folder.evaluations,
-        provenance=Provenance(
-            dataset=run.data,
-            split="test",
-            size=run.size,
-            method=run.method,
-            recipe=run.recipe,
-            pairs=len(selection.pairs),
-            unpaired=len(selection.unpaired_photos),
-            steps=run.steps,
-            step=step,
-            seed=run.seed,
-            checkpoint="best",
-            weights="averaged",
-            limit=JUDGED,
-        ),
+        provenance=folder.provenance(selection, split="test", step=step, limit=JUDGED),
         train_samples=selection.streams(dataset).pairs,
         progress=True,
     )

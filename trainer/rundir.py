@@ -19,6 +19,7 @@ from trainer.data.pairs import Selection
 from trainer.errors import UserError
 from trainer.methods import build
 from trainer.methods.base import Method
+from trainer.metrics.record import Provenance
 from trainer.networks.resnet import ResNetGenerator, is_state_dict, load_junyanz
 from trainer.recipes import Run, from_json, to_json
 
@@ -55,6 +56,33 @@ class RunDir:
         """The run's pairs and unpaired samples, checked against the files they name."""
         path = self.path / "pairs.json"
         return Selection.from_json(path.read_text(), dataset, source=str(path))
+
+    def provenance(
+        self,
+        selection: Selection,
+        *,
+        split: str,
+        step: int,
+        checkpoint: str = "best",
+        weights: Literal["averaged", "raw"] = "averaged",
+        limit: int | None = None,
+    ) -> Provenance:
+        """What a figure of this run's checkpoint, saved at `step`, is a figure of."""
+        return Provenance(
+            dataset=self.run.data,
+            split=split,
+            size=self.run.size,
+            method=self.run.method,
+            recipe=self.run.recipe,
+            pairs=len(selection.pairs),
+            unpaired=len(selection.unpaired_photos),
+            steps=self.run.steps,
+            step=step,
+            seed=self.run.seed,
+            checkpoint=checkpoint,
+            weights=weights,
+            limit=limit,
+        )
 
     def checkpoint(self, name: str) -> Path:
         """The file of the checkpoint called last, best or step-NNNNNN."""

@@ -1,5 +1,6 @@
 """`fewpair evaluate`: figures beside the floors, and pictures, written into the run's folder."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,10 @@ import tyro
 
 from trainer.commands.arguments import parse, use_threads
 from trainer.machine import device_named
-from trainer.metrics.record import Provenance, evaluate_and_record
+from trainer.metrics.distribution import open_extractor
+from trainer.metrics.evaluate import classes_of
+from trainer.metrics.judge import open_judge
+from trainer.metrics.record import evaluate_and_record
 from trainer.rundir import load_method, open_run
 
 
@@ -26,6 +30,10 @@ class EvaluateOptions:
     """The running average of the weights, or the weights themselves."""
     limit: int | None = None
     """Judge this many samples, spread evenly over the split; None: all."""
+    judge: Path | None = None
+    """A segmenter that scores generated photos: a folder that `fewpair export` wrote, or an .onnx file under its contract."""
+    features: str | None = None
+    """Compare generated and real photos as sets (FID, KID, precision, recall) by `inception`, its weights (.pth) or an extractor (.onnx)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
@@ -42,53 +50,78 @@ def evaluate(arguments: list[str]) -> int:
     folder = open_run(asked.run)
     dataset = folder.dataset()
     selection = folder.selection(dataset)
-    method, run, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
+    method, _, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
     result = evaluate_and_record(
         method,
         dataset,
         folder=folder.evaluations,
-        provenance=Provenance(
-            dataset=run.data,
-            split=asked.split,
-            size=run.size,
-            method=run.method,
-            recipe=run.recipe,
-            pairs=len(selection.pairs),
-            unpaired=len(selection.unpaired_photos),
-            steps=run.steps,
-            step=step,
-            seed=run.seed,
-            checkpoint=asked.checkpoint,
-            weights=asked.weights,
-            limit=asked.limit,
+        provenance=folder.provenance(
+            selection, split=asked.split, step=step, checkpoint=asked.checkpoint, weights=asked.weights, limit=asked.limit
         ),
         train_samples=selection.streams(dataset).pairs,
         device=device,
         progress=True,
         skip_broken=asked.skip_broken,
+        judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain)),
+        features=None if asked.features is None else open_extractor(asked.features, device=device),
     )
     for reason in result.skipped:
         print(f"skipped: {reason}")
     print(table(result.figures, result.floors))
+    for caution in result.cautions:
+        print(f"caution: {caution}")
     print(f"written to {result.path} with {', '.join(path.name for path in result.pictures)}")
     return 0
 
 
-def table(figures: dict[str, Any], floors: dict[str, dict[str, Any]]) -> str:
-    """The figures as lines: this run's, and each floor's beside them where it has one."""
-    columns = {"this run": figures} | {name.replace("_", " "): values for name, values in floors.items()}
-    names = [name for name, value in figures.items() if isinstance(value, int | float)]
-    per_class = figures.get("per_class_iou") or {}
+PAPER, JUDGE, JUDGE_ON_REAL = "paper_decoding_", "judge_", "judge_on_real_"
+SETS = ("fid", "kid", "precision", "recall")
+
+
+def table(figures: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]) -> str:
+    """The figures as lines: this run's and each floor's, then what a judge saw in photos, then how far two sets of photos are apart."""
+    own = {name: value for name, value in figures.items() if not name.startswith((PAPER, JUDGE)) and name.partition("[")[0] not in SETS}
+    decoded = _without(PAPER, figures)
+    parts = [
+        _columns(
+            {"this run": own}
+            | ({"decoded as in the paper": decoded} if decoded else {})
+            | {name.replace("_", " "): values for name, values in floors.items()}
+        )
+    ]
+    real = _without(JUDGE_ON_REAL, figures)
+    if real:
+        parts.append(_columns({"the judge on generated photos": _without(JUDGE, figures), "on the real ones": real}, names=list(real)))
+    sets = {name: value for name, value in figures.items() if name.partition("[")[0] in SETS}
+    if sets:
+        parts.append(_columns({f"{figures['samples']} generated against {figures['samples']} real photos": sets}, digits=".4g"))
+    return "\n\n".join(parts)
+
+
+def _without(prefix: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+
+
+def _columns(columns: Mapping[str, Mapping[str, Any]], *, names: Sequence[str] | None = None, digits: str = ".3f") -> str:
+    """One line a figure, one column a set of them; the figures of single classes come last."""
+    first = next(iter(columns.values()))
+    names = [name for name in names or first if not isinstance(first[name], dict)]
     rows = [("", *columns)]
-    rows += [(name.replace("_", " "), *(_figure(values.get(name)) for values in columns.values())) for name in names]
+    rows += [(_spoken(name), *(_figure(values.get(name), digits) for values in columns.values())) for name in names]
     rows += [
-        (f"  IoU {name}", *(_figure((values.get("per_class_iou") or {}).get(name)) for values in columns.values())) for name in per_class
+        (f"  IoU {name}", *(_figure((values.get("per_class_iou") or {}).get(name), digits) for values in columns.values()))
+        for name in first.get("per_class_iou") or {}
     ]
     widths = [max(len(row[place]) for row in rows) for place in range(len(columns) + 1)]
     return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
 
 
-def _figure(value: Any) -> str:
+def _spoken(name: str) -> str:
+    """A figure's name in words; an extractor's in brackets stays as it is."""
+    return name if "[" in name else name.replace("_", " ")
+
+
+def _figure(value: Any, digits: str) -> str:
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    return str(value) if isinstance(value, int) else f"{value:{digits}}"

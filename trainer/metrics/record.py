@@ -12,7 +12,9 @@ from PIL import Image
 
 from trainer.data.catalogue import Dataset, Sample
 from trainer.data.loader import photo_to_uint8, prepare_photo
+from trainer.errors import UserError
 from trainer.methods.base import Method
+from trainer.metrics.distribution import Extractor, PhotoSets
 from trainer.metrics.evaluate import (
     Report,
     SampleScore,
@@ -26,6 +28,7 @@ from trainer.metrics.evaluate import (
     predict_photo,
     stretch,
 )
+from trainer.metrics.judge import Judge, Verdict
 from trainer.metrics.pictures import colourise, overlay, sheet, shrink
 from trainer.metrics.segmentation import Figures
 
@@ -68,6 +71,8 @@ class Evaluation:
     pictures: tuple[Path, ...]
     skipped: tuple[str, ...] = ()
     """Why each broken sample was left out, with its path."""
+    cautions: tuple[str, ...] = ()
+    """Why not to trust some figures too far."""
 
 
 def evaluate_and_record(
@@ -80,12 +85,16 @@ def evaluate_and_record(
     device: str | torch.device = "cpu",
     progress: bool = False,
     skip_broken: bool = False,
+    judge: Judge | None = None,
+    features: Extractor | None = None,
 ) -> Evaluation:
     """Judge every direction the method offers and write `<split>-<checkpoint>-<weights>.json` and its pictures into `folder`.
 
     `train_samples` are the training pairs: the floors are counted over their labels (none, as for cyclegan: no floors).
-    With `skip_broken` samples that cannot be read are left out, counted and named.
+    With `skip_broken` samples that cannot be read are left out, counted and named. Of generated photos a `judge` adds the figures
+    `judge_...` and, for the real photos, `judge_on_real_...`; `features` adds fid, kid, precision and recall.
     """
+    _refuse_witnesses_without_a_photo(method, dataset, judge=judge, features=features)
     split, size, limit = provenance.split, provenance.size, provenance.limit
     folder.mkdir(parents=True, exist_ok=True)
     figures: Figures = {}
@@ -95,7 +104,15 @@ def evaluate_and_record(
     skipped: dict[str, None] = {}
     if "to_label" in method.directions:
         report = evaluate_to_label(
-            method, dataset, split=split, size=size, device=device, limit=limit, progress=progress, skip_broken=skip_broken
+            method,
+            dataset,
+            split=split,
+            size=size,
+            device=device,
+            limit=limit,
+            progress=progress,
+            skip_broken=skip_broken,
+            paper_decoding=True,
         )
         figures.update(report.figures)
         skipped |= dict.fromkeys(report.skipped)
@@ -104,27 +121,43 @@ def evaluate_and_record(
             beside = floors(dataset, train_samples=train_samples, split=split, size=size, limit=limit, skip_broken=skip_broken)
         page = label_sheet(method, dataset, report, provenance=provenance, device=device)
         written.append(_save(page, folder / f"{provenance.stem}.png"))
+    verdict = None if judge is None else Verdict(judge, classes_of(dataset.label_domain))
+    sets = None if features is None else PhotoSets(features)
     if "to_photo" in method.directions:
         report = evaluate_to_photo(
-            method, dataset, split=split, size=size, device=device, limit=limit, progress=progress, skip_broken=skip_broken
+            method,
+            dataset,
+            split=split,
+            size=size,
+            device=device,
+            limit=limit,
+            progress=progress,
+            skip_broken=skip_broken,
+            witnesses=[witness for witness in (verdict, sets) if witness is not None],
         )
         figures.update(report.figures)
+        for witness in (verdict, sets):
+            figures.update({} if witness is None else witness.figures())
         skipped |= dict.fromkeys(report.skipped)
         rankings["to_photo"] = _extremes(report)
         page = photo_sheet(method, dataset, report, provenance=provenance, device=device)
         written.append(_save(page, folder / f"{provenance.stem}-photos.png"))
+    cautions = [] if sets is None else sets.cautions()
     path = folder / f"{provenance.stem}.json"
     document = {
         "format": 1,
         **asdict(provenance),
         "judge": "labels of the dataset" if dataset.label_domain.kind == "classes" else "pictures of the dataset",
         "figures": figures,
+        "photo_judge": None if judge is None else {"name": judge.name, "sha256": judge.sha256},
+        "distribution": None if sets is None else sets.described(),
+        "cautions": cautions,
         "floors": beside,
         "samples": rankings,
         "skipped": list(skipped),
     }
     _replace(path, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    return Evaluation(figures, beside, path, tuple(written), tuple(skipped))
+    return Evaluation(figures, beside, path, tuple(written), tuple(skipped), tuple(cautions))
 
 
 def label_sheet(
@@ -171,13 +204,27 @@ def photo_sheet(
 def caption(provenance: Provenance, report: Report) -> str:
     """Two lines under a sheet: what was judged, and what came out."""
     height, width = provenance.size
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in report.figures.items() if isinstance(value, float))
+    figures = ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in report.figures.items()
+        if isinstance(value, float) and not name.startswith("paper_decoding")
+    )
     return (
         f"{provenance.recipe or provenance.method} on {provenance.dataset} {provenance.split}, {height}x{width}, "
         f"{provenance.pairs} pairs + {provenance.unpaired} unpaired, step {provenance.step} of {provenance.steps}, "
         f"seed {provenance.seed}, {provenance.checkpoint} checkpoint, {provenance.weights} weights\n"
         f"{report.figures['samples']} samples: {figures}"
     )
+
+
+def _refuse_witnesses_without_a_photo(method: Method, dataset: Dataset, *, judge: Judge | None, features: Extractor | None) -> None:
+    """Before any work: what only generated photos can be judged by."""
+    if "to_photo" not in method.directions:
+        for option, given in (("judge", judge), ("features", features)):
+            if given is not None:
+                raise UserError(f"--{option} {given.name} looks at generated photos, but this method makes label maps only: leave it out")
+    if judge is not None and dataset.label_domain.kind != "classes":
+        raise UserError(f"--judge {judge.name} finds classes in photos, but the labels of {dataset.name} are pictures: leave it out")
 
 
 def _three(report: Report) -> list[tuple[str, SampleScore]]:

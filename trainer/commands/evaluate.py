@@ -33,7 +33,7 @@ class EvaluateOptions:
     judge: Path | None = None
     """A segmenter that scores generated photos: a folder that `fewpair export` wrote, or an .onnx file under its contract."""
     features: str | None = None
-    """Compare generated and real photos as sets (FID, KID, precision, recall) by `inception`, its weights (.pth) or an extractor (.onnx)."""
+    """FID, KID, precision and recall of the generated photos, by `inception`, its weights (.pth) or an extractor (.onnx)."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None

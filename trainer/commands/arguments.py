@@ -1,15 +1,20 @@
 """What the commands share: how sizes and pairs are spelt, how tyro reads a dataclass, and the refusals that several of them make."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from trainer.data.catalogue import Dataset, open_dataset
+from trainer.data.choice import RULES
 from trainer.errors import UserError
+from trainer.machine import device_named
+
+if TYPE_CHECKING:
+    from trainer.data.features import FeatureSource
 
 
 def _size(words: list[str]) -> tuple[int, int]:
@@ -66,6 +71,21 @@ def opened(data: str, root: Path | None) -> Dataset:
 
 def count(unpaired: int | Literal["all"]) -> int | None:
     return None if unpaired == "all" else unpaired
+
+
+def extractor(rules: Collection[str], path: Path | None, *, device: str) -> "FeatureSource | None":
+    """What the rules look at: torchvision's ResNet-50 where no file is named; None where no rule looks at anything.
+
+    Raises UserError on a rule that there is not.
+    """
+    for rule in rules:
+        if rule not in RULES:
+            raise UserError(f"there is no rule {rule!r} to choose by; there are {', '.join(RULES)}")
+    if set(rules) == {"random"}:
+        return None
+    from trainer.data.features import open_features  # imports torchvision, which takes seconds
+
+    return open_features(path, device=device_named(device))
 
 
 def use_threads(threads: int | None) -> None:

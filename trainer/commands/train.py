@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import tyro
 
-from trainer.commands.arguments import PairsOf, Size, count, opened, parse, refuse_seed, use_threads
+from trainer.commands.arguments import PairsOf, Size, count, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE, Dataset
 from trainer.data.pairs import Selection, select
 from trainer.errors import UserError
@@ -41,6 +41,12 @@ class TrainOptions(Generic[Config]):
     """How many pairs are drawn at random, or the pairs.json that names them."""
     unpaired: int | Literal["all"]
     """How many training samples the unpaired pool holds; the pairs are chosen among them."""
+    rule: str
+    """How the pairs are chosen when --pairs is a number: random, kmeans-medoid, kcenter or pam."""
+    pool_rule: str
+    """How the unpaired pool is chosen when --unpaired is a number, by the same names."""
+    features: Path | None
+    """What the rules look at: a .onnx extractor or a state dict of torchvision's resnet50; None: torchvision's ResNet-50, fetched once."""
     size: Size
     """Height x width of a training crop, and of the whole picture in evaluation and use."""
     steps: int
@@ -111,12 +117,15 @@ def train(arguments: list[str]) -> int:
     if isinstance(asked.pairs, Path):
         selection = _read_pairs(asked.pairs, dataset, arguments)
     else:
-        selection = select(dataset, k=asked.pairs, unpaired=count(asked.unpaired), seed=asked.seed)
+        selection = _chosen(asked, dataset, k=asked.pairs)
     run = dataclasses.replace(
         recipe,
         **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
         | {
             "root": None if asked.root is None else str(asked.root.resolve()),
+            "rule": selection.rule,
+            "pool_rule": selection.pool_rule,
+            "features": None if asked.features is None else str(asked.features.resolve()),
             "label_weights": None if asked.label_weights is None else str(asked.label_weights.resolve()),
             "photo_weights": None if asked.photo_weights is None else str(asked.photo_weights.resolve()),
             "pairs": len(selection.pairs),
@@ -130,7 +139,14 @@ def train(arguments: list[str]) -> int:
 def recipes() -> str:
     """What `fewpair train --help` prints."""
     rows = [
-        (run.recipe, run.method, run.data, f"{run.pairs} + {'all' if run.unpaired is None else run.unpaired}", f"{run.size[0]}x{run.size[1]}", str(run.steps))
+        (
+            run.recipe,
+            run.method,
+            run.data,
+            f"{run.pairs} + {'all' if run.unpaired is None else run.unpaired}",
+            f"{run.size[0]}x{run.size[1]}",
+            str(run.steps),
+        )
         for run in RECIPES.values()
     ]
     rows.insert(0, ("recipe", "method", "data", "pairs + unpaired", "size", "steps"))
@@ -158,13 +174,37 @@ def _spelled(recipe: Run) -> dict[str, Any]:
     values = {name: getattr(recipe, name) for name in shared}
     return values | {
         "root": None if recipe.root is None else Path(recipe.root),
+        "features": None if recipe.features is None else Path(recipe.features),
         "unpaired": "all" if recipe.unpaired is None else recipe.unpaired,
     }
 
 
+def _chosen(asked: TrainOptions, dataset: Dataset, *, k: int | Literal["all"]) -> Selection:
+    """The pairs by rule; features are kept in the folder `features` beside the run, for the next one."""
+    return select(
+        dataset,
+        k=k,
+        unpaired=count(asked.unpaired),
+        rule=asked.rule,
+        pool_rule=asked.pool_rule,
+        features=extractor((asked.rule, asked.pool_rule), asked.features, device=asked.device),
+        cache=asked.out.parent / "features",
+        progress=True,
+        seed=asked.seed,
+        skip_broken=asked.skip_broken,
+    )
+
+
 def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selection:
-    if any(word.partition("=")[0] == "--unpaired" for word in arguments):
-        raise UserError(f"--unpaired beside --pairs {path}: the file names the unpaired pool already; leave --unpaired out")
+    given = {word.partition("=")[0].replace("_", "-") for word in arguments}
+    for option, what in (
+        ("--unpaired", "the unpaired pool"),
+        ("--rule", "the rule"),
+        ("--pool-rule", "the rule"),
+        ("--features", "the rule"),
+    ):
+        if option in given:
+            raise UserError(f"{option} beside --pairs {path}: the file names {what} already; leave {option} out")
     if not path.is_file():
         raise UserError(f"--pairs {path}: there is no such file, and it is not a number; write one with `fewpair pairs`")
     selection = Selection.from_json(path.read_text(), dataset, source=str(path))
@@ -190,6 +230,7 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
     except ValueError as error:
         raise UserError(str(error)) from error
     refuse_unbalanced(run)
+    method.check_steps(run.steps)
     height, width = run.size
     if height % method.multiple_of or width % method.multiple_of:
         near = "x".join(str(max(1, round(side / method.multiple_of)) * method.multiple_of) for side in run.size)

@@ -1,18 +1,20 @@
 """Which k samples keep their pairing, what stays unpaired, and the pairs.json that says so."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.batch import random
 from trainer.data.catalogue import Dataset, Sample, Side
+from trainer.data.choice import RULES as RULES
+from trainer.data.choice import Choice, Reader, choose
 from trainer.data.decode import BrokenFile
 from trainer.data.loader import Streams
 from trainer.errors import UserError
 
-Rule = Callable[[Dataset, Sequence[Sample], int, int], Sequence[Sample]]
-"""(dataset, candidates in an order shuffled by the seed, k, seed) -> the k chosen."""
+if TYPE_CHECKING:
+    from trainer.data.features import FeatureSource
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Selection:
     pairs: tuple[Entry, ...]
     unpaired_photos: tuple[str, ...]
     unpaired_labels: tuple[str, ...]
+    pool_rule: str = "random"
+    """How the unpaired pool was chosen."""
+    features: str | None = None
+    """The name of the feature extractor; None where none was asked."""
+    clusters: tuple[int, ...] | None = None
+    """How many photos of the set each pair stands for, in the order of the pairs; None where chance chose them."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What a person should know of how the file was read."""
 
@@ -55,9 +63,10 @@ class Selection:
             "format": 1,
             "dataset": self.dataset,
             "rule": self.rule,
-            "features": None,
+            "pool_rule": self.pool_rule,
+            "features": self.features,
             "seed": self.seed,
-            "clusters": None,
+            "clusters": None if self.clusters is None else list(self.clusters),
             "pairs": [asdict(entry) for entry in self.pairs],
             "unpaired": {"photos": list(self.unpaired_photos), "labels": list(self.unpaired_labels)},
         }
@@ -114,73 +123,57 @@ class Selection:
             pairs=tuple(entries),
             unpaired_photos=tuple(pools["photos"]),
             unpaired_labels=(*pools["labels"], *appeared),
+            pool_rule=content.get("pool_rule", "random"),
+            features=content.get("features"),
+            clusters=None if content.get("clusters") is None else tuple(content["clusters"]),
             notes=(note,) if appeared else (),
         )
 
 
 def select(
-    dataset: Dataset, *, k: int | Literal["all"], unpaired: int | None, rule: str = "random", seed: int, to_label: bool = False
+    dataset: Dataset,
+    *,
+    k: int | Literal["all"],
+    unpaired: int | None,
+    rule: str = "random",
+    seed: int,
+    to_label: bool = False,
+    pool_rule: str = "random",
+    features: "FeatureSource | None" = None,
+    cache: Path | None = None,
+    progress: bool = False,
+    skip_broken: bool = False,
 ) -> Selection:
-    """Choose k pairs of `train` inside a random pool of `unpaired` samples (all if None): the pool feeds the unpaired streams.
+    """Choose k pairs of `train` inside a pool of `unpaired` samples (all if None): the pool feeds the unpaired streams.
 
     k "all" keeps every pair of `train`, or as many as the pool holds.
 
     With `unpaired=0` there is no pool and the pairs come from all of `train`. The same seed names the same random pairs
     whatever the size of the pool, so that methods compare. With `to_label` photos that have no label yet may be chosen too.
+    `pool_rule` chooses the pool from all photos, `rule` the pairs from the pool; the features that either looks at are kept in `cache`.
     """
-    if rule not in RULES:
-        raise UserError(f"--rule {rule}: there is no such rule; there are {', '.join(RULES)}")
-    train = dataset.samples("train")
-    if k == "all":
-        every = sum(sample.complete for sample in train)
-        k = min(every, unpaired or every)
-    if k < 0 or (unpaired is not None and unpaired < 0):
-        raise UserError(f"--pairs {k} --unpaired {unpaired}: neither can be negative")
-    eligible = [sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)]
-    if k and not eligible:
-        raise UserError(
-            f"--pairs {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from; "
-            "`fewpair pairs --unlabelled` chooses the photos to label"
-        )
-    if k > len(eligible):
-        what = "training photos" if to_label else "training samples" if len(eligible) == len(train) else "training pairs"
-        raise UserError(f"--pairs {k} asks for more than the {len(eligible)} {what} of {dataset.place}")
-    if unpaired is not None and unpaired > len(train):
-        raise UserError(f"--unpaired {unpaired} asks for more than the {len(train)} training samples of {dataset.place}")
-    if unpaired and unpaired < k:
-        raise UserError(
-            f"--unpaired {unpaired} is a smaller pool than the {k} pairs chosen from it: ask for at least {k}, or for 0 (pairs alone)"
-        )
+    every = sum(sample.complete for sample in dataset.samples("train"))
+    wanted = min(every, unpaired or every) if k == "all" else k
+    looks = features is not None and (rule, pool_rule) != ("random", "random")
+    reader = Reader(dataset, features, cache=cache, progress=progress, skip_broken=skip_broken) if looks and features else None
+    choice = choose(dataset, k=wanted, unpaired=unpaired, rule=rule, seed=seed, pool_rule=pool_rule, to_label=to_label, reader=reader)
+    return selection_of(dataset, choice)
 
-    shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
-    possible = set(eligible)
-    surely = [sample for sample in shuffled if sample in possible][:k]
-    pool = shuffled if not unpaired else _filled(surely, shuffled, size=unpaired)
-    candidates = possible.intersection(pool)
-    chosen = RULES[rule](dataset, [sample for sample in shuffled if sample in candidates], k, seed)
-    unpaired_pool = [] if unpaired == 0 else sorted(pool, key=lambda sample: sample.name)
+
+def selection_of(dataset: Dataset, choice: Choice) -> Selection:
+    """A choice as paths and digests."""
     return Selection(
         dataset=dataset.name,
-        rule=rule,
-        seed=seed,
-        pairs=tuple(_entry(dataset, sample) for sample in chosen),
-        unpaired_photos=tuple(sample.photo for sample in unpaired_pool if sample.photo is not None),
-        unpaired_labels=tuple(sample.label for sample in unpaired_pool if sample.label is not None),
+        rule=choice.rule,
+        seed=choice.seed,
+        pairs=tuple(_entry(dataset, sample) for sample in choice.pairs),
+        unpaired_photos=tuple(sample.photo for sample in choice.pool if sample.photo is not None),
+        unpaired_labels=tuple(sample.label for sample in choice.pool if sample.label is not None),
+        pool_rule=choice.pool_rule,
+        features=choice.extractor,
+        clusters=choice.stage.picks.cluster_sizes if choice.stage and choice.rule != "random" else None,
+        notes=tuple(f"skipped: {reason}" for reason in choice.broken),
     )
-
-
-def at_random(dataset: Dataset, candidates: Sequence[Sample], k: int, seed: int) -> Sequence[Sample]:
-    """The first k: the candidates come shuffled."""
-    return candidates[:k]
-
-
-RULES: dict[str, Rule] = {"random": at_random}
-"""Every rule that `--rule` names."""
-
-
-def _filled(first: Sequence[Sample], order: Sequence[Sample], *, size: int) -> list[Sample]:
-    taken = set(first)
-    return [*first, *[sample for sample in order if sample not in taken][: size - len(first)]]
 
 
 def _entry(dataset: Dataset, sample: Sample) -> Entry:

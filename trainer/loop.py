@@ -68,6 +68,7 @@ def train(
     processes, place = join(device_named(device))
     with _explained(folder):
         method = build_method(run, dataset.photo_domain, dataset.label_domain)
+        method.check_steps(run.steps)
         if not folder.checkpoint("last").exists():
             begin_with_given_weights(method, run)
         torch.manual_seed(run.seed + processes.rank)

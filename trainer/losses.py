@@ -1,11 +1,15 @@
 """Every loss, a pure function with its equation. All compute in fp32 and return a scalar: a mean over batch and pixels."""
 
+from typing import Literal
+
 from torch import Tensor
 from torch.nn.functional import cross_entropy as _cross_entropy
 from torch.nn.functional import softmax, softplus
 
 from trainer.batch import IGNORE, LabelMap, Scores
 from trainer.labels import counted, one_hot
+
+Distance = Literal["l1", "l2", "half"]
 
 
 def relativistic(preferred: Tensor, other: Tensor) -> Tensor:
@@ -32,13 +36,23 @@ def cross_entropy_logits(logits: Tensor, *, real: bool) -> Tensor:
     return softplus(sign * logits.float()).mean()
 
 
+def difference(one: Tensor, other: Tensor, weight: Tensor | None = None, *, kind: Distance = "l1") -> Tensor:
+    """How far two pictures are apart: l1, l2 (mean squared), or half = 1/2 l1 + 1/2 l2 (the UCSD report, section 5)."""
+    if kind == "l1":
+        return absolute_difference(one, other, weight)
+    if kind == "l2":
+        return squared_difference(one, other, weight)
+    return 0.5 * (absolute_difference(one, other, weight) + squared_difference(one, other, weight))
+
+
 def absolute_difference(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean |one - other| (L1; Shukla et al., Eq. 3 to 5). `weight` Float[B,1,H,W] takes void pixels out of the mean."""
-    difference = (one.float() - other.float()).abs()
-    if weight is None:
-        return difference.mean()
-    weight = weight.expand_as(difference)
-    return (difference * weight).sum() / weight.sum().clamp(min=1.0)
+    return _weighted_mean((one.float() - other.float()).abs(), weight)
+
+
+def squared_difference(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean (one - other)^2 (L2). `weight` Float[B,1,H,W] takes void pixels out of the mean."""
+    return _weighted_mean((one.float() - other.float()).square(), weight)
 
 
 def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:
@@ -60,3 +74,10 @@ def soft_dice(scores: Scores, label: LabelMap) -> Tensor:
     present = held > 0
     dice = 1 - 2 * overlap / (probability.sum((0, 2, 3)) + held).clamp(min=1.0)
     return (dice * present).sum() / present.sum().clamp(min=1)
+
+
+def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        return values.mean()
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)

@@ -33,8 +33,14 @@ TINY: dict[str, dict[str, Any]] = {
     "hybrid": {"width": 4, "blocks": 1, "pool": 3},
     "pix2pix": {"width": 4, "blocks": 1},
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
+    "tripathy": {"width": 4, "blocks": 1, "paired_steps": 2},
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
+
+CHOICES: list[tuple[str, dict[str, Any]]] = [
+    ("tripathy", {"paired_steps": 0}),
+]
+"""Choices of single methods that change which networks play, or what on."""
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     (name, variant)
@@ -44,13 +50,15 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         *([{"label_as": "classes"}] if "label_as" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
         *([{"direction": "to_photo"}] if "direction" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
     )
-]
-"""Every method, in every spelling of its label side and every direction it can be asked for."""
+] + CHOICES
+"""Every method, in every spelling of its label side and every direction it can be asked for, and CHOICES."""
 
 
 def variant_name(value: object) -> str:
     """A readable test id."""
-    return "-".join(value.values()) or "default" if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return "-".join(each if isinstance(each, str) else f"{name}={each}" for name, each in value.items()) or "default"
 
 
 def tiny_config(name: str, **changes: Any) -> Any:

@@ -163,6 +163,7 @@ def test_supervised_says_that_it_needs_classes() -> None:
         ("pix2pix", ["critic", "generator"]),
         ("cyclegan", ["generators", "critics"]),
         ("supervised", ["generator"]),
+        ("tripathy", ["generators", "critics"]),
     ],
 )
 def test_the_players_move_in_the_order_of_their_paper(name: str, order: list[str]) -> None:

@@ -9,6 +9,7 @@ from trainer.methods.hybrid import Hybrid
 from trainer.methods.judge import Judge
 from trainer.methods.pix2pix import Pix2Pix
 from trainer.methods.supervised import Supervised
+from trainer.methods.tripathy import Tripathy
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "hybrid": Hybrid,
     "pix2pix": Pix2Pix,
     "cyclegan": CycleGAN,
+    "tripathy": Tripathy,
 }
 
 

@@ -62,6 +62,9 @@ class Method(nn.Module):
         """Which halves of the Batch the step reads."""
         raise NotImplementedError
 
+    def check_steps(self, steps: int) -> None:
+        """Raises UserError where a run of this many steps would not do what the config says."""
+
     def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
         """The generator behind a direction; None where there is none."""
         raise NotImplementedError

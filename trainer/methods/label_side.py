@@ -54,13 +54,13 @@ class LabelSide:
         """A generator's raw output as logits, where it is that."""
         return output if self.as_scores else None
 
-    def distance(self, output: Tensor, label: LabelMap | Photo) -> Tensor:
-        """How far a generator's raw output is from a known label: L1 on colours, cross-entropy on scores; a mean.
+    def distance(self, output: Tensor, label: LabelMap | Photo, kind: losses.Distance = "l1") -> Tensor:
+        """How far a generator's raw output is from a known label: `kind` on colours, cross-entropy on scores; a mean.
 
         # Unlike the paper: void pixels weigh nothing, as everywhere in this project.
         """
         if self.classes is None:
-            return losses.absolute_difference(output, label)
+            return losses.difference(output, label, kind=kind)
         if self.as_scores:
             return losses.cross_entropy(output, label)
-        return losses.absolute_difference(output, labels.colors(label, self.classes), labels.counted(label))
+        return losses.difference(output, labels.colors(label, self.classes), labels.counted(label), kind=kind)

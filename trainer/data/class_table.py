@@ -1,4 +1,4 @@
-"""A dataset's class table, read from CSV and checked line by line."""
+"""A dataset's class table, read from CSV and checked line by line; those of published datasets lie beside, in classes/."""
 
 import csv
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from trainer.batch import Class, Classes
 from trainer.errors import UserError
+
+SHIPPED = Path(__file__).parent / "classes"
 
 
 def read_classes(path: Path) -> Classes:
@@ -33,6 +35,11 @@ def read_classes(path: Path) -> Classes:
     if classes.count == 0:
         raise UserError(f"{path} lists no class that counts; each row is id,name,r,g,b,ignore")
     return classes
+
+
+def shipped(name: str) -> Classes:
+    """The class table of a published dataset, as the package ships it."""
+    return read_classes(SHIPPED / f"{name}.csv")
 
 
 def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -> Class:

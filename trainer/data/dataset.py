@@ -70,15 +70,35 @@ class Dataset:
         if classes is None or self.label_spelling is None:
             label = decode.read_photo(path)
         else:
-            label = decode.read_label(path, classes, spelling=self.label_spelling)
+            try:
+                label = decode.read_label(path, classes, spelling=self.label_spelling)
+            except decode.BrokenFile:
+                raise
+            except UserError as error:
+                raise UserError(f"{self.name}: {error}") from error
         with suppress(decode.BrokenFile):
-            expected = None if sample.photo is None else decode.photo_size(self.file(sample, "photo"))
-            if expected is not None and label.shape[:2] != expected:
-                raise UserError(
-                    f"{path} is {label.shape[0]}x{label.shape[1]} (height x width), but its photo {sample.photo} is "
-                    f"{expected[0]}x{expected[1]}: a label map must have the size of its photo"
-                )
+            self._refuse_size(sample, (label.shape[0], label.shape[1]))
         return label
+
+    def size(self, sample: Sample, side: Side) -> tuple[int, int]:
+        """(height, width) of one side, read from the file's head alone."""
+        path = self.file(sample, side)
+        return decode.photo_size(path, upright=side == "photo" or self.label_domain.kind == "picture")
+
+    def refuse_sizes(self, sample: Sample) -> None:
+        """Raises UserError where the label has another size than its photo, and BrokenFile where the head of a file cannot be read."""
+        if sample.label is None:
+            self.size(sample, "photo")
+        else:
+            self._refuse_size(sample, self.size(sample, "label"))
+
+    def _refuse_size(self, sample: Sample, found: tuple[int, int]) -> None:
+        expected = None if sample.photo is None else self.size(sample, "photo")
+        if expected is not None and found != expected:
+            raise UserError(
+                f"{self.file(sample, 'label')} is {found[0]}x{found[1]} (height x width), but its photo {sample.photo} is "
+                f"{expected[0]}x{expected[1]}: a label map must have the size of its photo"
+            )
 
     def digest(self, sample: Sample, side: Side) -> str:
         """The sha256 of the file."""

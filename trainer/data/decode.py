@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,10 @@ Spelling = Literal["ids", "colours"]
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises on files that are no pictures, or no whole pictures."""
+
+
+NEAR = 40
+"""How far, in levels of RGB, JPEG may move the colour of a class."""
 
 
 class BrokenFile(UserError):
@@ -40,11 +44,11 @@ def read_photo(path: Path) -> np.ndarray:
         return np.array(upright.convert("RGB"))
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the upright picture, read from the file's head alone."""
+def photo_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """(height, width) of the picture, turned upright by its EXIF tag or as it is stored, read from the file's head alone."""
     with _opened(path) as image:
         width, height = image.size
-        sideways = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        sideways = upright and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return (width, height) if sideways else (height, width)
 
 
@@ -60,6 +64,20 @@ def read_label(path: Path, classes: Classes, *, spelling: Spelling) -> np.ndarra
                 f"{path} is a colour picture ({image.mode}), but the label files here hold class ids: save it as an 8-bit index PNG"
             )
         return _from_ids(path, _ids(image), classes)
+
+
+def nearest_colours(picture: np.ndarray, classes: Classes) -> np.ndarray:
+    """A label map drawn in colours and blurred by JPEG, uint8[H,W,3] -> class indices uint8[H,W].
+
+    Each pixel takes the class of the nearest colour (Euclidean in RGB); one that is farther than NEAR from all of them is void.
+    """
+    colours, places = np.unique(_packed(picture), return_inverse=True)
+    spread = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
+    table = np.array([row.color for row in classes.rows], dtype=np.int64)
+    squared = np.stack([((spread - colour) ** 2).sum(1) for colour in table])
+    indices = np.array([_index_of(classes, position) for position in range(len(classes.rows))], dtype=np.uint8)
+    found = np.where(squared.min(0) <= NEAR**2, indices[squared.argmin(0)], np.uint8(IGNORE))
+    return found[places].reshape(picture.shape[:2]).astype(np.uint8)
 
 
 def spelling_of(path: Path, classes: Classes) -> Spelling:
@@ -103,11 +121,22 @@ def _from_ids(path: Path, ids: np.ndarray, classes: Classes) -> np.ndarray:
         outside = ids[~known[ids]]
     if outside.size:
         value = int(outside.flat[0])
-        ends = ", ".join(str(row.id) for row in classes.rows)
+        listed = _ranges(sorted({row.id for row in classes.rows} - {IGNORE}))
         raise UserError(
-            f"{path} holds class {value} ({int((outside == value).sum())} pixels), but the class table lists only {ends} (and 255, void)"
+            f"{path} holds class {value} ({int((outside == value).sum())} pixels), but the class table lists only {listed} (and 255, void)"
         )
     return classes.id_to_index()[ids]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Sorted whole numbers as a person writes them: "0 to 150", "0, 3 to 7, 9"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _from_colours(path: Path, colours: np.ndarray, classes: Classes) -> np.ndarray:

@@ -1,12 +1,13 @@
-"""What layouts share: the root, files paired by their stems, the splits, and how label files say a class."""
+"""What layouts share: the root, files found by their stems, photos matched with labels, and how label files say a class."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from trainer.batch import Classes, Domain
 from trainer.data import decode
-from trainer.data.class_table import read_classes
+from trainer.data.class_table import shipped
 from trainer.data.dataset import Dataset, Sample
 from trainer.errors import UserError
 
@@ -22,65 +23,83 @@ def required_root(name: str, root: Path | None, *, layout: str) -> Path:
     return root
 
 
-def split_folders(root: Path) -> dict[str, Path]:
-    """Each sub-folder with photos or labels is a split; without one called train, the root's own photos/ and labels/ are `train`."""
-    found = {folder.name: folder for folder in sorted(root.iterdir()) if (folder / "photos").is_dir() or (folder / "labels").is_dir()}
-    return found if "train" in found else {"train": root, **found}
+def missing(path: Path, *, name: str, layout: str) -> UserError:
+    """What to raise where a part of the layout is not there."""
+    return UserError(f"{path} is missing; {name} expects a root that holds {layout}")
 
 
-def listed(
-    name: str, root: Path, folders: Mapping[str, Path], *, layout: str, sides: tuple[str, str], terms: str, table: Path | None
+def published(
+    name: str,
+    root: Path,
+    *,
+    layout: str,
+    folders: Mapping[str, tuple[str, str | None]],
+    terms: str,
+    endings: tuple[str, str] = ("", ""),
 ) -> Dataset:
-    """The files of each split; the folder of the labels may be absent while nothing is labelled yet."""
-    if not (folders["train"] / sides[0]).is_dir():
-        raise UserError(f"{folders['train'] / sides[0]} is missing; {name} expects a root that holds {layout}")
-    if table is not None and not table.is_file():
-        raise UserError(f"{table} is missing; {name} expects a root that holds {layout}; the table's first line is id,name,r,g,b,ignore")
-    classes = None if table is None else read_classes(table)
+    """A dataset whose publisher fixes its folders and ids: {split: (photos, labels)} below the root, the class table shipped as `name`.
+
+    A split whose labels are None has photos alone; a split whose photos are not there is left out, except `train`. `endings` are what
+    file names end in behind the stem that photo and label share; files that end otherwise are passed over.
+    """
+    for folder in folders["train"]:
+        if folder is not None and not (root / folder).is_dir():
+            raise missing(root / folder, name=name, layout=layout)
     splits: dict[str, tuple[Sample, ...]] = {}
-    notes: list[str] = []
-    for split, folder in folders.items():
-        photos, labels = (by_stem(root, folder / side) for side in sides)
-        stems = sorted(photos.keys() | labels.keys())
-        splits[split] = tuple(Sample(stem, photos.get(stem), labels.get(stem)) for stem in stems)
-        photos_alone, labels_alone = len(photos.keys() - labels.keys()), len(labels.keys() - photos.keys())
-        if photos_alone or labels_alone:
-            pairs = len(stems) - photos_alone - labels_alone
-            notes.append(f"{split}: {pairs} pairs, {photos_alone} photos without a label, {labels_alone} labels without a photo")
-    if not splits["train"]:
-        raise UserError(f"{folders['train']} holds no pictures ({', '.join(PICTURES)}); {name} expects a root that holds {layout}")
-    outside = [root / side for side in sides if folders["train"] != root and (root / side).is_dir()]
-    if outside:
-        notes.append(f"{' and '.join(map(str, outside))} is not used, because {folders['train']} is there: move what it holds into that")
-    spelling = None if classes is None else found_spelling(root, splits, classes)
-    if name != "camvid" and spelling is not None and any(sample.label for samples in splits.values() for sample in samples):
-        notes.insert(0, f"label files hold class {spelling}" if spelling == "ids" else "label files hold palette colours")
+    for split, (photos, labels) in folders.items():
+        if (root / photos).is_dir():
+            found = {} if labels is None else by_stem(root, root / labels, ending=endings[1])
+            splits[split] = matched(by_stem(root, root / photos, ending=endings[0]), found)
+    if not any(sample.complete for sample in splits["train"]):
+        raise UserError(f"{root}: no training photo has its label map; {name} expects a root that holds {layout}")
+    return assembled(name, root, splits, terms=terms, classes=shipped(name), spelling="ids")
+
+
+def assembled(
+    name: str,
+    root: Path,
+    splits: Mapping[str, tuple[Sample, ...]],
+    *,
+    terms: str,
+    classes: Classes | None,
+    spelling: decode.Spelling | None,
+    notes: tuple[str, ...] = (),
+) -> Dataset:
+    """The dataset, with a note on what has no partner in each split."""
     return Dataset(
         name=name,
         root=root,
         photo_domain=Domain("picture"),
         label_domain=Domain("picture") if classes is None else Domain("classes", classes),
         terms=terms,
-        splits=MappingProxyType(splits),
+        splits=MappingProxyType(dict(splits)),
         label_spelling=spelling,
-        notes=tuple(notes),
+        notes=(*notes, *(note for split, samples in splits.items() if (note := _alone(split, samples)) is not None)),
     )
 
 
-def by_stem(root: Path, folder: Path) -> dict[str, str]:
-    """{path below the folder without its ending: path below the root}; two files of one stem are refused."""
+def by_stem(root: Path, folder: Path, *, ending: str = "") -> dict[str, str]:
+    """{path below the folder without its ending: path below the root}; two files of one stem are refused.
+
+    Folders are only listed: a hundred thousand pictures take about a second, and none is opened.
+    """
     found: dict[str, str] = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.suffix.lower() not in PICTURES or path.name.startswith(".") or not path.is_file():
+    prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
+    for path in sorted(_pictures_below(folder)):
+        if not path.endswith(ending):
             continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        relative = path.relative_to(root).as_posix()
+        stem = path[: -len(ending)] if ending else path.rpartition(".")[0]
         if stem in found:
             raise UserError(
-                f"{root}: {found[stem]} and {relative} share the name {stem}, so pairs would be ambiguous: remove or rename one"
+                f"{root}: {found[stem]} and {prefix}{path} share the name {stem}, so pairs would be ambiguous: remove or rename one"
             )
-        found[stem] = relative
+        found[stem] = prefix + path
     return found
+
+
+def matched(photos: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Sample, ...]:
+    """Photos and labels of one stem become one sample, in the order of the stems."""
+    return tuple(Sample(stem, photos.get(stem), labels.get(stem)) for stem in sorted(photos.keys() | labels.keys()))
 
 
 def found_spelling(root: Path, splits: Mapping[str, tuple[Sample, ...]], classes: Classes) -> decode.Spelling:
@@ -100,3 +119,28 @@ def found_spelling(root: Path, splits: Mapping[str, tuple[Sample, ...]], classes
         twice = next(row for row in classes.rows if colours.count(row.color) > 1)
         raise UserError(f"{root / 'classes.csv'}: colour {twice.color} of {twice.name} is used twice, but the label files hold colours")
     return spelling
+
+
+def _pictures_below(folder: Path) -> list[str]:
+    """Every picture file below a folder, as a path relative to it with forward slashes; hidden files and folders are passed over."""
+    found: list[str] = []
+    waiting = [("", os.fspath(folder))] if folder.is_dir() else []
+    while waiting:
+        prefix, place = waiting.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((f"{prefix}{entry.name}/", entry.path))
+                elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+                    found.append(prefix + entry.name)
+    return found
+
+
+def _alone(split: str, samples: tuple[Sample, ...]) -> str | None:
+    photos = sum(sample.label is None for sample in samples)
+    labels = sum(sample.photo is None for sample in samples)
+    if not photos and not labels:
+        return None
+    return f"{split}: {len(samples) - photos - labels} pairs, {photos} photos without a label, {labels} labels without a photo"

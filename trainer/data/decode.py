@@ -20,8 +20,8 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, 
 """What Pillow raises on files that are no pictures, or no whole pictures."""
 
 
-NEAR = 40
-"""How far, in levels of RGB, JPEG may move the colour of a class."""
+NEAR = 60
+"""How far, in levels of RGB, JPEG may move the colour of a class: on facades saved with halved chroma, 93 % right, 6 % void, 0.6 % wrong."""
 
 
 class BrokenFile(UserError):

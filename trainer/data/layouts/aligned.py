@@ -111,7 +111,9 @@ def _aligned(name: str, root: Path, *, photo_half: Literal["left", "right"], ter
     if not splits["train"]:
         raise UserError(f"{root / 'train'} holds no pictures; {name} expects a root that holds {layout}")
     notes = (
-        () if classes is None else ("classes are read from the nearest JPEG colours: exact inside, approximate within 2 pixels of edges",)
+        ()
+        if classes is None
+        else ("classes are read from the nearest colours of JPEG pictures; pixels at edges whose colour is near none are void",)
     )
     return Aligned(
         name=name,

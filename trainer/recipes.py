@@ -127,7 +127,7 @@ RECIPES: dict[str, Run] = {
             "judge",
             "judge",
             judge.Config(),
-            steps=3000,
+            steps=2400,
             batch=4,
             pairs="all",
             unpaired=0,

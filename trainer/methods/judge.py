@@ -19,7 +19,7 @@ class Config:
     """Channels of the segmenter's first stage, a multiple of 8."""
     dice: float = 0.5
     """Weight of the soft Dice loss beside the cross-entropy: every class of a batch weighs the same there, however few its pixels."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate of Adam, constant over the first half of the steps, then linear to zero."""
     ema: float = 0.998
     """Decay of the weights' running average."""

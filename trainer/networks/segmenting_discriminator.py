@@ -1,5 +1,7 @@
 """The U-Net discriminator of OASIS, which segments photos into the classes and "generated" (methods.md A.11)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
@@ -24,8 +26,7 @@ class SegmentingDiscriminator(nn.Module):
         super().__init__()
         steps = [3, *(width * factor for factor in (2, 2, 4, 4, 8, 8))]
         self.encoder = nn.ModuleList(
-            ResidualBlock(before, after, resize="down", leading=depth > 0)
-            for depth, (before, after) in enumerate(zip(steps[:-1], steps[1:], strict=True))
+            ResidualBlock(before, after, resize="down", leading=depth > 0) for depth, (before, after) in enumerate(pairwise(steps))
         )
         after_decoder = [width * factor for factor in (8, 4, 4, 2, 2, 1)]
         before_decoder = [steps[6], *(after + skip for after, skip in zip(after_decoder[:-1], reversed(steps[1:6]), strict=True))]

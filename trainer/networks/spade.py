@@ -1,5 +1,6 @@
 """SPADE and what is built of it: the generators of OASIS (methods.md A.11) and of SPADE itself (A.14)."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -35,8 +36,7 @@ class OasisGenerator(nn.Module):
         condition = noise + channels
         self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
-            for before, after in zip(steps[:-1], steps[1:], strict=True)
+            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
 
@@ -63,8 +63,7 @@ class SpadeGenerator(nn.Module):
         steps = [width * factor for factor in (16, 16, 16, 16, 8, 4, 2, 1)]
         self.start = xavier(nn.Conv2d(channels, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm)
-            for before, after in zip(steps[:-1], steps[1:], strict=True)
+            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
 

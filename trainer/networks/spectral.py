@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -25,14 +26,14 @@ def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
 
     In train mode each forward pass moves the vectors u and v by one power iteration; in eval mode they stand still.
     """
-    return parametrizations.spectral_norm(xavier(convolution))
+    parametrizations.spectral_norm(xavier(convolution))
+    return convolution
 
 
 @torch.no_grad()
 def settle(network: nn.Module, *, iterations: int = 10) -> None:
     """Bring u and v of every spectral norm up to date with its weight, as they must be where weights were put in its place (EMA)."""
-    for convolution in _carriers(network):
-        norm = convolution.parametrizations.weight[0]  # type: ignore[index, union-attr]
+    for convolution, norm in _carriers(network):
         was = norm.training
         norm.train()
         for _ in range(iterations):
@@ -43,13 +44,36 @@ def settle(network: nn.Module, *, iterations: int = 10) -> None:
 def folded(network: Network) -> Network:
     """A copy in eval mode whose spectral norms are worked into plain weights: what is exported. It answers as the network in eval does."""
     plain = copy.deepcopy(network).eval()
-    for convolution in list(_carriers(plain)):
-        remove_parametrizations(convolution, "weight", leave_parametrized=True)
+    for convolution, _ in list(_carriers(plain)):
+        parents = [(module, name) for module in plain.modules() for name, child in module.named_children() if child is convolution]
+        for parent, name in parents:
+            setattr(parent, name, _plain(convolution))
     return plain
 
 
-def _carriers(network: nn.Module) -> Iterator[nn.Module]:
-    """The convolutions with a spectral norm. A method's other parametrisations, were there any, are not touched."""
+@torch.no_grad()
+def _plain(convolution: nn.Conv2d) -> nn.Conv2d:
+    """A convolution anew with the divided weight. (torch's `remove_parametrizations` would spoil the class that copies share.)"""
+    kernel = cast(tuple[int, int], convolution.kernel_size)
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        kernel,
+        stride=cast(tuple[int, int], convolution.stride),
+        padding=cast(tuple[int, int], convolution.padding),
+        bias=convolution.bias is not None,
+        device=convolution.weight.device,
+    ).eval()
+    plain.weight.copy_(convolution.weight)
+    if convolution.bias is not None and plain.bias is not None:
+        plain.bias.copy_(convolution.bias)
+    return plain
+
+
+def _carriers(network: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    """The convolutions with a spectral norm, and their norm."""
     for module in network.modules():
-        if is_parametrized(module, "weight") and hasattr(module.parametrizations.weight[0], "_power_method"):  # type: ignore[index, union-attr]
-            yield module
+        if isinstance(module, nn.Conv2d) and is_parametrized(module, "weight"):
+            (norm,) = cast(nn.ModuleDict, module.parametrizations)["weight"].children()
+            if isinstance(norm, _SpectralNorm):
+                yield module, norm

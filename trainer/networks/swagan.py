@@ -1,6 +1,7 @@
 """The SWAGAN discriminator (Gal et al.; the unconditional critic of USIS and of the semi-paired method; methods.md A.12.3)."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -33,10 +34,10 @@ class SwaganDiscriminator(nn.Module):
             unit = max(self.multiple_of, 4)
             raise UserError(f"the SWAGAN discriminator cannot take {size[0]}x{size[1]}: give multiples of {unit}, the larger at least 12")
         steps = [_channels(side, width), *(_channels(side // 2 ** (level + 2), width) for level in range(levels))]
+        self.halved = Blur(padding=1, stride=2)
         self.readers = nn.ModuleList(EqualisedConv(12, channels, from_rgb) for channels in steps)
         self.blocks = nn.ModuleList(
-            nn.Sequential(EqualisedConv(before, before, 3), EqualisedConv(before, after, 3, down=True))
-            for before, after in zip(steps[:-1], steps[1:], strict=True)
+            nn.Sequential(EqualisedConv(before, before, 3), EqualisedConv(before, after, 3, down=True)) for before, after in pairwise(steps)
         )
         height, breadth = (length // self.multiple_of for length in size)
         self.last_conv = EqualisedConv(steps[-1] + 1, steps[-1], 3)
@@ -49,7 +50,7 @@ class SwaganDiscriminator(nn.Module):
         bands = haar(photo)
         features = self.readers[0](bands)
         for reader, block in zip(list(self.readers)[1:], self.blocks, strict=True):
-            bands = haar(_blurred(inverse_haar(bands), padding=1, stride=2))
+            bands = haar(self.halved(inverse_haar(bands)))
             features = block(features) + reader(bands)
         with in_fp32(photo):
             features = self.last_conv(with_spread(features.to(self.finish.weight.dtype)))
@@ -80,13 +81,12 @@ class EqualisedConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(after, before, side, side))
         self.bias = nn.Parameter(torch.zeros(after))
         self.scale = 1 / math.sqrt(before * side * side)
-        self.down = down
+        self.blur = Blur(padding=2, stride=1) if down else nn.Identity()
+        self.stride, self.padding = (2, 0) if down else (1, side // 2)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.down:
-            features = _blurred(features, padding=2, stride=1)
-        stride, padding = (2, 0) if self.down else (1, self.weight.shape[-1] // 2)
-        return _activated(conv2d(features, self.weight * self.scale, self.bias, stride=stride, padding=padding))
+        weight = self.weight * self.scale
+        return _activated(conv2d(self.blur(features), weight, self.bias, stride=self.stride, padding=self.padding))
 
 
 class EqualisedLinear(nn.Module):
@@ -102,16 +102,24 @@ class EqualisedLinear(nn.Module):
         return nn.functional.linear(features, self.weight * self.scale, self.bias)
 
 
+class Blur(nn.Module):
+    """Each channel under the kernel [1,3,3,1] x [1,3,3,1] / 64; beyond the border there are zeros."""
+
+    kernel: Tensor
+
+    def __init__(self, *, padding: int, stride: int) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps)[None, None], persistent=False)
+        self.padding, self.stride = padding, stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        channels = features.shape[1]
+        return conv2d(features, self.kernel.expand(channels, 1, 4, 4), stride=self.stride, padding=self.padding, groups=channels)
+
+
 def _activated(features: Tensor) -> Tensor:
     return leaky_relu(features, 0.2) * math.sqrt(2)
-
-
-def _blurred(features: Tensor, *, padding: int, stride: int) -> Tensor:
-    """Each channel under the kernel [1,3,3,1] x [1,3,3,1] / 64, beyond the border zeros."""
-    taps = features.new_tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    channels = features.shape[1]
-    kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
-    return conv2d(features, kernel, stride=stride, padding=padding, groups=channels)
 
 
 def _channels(side: int, width: int) -> int:

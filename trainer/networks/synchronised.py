@@ -58,7 +58,7 @@ def normalised_over_processes(features: Tensor, *, eps: float) -> tuple[Tensor, 
     Statistics are taken in fp32. Two sums and not one: E[x^2] - E[x]^2 loses all digits where the mean is far from zero.
     """
     wide = features.float()
-    pixels = wide.new_tensor([wide.numel() / wide.shape[1]])
+    pixels = wide.new_full((1,), wide.numel() / wide.shape[1])
     own_variance, own_mean = torch.var_mean(wide, (0, 2, 3), correction=0)
     together = sum_over_processes(torch.cat([pixels * own_mean, pixels]))
     mean, count = together[:-1] / together[-1], together[-1].detach()

@@ -1,5 +1,7 @@
 """The Haar transform, and the waveletSPADE generator that lives in it (USIS, Eskandar et al.; methods.md A.12)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
@@ -52,8 +54,7 @@ class WaveletSpadeGenerator(nn.Module):
         condition = noise + channels
         self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            WaveletSpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
-            for before, after in zip(steps[:-1], steps[1:], strict=True)
+            WaveletSpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 12, 1))
 

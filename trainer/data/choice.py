@@ -10,6 +10,7 @@ import numpy as np
 from trainer.batch import random
 from trainer.data import selection
 from trainer.data.catalogue import Dataset, Sample
+from trainer.data.decode import BrokenFile
 from trainer.errors import UserError
 
 if TYPE_CHECKING:  # torchvision takes seconds to import, and `random` needs none of it
@@ -78,10 +79,10 @@ class _Known:
 
 
 class Reader:
-    """Where features come from while a choice is made, and which photos turned out broken."""
+    """Reads photos while a choice is made: through an extractor, or, without one, only to see that they can be read; keeps those that cannot."""
 
     def __init__(
-        self, dataset: Dataset, source: "FeatureSource", *, cache: Path | None, progress: bool = False, skip_broken: bool = False
+        self, dataset: Dataset, source: "FeatureSource | None", *, cache: Path | None, progress: bool = False, skip_broken: bool = False
     ) -> None:
         self.dataset = dataset
         self.source = source
@@ -90,11 +91,29 @@ class Reader:
 
     def known(self, samples: Sequence[Sample]) -> _Known:
         """The features of samples that have a photo. Raises UserError that names what cannot be read, unless that is to be skipped."""
+        assert self.source is not None, "there is nothing to read features with"
         if not self._skip_broken:
             return _Known(tuple(samples), self.source.features(self.dataset, samples, cache=self._cache, progress=self._progress))
         features, broken = self.source.readable(self.dataset, samples, cache=self._cache, progress=self._progress)
         self.broken |= broken
         return _Known(tuple(sample for sample in samples if sample not in broken), features)
+
+    def first_readable(self, samples: Iterable[Sample], k: int) -> list[Sample]:
+        """The first k that can be decoded. Raises BrokenFile at one that cannot, unless that is to be skipped."""
+        found: list[Sample] = []
+        for sample in samples:
+            if len(found) == k:
+                break
+            try:
+                self.dataset.read_photo(sample)
+                found.append(sample)
+            except BrokenFile as error:
+                if not self._skip_broken:
+                    raise
+                self.broken[sample] = str(error)
+        if len(found) < k:
+            raise UserError(f"--pairs {k} asks for more than the {len(found)} photos of {self.dataset.place} that can be read")
+        return found
 
 
 def choose(
@@ -112,7 +131,7 @@ def choose(
 
     The pool is drawn at random, around the random pairs of the same seed, or chosen from all photos by `pool_rule`; then `rule` chooses the
     pairs among the pool's. With `to_label` photos that have no label yet may be chosen too. Rules other than `random` need a `reader`;
-    with one, a random choice is measured by its features as well. Raises UserError for what cannot be had.
+    with one that has an extractor a random choice is measured by its features as well. Raises UserError for what cannot be had.
     """
     _refuse_rules(rule, pool_rule, unpaired=unpaired, reader=reader)
     train = dataset.samples("train")
@@ -137,20 +156,22 @@ def choose(
         )
     stage: Stage | None = None
     pairs = [sample for sample in shuffled if sample in inside][:k]
-    if reader and k and candidates:
+    if reader and reader.source is None:
+        pairs = reader.first_readable((sample for sample in shuffled if sample in inside), k)
+    elif reader and k:
         known = reader.known(candidates) if pool_stage is None else _Known(pool_stage.samples, pool_stage.features).of(candidates)
         readable = set(known.samples)
         stage = _stage(known, k, rule, seed, what="--pairs", given=[sample for sample in shuffled if sample in readable][:k])
         pairs = [stage.samples[index] for index in stage.picks.indices]
     broken = reader.broken if reader else {}
-    used = reader is not None and (rule, pool_rule) != ("random", "random")
+    source = reader.source if reader and (rule, pool_rule) != ("random", "random") else None
     return Choice(
         rule=rule,
         pool_rule=pool_rule,
         seed=seed,
         pairs=tuple(pairs),
         pool=() if unpaired == 0 else tuple(_by_name([sample for sample in pool if sample not in broken])),
-        extractor=reader.source.name if reader and used else None,
+        extractor=source.name if source else None,
         stage=stage,
         pool_stage=pool_stage,
         broken=tuple(broken.values()),
@@ -184,7 +205,7 @@ def _refuse_rules(rule: str, pool_rule: str, *, unpaired: int | None, reader: Re
     for option, name in (("--rule", rule), ("--pool-rule", pool_rule)):
         if name not in RULES:
             raise UserError(f"{option} {name}: there is no such rule; there are {', '.join(RULES)}")
-        if name != "random" and reader is None:
+        if name != "random" and (reader is None or reader.source is None):
             raise UserError(f"{option} {name} chooses by features: name their extractor")
     if pool_rule != "random" and not unpaired:
         told = "all" if unpaired is None else "0"

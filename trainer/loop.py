@@ -277,6 +277,7 @@ def _needed(method: Method, streams: Streams) -> Streams:
         pairs=streams.pairs if "pairs" in needs else (),
         photos=streams.photos if "unpaired" in needs else (),
         labels=streams.labels if "unpaired" in needs else (),
+        labels_from=streams.labels_from,
     )
 
 

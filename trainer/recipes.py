@@ -42,6 +42,8 @@ class Run:
     """How the unpaired pool is chosen, by the same names."""
     features: str | None = None
     """The extractor's file (.onnx, or a state dict of torchvision's resnet50); None: torchvision's ResNet-50, where a rule needs one."""
+    unpaired_labels: str | None = None
+    """DATASET:FOLDER, where the unpaired label maps come from; None: from the dataset itself. pairs.json says what its classes become."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
     evaluate_every: int = 500

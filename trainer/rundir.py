@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from trainer.batch import Domain
+from trainer.data.borrowed import open_source
 from trainer.data.catalogue import Dataset, open_dataset
 from trainer.data.pairs import Selection
 from trainer.errors import UserError
@@ -55,7 +56,8 @@ class RunDir:
     def selection(self, dataset: Dataset) -> Selection:
         """The run's pairs and unpaired samples, checked against the files they name."""
         path = self.path / "pairs.json"
-        return Selection.from_json(path.read_text(), dataset, source=str(path))
+        labels_of = None if self.run.unpaired_labels is None else open_source(self.run.unpaired_labels)
+        return Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=labels_of)
 
     def provenance(
         self,
@@ -186,7 +188,8 @@ def build_method(run: Run, photo_domain: Domain, label_domain: Domain) -> Method
 
 
 def begin_with_given_weights(method: Method, run: Run) -> None:
-    """Load the published generators that the run starts from, where it names some. Raises UserError where one does not fit."""
+    """Load the published weights that the run starts from, where it names some. Raises UserError where one does not fit."""
+    method.begin()
     wanted: tuple[tuple[str, str | None, Literal["to_label", "to_photo"]], ...] = (
         ("label", run.label_weights, "to_label"),
         ("photo", run.photo_weights, "to_photo"),

@@ -82,7 +82,7 @@ def test_a_selection_survives_its_json(tmp_path):
 
 def test_the_json_has_the_agreed_form(tmp_path):
     content = json.loads(select(open_folders(make_folders(tmp_path)), k=2, unpaired=3, seed=9).to_json())
-    assert set(content) == {"format", "dataset", "rule", "pool_rule", "features", "seed", "clusters", "pairs", "unpaired"}
+    assert set(content) == {"format", "dataset", "rule", "pool_rule", "features", "seed", "clusters", "pairs", "unpaired", "borrowed"}
     assert content["format"] == 1
     assert content["seed"] == 9
     assert set(content["pairs"][0]) == {"name", "photo", "label", "photo_sha256", "label_sha256"}

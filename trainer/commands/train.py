@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 import tyro
 
 from trainer.commands.arguments import PairsOf, Size, count, extractor, opened, parse, refuse_seed, use_threads
+from trainer.data.borrowed import borrow, open_source, spelling
 from trainer.data.catalogue import CATALOGUE, Dataset
 from trainer.data.pairs import Selection, select
 from trainer.errors import UserError
@@ -47,6 +48,8 @@ class TrainOptions(Generic[Config]):
     """How the unpaired pool is chosen when --unpaired is a number, by the same names."""
     features: Path | None
     """What the rules look at: a .onnx extractor or a state dict of torchvision's resnet50; None: torchvision's ResNet-50, fetched once."""
+    unpaired_labels: str | None
+    """DATASET:FOLDER whose label maps are the unpaired ones instead (labels:data/carla, for a folder of label maps alone)."""
     size: Size
     """Height x width of a training crop, and of the whole picture in evaluation and use."""
     steps: int
@@ -71,6 +74,8 @@ class TrainOptions(Generic[Config]):
     """A published ResNet generator (latest_net_G.pth of CycleGAN or pix2pix) that the label generator starts from."""
     photo_weights: Path | None
     """The same for the photo generator."""
+    label_map: Path | None = None
+    """A CSV file from,to: what each class of --unpaired-labels becomes, by names, or void. Not needed where all names are equal."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
@@ -114,10 +119,12 @@ def train(arguments: list[str]) -> int:
     device_named(asked.device)
     refuse_seed(asked.seed)
     dataset = opened(asked.data, asked.root)
+    source = None if asked.unpaired_labels is None else open_source(asked.unpaired_labels)
     if isinstance(asked.pairs, Path):
-        selection = _read_pairs(asked.pairs, dataset, arguments)
+        selection = _read_pairs(asked.pairs, dataset, arguments, source=source)
     else:
         selection = _chosen(asked, dataset, k=asked.pairs)
+    selection = _with_labels_from(source, selection, dataset, asked)
     run = dataclasses.replace(
         recipe,
         **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
@@ -125,6 +132,7 @@ def train(arguments: list[str]) -> int:
             "root": None if asked.root is None else str(asked.root.resolve()),
             "rule": selection.rule,
             "pool_rule": selection.pool_rule,
+            "unpaired_labels": None if source is None else spelling(source),
             "features": None if asked.features is None else str(asked.features.resolve()),
             "label_weights": None if asked.label_weights is None else str(asked.label_weights.resolve()),
             "photo_weights": None if asked.photo_weights is None else str(asked.photo_weights.resolve()),
@@ -195,7 +203,7 @@ def _chosen(asked: TrainOptions, dataset: Dataset, *, k: int | Literal["all"]) -
     )
 
 
-def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selection:
+def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str], *, source: Dataset | None) -> Selection:
     given = {word.partition("=")[0].replace("_", "-") for word in arguments}
     for option, what in (
         ("--unpaired", "the unpaired pool"),
@@ -207,10 +215,28 @@ def _read_pairs(path: Path, dataset: Dataset, arguments: Sequence[str]) -> Selec
             raise UserError(f"{option} beside --pairs {path}: the file names {what} already; leave {option} out")
     if not path.is_file():
         raise UserError(f"--pairs {path}: there is no such file, and it is not a number; write one with `fewpair pairs`")
-    selection = Selection.from_json(path.read_text(), dataset, source=str(path))
+    selection = Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=source)
     for note in selection.notes:
         print(note)
     return selection
+
+
+def _with_labels_from(source: Dataset | None, selection: Selection, dataset: Dataset, asked: TrainOptions) -> Selection:
+    """The selection with the label maps that `--unpaired-labels` asks for, unless its file names them already."""
+    if source is None:
+        if asked.label_map is not None:
+            raise UserError(f"--label-map {asked.label_map} says what becomes of the classes of --unpaired-labels: name that too")
+        return selection
+    if selection.borrowed is not None:
+        if asked.label_map is not None:
+            raise UserError(
+                f"--label-map beside --pairs {asked.pairs}: the file says what the classes become already; leave --label-map out"
+            )
+        return selection
+    most = len(selection.unpaired_photos) if isinstance(asked.pairs, Path) else count(asked.unpaired)
+    lent = borrow(selection, dataset, source, label_map=asked.label_map, count=most)
+    print(f"{len(lent.unpaired_labels)} unpaired label maps come from {source.place}")
+    return lent
 
 
 def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) -> None:
@@ -231,6 +257,11 @@ def _refuse_what_cannot_run(run: Run, dataset: Dataset, selection: Selection) ->
         raise UserError(str(error)) from error
     refuse_unbalanced(run)
     method.check_steps(run.steps)
+    if min(run.size) < method.smallest:
+        raise UserError(
+            f"--size {run.size[0]}x{run.size[1]}: {run.method} with this patch needs at least {method.smallest}x{method.smallest}; "
+            "take a larger --size or a smaller --config.patch"
+        )
     height, width = run.size
     if height % method.multiple_of or width % method.multiple_of:
         near = "x".join(str(max(1, round(side / method.multiple_of)) * method.multiple_of) for side in run.size)
@@ -258,6 +289,7 @@ def _refuse_config(config: Any) -> None:
             continue
         sound, wanted = {
             "width": (value >= 1, "give 1 or more"),
+            "levels": (2 <= value <= 10, "give a number from 2 to 10"),
             "lr": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
             "ema": (0 <= value < 1, "give a number from 0 to below 1, as in 0.999"),
         }.get(name, (0 <= value < math.inf, "give 0 or more"))

@@ -21,6 +21,9 @@ from trainer.errors import UserError
 ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
 
+LABEL_POOL = "unpaired labels"
+"""The stream that may be read from another dataset."""
+
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +34,8 @@ class Streams:
     pairs: tuple[Sample, ...]
     photos: tuple[Sample, ...]
     labels: tuple[Sample, ...]
+    labels_from: Dataset | None = None
+    """What reads the label pool where it is not the run's own dataset; over the run's classes."""
 
 
 class Loader:
@@ -168,24 +173,27 @@ class Loader:
         for offset in range(len(pool)):
             sample = pool[order[(place + offset) % len(pool)]]
             try:
-                return tuple(self._enlarged(sample, side) for side in sides)
+                return tuple(self._enlarged(sample, side, stream=stream) for side in sides)
             except BrokenFile:
                 if not self.skip_broken:
                     raise
         raise UserError(f"{self.dataset.place}: every one of the {len(pool)} samples of the stream {stream!r} is broken")
 
-    def _enlarged(self, sample: Sample, side: Side) -> np.ndarray:
+    def _enlarged(self, sample: Sample, side: Side, *, stream: str) -> np.ndarray:
         """One side of a sample at 286/256 of the size, from the cache while that has room; what is broken stays so, and is reported once.
 
         Whether a side is broken depends on its own file alone, so that batches never depend on what was read before.
         """
-        key = (side, (sample.photo if side == "photo" else sample.label) or "")
+        other = self.streams.labels_from if stream == LABEL_POOL else None
+        reader = self.dataset if other is None else other
+        path = (sample.photo if side == "photo" else sample.label) or ""
+        key = (side, path if other is None else f"{other.place}: {path}")
         if key in self._cache:
             return self._cache[key]
         if key in self.broken:
             raise BrokenFile(self.broken[key])
         try:
-            array = _resized(self.dataset.read_photo(sample) if side == "photo" else self.dataset.read_label(sample), self.enlarged)
+            array = _resized(reader.read_photo(sample) if side == "photo" else reader.read_label(sample), self.enlarged)
         except BrokenFile as error:
             with self._lock:
                 new = key not in self.broken
@@ -235,7 +243,7 @@ def photo_to_uint8(photo: Tensor) -> np.ndarray:
 
 def _pools(streams: Streams) -> tuple[tuple[str, tuple[Sample, ...], Side], ...]:
     """The two unpaired streams; their names differ, so their orders, crops and flips do."""
-    return ("unpaired photos", streams.photos, "photo"), ("unpaired labels", streams.labels, "label")
+    return ("unpaired photos", streams.photos, "photo"), (LABEL_POOL, streams.labels, "label")
 
 
 def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

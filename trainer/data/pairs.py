@@ -11,6 +11,7 @@ from trainer.data.choice import RULES as RULES
 from trainer.data.choice import Choice, Reader, choose
 from trainer.data.decode import BrokenFile
 from trainer.data.loader import Streams
+from trainer.data.views import translated
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Borrowed:
+    """The dataset whose label maps are the unpaired ones, and what its classes become."""
+
+    dataset: str
+    label_map: Mapping[str, str | None] | None
+    """{its class: the run's class, or None for void}; None where both label sides are pictures."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """The pairs and the two unpaired pools of a run, as paths relative to the dataset's root."""
 
@@ -44,18 +54,32 @@ class Selection:
     """The name of the feature extractor; None where none was asked."""
     clusters: tuple[int, ...] | None = None
     """How many photos of the set each pair stands for, in the order of the pairs; None where chance chose them."""
+    borrowed: Borrowed | None = None
+    """Where the unpaired label maps come from, if not from the dataset; their paths are relative to that one's root."""
+    source: Dataset | None = field(default=None, compare=False, repr=False)
+    """The same, opened."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What a person should know of how the file was read."""
 
     def streams(self, dataset: Dataset) -> Streams:
         """The same as samples of the dataset, for the loader; every pair must have its label."""
         _refuse_unlabelled(dataset, [entry.photo for entry in self.pairs if entry.label is None], total=len(self.pairs))
-        photos, labels = _by_path(dataset, "photo"), _by_path(dataset, "label")
+        photos, labels = _by_path(dataset, "photo"), _by_path(self.source or dataset, "label")
         return Streams(
             pairs=tuple(Sample(entry.name, entry.photo, entry.label) for entry in self.pairs),
             photos=tuple(photos[path] for path in self.unpaired_photos),
             labels=tuple(labels[path] for path in self.unpaired_labels),
+            labels_from=self._labels_from(dataset),
         )
+
+    def _labels_from(self, dataset: Dataset) -> Dataset | None:
+        """The source of the unpaired label maps, over the dataset's own classes."""
+        classes = dataset.label_domain.classes
+        if self.borrowed is None or self.source is None:
+            return None
+        if self.borrowed.label_map is None or classes is None:
+            return self.source
+        return translated(self.source, classes, self.borrowed.label_map)
 
     def to_json(self) -> str:
         """The text of pairs.json."""
@@ -69,21 +93,24 @@ class Selection:
             "clusters": None if self.clusters is None else list(self.clusters),
             "pairs": [asdict(entry) for entry in self.pairs],
             "unpaired": {"photos": list(self.unpaired_photos), "labels": list(self.unpaired_labels)},
+            "borrowed": None if self.borrowed is None else asdict(self.borrowed),
         }
         return json.dumps(content, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, dataset: Dataset, *, source: str = "pairs.json") -> "Selection":
+    def from_json(cls, text: str, dataset: Dataset, *, source: str = "pairs.json", labels_of: Dataset | None = None) -> "Selection":
         """The selection written in a pairs.json, each file compared with the dataset; what moved or changed is named.
 
         A pair written without a label takes the label file that has appeared since under its name. Where the file was written before
         the labels were, those that have appeared since join the unpaired pool as well, unless their photo lies outside the pool.
+        `labels_of` is the dataset that the file's unpaired label maps come from, if not from `dataset`.
         """
         content = _parsed(text, source=source)
         if content["dataset"] != dataset.name:
             raise UserError(
                 f"{source} was made for {content['dataset']}, but the run uses {dataset.name}: choose pairs anew with `fewpair pairs`"
             )
+        borrowed = _borrowed(content, labels_of, source=source)
         photos, labels = _by_path(dataset, "photo"), _by_path(dataset, "label")
         entries: list[Entry] = []
         unlabelled: list[str] = []
@@ -107,14 +134,14 @@ class Selection:
                         (missing if found is None else changed).append(path)
             entries.append(entry)
         pools = content["unpaired"]
-        missing += [path for path in pools["photos"] if path not in photos] + [path for path in pools["labels"] if path not in labels]
+        lent = labels if borrowed is None or labels_of is None else _by_path(labels_of, "label")
+        missing += [path for path in pools["photos"] if path not in photos] + [path for path in pools["labels"] if path not in lent]
         if missing or changed:
             told = [f"{len(paths)} {word}: {_first(paths)}" for word, paths in (("missing", missing), ("changed", changed)) if paths]
-            raise UserError(
-                f"{source} does not match {dataset.place} ({'; '.join(told)}): put them back, or choose anew with `fewpair pairs`"
-            )
+            places = dataset.place if borrowed is None or labels_of is None else f"{dataset.place} and {labels_of.place}"
+            raise UserError(f"{source} does not match {places} ({'; '.join(told)}): put them back, or choose anew with `fewpair pairs`")
         _refuse_unlabelled(dataset, unlabelled, total=len(entries), source=source)
-        appeared = _appeared(dataset, content)
+        appeared = [] if borrowed is not None else _appeared(dataset, content)
         note = f"{source}: {len(appeared)} label maps that have appeared since it was written join the unpaired pool"
         return cls(
             dataset=content["dataset"],
@@ -126,6 +153,8 @@ class Selection:
             pool_rule=content.get("pool_rule", "random"),
             features=content.get("features"),
             clusters=None if content.get("clusters") is None else tuple(content["clusters"]),
+            borrowed=borrowed,
+            source=None if borrowed is None else labels_of,
             notes=(note,) if appeared else (),
         )
 
@@ -204,6 +233,20 @@ def _parsed(text: str, *, source: str) -> Mapping[str, Any]:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{source} is not a pairs.json as `fewpair pairs` writes it: choose pairs anew") from error
     return dict(content)
+
+
+def _borrowed(content: Mapping[str, Any], labels_of: Dataset | None, *, source: str) -> Borrowed | None:
+    """Where the file says that its unpaired label maps come from. Raises UserError where that is not what was opened."""
+    record = content.get("borrowed")
+    if record is None:
+        return None
+    if labels_of is None or labels_of.name != record["dataset"]:
+        given = "" if labels_of is None else f", not from {labels_of.name}"
+        raise UserError(
+            f"{source} takes its unpaired label maps from {record['dataset']}{given}: say where they lie with "
+            f"--unpaired-labels {record['dataset']}:FOLDER"
+        )
+    return Borrowed(record["dataset"], record["label_map"])
 
 
 def _appeared(dataset: Dataset, content: Mapping[str, Any]) -> list[str]:

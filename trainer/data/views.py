@@ -1,11 +1,13 @@
 """A dataset seen through another label side: painted in its classes' colours, or translated to another class table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from trainer.batch import IGNORE, Domain
+from trainer.batch import IGNORE, Classes, Domain
 from trainer.data.dataset import Dataset, Sample, Side
+from trainer.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,25 @@ def painted(dataset: Dataset) -> Dataset:
     colours = np.full((IGNORE + 1, 3), classes.void_color, dtype=np.uint8)
     colours[: classes.count] = classes.palette
     return _view(dataset, Domain("picture"), colours)
+
+
+def translated(dataset: Dataset, classes: Classes, label_map: Mapping[str, str | None]) -> Dataset:
+    """The dataset over another class table: each of its classes becomes the one that the mapping names, or void.
+
+    Raises UserError where the mapping names a class that one of the tables lacks, or leaves one out.
+    """
+    theirs = dataset.label_domain.classes
+    if (
+        theirs is None
+        or set(label_map) != set(theirs.names)
+        or not {to for to in label_map.values() if to is not None} <= set(classes.names)
+    ):
+        raise UserError(f"{dataset.place}: its classes, or those they become, are not those of the label map any more: choose pairs anew")
+    indices = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
+    for index, name in enumerate(theirs.names):
+        to = label_map[name]
+        indices[index] = IGNORE if to is None else classes.names.index(to)
+    return _view(dataset, Domain("classes", classes), indices)
 
 
 def _view(dataset: Dataset, label_domain: Domain, table: np.ndarray) -> View:

@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.data.catalogue import Dataset
+from trainer.data.catalogue import Dataset, Sample
+from trainer.data.decode import BrokenFile
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Material, evaluate_to_label, evaluate_to_photo, predict_label, predict_photo
@@ -36,9 +37,13 @@ class Validation:
         self.has_split = any(sample.complete for sample in dataset.splits.get("val", ()))
         if "val" in dataset.splits and not self.has_split:
             print(f"{dataset.place}: `val` has no photo with a label map of its name, so the last weights count as the best", flush=True)
-        samples = [sample for sample in dataset.samples("val" if self.has_split else "train") if sample.complete]
+        samples = dataset.samples("val" if self.has_split else "train")
         self._reported: set[str] = set()
-        self.shown = [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]
+        self.shown = _spread([sample for sample in samples if sample.complete])
+        self.shown_apart = (
+            () if self.shown else (_spread([one for one in samples if one.photo]), _spread([one for one in samples if one.label]))
+        )
+        """Photos and labels, where no sample has both."""
 
     def evaluate(self, trainee: Trainee, writer: SummaryWriter, *, last: bool) -> bool:
         """Log the figures of both weights and save a sample sheet of the averaged ones; returns whether this is the best so far.
@@ -100,7 +105,12 @@ class Validation:
                 log.warning("skipped: %s", reason)
 
     def sheet(self, method: Method) -> Image.Image:
-        """A row a sample: photo, truth, predicted label, the photo made from the true label, and the one made from the predicted label."""
+        """A row a sample: photo, truth, predicted label, the photo made from the true label, and the one made from the predicted label.
+
+        Where no sample has both sides: a photo with its predicted label and that one's photo, beside a label and its photo.
+        """
+        if self.shown_apart:
+            return sheet(APART, self._rows_apart(method))
         material = Material(self.dataset, self.shown, skip_broken=self.skip_broken)
         return sheet(COLUMNS, [self._row(method, photo, label) for _, _, photo, label in material])
 
@@ -120,6 +130,15 @@ class Validation:
             truth = photo_to_uint8(prepare_photo(label, size))
         return [photo_to_uint8(prepare_photo(photo, size)), truth, shown["label"], shown["photo"], shown["again"]]
 
+    def _rows_apart(self, method: Method) -> list[list[np.ndarray | None]]:
+        rows = []
+        for with_photo, with_label in zip(*self.shown_apart, strict=False):
+            with suppress(BrokenFile) if self.skip_broken else nullcontext():
+                photo, label = self.dataset.read_photo(with_photo), self.dataset.read_label(with_label)
+                seen, truth, predicted, made, again = self._row(method, photo, label)
+                rows.append([seen, predicted, again, truth, made])
+        return rows
+
     def _painted(self, label: np.ndarray) -> np.ndarray:
         classes = self.dataset.label_domain.classes
         return label if classes is None else colourise(label, classes)
@@ -127,6 +146,13 @@ class Validation:
 
 COUNTS = ("samples", "skipped")
 COLUMNS = ("photo", "truth", "predicted label", "photo from truth", "reconstructed photo")
+
+APART = ("photo", "predicted label", "reconstructed photo", "another label", "photo from that label")
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """Up to SHOWN of them, evenly."""
+    return [samples[place] for place in np.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).astype(int)]
 
 
 def _numbers(figures: Mapping[str, object], prefix: str) -> dict[str, float]:

@@ -14,6 +14,7 @@ from trainer.commands.arguments import PairsOf, Size, count, extractor, opened, 
 from trainer.data.borrowed import borrow, open_source, spelling
 from trainer.data.catalogue import CATALOGUE, Dataset
 from trainer.data.pairs import Selection, select
+from trainer.data.soundness import refuse_unsound
 from trainer.errors import UserError
 from trainer.loop import refuse_unbalanced, resume, start
 from trainer.machine import device_named
@@ -141,6 +142,7 @@ def train(arguments: list[str]) -> int:
         },
     )
     _refuse_what_cannot_run(run, dataset, selection)
+    refuse_unsound(dataset, selection.streams(dataset), skip_broken=asked.skip_broken)
     return _trained(start(asked.out, run, dataset, selection, device=asked.device, skip_broken=asked.skip_broken))
 
 

@@ -48,6 +48,10 @@ class Scenes(Dataset):
         """Class indices uint8[H,W]."""
         return _drawn(sample.label or "")[1].copy()
 
+    def size(self, sample: Sample, side: Side) -> tuple[int, int]:
+        """(height, width), the same for all."""
+        return SCENE_SIZE
+
     def digest(self, sample: Sample, side: Side) -> str:
         """The sha256 of the drawn array."""
         array = self.read_photo(sample) if side == "photo" else self.read_label(sample)

@@ -16,6 +16,8 @@ import jsonschema
 
 from trainer.batch import Domain
 from trainer.card import card, preview
+from trainer.data.dataset import Dataset
+from trainer.data.pairs import Selection
 from trainer.errors import UserError
 from trainer.graphs import NOISE, Direction, Graph, Spot, draw_graph, with_rounded_weights
 from trainer.methods.base import Method
@@ -83,7 +85,7 @@ def export(
             "method": run.method,
             "recipe": run.recipe,
             "dataset": run.data,
-            "terms": dataset.terms if terms is None else terms,
+            "terms": _terms(dataset, selection) if terms is None else terms,
             "pairs": len(selection.pairs),
             "unpaired": len(selection.unpaired_photos),
             "steps": step,
@@ -103,6 +105,12 @@ def export(
         jsonschema.validate(manifest, schema())
         (building / "manifest.json").write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return out / name
+
+
+def _terms(dataset: Dataset, selection: Selection) -> str:
+    """The terms of the data, and of the other dataset whose label maps were learnt from, if there is one."""
+    lender = selection.source
+    return dataset.terms if lender is None else f"{dataset.terms}; unpaired label maps from {lender.name}: {lender.terms}"
 
 
 def schema() -> dict[str, Any]:

@@ -305,12 +305,14 @@ def _from_pairs_alone() -> str:
 
 
 def _trained(folder: RunDir) -> int:
-    print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair evaluate {folder.path} --split {_split_to_judge_on(folder)}")
+    split = _split_to_judge_on(folder)
+    next_one = f"fewpair export {folder.path}" if split is None else f"fewpair evaluate {folder.path} --split {split}"
+    print(f"{folder.path} is trained to step {folder.run.steps}. Next: {next_one}")
     return 0
 
 
-def _split_to_judge_on(folder: RunDir) -> str:
-    """`val` where it can be judged on, else any split but `train` that can, else `train`."""
+def _split_to_judge_on(folder: RunDir) -> str | None:
+    """`val` where it can be judged on, else any split but `train` that can, else `train`; None where no sample has both sides."""
     splits = folder.dataset().splits
     judged = [split for split, samples in splits.items() if any(sample.complete for sample in samples)]
-    return next((split for split in ("val", *judged) if split in judged and split != "train"), "train")
+    return next((split for split in ("val", *judged) if split in judged and split != "train"), "train" if judged else None)

@@ -24,13 +24,10 @@ class Game:
     compares: bool
     """Whether the generator's loss asks for the logits of real samples too."""
 
-    def fooling(self, critic: Callable[[Tensor], Tensor], fake: Tensor, real: Tensor) -> Tensor:
-        """The generator's loss for these pictures. The real ones are judged without a gradient: the generator cannot move them."""
-        if not self.compares:
-            return self.generator(critic(fake), None)
-        with torch.no_grad():
-            known = critic(real)
-        return self.generator(critic(fake), known)
+    @torch.no_grad()
+    def known(self, critic: Callable[[Tensor], Tensor], real: Tensor) -> Tensor | None:
+        """The logits of real samples, without a gradient: the generator cannot move them. None where the game does not compare."""
+        return critic(real) if self.compares else None
 
 
 def vanilla_critic(real: Tensor, fake: Tensor) -> Tensor:

@@ -126,7 +126,8 @@ def draw_graph(method: Method, direction: Direction, *, name: str, size: tuple[i
         raise UserError(f"the run's size {size[0]}x{size[1]} is not a multiple of {unit}, which its method needs")
     wrapper, spot, outputs = _described(method, direction, domain)
     height, width = (unit * torch.export.Dim(f"{word}_over_{unit}", min=2) for word in ("height", "width"))
-    shape = (2, *size, 3) if spot.layout == "NHWC" else (2, *size)
+    example = tuple(max(side, 2 * unit) for side in size)  # a dimension of one unit would not be taken for a dynamic one
+    shape = (2, *example, 3) if spot.layout == "NHWC" else (2, *example)
     arguments: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.uint8),)
     dynamic: tuple[dict[int, Any], ...] = ({0: "batch", 1: height, 2: width},)
     noise_shape = method.noise_shape if direction == "to_photo" else None

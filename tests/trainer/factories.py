@@ -34,11 +34,19 @@ TINY: dict[str, dict[str, Any]] = {
     "pix2pix": {"width": 4, "blocks": 1},
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
     "tripathy": {"width": 4, "blocks": 1, "paired_steps": 2},
+    "mean_teacher": {"encoder": "none", "width": 4, "blocks": 1, "warm_up": 0, "confidence": 0.0, "dice": 0.5},
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("tripathy", {"paired_steps": 0}),
+    ("pix2pix", {"generator": "unet", "levels": 4, "norm": "batch", "game": "vanilla"}),
+    ("pix2pix", {"generator": "unet-no-skip", "levels": 4, "patch": 16, "direction": "to_photo", "distance": "half"}),
+    ("cyclegan", {"generator": "unet", "levels": 4, "norm": "batch", "patch": 1, "cycle_distance": "l2"}),
+    ("hybrid", {"game": "relativistic-average", "patch": 16, "distance": "l2", "cycle_distance": "half"}),
+    ("hybrid", {"game": "hinge", "label_as": "classes"}),
+    ("mean_teacher", {"encoder": "mobilenet_v2"}),
+    ("mean_teacher", {"unpaired": 0.0}),
 ]
 """Choices of single methods that change which networks play, or what on."""
 

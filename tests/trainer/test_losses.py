@@ -107,3 +107,14 @@ def test_the_pool_keeps_no_graph_and_no_reference_to_what_it_was_given() -> None
 def test_a_pool_of_nothing_passes_everything_through() -> None:
     pool = PicturePool(0, seed=0, stream="test")
     assert pool(torch.full((2, 1, 2, 2), 3.0), 5).unique().tolist() == [3.0]
+
+
+def test_l2_is_the_mean_square_and_half_is_half_of_each() -> None:
+    one, other = torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2)
+    weight = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+    for given, counted in ((None, [(0, 0), (0, 1), (1, 0), (1, 1)]), (weight, [(0, 0), (1, 0), (1, 1)])):
+        gaps = [float(one[0, c, i, j] - other[0, c, i, j]) for c in range(3) for i, j in counted]
+        l1, l2 = np.mean(np.abs(gaps)), np.mean(np.square(gaps))
+        assert losses.difference(one, other, given, kind="l1").item() == pytest.approx(l1, rel=1e-5)
+        assert losses.difference(one, other, given, kind="l2").item() == pytest.approx(l2, rel=1e-5)
+        assert losses.difference(one, other, given, kind="half").item() == pytest.approx((l1 + l2) / 2, rel=1e-5)

@@ -139,7 +139,7 @@ def test_a_method_that_spares_a_half_takes_its_step_without_it(name: str, empty:
     assert {name for name, parameter in method.named_parameters() if parameter.ndim > 1} <= moved(before, method.state_dict())
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("supervised", "judge")])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("supervised", "judge", "mean_teacher")])
 def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     torch.manual_seed(0)
     pictures = Domain("picture")
@@ -206,6 +206,23 @@ def test_the_cycle_loss_has_a_gradient_in_both_generators(name: str, label_as: s
         for generator in (method.label_generator, method.photo_generator):
             gradients = torch.autograd.grad(update.losses[term], list(generator.parameters()), retain_graph=True)
             assert sum(gradient.abs().sum() for gradient in gradients) > 0
+
+
+@pytest.mark.parametrize("label_as", ["colours", "classes"])
+def test_the_dead_cycle_of_the_released_code_is_logged_at_its_value_and_moves_nothing(label_as: str) -> None:
+    alive, dead = (tiny_method("hybrid", label_as=label_as, cycle_gradient=switch) for switch in (True, False))
+    terms, dead_terms = (list(method.step(tiny_batch(), 0))[1].losses for method in (alive, dead))
+    for term in ("cycle_photo", "cycle_label"):
+        assert terms[term].requires_grad
+        assert not dead_terms[term].requires_grad
+        assert dead_terms[term].item() == pytest.approx(terms[term].item(), rel=1e-6)
+    generators = list(dead.parameters())
+    with_it = torch.autograd.grad(torch.stack(list(dead_terms.values())).sum(), generators, allow_unused=True, retain_graph=True)
+    without = torch.autograd.grad(
+        torch.stack([loss for term, loss in dead_terms.items() if "cycle" not in term]).sum(), generators, allow_unused=True
+    )
+    for one, other in zip(with_it, without, strict=True):
+        assert (one is None and other is None) or (one is not None and other is not None and torch.allclose(one, other))
 
 
 def test_the_hybrid_keeps_its_pools_per_half_and_side_and_only_the_critics_see_them() -> None:

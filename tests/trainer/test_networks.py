@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from trainer.errors import UserError
-from trainer.networks.normalisation import InstanceNorm
-from trainer.networks.patchgan import PatchGAN
+from trainer.networks.normalisation import BatchNorm, InstanceNorm
+from trainer.networks.patchgan import LAYERS, Norm, Patch, PatchGAN, smallest_side
 from trainer.networks.resnet import ResNetGenerator, load_junyanz
+from trainer.networks.unet import UNetGenerator
 
 
 def count(network: nn.Module) -> int:
@@ -34,26 +35,154 @@ def test_the_generator_judges_each_sample_alone() -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("layers", "field", "side", "parameters"),
-    [(1, 16, 126, 136_385), (2, 34, 62, 662_977), (3, 70, 30, 2_764_737), (4, 142, 14, 6_959_553)],
-)
-def test_the_patchgan_has_the_published_parameters_map_and_receptive_field(layers: int, field: int, side: int, parameters: int) -> None:
-    assert count(PatchGAN(3, width=64, layers=layers)) == parameters
+PATCHES = [(1, 256), (16, 126), (34, 62), (70, 30), (142, 14), (286, 6)]
+
+
+@pytest.mark.parametrize(("patch", "side"), PATCHES)
+def test_the_patchgan_has_the_published_map_and_receptive_field(patch: Patch, side: int) -> None:
     # the receptive field, by the gradient's support; instance norm would spread it over the picture
-    narrow = PatchGAN(3, width=2, layers=layers)
+    narrow = PatchGAN(3, width=2, patch=patch)
     for index, module in enumerate(narrow.model):
         if isinstance(module, InstanceNorm):
             narrow.model[index] = nn.Identity()
         elif isinstance(module, nn.Conv2d):
             nn.init.ones_(module.weight)
-    picture = torch.zeros(1, 3, 256, 256, requires_grad=True)
+    assert narrow(torch.zeros(1, 3, 256, 256)).shape == (1, 1, side, side)
+    large = max(256, 2 * patch)  # so that the whole field of a logit in the middle lies inside
+    picture = torch.zeros(1, 3, large, large, requires_grad=True)
     logits = narrow(picture)
-    assert logits.shape == (1, 1, side, side)
-    logits[0, 0, side // 2, side // 2].backward()
+    middle = logits.shape[-1] // 2
+    logits[0, 0, middle, middle].backward()
     assert picture.grad is not None
     rows = picture.grad[0].abs().sum((0, 2)).nonzero()
-    assert int(rows.max() - rows.min()) + 1 == field
+    assert int(rows.max() - rows.min()) + 1 == patch
+
+
+@pytest.mark.parametrize(
+    ("patch", "instance", "batch"),
+    [
+        (1, 3 * 64 + 64 + 64 * 128 + 128 + 128 + 1, 6 * 64 + 64 + 64 * 128 + 2 * 128 + 128 + 1),
+        (16, 136_385, 139_585),
+        (34, 662_977, 666_433),
+        (70, 2_764_737, 2_768_705),
+        (142, 6_959_553, 6_964_033),
+        (286, 11_154_369, 11_159_361),
+    ],
+)
+def test_the_patchgan_has_the_published_number_of_parameters(patch: Patch, instance: int, batch: int) -> None:
+    assert count(PatchGAN(3, width=64, patch=patch)) == instance
+    assert count(PatchGAN(6, width=64, patch=patch, norm="batch")) == batch
+
+
+@pytest.mark.parametrize("patch", [patch for patch, _ in PATCHES])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_the_smallest_side_of_a_patch_is_the_least_that_works(patch: Patch, norm: Norm) -> None:
+    critic, side = PatchGAN(3, width=2, patch=patch, norm=norm), smallest_side(patch)
+    assert critic(torch.rand(1, 3, side, side)).isfinite().all()
+    smaller = side - 2 ** LAYERS[patch]
+    with pytest.raises((RuntimeError, ValueError)):
+        critic(torch.rand(1, 3, smaller, smaller))
+
+
+@pytest.mark.parametrize(("skips", "parameters"), [(True, 54_413_955), (False, 39_075_459)])
+def test_the_unet_has_the_published_number_of_parameters(skips: bool, parameters: int) -> None:
+    assert count(UNetGenerator(3, 3, width=64, levels=8, skips=skips, tanh=True)) == parameters
+
+
+def test_the_layers_of_the_unet_are_those_of_the_paper() -> None:
+    network = UNetGenerator(3, 3, width=64, levels=8, skips=True, tanh=True)
+    shapes = []
+    for layer in (*network.encoder, *network.decoder):
+        kinds = [type(part) for part in layer]
+        convolution = layer[0]
+        assert (convolution.kernel_size, convolution.stride, convolution.padding) == ((4, 4), (2, 2), (1, 1))
+        shapes.append((convolution.in_channels, convolution.out_channels, BatchNorm in kinds, nn.Dropout in kinds))
+    # channels in and out, batch norm, dropout: methods.md A.2
+    assert shapes[:8] == [
+        (3, 64, False, False),
+        (64, 128, True, False),
+        (128, 256, True, False),
+        (256, 512, True, False),
+        (512, 512, True, False),
+        (512, 512, True, False),
+        (512, 512, True, False),
+        (512, 512, False, False),
+    ]
+    assert shapes[8:] == [
+        (512, 512, True, True),
+        (1024, 512, True, True),
+        (1024, 512, True, True),
+        (1024, 512, True, False),
+        (1024, 256, True, False),
+        (512, 128, True, False),
+        (256, 64, True, False),
+        (128, 3, False, False),
+    ]
+    assert [layer[0].bias is not None for layer in (*network.encoder, *network.decoder)] == [False] * 15 + [True]
+
+
+@pytest.mark.parametrize(("levels", "size"), [(2, (4, 8)), (3, (8, 24)), (5, (32, 64)), (6, (64, 128))])
+@pytest.mark.parametrize("skips", [True, False])
+def test_the_unet_keeps_any_size_in_multiples_of_its_own_and_trains_on_one_picture_with_a_1x1_bottleneck(
+    levels: int, size: tuple[int, int], skips: bool
+) -> None:
+    network = UNetGenerator(5, 3, width=4, levels=levels, skips=skips, tanh=True)
+    assert network.multiple_of == 2**levels
+    smallest = network(torch.randn(1, 5, network.multiple_of, network.multiple_of))
+    assert smallest.shape == (1, 3, network.multiple_of, network.multiple_of)
+    photo = network(torch.randn(2, 5, *size))
+    assert photo.shape == (2, 3, *size)
+    assert photo.abs().max() <= 1
+
+
+def test_the_decoder_sees_the_encoder_s_features_of_its_own_size_only_with_skips() -> None:
+    for skips in (True, False):
+        torch.manual_seed(0)
+        network = UNetGenerator(3, 3, width=4, levels=4, skips=skips, tanh=True).eval()
+        with torch.no_grad():  # nothing passes the bottleneck
+            for parameter in network.encoder[3].parameters():
+                parameter.zero_()
+            one, other = network(torch.rand(1, 3, 16, 16)), network(torch.rand(1, 3, 16, 16))
+        assert torch.equal(one, other) == (not skips)
+
+
+def test_batch_norm_has_the_batch_s_statistics_in_training_and_each_picture_s_own_in_use() -> None:
+    norm = BatchNorm(3)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    features = torch.randn(4, 3, 6, 5) * 3 + 1
+    affine = (norm.weight.view(1, 3, 1, 1), norm.bias.view(1, 3, 1, 1))
+
+    def by_hand(over: tuple[int, ...]) -> torch.Tensor:
+        mean, variance = features.mean(over, keepdim=True), features.var(over, unbiased=False, keepdim=True)
+        return (features - mean) / (variance + 1e-5).sqrt() * affine[0] + affine[1]
+
+    assert torch.allclose(norm(features), by_hand((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(norm.eval()(features), by_hand((2, 3)), atol=1e-5)
+
+
+def test_with_batches_of_one_batch_norm_is_the_same_in_training_and_in_use() -> None:
+    network = UNetGenerator(3, 3, width=4, levels=4, skips=True, tanh=True)
+    for layer in network.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    picture = torch.randn(1, 3, 32, 32)
+    assert torch.allclose(network.train()(picture), network.eval()(picture), atol=1e-6)
+
+
+def test_dropout_is_random_in_training_and_off_in_use() -> None:
+    network = UNetGenerator(3, 3, width=8, levels=4, skips=False, tanh=True)
+    picture = torch.randn(1, 3, 32, 32)
+    assert not torch.equal(network(picture), network(picture))
+    assert torch.equal(network.eval()(picture), network(picture))
+
+
+def test_batch_norms_start_around_one_as_the_papers_say() -> None:
+    norms = [module for module in UNetGenerator(3, 3, width=64, levels=4, skips=True, tanh=True).modules() if isinstance(module, BatchNorm)]
+    scales = torch.cat([norm.weight for norm in norms])
+    assert scales.mean().item() == pytest.approx(1, abs=0.005)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not any(norm.bias.any() for norm in norms)
 
 
 def test_weights_start_as_the_papers_say() -> None:

@@ -38,6 +38,9 @@ class Method(nn.Module):
     config_class: ClassVar[type]
     directions: frozenset[Literal["to_label", "to_photo"]]
     multiple_of: int = 1
+    """What a picture's height and width must be multiples of."""
+    smallest: int = 1
+    """The least height and width that the networks can be trained at."""
     tiling: Literal["allowed", "forbidden"] = "forbidden"
     noise_shape: tuple[int, ...] | None = None
     spares_a_half: bool = False
@@ -49,6 +52,9 @@ class Method(nn.Module):
         self.photo_domain = photo_domain
         self.label_domain = label_domain
         self.seed = seed
+
+    def begin(self) -> None:
+        """Load what a fresh run starts from and the config names; not called where a checkpoint is loaded. Raises UserError."""
 
     def players(self) -> dict[str, Player]:
         """The players by name."""

@@ -1,17 +1,19 @@
 """The hybrid translator of Shukla et al.: CycleGAN with a relativistic game, and an L1 term on the few pairs (methods.md A.8)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Photo, Scores
+from trainer.games import GAMES, GameName
 from trainer.methods.base import Method, PicturePool, Player, Update, constant_then_linear
 from trainer.methods.label_side import LabelAs, LabelSide
-from trainer.networks.patchgan import PatchGAN
+from trainer.networks.patchgan import Patch, PatchGAN, smallest_side
 from trainer.networks.resnet import ResNetGenerator
 
 
@@ -25,8 +27,18 @@ class Config:
     """Residual blocks of each generator."""
     label_as: LabelAs = "colours"
     """colours: label maps are RGB pictures (the paper). classes: one-hot in, logits out, cross-entropy (our own)."""
+    game: GameName = "relativistic"
+    """The adversarial loss; the released code has relativistic-average as its alternative."""
+    patch: Patch = 70
+    """Receptive field of the discriminators in pixels."""
+    distance: losses.Distance = "l1"
+    """Of an output from its pair: l1 (the paper), l2, or half of each; on colours and photos."""
+    cycle_distance: losses.Distance = "l1"
+    """The same for the cycle loss."""
+    cycle_gradient: bool = True
+    """Off: the cycle loss is logged but moves nothing, as in the released code, where its reconstructions are made without gradients."""
     adversarial: float = 1.0
-    """lambda_1, on the relativistic loss."""
+    """lambda_1, on the adversarial loss."""
     cycle: float = 10.0
     """lambda_2, on the cycle loss."""
     identity: float = 10.0
@@ -67,8 +79,9 @@ class Hybrid(Method):
         width, blocks = config.width, config.blocks
         self.label_generator = ResNetGenerator(3, side.channels, width=width, blocks=blocks, tanh=not side.as_scores)
         self.photo_generator = ResNetGenerator(side.channels, 3, width=width, blocks=blocks, tanh=True)
-        self.label_critic = PatchGAN(side.channels, width=width)
-        self.photo_critic = PatchGAN(3, width=width)
+        self.label_critic = PatchGAN(side.channels, width=width, patch=config.patch)
+        self.photo_critic = PatchGAN(3, width=width, patch=config.patch)
+        self.smallest = smallest_side(config.patch)
         self.pools = torch.nn.ModuleDict(
             {
                 f"{half}_{kind}": PicturePool(config.pool, seed=seed, stream=f"pool/{half}/{kind}")
@@ -90,7 +103,7 @@ class Hybrid(Method):
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those of two batches.
         config, side, split = self.config, self.side, len(batch.paired.photo)
-        halves = int(split > 0) + int(len(batch.unpaired.photo) > 0)
+        game, each_half = GAMES[config.game], _Halves(split)
         photo = torch.cat([batch.paired.photo, batch.unpaired.photo])
         label = torch.cat([batch.paired.label, batch.unpaired.label])
         drawn = side.encode(label)
@@ -100,32 +113,32 @@ class Hybrid(Method):
         fake_photo, same_photo = _twice(self.photo_generator, drawn, photo if with_identity else None)
         fake_label = side.painted(raw_label)
 
+        old_label, old_photo = self._pooled("label", fake_label, split, i), self._pooled("photo", fake_photo, split, i)
         yield Update(
             "critics",
             {
-                "label": halves
-                * losses.relativistic(self.label_critic(drawn), self.label_critic(self._pooled("label", fake_label, split, i))),
-                "photo": halves
-                * losses.relativistic(self.photo_critic(photo), self.photo_critic(self._pooled("photo", fake_photo, split, i))),
+                "label": each_half(game.critic, self.label_critic(drawn), self.label_critic(old_label)),
+                "photo": each_half(game.critic, self.photo_critic(photo), self.photo_critic(old_photo)),
             },
         )
 
-        real_label, real_photo = _constant(self.label_critic, drawn), _constant(self.photo_critic, photo)
-        cycle_photo = losses.absolute_difference(self.photo_generator(fake_label), photo)
-        cycle_label = _by_half(side, self.label_generator(fake_photo), label, split)
+        known_label, known_photo = game.known(self.label_critic, drawn), game.known(self.photo_critic, photo)
+        with torch.set_grad_enabled(config.cycle_gradient):
+            again_photo, again_label = self.photo_generator(fake_label), self.label_generator(fake_photo)
         terms = {
-            "adversarial_label": config.adversarial * halves * losses.relativistic(self.label_critic(fake_label), real_label),
-            "adversarial_photo": config.adversarial * halves * losses.relativistic(self.photo_critic(fake_photo), real_photo),
-            "cycle_photo": config.cycle * halves * cycle_photo,
-            "cycle_label": (config.cycle_cross_entropy if side.as_scores else config.cycle) * cycle_label,
+            "adversarial_label": config.adversarial * each_half(game.generator, self.label_critic(fake_label), known_label),
+            "adversarial_photo": config.adversarial * each_half(game.generator, self.photo_critic(fake_photo), known_photo),
+            "cycle_photo": config.cycle * each_half(partial(losses.difference, kind=config.cycle_distance), again_photo, photo),
+            "cycle_label": (config.cycle_cross_entropy if side.as_scores else config.cycle)
+            * each_half(partial(side.distance, kind=config.cycle_distance), again_label, label),
         }
         if same_label is not None and same_photo is not None:
-            terms["identity_label"] = config.identity * _by_half(side, same_label, label, split)
-            terms["identity_photo"] = config.identity * halves * losses.absolute_difference(same_photo, photo)
+            terms["identity_label"] = config.identity * each_half(side.distance, same_label, label)
+            terms["identity_photo"] = config.identity * each_half(losses.absolute_difference, same_photo, photo)
         if split:
             weight = config.pairs_cross_entropy if side.as_scores else config.reconstruction
-            terms["pairs_label"] = weight * side.distance(raw_label[:split], batch.paired.label)
-            terms["pairs_photo"] = config.reconstruction * losses.absolute_difference(fake_photo[:split], batch.paired.photo)
+            terms["pairs_label"] = weight * side.distance(raw_label[:split], batch.paired.label, config.distance)
+            terms["pairs_photo"] = config.reconstruction * losses.difference(fake_photo[:split], batch.paired.photo, kind=config.distance)
         yield Update("generators", terms)
 
     def _pooled(self, kind: str, fakes: Tensor, split: int, i: int) -> Tensor:
@@ -147,10 +160,15 @@ class Hybrid(Method):
         return self.photo_generator(self.side.encode(label))
 
 
-def _by_half(side: LabelSide, output: Tensor, label: LabelMap | Photo, split: int) -> Tensor:
-    """The distance on the paired half plus that on the unpaired one: each a mean over its own pixels that are not void."""
-    halves = ((output[:split], label[:split]), (output[split:], label[split:]))
-    return torch.stack([side.distance(painted, known) for painted, known in halves if len(known)]).sum()
+class _Halves:
+    """A loss on the paired half, the first `split` samples, plus the same on the unpaired one; a half that is empty costs nothing."""
+
+    def __init__(self, split: int) -> None:
+        self.split = split
+
+    def __call__(self, loss: Callable[[Tensor, Any], Tensor], one: Tensor, other: Tensor | None) -> Tensor:
+        halves = [slice(0, self.split), slice(self.split, None)]
+        return torch.stack([loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]).sum()
 
 
 def _twice(generator: ResNetGenerator, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -159,9 +177,3 @@ def _twice(generator: ResNetGenerator, picture: Tensor, own: Tensor | None) -> t
         return generator(picture), None
     translated, same = generator(torch.cat([picture, own])).chunk(2)
     return translated, same
-
-
-@torch.no_grad()
-def _constant(critic: PatchGAN, real: Tensor) -> Tensor:
-    """The logits of real samples, which the generators cannot move."""
-    return critic(real)

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Photo, Scores
+from trainer.games import GAMES, GameName
 from trainer.methods.base import Method, Player, Update, constant_then_linear
 from trainer.methods.label_side import LabelAs, LabelSide
-from trainer.networks.patchgan import PatchGAN
-from trainer.networks.resnet import ResNetGenerator
+from trainer.networks.generators import GeneratorName, generator_named
+from trainer.networks.patchgan import Norm, Patch, PatchGAN, smallest_side
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,23 @@ class Config:
     width: int = 64
     """Channels of the first layer of generator and discriminator."""
     blocks: int = 9
-    """Residual blocks of the generator."""
+    """Residual blocks of the ResNet generator."""
+    generator: GeneratorName = "resnet"
+    """resnet (the hybrid paper's), unet (pix2pix's own) or unet-no-skip."""
+    levels: int = 8
+    """How often a U-Net halves the picture, whose sides are multiples of 2^levels; 8 for 256x256."""
+    patch: Patch = 70
+    """Receptive field of the discriminator in pixels."""
+    norm: Norm = "instance"
+    """In the discriminator; batch is pix2pix's own."""
     label_as: LabelAs = "colours"
     """colours: label maps are RGB pictures (the paper). classes: one-hot in, logits out, cross-entropy (our own)."""
-    game: Literal["relativistic", "vanilla"] = "relativistic"
-    """The adversarial loss: the hybrid paper's, or pix2pix's own."""
+    game: GameName = "relativistic"
+    """The adversarial loss: relativistic is the hybrid paper's, vanilla pix2pix's own."""
+    distance: losses.Distance = "l1"
+    """Of an output from its pair: l1 (the paper), l2, or half of each (the UCSD report); on colours and photos."""
     reconstruction: float = 100.0
-    """lambda, on the L1 loss."""
+    """lambda, on the distance of the pairs."""
     pairs_cross_entropy: float = 20.0
     """With label_as=classes, stands for lambda on the label side: the hybrid's ratio of the two weights."""
     lr: float = 2e-4
@@ -42,23 +53,24 @@ class Config:
 class Pix2Pix(Method):
     """G against D(input, output) on the pairs: L = L_cGAN + lambda L1 (Isola et al., Eq. 4). The discriminator moves first.
 
-    # Unlike the paper: no dropout and no batch statistics at test time; the hybrid paper's baseline has neither.
+    The paper's own network is generator=unet with norm=batch and game=vanilla. # Unlike the paper: no dropout at test time; batch
+    norm then has each picture's own statistics, as the paper has with its test batches of one.
     """
 
     config_class = Config
-    multiple_of = ResNetGenerator.multiple_of
 
     def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
         super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
         self.side = side = LabelSide(label_domain, config.label_as)
         self.directions = frozenset({config.direction})
         towards_label = config.direction == "to_label"
-        sizes: dict[str, Any] = {"width": config.width, "blocks": config.blocks}
+        sizes: dict[str, Any] = {"width": config.width, "blocks": config.blocks, "levels": config.levels}
         if towards_label:
-            self.generator = ResNetGenerator(3, side.channels, tanh=not side.as_scores, **sizes)
+            self.generator = generator_named(config.generator, 3, side.channels, tanh=not side.as_scores, **sizes)
         else:
-            self.generator = ResNetGenerator(side.channels, 3, tanh=True, **sizes)
-        self.critic = PatchGAN(3 + side.channels, width=config.width)
+            self.generator = generator_named(config.generator, side.channels, 3, tanh=True, **sizes)
+        self.critic = PatchGAN(3 + side.channels, width=config.width, patch=config.patch, norm=config.norm)
+        self.multiple_of, self.smallest = self.generator.multiple_of, smallest_side(config.patch)
 
     def players(self) -> dict[str, Player]:
         lr, betas = self.config.lr, (0.5, 0.999)
@@ -71,7 +83,7 @@ class Pix2Pix(Method):
         return frozenset({"pairs"})
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        config, side = self.config, self.side
+        config, side, game = self.config, self.side, GAMES[self.config.game]
         photo, label = batch.paired.photo, batch.paired.label
         drawn = side.encode(label)
         real = torch.cat([photo, drawn], 1)
@@ -82,26 +94,17 @@ class Pix2Pix(Method):
             output = self.generator(drawn)
             fake = torch.cat([output.to(photo.dtype), drawn], 1)
 
-        yield Update("critic", {"adversarial": self._critic_loss(self.critic(real), self.critic(fake.detach()))})
+        yield Update("critic", {"adversarial": game.critic(self.critic(real), self.critic(fake.detach()))})
 
-        with_real = self.critic(real).detach() if config.game == "relativistic" else None
         if config.direction == "to_label":
             weight = config.pairs_cross_entropy if side.as_scores else config.reconstruction
-            pairs = weight * side.distance(output, label)
+            pairs = weight * side.distance(output, label, config.distance)
         else:
-            pairs = config.reconstruction * losses.absolute_difference(output, photo)
-        yield Update("generator", {"adversarial": self._generator_loss(self.critic(fake), with_real), "pairs": pairs})
+            pairs = config.reconstruction * losses.difference(output, photo, kind=config.distance)
+        adversarial = game.generator(self.critic(fake), game.known(self.critic, real))
+        yield Update("generator", {"adversarial": adversarial, "pairs": pairs})
 
-    def _critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        if self.config.game == "relativistic":
-            return losses.relativistic(real, fake)
-        # halved, so that the discriminator learns more slowly (Isola et al., section 3.3)
-        return 0.5 * (losses.cross_entropy_logits(real, real=True) + losses.cross_entropy_logits(fake, real=False))
-
-    def _generator_loss(self, fake: Tensor, real: Tensor | None) -> Tensor:
-        return losses.cross_entropy_logits(fake, real=True) if real is None else losses.relativistic(fake, real)
-
-    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
+    def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
         return self.generator if direction in self.directions else None
 
     def label_scores(self, photo: Photo) -> Scores | None:

@@ -110,7 +110,10 @@ class Tripathy(Method):
             "photo_pair": (self.photo_pair_critic, _beside(photo, photo_from), _beside(judged_photo, photo_from)),
         }
         weights = {"label": 1.0, "photo": 1.0, "label_pair": self.config.cycle, "photo_pair": self.config.cycle}
-        terms = {f"adversarial_{name}": weights[name] * game.fooling(critic, fake, real) for name, (critic, real, fake) in games.items()}
+        terms = {
+            f"adversarial_{name}": weights[name] * game.generator(critic(fake), game.known(critic, real))
+            for name, (critic, real, fake) in games.items()
+        }
         yield Update("generators", terms | (self._pairs(half, raw_label, fake_photo) if on_pairs else {}))
         yield Update(
             "critics", {name: game.critic(critic(real.detach()), critic(fake.detach())) for name, (critic, real, fake) in games.items()}

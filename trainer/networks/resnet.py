@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import UserError
-from trainer.networks.normalisation import InstanceNorm
+from trainer.networks.normalisation import BatchNorm, InstanceNorm
 
 
 class ResNetGenerator(nn.Module):
@@ -59,8 +59,10 @@ class ResidualBlock(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Every (transposed) convolution's weight ~ N(0, 0.02), every bias 0: the initialisation of pix2pix and CycleGAN."""
+    """Every (transposed) convolution's weight ~ N(0, 0.02), a batch norm's ~ N(1, 0.02), every bias 0: as pix2pix and CycleGAN begin."""
     for module in network.modules():
+        if isinstance(module, BatchNorm):
+            nn.init.normal_(module.weight, 1.0, 0.02)
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:

@@ -1,10 +1,11 @@
-"""The running average (EMA) of a player's weights."""
+"""The running average (EMA) of weights: of a player's, to be judged and used; of a network's, to teach it."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Average:
@@ -13,7 +14,7 @@ class Average:
     The average is kept in fp32 beside the parameters it follows, under their names in the method's state dict.
     """
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], *, decay: float) -> None:
+    def __init__(self, parameters: dict[str, nn.Parameter], *, decay: float) -> None:
         self._decay = decay
         self._live = list(parameters.values())
         self._names = list(parameters)
@@ -46,3 +47,33 @@ class Average:
         """Take over the averages that `state_dict` gave."""
         for name, averaged in zip(self._names, self._averaged, strict=True):
             averaged.copy_(state[name])
+
+
+class Teacher(nn.Module):
+    """A copy of a network that follows its weights as `Average` does, to be asked while the network learns (mean teacher).
+
+    Tarvainen and Valpola 2017, section 2: theta' <- d theta' + (1 - d) theta. Its weights are buffers: no player moves them, and they are
+    part of the method's state.
+    """
+
+    def __init__(self, network: nn.Module, *, decay: float) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self._decay = decay
+        for module in self.network.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach().clone())
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module, t: int) -> None:
+        """Follow the network's weights after step t (counted from 0)."""
+        own = dict(self.network.named_buffers())
+        live = dict(network.named_parameters())
+        torch._foreach_lerp_(
+            [own[name] for name in live], [each.detach() for each in live.values()], 1 - min(self._decay, (1 + t) / (10 + t))
+        )
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network(*inputs)

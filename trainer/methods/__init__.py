@@ -7,6 +7,7 @@ from trainer.methods.base import Method
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
 from trainer.methods.judge import Judge
+from trainer.methods.mean_teacher import MeanTeacher
 from trainer.methods.pix2pix import Pix2Pix
 from trainer.methods.supervised import Supervised
 from trainer.methods.tripathy import Tripathy
@@ -18,6 +19,7 @@ METHODS: dict[str, type[Method]] = {
     "pix2pix": Pix2Pix,
     "cyclegan": CycleGAN,
     "tripathy": Tripathy,
+    "mean_teacher": MeanTeacher,
 }
 
 

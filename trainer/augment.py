@@ -1,0 +1,108 @@
+"""Strong augmentation on batches: a photo and its label map scaled and shifted together, a photo repainted, classes pasted across photos.
+
+Everything is a function of the generators it is given, one a sample (`trainer.batch.random`), and photos stay in [-1,1].
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
+
+from trainer.batch import IGNORE, LabelMap, Photo
+
+LUMA = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+def rescaled(photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator], *, strength: float) -> tuple[Photo, LabelMap]:
+    """Photo and label enlarged or reduced together, about a random place; label pixels from outside the picture are void.
+
+    The factor is log-uniform between 1 / (1 + strength / 2) and 1 + strength, its two sides differ by up to 15 % x strength. The photo is
+    read bilinearly and mirrored at its border, the label by nearest. strength 0 changes nothing.
+    """
+    if strength == 0 or len(photo) == 0:
+        return photo, label
+    windows = torch.zeros(len(photo), 2, 3)
+    for window, draw in zip(windows, draws, strict=True):
+        factor = math.exp(draw.uniform(-math.log1p(strength / 2), math.log1p(strength)))
+        aspect = math.exp(draw.uniform(-0.15, 0.15) * strength)
+        for axis, share in enumerate((1 / (factor * aspect), aspect / factor)):  # of the width, of the height that is read
+            window[axis, axis] = share
+            window[axis, 2] = draw.uniform(-1, 1) * abs(1 - share)
+    grid = affine_grid(windows.to(photo), list(photo.shape), align_corners=False)
+    seen = grid_sample(photo, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    shifted = (label - IGNORE).to(photo.dtype).unsqueeze(1)  # grid_sample puts 0 outside the picture, which must mean void
+    drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
+    return seen, drawn.round().long() + IGNORE
+
+
+def repainted(photo: Photo, draws: Sequence[np.random.Generator], *, strength: float) -> Photo:
+    """The same scene in another light, through another camera: gamma, brightness, colour cast, contrast, hue, saturation, blur, noise.
+
+    At strength 1: gamma in exp(+-.7), brightness in exp(-.5..+.4), each channel in exp(+-.15), contrast in exp(+-.5), hue turned by up to
+    .3 rad about the grey axis, saturation 1 +- .8 (grey in one of ten), blurred and made noisy in four of ten each. 0 changes nothing.
+    """
+    if strength == 0 or len(photo) == 0:
+        return photo
+    return torch.stack([_repainted(one, draw, strength) for one, draw in zip(photo, draws, strict=True)])
+
+
+def pasted(
+    photo: Photo, label: LabelMap, onto: tuple[Photo, LabelMap], draws: Sequence[np.random.Generator], *, preference: Tensor
+) -> tuple[Photo, LabelMap]:
+    """Half of the classes of each label, cut out of its photo and pasted on another photo and label (ClassMix, Olsson et al. 2021).
+
+    `onto` has the same batch length and size. `preference` Float[C] >= 0: how much likelier a class is to be among those taken than
+    another; a class of preference 0 is never taken. Void is never pasted.
+    """
+    taken = torch.zeros_like(label, dtype=torch.bool)
+    wanted = preference.double().cpu().numpy()
+    for mask, each, draw in zip(taken, label, draws, strict=True):
+        present = [index for index in torch.unique(each).tolist() if index != IGNORE and wanted[index] > 0]
+        if present:
+            chances = wanted[present] / wanted[present].sum()
+            for index in draw.choice(present, size=max(1, len(present) // 2), replace=False, p=chances):
+                mask |= each == int(index)
+    return torch.where(taken.unsqueeze(1), photo, onto[0]), torch.where(taken, label, onto[1])
+
+
+def _repainted(photo: Tensor, draw: np.random.Generator, strength: float) -> Tensor:
+    """Float[3,H,W] in [-1,1], the same."""
+
+    def factor(low: float, high: float) -> float:
+        return math.exp(draw.uniform(low, high) * strength)
+
+    light = ((photo.float() + 1) / 2).clamp(1e-3, 1) ** factor(-0.7, 0.7)
+    gains = factor(-0.5, 0.4) * np.array([factor(-0.15, 0.15) for _ in range(3)])
+    light = light * torch.tensor(gains).to(light).view(3, 1, 1)
+    middle = light.mean()
+    light = (light - middle) * factor(-0.5, 0.5) + middle
+    saturation = 0.0 if draw.random() < 0.1 * strength else max(0.0, 1 + draw.uniform(-0.8, 0.8) * strength)
+    mixture = torch.from_numpy(_hue_and_saturation(draw.uniform(-0.3, 0.3) * strength, saturation)).to(light)
+    light = torch.einsum("ij,jhw->ihw", mixture, light)
+    if draw.random() < 0.4 * strength:
+        light = _blurred(light, draw.uniform(0.3, 1.5))
+    if draw.random() < 0.4 * strength:
+        light = light + torch.from_numpy(draw.normal(0, draw.uniform(0.01, 0.06), tuple(light.shape))).to(light)
+    return (light.clamp(0, 1) * 2 - 1).to(photo.dtype)
+
+
+def _hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
+    """Float[3,3] on RGB: brightness kept, what is left turned about the grey axis (Rodrigues) and scaled."""
+    cosine, sine = math.cos(angle), math.sin(angle) / math.sqrt(3)
+    turn = cosine * np.eye(3) + sine * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) + (1 - cosine) / 3
+    grey = np.ones((3, 1)) @ np.array([LUMA])
+    return np.asarray(grey + saturation * turn @ (np.eye(3) - grey))
+
+
+def _blurred(picture: Tensor, sigma: float) -> Tensor:
+    """A Gaussian of `sigma` pixels over Float[3,H,W]; the border is repeated outwards."""
+    reach = max(1, math.ceil(2.5 * sigma))
+    places = torch.arange(-reach, reach + 1, device=picture.device, dtype=picture.dtype)
+    kernel = torch.exp(-(places**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    spread = pad(picture.unsqueeze(1), (reach, reach, reach, reach), mode="replicate")
+    return conv2d(conv2d(spread, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).squeeze(1)

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
-from fastapi import FastAPI, File, Form, UploadFile
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.responses import JSONResponse as Json
 
-from serving import described
+from serving import described, openapi
+from serving.answers import Answer
+from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.errors import Refusal
-from serving.imaging import PhotoFormat
+from serving.intake import read_request
 from serving.metrics import Metrics
-from serving.operations import MOST_PHOTOS, SEEDS, Answer, Operations, SegmentOutput
+from serving.operations import Operations
 from serving.page import LatePage
 from serving.palette import legend
 
@@ -63,19 +65,25 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     api = FastAPI(
         title="fewpair",
         version=_version(),
-        description=described.API,
+        description=openapi.API,
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        openapi_tags=described.TAGS,
+        openapi_tags=openapi.TAGS,
     )
 
     @api.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return respond_refusal(refusal)
 
-    @api.get("/v1/models", tags=["models"], response_model=described.ModelList, summary="The models, their classes and figures")
+    @api.get(
+        "/v1/models",
+        tags=["models"],
+        response_model=described.ModelList,
+        responses={200: {"content": {"application/json": {"example": openapi.LIST_EXAMPLE}}}, **openapi.errors(503)},
+        summary="The models, their classes and figures",
+    )
     async def models() -> Response:
         """Every folder of the models folder: those that answer, and those that cannot be served with the reason."""
         return Json(described.model_list(inside.need().shelf))
@@ -84,22 +92,22 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
         "/v1/models/{name}",
         tags=["models"],
         response_model=described.ModelCard,
-        responses=described.errors(404),
+        responses={200: {"content": {"application/json": {"example": openapi.CARD_EXAMPLE}}}, **openapi.errors(404, 503)},
         summary="One model with its card",
     )
-    async def model(name: Annotated[str, described.NAME]) -> Response:
+    async def model(name: Annotated[str, openapi.NAME]) -> Response:
         """What `/v1/models` says of one model, with how it was trained and what it was measured at."""
         shelf = inside.need().shelf
         return Json(described.model_card(shelf.find(name), shelf))
 
     @api.get(
-        "/v1/legend/{name}.png",
+        "/v1/models/{name}/legend",
         tags=["models"],
         response_class=Response,
-        responses={200: described.image("A PNG."), **described.errors(404)},
+        responses={200: openapi.image("A PNG."), **openapi.errors(404, 503)},
         summary="A model's classes and colours as a picture",
     )
-    async def legend_png(name: Annotated[str, described.NAME]) -> Response:
+    async def legend_png(name: Annotated[str, openapi.NAME]) -> Response:
         """A legend to print beside label maps; 404 too for models whose label side is a picture."""
         domain = inside.need().shelf.find(name).manifest.label
         if domain.kind == "picture":
@@ -110,39 +118,29 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
         "/v1/segment",
         tags=["translate"],
         response_class=Response,
-        responses={200: described.SEGMENTED, **described.errors(400, 404, 413, 503)},
+        responses={200: openapi.SEGMENTED, **openapi.errors(400, 404, 413, 415, 503)},
+        openapi_extra=openapi.request(SegmentOptions, picture=openapi.PHOTO),
         summary="Photo to label map",
     )
-    async def segment(
-        image: Annotated[UploadFile, File(description="A photo: PNG, JPEG, WebP, BMP, TIFF or GIF; turned upright by its EXIF.")],
-        model: Annotated[str | None, Form(description=described.MODEL)] = None,
-        output: Annotated[SegmentOutput, Form(description=described.OUTPUT)] = "colours",
-        opacity: Annotated[float, Form(ge=0, le=1, description="Of the colours in `output=overlay`.")] = 0.5,
-    ) -> Response:
-        """The label map of a photo, at the photo's size."""
-        made = await inside.need().segment(image.file.read, model=model or None, output=output, opacity=opacity)
-        return respond(made)
+    async def segment(request: Request) -> Response:
+        """The label map of a photo, at the photo's size; of several photos, a ZIP or a JSON list of their answers."""
+        operations = inside.need()
+        async with read_request(request, SegmentOptions, settings=operations.settings) as asked:
+            return respond(await operations.segment(asked.pictures, asked.options, listed=asked.listed))
 
     @api.post(
         "/v1/synthesize",
         tags=["translate"],
         response_class=Response,
-        responses={200: described.SYNTHESIZED, **described.errors(400, 404, 413, 503)},
+        responses={200: openapi.SYNTHESIZED, **openapi.errors(400, 404, 413, 415, 503)},
+        openapi_extra=openapi.request(SynthesizeOptions, picture=openapi.LABEL),
         summary="Label map to photo",
     )
-    async def synthesize(
-        image: Annotated[UploadFile, File(description=described.LABEL)],
-        model: Annotated[str | None, Form(description=described.MODEL)] = None,
-        seed: Annotated[int | None, Form(ge=0, lt=SEEDS, description="Random if absent; comes back in `X-Seed`.")] = None,
-        count: Annotated[int, Form(ge=1, le=MOST_PHOTOS, description="Over 1: a ZIP of photos from seeds counted up from `seed`.")] = 1,
-        format: Annotated[PhotoFormat, Form(description="WebP and PNG are lossless.")] = "jpeg",
-        snap: Annotated[
-            bool, Form(description="Take the nearest class for colours that belong to none, instead of refusing them.")
-        ] = False,
-    ) -> Response:
+    async def synthesize(request: Request) -> Response:
         """A photo that could have this label map, at the label map's size. The same seed gives the same bytes."""
-        made = await inside.need().synthesize(image.file.read, model=model or None, seed=seed, count=count, format=format, snap=snap)
-        return respond(made)
+        operations = inside.need()
+        async with read_request(request, SynthesizeOptions, settings=operations.settings) as asked:
+            return respond(await operations.synthesize(asked.pictures, asked.options, listed=asked.listed))
 
     @api.get("/v1/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

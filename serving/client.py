@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +17,11 @@ import httpx
 from serving.errors import Refusal
 
 if TYPE_CHECKING:  # a client needs no onnxruntime
+    from serving.asked import SegmentOutput
     from serving.imaging import PhotoFormat
-    from serving.operations import SegmentOutput
 
-
-Picture = bytes | Path | str  # the bytes of an image file, or its path
+# The bytes of an image file, its path, or an http(s) address that the server is to fetch it from, where its operator allows that.
+Picture = bytes | Path | str
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ class Made:
     photo: bytes
     seed: int
     model: str
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What became of one picture among several: `file` is the answer, or `error` says why there is none."""
+
+    name: str
+    file: bytes | None
+    seed: int | None
+    error: Refusal | None
 
 
 class Client:
@@ -55,13 +67,42 @@ class Client:
         """One model with its card."""
         return cast(dict[str, Any], self._ask("GET", f"/v1/models/{name}").json())
 
-    def segment(self, photo: Picture, *, model: str | None = None, output: SegmentOutput = "colours", opacity: float = 0.5) -> bytes:
-        """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json`."""
-        return self._ask("POST", "/v1/segment", **_form(photo, model=model, output=output, opacity=opacity)).content
+    def legend(self, name: str) -> bytes:
+        """A model's classes and colours as a PNG."""
+        return self._ask("GET", f"/v1/models/{name}/legend").content
 
-    def report(self, photo: Picture, *, model: str | None = None) -> dict[str, Any]:
-        """Class shares and confidence of a photo."""
-        return cast(dict[str, Any], json.loads(self.segment(photo, model=model, output="json")))
+    def segment(
+        self,
+        photo: Picture,
+        *,
+        model: str | None = None,
+        output: SegmentOutput = "colours",
+        opacity: float = 0.5,
+        min_area: int = 1,
+    ) -> bytes:
+        """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
+        return self._ask("POST", "/v1/segment", **_one(photo, model=model, output=output, opacity=opacity, min_area=min_area)).content
+
+    def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
+        """Class shares and confidence of a photo, and the boxes of its regions of at least `min_area` pixels."""
+        return _parsed(self.segment(photo, model=model, output="json", min_area=min_area))
+
+    def polygons(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
+        """The outlines of a photo's regions of at least `min_area` pixels, as a COCO-style document."""
+        return _parsed(self.segment(photo, model=model, output="polygons", min_area=min_area))
+
+    def segment_each(
+        self,
+        photos: Sequence[Picture],
+        *,
+        model: str | None = None,
+        output: SegmentOutput = "colours",
+        opacity: float = 0.5,
+        min_area: int = 1,
+    ) -> list[Translated]:
+        """The label maps of several photos, in their order; one that is refused costs the others nothing."""
+        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area)
+        return _translated(self._ask("POST", "/v1/segment", **sent))
 
     def synthesize(
         self, label: Picture, *, model: str | None = None, seed: int | None = None, format: PhotoFormat = "jpeg", snap: bool = False
@@ -80,8 +121,20 @@ class Client:
         snap: bool = False,
     ) -> list[Made]:
         """Photos made from a label map, from seeds counted up."""
-        form = _form(label, model=model, seed=seed, count=count, format=format, snap=snap)
-        return _made(self._ask("POST", "/v1/synthesize", **form))
+        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap)
+        return _made(self._ask("POST", "/v1/synthesize", **sent))
+
+    def synthesize_each(
+        self,
+        labels: Sequence[Picture],
+        *,
+        model: str | None = None,
+        seed: int | None = None,
+        format: PhotoFormat = "jpeg",
+        snap: bool = False,
+    ) -> list[Translated]:
+        """A photo from each of several label maps, in their order."""
+        return _translated(self._ask("POST", "/v1/synthesize", **_several(labels, model=model, seed=seed, format=format, snap=snap)))
 
     def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
@@ -91,7 +144,7 @@ class Client:
 
 
 class AsyncClient:
-    """The translations and the list, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
+    """What `Client` does, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
 
     def __init__(self, url: str, *, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout)
@@ -110,16 +163,80 @@ class AsyncClient:
         """The models that answer, as `GET /v1/models` lists them."""
         return cast(list[dict[str, Any]], (await self._ask("GET", "/v1/models")).json()["models"])
 
-    async def segment(self, photo: Picture, *, model: str | None = None, output: SegmentOutput = "colours", opacity: float = 0.5) -> bytes:
-        """The label map of a photo as a file."""
-        return (await self._ask("POST", "/v1/segment", **_form(photo, model=model, output=output, opacity=opacity))).content
+    async def model(self, name: str) -> dict[str, Any]:
+        """One model with its card."""
+        return cast(dict[str, Any], (await self._ask("GET", f"/v1/models/{name}")).json())
+
+    async def legend(self, name: str) -> bytes:
+        """A model's classes and colours as a PNG."""
+        return (await self._ask("GET", f"/v1/models/{name}/legend")).content
+
+    async def segment(
+        self,
+        photo: Picture,
+        *,
+        model: str | None = None,
+        output: SegmentOutput = "colours",
+        opacity: float = 0.5,
+        min_area: int = 1,
+    ) -> bytes:
+        """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
+        sent = _one(photo, model=model, output=output, opacity=opacity, min_area=min_area)
+        return (await self._ask("POST", "/v1/segment", **sent)).content
+
+    async def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
+        """Class shares and confidence of a photo, and the boxes of its regions of at least `min_area` pixels."""
+        return _parsed(await self.segment(photo, model=model, output="json", min_area=min_area))
+
+    async def polygons(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
+        """The outlines of a photo's regions of at least `min_area` pixels, as a COCO-style document."""
+        return _parsed(await self.segment(photo, model=model, output="polygons", min_area=min_area))
+
+    async def segment_each(
+        self,
+        photos: Sequence[Picture],
+        *,
+        model: str | None = None,
+        output: SegmentOutput = "colours",
+        opacity: float = 0.5,
+        min_area: int = 1,
+    ) -> list[Translated]:
+        """The label maps of several photos, in their order; one that is refused costs the others nothing."""
+        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area)
+        return _translated(await self._ask("POST", "/v1/segment", **sent))
 
     async def synthesize(
         self, label: Picture, *, model: str | None = None, seed: int | None = None, format: PhotoFormat = "jpeg", snap: bool = False
     ) -> Made:
         """A photo made from a label map."""
-        form = _form(label, model=model, seed=seed, format=format, snap=snap)
-        return _made(await self._ask("POST", "/v1/synthesize", **form))[0]
+        return (await self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap))[0]
+
+    async def synthesize_several(
+        self,
+        label: Picture,
+        *,
+        count: int,
+        model: str | None = None,
+        seed: int | None = None,
+        format: PhotoFormat = "jpeg",
+        snap: bool = False,
+    ) -> list[Made]:
+        """Photos made from a label map, from seeds counted up."""
+        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap)
+        return _made(await self._ask("POST", "/v1/synthesize", **sent))
+
+    async def synthesize_each(
+        self,
+        labels: Sequence[Picture],
+        *,
+        model: str | None = None,
+        seed: int | None = None,
+        format: PhotoFormat = "jpeg",
+        snap: bool = False,
+    ) -> list[Translated]:
+        """A photo from each of several label maps, in their order."""
+        sent = _several(labels, model=model, seed=seed, format=format, snap=snap)
+        return _translated(await self._ask("POST", "/v1/synthesize", **sent))
 
     async def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
@@ -128,10 +245,44 @@ class AsyncClient:
             raise _unreachable(str(self._http.base_url), error) from error
 
 
-def _form(picture: Picture, **fields: Any) -> dict[str, Any]:
-    data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-    told = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items() if value is not None}
-    return {"files": {"image": ("image", data)}, "data": told}
+def _one(picture: Picture, **fields: Any) -> dict[str, Any]:
+    """A request that holds one picture: a form, or JSON where the server is to fetch it."""
+    told = {name: value for name, value in fields.items() if value is not None}
+    return {"json": {"image": picture, **told}} if _is_address(picture) else _form([picture], told)
+
+
+def _several(pictures: Sequence[Picture], **fields: Any) -> dict[str, Any]:
+    told = {"answers": "json", **{name: value for name, value in fields.items() if value is not None}}
+    if not any(_is_address(picture) for picture in pictures):
+        return _form(pictures, told)
+    listed = [{"name": _name(picture, number), "image": _text(picture)} for number, picture in enumerate(pictures)]
+    return {"json": {"images": listed, **told}}
+
+
+def _form(pictures: Sequence[Picture], fields: dict[str, Any]) -> dict[str, Any]:
+    files = [("image", (_name(picture, number), _bytes(picture))) for number, picture in enumerate(pictures)]
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
+    return {"files": files, "data": texts}
+
+
+def _is_address(picture: Picture) -> bool:
+    return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
+
+
+def _name(picture: Picture, number: int) -> str:
+    return f"image-{number + 1}" if isinstance(picture, bytes) else Path(picture).name
+
+
+def _bytes(picture: Picture) -> bytes:
+    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
+
+def _text(picture: Picture) -> str:
+    return str(picture) if _is_address(picture) else base64.b64encode(_bytes(picture)).decode()
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    return cast(dict[str, Any], json.loads(body))
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
@@ -151,6 +302,18 @@ def _made(response: httpx.Response) -> list[Made]:
         return [Made(response.content, seeds[0], model)]
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         return [Made(archive.read(name), seed, model) for name, seed in zip(archive.namelist(), seeds, strict=True)]
+
+
+def _translated(response: httpx.Response) -> list[Translated]:
+    return [_entry(entry) for entry in response.json()["answers"]]
+
+
+def _entry(entry: dict[str, Any]) -> Translated:
+    error = entry.get("error")
+    if error is not None:
+        return Translated(entry["name"], None, None, Refusal(400, error["code"], error["message"], hint=error["hint"]))
+    file = json.dumps(entry["result"]).encode() if "result" in entry else base64.b64decode(entry["data"])
+    return Translated(entry["name"], file, entry.get("seed"), None)
 
 
 def _unreachable(url: str, error: httpx.HTTPError) -> Refusal:

@@ -18,10 +18,12 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
+from serving.answers import Segmentation, encode_photos, encode_segmentation
+from serving.asked import SEEDS, SegmentOptions
 from serving.errors import Refusal
 from serving.imaging import Bytes, encode_photo
 from serving.manifest import DirectionName, Domain
-from serving.operations import SEEDS, Operations, Segmentation, encode_segmentation, encode_synthesis
+from serving.operations import Operations
 from serving.palette import encode_label
 from serving.sketches import SKETCHES, sketch
 
@@ -187,7 +189,7 @@ class _Page:
             raise _spoken(refusal) from None
 
         def shown() -> tuple[str, str, str]:
-            body = encode_segmentation(found, output="colours", opacity=0.5).body
+            body = encode_segmentation(found, SegmentOptions(output="colours"), name=path.stem).body
             return self._keep(body, f"label-{path.stem[:40]}.png"), _stacked(found), _legend(found)
 
         file, overlay, legend = await self._off_loop(shown)
@@ -200,7 +202,7 @@ class _Page:
             made = await self._operations.synthesis(path.read_bytes, model=model, seed=None if seed is None else int(seed), snap=snap)
         except Refusal as refusal:
             raise _spoken(refusal) from None
-        file = await self._off_loop(lambda: self._keep(encode_synthesis(made, format="png").body, f"photo-seed-{made.seeds[0]}.png"))
+        file = await self._off_loop(lambda: self._keep(encode_photos(made, "png")[0].body, f"photo-seed-{made.seeds[0]}.png"))
         seeds = f"Seed {made.seeds[0]}." if self._seeded(model) else "This model takes no noise: every seed gives this photo."
         return file, f'<div class="card">Read as {made.spelling}. {seeds}</div>', gr.DownloadButton(value=file, interactive=True)
 

@@ -1,72 +1,14 @@
-"""What the API says of itself and of its models: texts, schemas and examples for its OpenAPI document."""
+"""What the API says of its models and its answers: the JSON and its schemas."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import Path
 from pydantic import BaseModel, Field
 
 from serving.manifest import ClassRow, Domain
 from serving.shelf import Shelf
 from serving.translator import ExportedModel
-
-API = """Image translators trained from a handful of labelled photos: **photo to label map** and **label map to photo**.
-
-Try it:
-
-    curl -F image=@street.jpg http://127.0.0.1:3000/segment -o label.png
-    curl -F image=@street.jpg -F output=json http://127.0.0.1:3000/segment
-    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o photo.jpg
-
-`/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize`: same fields, same answers.
-Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
-of their stages (decode, wait, run, encode)."""
-
-TAGS = [
-    {"name": "translate", "description": "Send a picture, get its translation."},
-    {"name": "models", "description": "What can be asked for."},
-]
-MODEL = "A name of `GET /v1/models`; the default model of the direction if absent."
-OUTPUT = (
-    "`colours`: a palette PNG whose indices are the class ids and whose palette is the class colours; "
-    "`ids`: the ids as a grey 8-bit PNG; "
-    "`overlay`: the colours laid over the photo, JPEG; `confidence`: per pixel, 0 to 255, grey PNG; "
-    "`json`: class shares and mean confidence."
-)
-LABEL = "A label map: class ids (grey or palette PNG; 255 is void) or class colours (RGB or palette PNG), told apart by what it holds."
-NAME = Path(description="The model's name, which is its folder's.", examples=["camvid-hybrid-compact"])
-
-_UNKNOWN = {
-    "error": {"code": "unknown_model", "message": "there is no model called 'camvit'.", "hint": "Models here: camvid-hybrid-compact."}
-}
-_EXAMPLES: dict[int, tuple[str, dict[str, Any]]] = {
-    400: (
-        "The request makes no sense: not an image, ids or colours of no class, a parameter outside its range.",
-        {
-            "error": {
-                "code": "not_an_image",
-                "message": "the uploaded file is not an image that can be read.",
-                "hint": "Send a PNG, JPEG, WebP, BMP, TIFF or GIF.",
-            }
-        },
-    ),
-    404: ("There is no such model; the hint names those that exist.", _UNKNOWN),
-    413: (
-        "The upload is over a limit, in bytes or in pixels.",
-        {"error": {"code": "too_many_bytes", "message": "the upload is over the limit of 32 MiB.", "hint": "Send a smaller file."}},
-    ),
-    503: (
-        "Too many requests wait already, or no model can be served. `Retry-After` says when to come back.",
-        {
-            "error": {
-                "code": "overloaded",
-                "message": "the server has as many requests waiting as it takes.",
-                "hint": "Try again in a moment.",
-            }
-        },
-    ),
-}
 
 
 class ErrorBody(BaseModel):
@@ -121,6 +63,7 @@ class ModelList(BaseModel):
 
     models: list[ModelEntry]
     broken: list[BrokenEntry]
+    defaults: dict[str, str] = Field(description="Direction to the model that answers when none is named.")
 
 
 class ModelCard(ModelEntry):
@@ -140,6 +83,15 @@ class ShareEntry(ClassEntry):
     mean_confidence: float | None
 
 
+class RegionEntry(BaseModel):
+    """Pixels of one class that touch along an edge."""
+
+    id: int = Field(description="The class's.")
+    name: str
+    area: int
+    box: list[int] = Field(min_length=4, max_length=4, description="x, y, width, height.")
+
+
 class SegmentReport(BaseModel):
     """The answer to `output=json`."""
 
@@ -148,42 +100,71 @@ class SegmentReport(BaseModel):
     height: int
     mean_confidence: float | None
     classes: list[ShareEntry]
+    regions_found: int | None = Field(description="Of at least `min_area` pixels. Null where the map is too fragmented to list them.")
+    regions: list[RegionEntry] | None = Field(description="The largest of them, at most 1000. Void has none.")
 
 
-_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-_X_MODEL = {"X-Model": {"description": "The model that answered.", "schema": {"type": "string"}}}
-SEGMENTED: dict[str, Any] = {
-    "description": "The label map: PNG, JPEG for `output=overlay`, JSON for `output=json`.",
-    "model": SegmentReport,
-    "content": {"image/png": _BINARY, "image/jpeg": _BINARY},
-    "headers": _X_MODEL,
-}
-SYNTHESIZED: dict[str, Any] = {
-    "description": "The photo in the format asked for, or a ZIP of photos named by their seeds.",
-    "content": {"image/jpeg": _BINARY, "image/webp": _BINARY, "image/png": _BINARY, "application/zip": _BINARY},
-    "headers": {
-        **_X_MODEL,
-        "X-Seed": {"description": "The seeds used, comma-separated.", "schema": {"type": "string"}},
-        "X-Label-Spelling": {
-            "description": "How the upload was read.",
-            "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},
-        },
-    },
-}
+class CocoImage(BaseModel):
+    """The photo that was segmented."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
 
 
-def image(description: str) -> dict[str, Any]:
-    """A PNG among the responses."""
-    return {"description": description, "content": {"image/png": _BINARY}}
+class CocoCategory(BaseModel):
+    """A class that is not void."""
+
+    id: int = Field(description="The dataset's own id, which may be 0.")
+    name: str
+    supercategory: str
+    color: list[int] = Field(min_length=3, max_length=3)
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The responses that refuse, each with its example; `default` keeps FastAPI from promising its own shape for 422."""
-    told: dict[int | str, dict[str, Any]] = {"default": {"model": Error, "description": "Any other refusal."}}
-    for status in statuses:
-        description, example = _EXAMPLES[status]
-        told[status] = {"model": Error, "description": description, "content": {"application/json": {"example": example}}}
-    return told
+class CocoAnnotation(BaseModel):
+    """A connected region."""
+
+    id: int
+    image_id: int
+    category_id: int
+    segmentation: list[list[int]] = Field(
+        description="One closed polygon x1, y1, x2, y2, ... along the pixels' edges; a hole hangs on it by a cut of no width."
+    )
+    area: int = Field(description="Pixels, without the holes.")
+    bbox: list[int] = Field(min_length=4, max_length=4, description="x, y, width, height.")
+    iscrowd: int
+
+
+class CocoDocument(BaseModel):
+    """The answer to `output=polygons`, in the form of COCO's object detection."""
+
+    info: dict[str, str]
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+    annotations: list[CocoAnnotation]
+
+
+class AnswerEntry(BaseModel):
+    """One of several answers, or why there is none."""
+
+    name: str = Field(description="What the sender called the picture.")
+    model: str | None = None
+    seed: int | None = None
+    spelling: str | None = Field(default=None, description="How a label map was read.")
+    file: str | None = Field(default=None, description="A name for the answer.")
+    media_type: str | None = None
+    data: str | None = Field(default=None, description="The file in base64.")
+    result: SegmentReport | CocoDocument | None = Field(
+        default=None, description="In place of a file, for `output=json` and `output=polygons`."
+    )
+    error: ErrorBody | None = None
+
+
+class AnswerList(BaseModel):
+    """The answers to several pictures, in their order."""
+
+    answers: list[AnswerEntry]
 
 
 def model_list(shelf: Shelf) -> dict[str, Any]:
@@ -191,6 +172,7 @@ def model_list(shelf: Shelf) -> dict[str, Any]:
     return {
         "models": [_entry(model, shelf) for model in shelf.models.values()],
         "broken": [{"name": name, "reason": reason} for name, reason in shelf.broken.items()],
+        "defaults": dict(shelf.defaults),
     }
 
 
@@ -210,7 +192,7 @@ def model_card(model: ExportedModel, shelf: Shelf) -> dict[str, Any]:
 def _entry(model: ExportedModel, shelf: Shelf) -> dict[str, Any]:
     manifest = model.manifest
     sized = manifest.resize.rule != "none"
-    to_label, to_photo = manifest.directions.get("to_label"), manifest.directions.get("to_photo")
+    to_photo = manifest.directions.get("to_photo")
     return {
         "name": manifest.name,
         "description": manifest.description,
@@ -221,7 +203,7 @@ def _entry(model: ExportedModel, shelf: Shelf) -> dict[str, Any]:
         "classes": _classes(manifest.label),
         "size": [manifest.resize.height, manifest.resize.width] if sized else None,
         "multiple_of": manifest.multiple_of,
-        "confidence": to_label is not None and any(output.kind == "confidence" for output in to_label.outputs),
+        "confidence": model.has_confidence,
         "seeded": to_photo is not None and to_photo.noise is not None,
         "metrics": manifest.metrics,
     }

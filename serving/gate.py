@@ -28,6 +28,12 @@ class Gate:
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Hold a place among the requests that are worked on; Refusal where the queue is full or the wait too long."""
+        async with self.admitted(), self.turn():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """Be one of the requests inside; Refusal where the queue is full."""
         if self.inside >= self._room:
             raise Refusal(
                 503,
@@ -38,13 +44,18 @@ class Gate:
             )
         self.inside += 1
         try:
-            await self._wait_for(self._worked_on)
-            try:
-                yield
-            finally:
-                self._worked_on.release()
+            yield
         finally:
             self.inside -= 1
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Be worked on. A request of many pictures takes a turn for each, so that others get theirs in between."""
+        await self._wait_for(self._worked_on)
+        try:
+            yield
+        finally:
+            self._worked_on.release()
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """Decode or encode in a thread."""

@@ -18,7 +18,7 @@ from serving.gate import Gate
 _TEMPLATES = (
     (re.compile(r"/(segment|synthesize|metrics|livez|readyz|healthz|v1/(segment|synthesize|models|openapi\.json|docs))"), None),
     (re.compile(r"/v1/models/[^/]+"), "/v1/models/{name}"),
-    (re.compile(r"/v1/legend/[^/]+"), "/v1/legend/{name}.png"),
+    (re.compile(r"/v1/models/[^/]+/legend"), "/v1/models/{name}/legend"),
     (re.compile(r"/ui(/.*)?"), "/ui"),
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

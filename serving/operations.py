@@ -2,69 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import json
+import logging
 import secrets
-import zipfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
-from typing import Any, Literal, cast
+from typing import Literal
 
+from serving.answers import Answer, Segmentation, Synthesis, check_output, encode_photos, encode_segmentation, photos_of_one, see
+from serving.asked import MOST_PHOTOS, SEEDS, Packing, SegmentOptions, SynthesizeOptions
+from serving.batch import Entry, Picture, PixelBudget, Upload, packed, unpacked
 from serving.errors import Refusal
+from serving.fetch import Fetcher
 from serving.gate import Gate
-from serving.imaging import MEDIA_TYPES, Bytes, Limits, PhotoFormat, encode_grey, encode_photo, read_photo
-from serving.manifest import Domain
+from serving.imaging import Bytes, Limits, read_photo
 from serving.metrics import current_trace
-from serving.palette import Share, Spelling, encode_label, overlay, read_label, shares
+from serving.palette import Spelling, read_label
 from serving.scale import Scaled
 from serving.settings import Settings
 from serving.shelf import Shelf
-from serving.translator import ExportedModel
+from serving.translator import RUN_FAILURES, ExportedModel
 
-Upload = Callable[[], bytes]
-SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "json"]
-PHOTO_FORMATS: tuple[PhotoFormat, ...] = ("jpeg", "webp", "png")
-SEEDS = 2**32
-MOST_PHOTOS = 16
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A body, what it is, and the headers that go with it."""
-
-    body: bytes
-    media_type: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A photo and what a model sees in it, at the photo's size. Picture models fill `picture` instead of `ids`."""
-
-    model: ExportedModel
-    photo: Bytes
-    ids: Bytes | None
-    picture: Bytes | None
-    confidence: Bytes | None
-
-    @property
-    def domain(self) -> Domain:
-        return self.model.manifest.label
-
-    def shares(self) -> tuple[Share, ...]:
-        return () if self.ids is None else shares(self.ids, self.confidence, domain=self.domain)
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """Photos made from one label map, each with its seed."""
-
-    model: ExportedModel
-    photos: tuple[Bytes, ...]
-    seeds: tuple[int, ...]
-    spelling: Spelling | Literal["picture"]
+logger = logging.getLogger("fewpair.serving")
 
 
 class Operations:
@@ -75,54 +34,94 @@ class Operations:
         self.settings = settings
         self.limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
         self.gate = Gate(runs_at_once=settings.runs_at_once, queue=settings.queue, timeout=settings.timeout)
+        self._fetcher = Fetcher(settings.url_hosts, max_bytes=settings.max_bytes)
 
-    async def segment(self, upload: Upload, *, model: str | None, output: SegmentOutput = "colours", opacity: float = 0.5) -> Answer:
-        """A photo's label map, as a palette PNG, ids, overlay, confidence or JSON."""
-        async with self._place():
-            found = await self._segment(upload, model=model)
-            with current_trace().stage("encode"):
-                return await self.gate.off_loop(lambda: encode_segmentation(found, output=output, opacity=opacity))
+    async def segment(self, pictures: Sequence[Picture], options: SegmentOptions, *, listed: bool = False) -> Answer:
+        """The label map of a photo as the file that was asked for; of several photos, a ZIP or a JSON list of them.
 
-    async def synthesize(
-        self,
-        upload: Upload,
-        *,
-        model: str | None,
-        seed: int | None = None,
-        count: int = 1,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-    ) -> Answer:
-        """A photo made from a label map; a ZIP of them when `count` is over 1. The seeds used are in `X-Seed`."""
-        async with self._place():
-            made = await self._synthesize(upload, model=model, seed=seed, count=count, snap=snap)
+        `listed` says that the caller sent a list, and gets one even where it holds one photo.
+        """
+        chosen = self.shelf.choose(options.model, "to_label")
+        check_output(chosen, options)
+
+        async def one(picture: Picture, budget: PixelBudget) -> tuple[Answer, ...]:
+            found = await self._segment(picture.read, chosen, budget)
             with current_trace().stage("encode"):
-                return await self.gate.off_loop(lambda: encode_synthesis(made, format=format))
+                return (await self.gate.off_loop(lambda: encode_segmentation(found, options, name=picture.name)),)
+
+        return await self._each(pictures, one, packing=options.answers, listed=listed)
+
+    async def synthesize(self, pictures: Sequence[Picture], options: SynthesizeOptions, *, listed: bool = False) -> Answer:
+        """A photo made from a label map, or `count` of them; of several label maps, a ZIP or a JSON list. `X-Seed` tells the seeds."""
+        chosen = self.shelf.choose(options.model, "to_photo")
+        noisy = chosen.manifest.directions["to_photo"].noise is not None
+
+        async def one(picture: Picture, budget: PixelBudget) -> tuple[Answer, ...]:
+            seeds = _seeds(options.seed, options.count, noisy=noisy)
+            made = await self._synthesize(picture.read, chosen, budget, seeds=seeds, snap=options.snap)
+            with current_trace().stage("encode"):
+                return await self.gate.off_loop(lambda: encode_photos(made, options.format))
+
+        _seeds(options.seed, options.count, noisy=noisy)  # what is wrong for every picture is refused once
+        return await self._each(pictures, one, packing=options.answers, listed=listed)
 
     async def segmentation(self, upload: Upload, *, model: str | None) -> Segmentation:
         """A photo's label map as arrays."""
-        async with self._place():
-            return await self._segment(upload, model=model)
+        chosen = self.shelf.choose(model, "to_label")
+        async with self._timed(self.gate.place()):
+            return await self._segment(upload, chosen, PixelBudget(self.settings.max_pixels_in_all))
 
     async def synthesis(self, upload: Upload, *, model: str | None, seed: int | None, snap: bool) -> Synthesis:
         """A photo made from a label map, as arrays."""
-        async with self._place():
-            return await self._synthesize(upload, model=model, seed=seed, count=1, snap=snap)
+        chosen = self.shelf.choose(model, "to_photo")
+        async with self._timed(self.gate.place()):
+            budget = PixelBudget(self.settings.max_pixels_in_all)
+            return await self._synthesize(upload, chosen, budget, seeds=_seeds(seed, 1, noisy=True), snap=snap)
+
+    async def _each(
+        self,
+        pictures: Sequence[Picture],
+        translate: Callable[[Picture, PixelBudget], Awaitable[tuple[Answer, ...]]],
+        *,
+        packing: Packing | None,
+        listed: bool,
+    ) -> Answer:
+        """Translate every picture in a turn of its own; one that is refused among several costs the others nothing."""
+        budget = PixelBudget(self.settings.max_pixels_in_all)
+        async with self.gate.admitted():
+            here = await self._fetcher.fetched(pictures)
+            async with self._timed(self.gate.turn()):
+                opened, archive = await self.gate.off_loop(lambda: unpacked(here, self.settings))
+                if not (listed or archive or packing) and len(opened) == 1:
+                    return photos_of_one(await translate(opened[0], budget))
+            entries = []
+            for picture in opened:
+                async with self._timed(self.gate.turn()):
+                    entries.append(await self._entry(picture, translate(picture, budget)))
+            return await self.gate.off_loop(lambda: packed(entries, packing or ("json" if listed else "zip")))
+
+    async def _entry(self, picture: Picture, translation: Awaitable[tuple[Answer, ...]]) -> Entry:
+        try:
+            return Entry(picture.name, await translation, None)
+        except Refusal as refusal:
+            return Entry(picture.name, (), refusal)
+        except RUN_FAILURES as error:  # a picture too large for the machine, for one
+            logger.error("the model could not be run on one picture of several: %s: %s", type(error).__name__, error)
+            return Entry(picture.name, (), Refusal(500, "internal", "the model could not be run on it.", hint="Send a smaller picture."))
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _timed(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
         trace, asked = current_trace(), perf_counter()
-        async with self.gate.place():
-            trace.stages["wait"] = perf_counter() - asked
+        async with turn:
+            trace.stages["wait"] = trace.stages.get("wait", 0.0) + perf_counter() - asked
             yield
 
-    async def _segment(self, upload: Upload, *, model: str | None) -> Segmentation:
-        chosen = self.shelf.choose(model, "to_label")
+    async def _segment(self, upload: Upload, chosen: ExportedModel, budget: PixelBudget) -> Segmentation:
         trace = current_trace()
         trace.model = chosen.name
 
         def decode() -> tuple[Bytes, Scaled]:
-            photo = read_photo(upload(), self.limits)
+            photo = budget.spend(read_photo(upload(), self.limits))
             return photo, chosen.prepare(photo)
 
         with trace.stage("decode"):
@@ -135,17 +134,17 @@ class Operations:
         with trace.stage("encode"):
             return await self.gate.off_loop(restore)
 
-    async def _synthesize(self, upload: Upload, *, model: str | None, seed: int | None, count: int, snap: bool) -> Synthesis:
-        chosen = self.shelf.choose(model, "to_photo")
+    async def _synthesize(
+        self, upload: Upload, chosen: ExportedModel, budget: PixelBudget, *, seeds: tuple[int, ...], snap: bool
+    ) -> Synthesis:
         trace = current_trace()
         trace.model = chosen.name
-        seeds = _seeds(seed, count, noisy=chosen.manifest.directions["to_photo"].noise is not None)
 
         def decode() -> tuple[Scaled, Spelling | Literal["picture"]]:
             if chosen.manifest.label.kind == "picture":
-                return chosen.prepare(read_photo(upload(), self.limits)), "picture"
+                return chosen.prepare(budget.spend(read_photo(upload(), self.limits))), "picture"
             label = read_label(upload(), self.limits, domain=chosen.manifest.label, snap=snap)
-            return chosen.prepare(label.ids), label.spelling
+            return chosen.prepare(budget.spend(label.ids)), label.spelling
 
         with trace.stage("decode"):
             scaled, spelling = await self.gate.off_loop(decode)
@@ -182,70 +181,3 @@ def _seeds(seed: int | None, count: int, *, noisy: bool) -> tuple[int, ...]:
         raise Refusal(400, "no_noise", "this model takes no noise, so every seed gives the same photo.", hint="Leave count out.")
     first = secrets.randbelow(SEEDS) if seed is None else seed
     return tuple((first + offset) % SEEDS for offset in range(count))
-
-
-def see(model: ExportedModel, photo: Bytes, answer: Bytes, *, confidence: Bytes | None) -> Segmentation:
-    """A model's answer beside its photo, as classes or as a picture."""
-    classes = model.manifest.label.kind == "classes"
-    return Segmentation(model, photo, answer if classes else None, None if classes else answer, confidence)
-
-
-def encode_segmentation(found: Segmentation, *, output: SegmentOutput, opacity: float) -> Answer:
-    """A segmentation as the file that was asked for."""
-    headers = {"X-Model": found.model.name}
-    if found.ids is None:
-        if output not in ("colours", "overlay"):
-            raise Refusal(
-                400, "no_classes", f"model {found.model.name} answers with a picture, not with classes.", hint="Ask for output=colours."
-            )
-        return Answer(encode_photo(cast(Bytes, found.picture), "png"), MEDIA_TYPES["png"], headers)
-    if output == "overlay":
-        return Answer(
-            encode_photo(overlay(found.photo, found.ids, domain=found.domain, opacity=opacity), "jpeg"), MEDIA_TYPES["jpeg"], headers
-        )
-    if output == "confidence":
-        if found.confidence is None:
-            raise Refusal(
-                400, "no_confidence", f"model {found.model.name} gives no confidence.", hint="Its label maps are decoded from colours."
-            )
-        return Answer(encode_grey(found.confidence), MEDIA_TYPES["png"], headers)
-    if output == "json":
-        return Answer(json.dumps(describe(found)).encode(), "application/json", headers)
-    body = encode_grey(found.ids) if output == "ids" else encode_label(found.ids, found.domain)
-    return Answer(body, MEDIA_TYPES["png"], headers)
-
-
-def describe(found: Segmentation) -> dict[str, Any]:
-    """A segmentation in figures: the classes that occur with their shares, and how sure the model is."""
-    height, width = found.photo.shape[:2]
-    return {
-        "model": found.model.name,
-        "width": width,
-        "height": height,
-        "mean_confidence": None if found.confidence is None else round(float(found.confidence.mean()) / 255, 4),
-        "classes": [
-            {
-                "id": part.row.id,
-                "name": part.row.name,
-                "color": list(part.row.color),
-                "ignore": part.row.ignore,
-                "pixels": part.pixels,
-                "share": round(part.share, 6),
-                "mean_confidence": None if part.confidence is None else round(part.confidence, 4),
-            }
-            for part in found.shares()
-        ],
-    }
-
-
-def encode_synthesis(made: Synthesis, *, format: PhotoFormat) -> Answer:
-    """The photo, or a ZIP of the photos named by their seeds."""
-    headers = {"X-Model": made.model.name, "X-Seed": ",".join(str(seed) for seed in made.seeds), "X-Label-Spelling": made.spelling}
-    if len(made.photos) == 1:
-        return Answer(encode_photo(made.photos[0], format), MEDIA_TYPES[format], headers)
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for photo, seed in zip(made.photos, made.seeds, strict=True):
-            entry = zipfile.ZipInfo(f"{made.model.name}-seed-{seed}.{format}")  # without a date: equal seeds give equal bytes
-            archive.writestr(entry, encode_photo(photo, format))
-    return Answer(file.getvalue(), "application/zip", headers)

@@ -63,10 +63,15 @@ def encode_label(ids: Bytes, domain: Domain) -> bytes:
 
 def overlay(photo: Bytes, ids: Bytes, *, domain: Domain, opacity: float) -> Bytes:
     """Class colours laid over the photo; void leaves the photo as it is."""
-    weight = round(256 * opacity)
-    blended = (photo.astype(np.uint16) * (256 - weight) + colours_of(ids, domain).astype(np.uint16) * weight + 128) >> 8
     void = np.isin(ids, [IGNORE, *(row.id for row in domain.classes if row.ignore)])
-    return np.where(void[..., None], photo, blended.astype(np.uint8))
+    return np.where(void[..., None], photo, blended(photo, colours_of(ids, domain), opacity=opacity))
+
+
+def blended(below: Bytes, above: Bytes, *, opacity: float) -> Bytes:
+    """One picture laid over another of its size."""
+    weight = round(256 * opacity)
+    mixed: Bytes = ((below.astype(np.uint16) * (256 - weight) + above.astype(np.uint16) * weight + 128) >> 8).astype(np.uint8)
+    return mixed
 
 
 def shares(ids: Bytes, confidence: Bytes | None, *, domain: Domain) -> tuple[Share, ...]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from serving.answers import Synthesis, check_output, encode_photos, encode_segmentation, see
+from serving.asked import MOST_AREA, PHOTO_FORMATS, SEEDS, SEGMENT_OUTPUTS, SegmentOptions
 from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.imaging import Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
-from serving.operations import PHOTO_FORMATS, SEEDS, Synthesis, encode_segmentation, encode_synthesis, see
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.translator import RUN_FAILURES, ExportedModel, load_model
@@ -22,7 +23,6 @@ from serving.translator import RUN_FAILURES, ExportedModel, load_model
 Translate = Callable[[bytes], bytes]
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files, one at a time
-_OUTPUTS = ("colours", "ids", "overlay")
 
 
 def predict(argv: Sequence[str]) -> int:
@@ -68,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("input", metavar="INPUT", type=Path, help="a file, or a folder whose sub-folders are mirrored")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the answers go")
     parser.add_argument("--direction", choices=DIRECTIONS, help="needed where the model offers both")
-    parser.add_argument("--output", choices=_OUTPUTS, default="colours", help="of to_label (default: %(default)s, a palette PNG)")
+    parser.add_argument("--output", choices=SEGMENT_OUTPUTS, default="colours", help="of to_label (default: %(default)s, a palette PNG)")
+    parser.add_argument("--opacity", type=_opacity, default=0.5, metavar="0..1", help="of the colours in --output overlay (default: 0.5)")
+    parser.add_argument(
+        "--min-area", type=_area, default=1, metavar="PIXELS", help="leave smaller regions out of --output polygons and json (default: 1)"
+    )
     parser.add_argument("--format", choices=PHOTO_FORMATS, default="jpeg", help="of to_photo (default: %(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
     parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
@@ -81,6 +85,19 @@ def _parser() -> argparse.ArgumentParser:
 def _seed(typed: str) -> int:
     if not (typed.isdecimal() and int(typed) < SEEDS):
         raise argparse.ArgumentTypeError(f"{typed} is no whole number from 0 to {SEEDS - 1}")
+    return int(typed)
+
+
+def _opacity(typed: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(typed) <= 1:
+            return float(typed)
+    raise argparse.ArgumentTypeError(f"{typed} is no number from 0 to 1")
+
+
+def _area(typed: str) -> int:
+    if not (typed.isdecimal() and 1 <= int(typed) <= MOST_AREA):
+        raise argparse.ArgumentTypeError(f"{typed} is no whole number of pixels from 1 on")
     return int(typed)
 
 
@@ -121,24 +138,26 @@ def _here(asked: argparse.Namespace) -> Translate:
 
 def _segment(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
     photo = read_photo(upload, _LIMITS)
+    options = SegmentOptions(output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
+    check_output(model, options)
     answer, confidence = model.to_label(photo)
-    return encode_segmentation(see(model, photo, answer, confidence=confidence), output=asked.output, opacity=0.5).body
+    return encode_segmentation(see(model, photo, answer, confidence=confidence), options, name="image").body
 
 
 def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
     if model.manifest.label.kind == "picture":
-        photo = model.to_photo(read_photo(upload, _LIMITS), seed=asked.seed)
-        return encode_synthesis(Synthesis(model, (photo,), (asked.seed,), "picture"), format=asked.format).body
-    label = read_label(upload, _LIMITS, domain=model.manifest.label, snap=asked.snap)
-    photo = model.to_photo(label.ids, seed=asked.seed)
-    return encode_synthesis(Synthesis(model, (photo,), (asked.seed,), label.spelling), format=asked.format).body
+        made = Synthesis(model, (model.to_photo(read_photo(upload, _LIMITS), seed=asked.seed),), (asked.seed,), "picture")
+    else:
+        label = read_label(upload, _LIMITS, domain=model.manifest.label, snap=asked.snap)
+        made = Synthesis(model, (model.to_photo(label.ids, seed=asked.seed),), (asked.seed,), label.spelling)
+    return encode_photos(made, asked.format)[0].body
 
 
 def _on_server(asked: argparse.Namespace, client: Client) -> Translate:
     direction = _direction(asked.direction, client.model(asked.model)["directions"], name=asked.model)
     print(f"{asked.model}, {direction}, on {asked.server}")
     if direction == "to_label":
-        return lambda upload: client.segment(upload, model=asked.model, output=asked.output)
+        return lambda upload: client.segment(upload, model=asked.model, output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
     return lambda upload: client.synthesize(upload, model=asked.model, seed=asked.seed, format=asked.format, snap=asked.snap).photo
 
 
@@ -155,6 +174,8 @@ def _direction(asked: DirectionName | None, offered: Sequence[str], *, name: str
 def _ending(file: bytes) -> str:
     if file.startswith(b"\x89PNG"):
         return ".png"
+    if file.startswith(b"{"):
+        return ".json"
     return ".jpg" if file.startswith(b"\xff\xd8") else ".webp"
 
 

@@ -14,13 +14,17 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from serving import asked
+from serving.answers import Answer
 from serving.api import Inside, build_api, respond, respond_refusal
+from serving.asked import SegmentOptions, SegmentOutput, SynthesizeOptions
+from serving.batch import Picture
 from serving.errors import Refusal, ServingError
 from serving.filefields import FileFields
 from serving.imaging import PhotoFormat
 from serving.metrics import Metrics
 from serving.middleware import BodyLimit, OneErrorShape, QuietRefusals, Record
-from serving.operations import Answer, Operations, SegmentOutput
+from serving.operations import Operations
 from serving.page import LatePage
 from serving.settings import Settings
 from serving.shelf import fill
@@ -28,9 +32,8 @@ from serving.shelf import fill
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
 settings = Settings.from_environment()
 _fields = {
-    f"{face}{path}": frozenset(names)
-    for face in ("", "/v1")
-    for path, names in (("/segment", ("model", "output", "opacity")), ("/synthesize", ("model", "seed", "count", "format", "snap")))
+    "/segment": frozenset(SegmentOptions.model_fields) - {"answers"},
+    "/synthesize": frozenset(SynthesizeOptions.model_fields) - {"answers"},
 }
 
 
@@ -51,6 +54,11 @@ AnyImage = Annotated[Path, ContentType("image/*")]
 inside = Inside()
 page = LatePage(lambda: inside.operations) if settings.ui else None
 api = build_api(inside, page=page)
+
+
+def _picture(path: Path) -> Picture:
+    with path.open("rb") as file:
+        return Picture("image", path.read_bytes, head=file.read(4))
 
 
 async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:
@@ -92,25 +100,26 @@ class Translator:
         image: Annotated[Path, Field(description="A photo: PNG, JPEG, WebP, BMP, TIFF or GIF.")],
         model: ModelName = None,
         output: SegmentOutput = "colours",
-        opacity: Annotated[float, Field(ge=0, le=1, description="Of the colours in output=overlay.")] = 0.5,
+        opacity: Annotated[float, Field(ge=0, le=1, description=asked.OPACITY)] = 0.5,
+        min_area: Annotated[int, Field(ge=1, le=asked.MOST_AREA, description=asked.MIN_AREA)] = 1,
     ) -> AnyImage:
-        """Photo to label map: a palette PNG (its indices are the class ids), ids, overlay, confidence, or JSON with class shares."""
-        return await _answer(lambda here: here.segment(image.read_bytes, model=model, output=output, opacity=opacity))  # type: ignore[return-value]
+        """Photo to label map: a palette PNG (its indices are the class ids), ids, overlay, confidence, polygons, or JSON with figures."""
+        options = SegmentOptions(model=model, output=output, opacity=opacity, min_area=min_area)
+        return await _answer(lambda here: here.segment([_picture(image)], options))  # type: ignore[return-value]
 
     @bentoml.api(route="/synthesize")  # type: ignore[untyped-decorator]
     async def synthesize(
         self,
         image: Annotated[Path, Field(description="A label map as ids or class colours.")],
         model: ModelName = None,
-        seed: Annotated[int | None, Field(ge=0, lt=2**32, description="Random if absent; comes back in X-Seed.")] = None,
-        count: Annotated[int, Field(ge=1, le=16, description="Photos from as many seeds, as a ZIP.")] = 1,
+        seed: Annotated[int | None, Field(ge=0, lt=asked.SEEDS, description=asked.SEED)] = None,
+        count: Annotated[int, Field(ge=1, le=asked.MOST_PHOTOS, description="Photos from as many seeds, as a ZIP.")] = 1,
         format: PhotoFormat = "jpeg",
-        snap: Annotated[bool, Field(description="Take the nearest class for colours that belong to none.")] = False,
+        snap: Annotated[bool, Field(description=asked.SNAP)] = False,
     ) -> AnyImage:
         """Label map to photo. The same seed gives the same photo."""
-        return await _answer(  # type: ignore[return-value]
-            lambda here: here.synthesize(image.read_bytes, model=model, seed=seed, count=count, format=format, snap=snap)
-        )
+        options = SynthesizeOptions(model=model, seed=seed, count=count, format=format, snap=snap)
+        return await _answer(lambda here: here.synthesize([_picture(image)], options))  # type: ignore[return-value]
 
 
 service: Any = Translator  # the decorators made a bentoml.Service of the class
@@ -121,7 +130,7 @@ if settings.cors_origins:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Request-ID", "Server-Timing", "Retry-After"],
+        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"],
     )
 service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
 service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble, page=settings.ui)

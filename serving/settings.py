@@ -28,6 +28,10 @@ VARIABLES = {
     "max_pixels": "FEWPAIR_MAX_PIXELS",
     "cors_origins": "FEWPAIR_CORS_ORIGINS",
     "access_log": "FEWPAIR_ACCESS_LOG",
+    "max_pictures": "FEWPAIR_MAX_PICTURES",
+    "max_unpacked_bytes": "FEWPAIR_MAX_UNPACKED_BYTES",
+    "max_pixels_in_all": "FEWPAIR_MAX_PIXELS_IN_ALL",
+    "url_hosts": "FEWPAIR_URL_HOSTS",
 }
 
 
@@ -48,6 +52,12 @@ class Settings:
     max_pixels: int = 25_000_000
     cors_origins: tuple[str, ...] = ()
     access_log: bool = False
+    max_pictures: int = 64  # of one request
+    max_unpacked_bytes: int = 128 * 2**20  # of a ZIP
+    max_pixels_in_all: int = 100_000_000  # of the pictures of one request
+    url_hosts: tuple[
+        str, ...
+    ] = ()  # from which pictures are fetched; "example.org" stands for its ports 80 and 443, "example.org:8080" for one
 
     @property
     def intra_op_threads(self) -> int:
@@ -88,8 +98,12 @@ class Settings:
             timeout=read.whole("timeout", default=60, least=1, most=3600),
             max_bytes=read.whole("max_bytes", default=32 * 2**20, least=1024, most=2**31),
             max_pixels=read.whole("max_pixels", default=25_000_000, least=1, most=PIXELS_CEILING),
-            cors_origins=tuple(origin.strip() for origin in (read.text("cors_origins") or "").split(",") if origin.strip()),
+            cors_origins=read.several("cors_origins"),
             access_log=read.switch("access_log", default=False),
+            max_pictures=read.whole("max_pictures", default=64, least=1, most=10_000),
+            max_unpacked_bytes=read.whole("max_unpacked_bytes", default=128 * 2**20, least=1024, most=2**33),
+            max_pixels_in_all=read.whole("max_pixels_in_all", default=100_000_000, least=1, most=2**40),
+            url_hosts=read.several("url_hosts"),
         )
         if settings.ui and settings.workers > 1:
             raise ServingError(
@@ -111,6 +125,9 @@ class _Reader:
 
     def text(self, field: str) -> str | None:
         return self._environment.get(VARIABLES[field], "").strip() or None
+
+    def several(self, field: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in (self.text(field) or "").split(",") if part.strip())
 
     def switch(self, field: str, *, default: bool) -> bool:
         value = self.text(field)

@@ -53,6 +53,11 @@ class ExportedModel:
     def offers(self, direction: DirectionName) -> bool:
         return direction in self.manifest.directions
 
+    @property
+    def has_confidence(self) -> bool:
+        """Whether it says how sure it is of each pixel; not where label maps are decoded from colours."""
+        return self.offers("to_label") and any(output.kind == "confidence" for output in self.manifest.directions["to_label"].outputs)
+
     def to_label(self, photo: Bytes) -> tuple[Bytes, Bytes | None]:
         """uint8[H,W,3] to ids uint8[H,W] (or a picture uint8[H,W,3]) and confidence uint8[H,W] where the model has it."""
         scaled = self.prepare(photo)

@@ -5,25 +5,34 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.serving.factory import write_model
+from tests.serving.factory import write_model, write_picture_model
 from tests.serving.process import running_server
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Four folders: a model as it should be, one at a fixed size with an awkward name, one of one direction, and a broken one."""
+    """Five folders: a model as it should be, one at a fixed size with an awkward name, one of one direction that does not say how sure
+    it is, one between two kinds of pictures, and a broken one."""
     folder = tmp_path_factory.mktemp("models")
     write_model(folder / "tiny")
     write_model(folder / "123", resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"}, multiple_of=20, noise=False)
-    write_model(folder / "labels-only", directions=("to_label",), multiple_of=16)
+    write_model(folder / "labels-only", directions=("to_label",), multiple_of=16, confidence=False)
+    write_picture_model(folder / "views")
     (folder / "broken").mkdir()
     return folder
 
 
 @pytest.fixture(scope="session")
 def server(models, tmp_path_factory):
-    """A real server with the page, and a small limit on uploads."""
-    with running_server(models, tmp_path_factory.mktemp("server"), "--default-model", "tiny", FEWPAIR_MAX_BYTES="1048576") as running:
+    """A real server with the page, and small limits."""
+    limits = {
+        "FEWPAIR_MAX_BYTES": "1048576",
+        "FEWPAIR_MAX_PICTURES": "5",
+        "FEWPAIR_MAX_UNPACKED_BYTES": "2097152",
+        "FEWPAIR_MAX_PIXELS_IN_ALL": "100000",
+        "FEWPAIR_URL_HOSTS": "localhost,example.invalid",
+    }
+    with running_server(models, tmp_path_factory.mktemp("server"), "--default-model", "tiny", **limits) as running:
         yield running
 
 

@@ -71,7 +71,21 @@ def synthesizing_graph(*, noise: bool = True) -> onnx.ModelProto:
     return _model(nodes, initializers, inputs=inputs, outputs=[("photo", _photo())])
 
 
-def write_model(folder: Path, *, directions: tuple[str, ...] = ("to_label", "to_photo"), noise: bool = True, **changes: Any) -> Path:
+def negative_graph(given: str, answered: str) -> onnx.ModelProto:
+    """u8[N,H,W,3] -> 255 minus it: between two kinds of pictures."""
+    nodes = [helper.make_node("Sub", ["white", given], [answered])]
+    white = numpy_helper.from_array(np.array(255, np.uint8), "white")
+    return _model(nodes, [white], inputs=[(given, _photo())], outputs=[(answered, _photo())])
+
+
+def write_model(
+    folder: Path,
+    *,
+    directions: tuple[str, ...] = ("to_label", "to_photo"),
+    noise: bool = True,
+    confidence: bool = True,
+    **changes: Any,
+) -> Path:
     """An exported folder; `changes` replace entries of its manifest."""
     folder.mkdir(parents=True)
     described: dict[str, Any] = {}
@@ -79,7 +93,7 @@ def write_model(folder: Path, *, directions: tuple[str, ...] = ("to_label", "to_
         described["to_label"] = {
             **_stored(folder / "to_label.onnx", segmenting_graph()),
             "input": _tensor("photo", "photo", "NHWC"),
-            "outputs": [_tensor("label", "label", "NHW"), _tensor("confidence", "confidence", "NHW")],
+            "outputs": [_tensor("label", "label", "NHW"), *([_tensor("confidence", "confidence", "NHW")] if confidence else [])],
             "noise": None,
         }
     if "to_photo" in directions:
@@ -89,6 +103,27 @@ def write_model(folder: Path, *, directions: tuple[str, ...] = ("to_label", "to_
             "outputs": [_tensor("photo", "photo", "NHWC")],
             "noise": {"name": "noise", "shape": [3]} if noise else None,
         }
+    return _write_manifest(folder, described, **changes)
+
+
+def write_picture_model(folder: Path) -> Path:
+    """An exported folder whose label side is a picture: each direction answers with the negative."""
+    sides = {"to_label": ("photo", "picture"), "to_photo": ("picture", "photo")}
+    folder.mkdir(parents=True)
+    described = {
+        direction: {
+            **_stored(folder / f"{direction}.onnx", negative_graph(given, answered)),
+            "input": _tensor(given, given, "NHWC"),
+            "outputs": [_tensor(answered, answered, "NHWC")],
+            "noise": None,
+        }
+        for direction, (given, answered) in sides.items()
+    }
+    picture = {"kind": "picture", "classes": None}
+    return _write_manifest(folder, described, domains={"photo": picture, "label": picture})
+
+
+def _write_manifest(folder: Path, described: dict[str, Any], **changes: Any) -> Path:
     manifest = {
         "format": 1,
         "name": folder.name,

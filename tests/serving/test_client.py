@@ -18,7 +18,7 @@ def client(server):
 
 
 def test_it_lists_segments_and_synthesizes(client, tmp_path):
-    assert {model["name"] for model in client.models()} == {"tiny", "123", "labels-only"}
+    assert {model["name"] for model in client.models()} == {"tiny", "123", "labels-only", "views"}
     assert client.model("tiny")["training"]["method"] == "by hand"
     path = tmp_path / "photo.png"
     path.write_bytes(file_of(ramp()))

@@ -21,7 +21,7 @@ def test_answers_are_encoded_off_the_loop_that_answers_everybody_else(models, tm
 
     threads = []
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for name in ("encode_segmentation", "encode_synthesis", "encode_label", "encode_photo"):
+    for name in ("encode_segmentation", "encode_photos", "encode_label", "encode_photo"):
         monkeypatch.setattr(demo, name, noting(getattr(demo, name)))
     settings = Settings(models=models, device="cpu", threads=1)
     page = demo._Page(Operations(fill(settings), settings))

@@ -203,7 +203,7 @@ def test_both_faces_give_the_same_bytes(http):
 def test_the_models_are_listed_with_classes_sizes_figures_and_where_they_run(http):
     listed = http.get("/v1/models").json()
     models = {model["name"]: model for model in listed["models"]}
-    assert set(models) == {"tiny", "123", "labels-only"}
+    assert set(models) == {"tiny", "123", "labels-only", "views"}
     assert models["tiny"]["provider"].endswith("ExecutionProvider")
     assert models["tiny"]["classes"] == CLASSES
     assert models["tiny"]["default_for"] == ["to_label", "to_photo"]
@@ -211,6 +211,7 @@ def test_the_models_are_listed_with_classes_sizes_figures_and_where_they_run(htt
     assert models["123"]["size"] == [32, 48]
     assert (models["tiny"]["seeded"], models["123"]["seeded"]) == (True, False)
     assert [entry["name"] for entry in listed["broken"]] == ["broken"]
+    assert listed["defaults"] == {"to_label": "tiny", "to_photo": "tiny"}
 
 
 def test_one_model_comes_with_its_card(http):
@@ -220,8 +221,8 @@ def test_one_model_comes_with_its_card(http):
 
 
 def test_the_legend_is_a_picture(http):
-    assert pixels_of(http.get("/v1/legend/tiny.png").content).ndim == 3
-    error_of(http.get("/v1/legend/nope.png"), 404)
+    assert pixels_of(http.get("/v1/models/tiny/legend").content).ndim == 3
+    error_of(http.get("/v1/models/nope/legend"), 404)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_health_is_answered(http):
 
 def test_the_api_describes_itself_with_pages_that_need_no_internet(http):
     document = http.get("/v1/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/models", "/v1/models/{name}", "/v1/legend/{name}.png", "/v1/segment", "/v1/synthesize"}
+    assert set(document["paths"]) == {"/v1/models", "/v1/models/{name}", "/v1/models/{name}/legend", "/v1/segment", "/v1/synthesize"}
     for path in document["paths"].values():
         for operation in path.values():
             assert operation["summary"]
@@ -273,7 +274,7 @@ def test_the_page_opens_nothing_but_what_its_visitor_uploaded(http, models, tmp_
     page_of(http)
     secret = tmp_path / "secret.png"
     secret.write_bytes(file_of(ramp()))
-    path = str(secret) if kind == "path" else f"{http.base_url}v1/legend/tiny.png"
+    path = str(secret) if kind == "path" else f"{http.base_url}v1/models/tiny/legend"
     asked = http.post("/ui/gradio_api/call/segment", json={"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "tiny"]})
     answer = http.get(f"/ui/gradio_api/call/segment/{asked.json()['event_id']}").text
     assert "event: error" in answer

@@ -1,0 +1,231 @@
+"""Several pictures in one request: ZIPs are opened within bounds, and each picture's answer or refusal is packed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from pathlib import PurePosixPath
+from typing import Any
+
+from serving.answers import ENDINGS, Answer, pack_zip
+from serving.asked import Packing
+from serving.errors import Refusal
+from serving.imaging import Bytes, too_many_bytes
+from serving.settings import Settings
+
+Upload = Callable[[], bytes]
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_END = b"PK\x05\x06"
+_END_SIZE = 22
+_LOCATOR64 = b"PK\x06\x07"
+_LONGEST_COMMENT = 2**16
+_DIRECTORY_BYTES = 2**16
+_DIRECTORY_BYTES_A_PICTURE = 1024  # an entry of the directory takes 46 bytes and its names
+_READABLE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for gigabytes before they unpack a byte
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file that was sent: what its sender calls it, and its bytes, read when its turn comes."""
+
+    name: str
+    read: Upload
+    head: bytes = b""  # the first bytes, where they are known
+    url: str | None = None  # where it is to be fetched from, instead of being read
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one picture among several: its answers, or why there are none."""
+
+    name: str
+    answers: tuple[Answer, ...]
+    refusal: Refusal | None
+
+
+def clean_name(path: str) -> str:
+    """A file's name or path as its sender wrote it, so that it leads nowhere else when an answer is written under it."""
+    readable = "".join(letter for letter in path.replace("\\", "/") if letter.isprintable())
+    parts = [part[-80:] for part in PurePosixPath(readable).parts if part not in ("/", "//", "..", ".")]
+    return "/".join(parts[-8:]) or "picture"
+
+
+class PixelBudget:
+    """The pixels that the pictures of one request may have in all."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._spent = 0
+
+    def spend(self, pixels: Bytes) -> Bytes:
+        """Count a decoded picture; Refusal where it goes over the budget."""
+        area = pixels.shape[0] * pixels.shape[1]
+        if self._spent and self._spent + area > self._most:
+            raise Refusal(
+                413,
+                "too_many_pixels_in_all",
+                f"with this picture the request is over the limit of {self._most / 1e6:.4g} megapixels in all.",
+                hint="Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL.",
+            )
+        self._spent += area
+        return pixels
+
+
+def unpacked(pictures: Sequence[Picture], settings: Settings) -> tuple[list[Picture], bool]:
+    """The pictures with every ZIP among them replaced by what it holds, and whether there was one."""
+    found: list[Picture] = []
+    archives, bytes_left = False, settings.max_unpacked_bytes
+    for picture in pictures:
+        if not picture.head.startswith(_ZIP_MAGIC):
+            found.append(picture)
+            continue
+        archives = True
+        inside, size = _files(picture.read(), settings)
+        bytes_left -= size
+        if bytes_left < 0:
+            raise Refusal(
+                413,
+                "too_many_unpacked_bytes",
+                f"the ZIP unpacks to over the limit of {settings.max_unpacked_bytes / 2**20:.4g} MiB.",
+                hint="Send fewer pictures a ZIP, or have the operator raise FEWPAIR_MAX_UNPACKED_BYTES.",
+            )
+        found.extend(inside)
+    if len(found) > settings.max_pictures:
+        raise too_many_pictures(settings.max_pictures)
+    if not found:
+        raise Refusal(400, "no_image", "the ZIP holds no file.", hint="Put pictures into it.")
+    return found, archives
+
+
+def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
+    """All answers in one: a JSON list with the files in base64, or a ZIP of the files with the same list as its `index.json`."""
+    headers = _headers(entries)
+    if packing == "json":
+        listed = [told for entry in entries for told in _told(entry)]
+        return Answer(json.dumps({"answers": listed}).encode(), "application/json", headers)
+    files: dict[str, bytes] = {}
+    index = []
+    for entry in entries:
+        for answer, name in zip(entry.answers, _names(entry), strict=True):
+            name = _unused(name, files)
+            files[name] = answer.body
+            index.append({"name": entry.name, "file": name, **_made_by(answer)})
+        if entry.refusal is not None:
+            index.append({"name": entry.name, **entry.refusal.body()})
+    files["index.json"] = json.dumps({"answers": index}, indent=1).encode()
+    return Answer(pack_zip(files), "application/zip", headers)
+
+
+def _files(upload: bytes, settings: Settings) -> tuple[list[Picture], int]:
+    """The files in a ZIP, to be unpacked each in its turn, and the bytes they unpack to: zipfile gives no more than an entry says."""
+    _check_directory(upload, settings)
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(upload))
+    except _BROKEN:
+        raise _broken_zip() from None
+    members = [member for member in archive.infolist() if not (member.is_dir() or _is_litter(member.filename))]
+    if len(members) > settings.max_pictures:
+        raise too_many_pictures(settings.max_pictures)
+    pictures = [Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=settings.max_bytes)) for member in members]
+    return pictures, sum(member.file_size for member in members)
+
+
+def _check_directory(upload: bytes, settings: Settings) -> None:
+    """Refuse a directory of a million entries before it is read into the memory, and the form for files over 4 GiB."""
+    end = upload.rfind(_END, max(0, len(upload) - _END_SIZE - _LONGEST_COMMENT))
+    if end < 0 or end + _END_SIZE > len(upload):
+        raise _broken_zip()
+    if upload[max(0, end - 20) : end].startswith(_LOCATOR64):
+        raise Refusal(400, "zip64", "the ZIP is in the form for files over 4 GiB (ZIP64).", hint="Pack it as a plain ZIP.")
+    (size,) = struct.unpack_from("<I", upload, end + 12)
+    if size > _DIRECTORY_BYTES + _DIRECTORY_BYTES_A_PICTURE * settings.max_pictures:
+        raise too_many_pictures(settings.max_pictures)
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int) -> bytes:
+    if member.file_size > max_bytes:
+        raise too_many_bytes(max_bytes)
+    if member.flag_bits & 1 or member.compress_type not in _READABLE_METHODS:
+        raise Refusal(400, "unusual_zip", "the file is encrypted or packed in an unusual way.", hint="Pack it as a plain ZIP (deflate).")
+    try:
+        return archive.read(member)
+    except _BROKEN:
+        raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
+
+
+def _is_litter(path: str) -> bool:
+    """What macOS and Windows put into every ZIP."""
+    parts = PurePosixPath(path).parts
+    return "__MACOSX" in parts or parts[-1:] in ((".DS_Store",), ("Thumbs.db",), ("desktop.ini",))
+
+
+def _told(entry: Entry) -> list[dict[str, Any]]:
+    """An entry in a JSON list: one object an answer, or the error."""
+    if entry.refusal is not None:
+        return [{"name": entry.name, **entry.refusal.body()}]
+    return [
+        {"name": entry.name, **_made_by(answer), **_content(answer, file)}
+        for answer, file in zip(entry.answers, _names(entry), strict=True)
+    ]
+
+
+def _content(answer: Answer, file: str) -> dict[str, Any]:
+    if answer.media_type == "application/json":
+        return {"result": json.loads(answer.body)}
+    return {"file": file, "media_type": answer.media_type, "data": base64.b64encode(answer.body).decode()}
+
+
+def _made_by(answer: Answer) -> dict[str, Any]:
+    told: dict[str, Any] = {"model": answer.headers["X-Model"]}
+    if "X-Seed" in answer.headers:
+        told |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
+    return told
+
+
+def _names(entry: Entry) -> list[str]:
+    """What the files of an entry are called: as the picture, with their own ending, and their seed where there are several."""
+    stem = str(PurePosixPath(entry.name).with_suffix(""))
+    several = len(entry.answers) > 1
+    return [
+        f"{stem}-seed-{answer.headers['X-Seed']}{ENDINGS[answer.media_type]}" if several else stem + ENDINGS[answer.media_type]
+        for answer in entry.answers
+    ]
+
+
+def _unused(name: str, taken: Container[str]) -> str:
+    """The name, or where another file has it already: a.png, a-2.png, a-3.png."""
+    stem, dot, ending = name.rpartition(".")
+    numbered = (f"{stem}-{number}{dot}{ending}" for number in count(2))
+    return next(candidate for candidate in chain([name], numbered) if candidate not in taken and candidate != "index.json")
+
+
+def _headers(entries: Sequence[Entry]) -> dict[str, str]:
+    answers = [answer for entry in entries for answer in entry.answers]
+    headers = {"X-Failed": str(sum(entry.refusal is not None for entry in entries))}
+    if answers:
+        headers["X-Model"] = answers[0].headers["X-Model"]
+    seeds = [answer.headers["X-Seed"] for answer in answers if "X-Seed" in answer.headers]
+    return {**headers, "X-Seed": ",".join(seeds)} if seeds else headers
+
+
+def too_many_pictures(most: int) -> Refusal:
+    """The refusal of a request that is over the limit in pictures."""
+    return Refusal(
+        413,
+        "too_many_pictures",
+        f"the request holds more than {most} pictures.",
+        hint="Send several requests, or have the operator raise FEWPAIR_MAX_PICTURES.",
+    )
+
+
+def _broken_zip() -> Refusal:
+    return Refusal(400, "broken_zip", "the uploaded ZIP is broken or cut short.", hint="Pack it again and send the whole file.")

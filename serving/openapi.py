@@ -1,0 +1,281 @@
+"""What the OpenAPI document of /v1 says beside the schemas: texts, examples, how requests are sent and what comes back."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+from fastapi import Path
+from pydantic import BaseModel
+
+from serving.described import AnswerList, CocoDocument, Error, SegmentReport
+from serving.imaging import encode_grey
+from serving.intake import RAW_KINDS
+
+API = """Image translators trained from a handful of labelled photos: **photo to label map** and **label map to photo**.
+
+Try it:
+
+    curl -F image=@street.jpg http://127.0.0.1:3000/segment -o label.png
+    curl -F image=@street.jpg -F output=json http://127.0.0.1:3000/segment
+    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o photo.jpg
+    curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:3000/v1/segment?output=polygons'
+    curl -F image=@one.jpg -F image=@two.jpg http://127.0.0.1:3000/v1/segment -o labels.zip
+
+`/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize` for one file in a form (a picture, or a ZIP
+of them). `/v1` also takes several files, the bare file with its options in the query, and JSON with files in base64.
+Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.
+Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
+of their stages (decode, wait, run, encode)."""
+
+TAGS = [
+    {"name": "translate", "description": "Send a picture, get its translation."},
+    {"name": "models", "description": "What can be asked for."},
+]
+PHOTO = "A photo: PNG, JPEG, WebP, BMP, TIFF or GIF; turned upright by its EXIF. Or a ZIP of photos."
+LABEL = (
+    "A label map: class ids (grey or palette PNG; 255 is void) or class colours (RGB or palette PNG), told apart by what it holds. "
+    "Or a ZIP of label maps."
+)
+NAME = Path(description="The model's name, which is its folder's.", examples=["camvid-hybrid-compact"])
+_TEXT = "The file in base64, bare or as a `data:` URL; or an http(s) address, where the operator allows its host."
+_PICTURE = base64.b64encode(encode_grey(np.zeros((2, 2), np.uint8))).decode()  # a black photo, and a label map of class 0
+
+_ENTRY = {
+    "name": "camvid-hybrid-compact",
+    "description": "Street scenes of CamVid in twelve classes.",
+    "directions": ["to_label", "to_photo"],
+    "default_for": ["to_label", "to_photo"],
+    "provider": "CPUExecutionProvider",
+    "label_kind": "classes",
+    "classes": [{"id": 0, "name": "sky", "color": [128, 128, 128], "ignore": False}],
+    "size": [128, 192],
+    "multiple_of": 4,
+    "confidence": True,
+    "seeded": False,
+    "metrics": {"test": {"mean_iou": 0.4}},
+}
+LIST_EXAMPLE = {
+    "models": [_ENTRY],
+    "broken": [{"name": "half-written", "reason": "half-written has no manifest.json. Export the model with `fewpair export`."}],
+    "defaults": {"to_label": "camvid-hybrid-compact", "to_photo": "camvid-hybrid-compact"},
+}
+CARD_EXAMPLE = {
+    **_ENTRY,
+    "training": {"method": "hybrid", "dataset": "camvid", "pairs": 20, "steps": 20000},
+    "parity": {"to_label": [{"batch": 1, "height": 128, "width": 192, "values_over_one_level": 0.0}]},
+    "tiling": "forbidden",
+    "resize": {"rule": "exact", "height": 128, "width": 192, "filter": "bicubic"},
+}
+_REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
+    400: (
+        "The request makes no sense: not an image, ids or colours of no class, a parameter outside its range.",
+        {
+            "code": "not_an_image",
+            "message": "the uploaded file is not an image that can be read.",
+            "hint": "Send a PNG, JPEG, WebP, BMP, TIFF or GIF.",
+        },
+    ),
+    404: (
+        "There is no such model; the hint names those that exist.",
+        {"code": "unknown_model", "message": "there is no model called 'camvit'.", "hint": "Models here: camvid-hybrid-compact."},
+    ),
+    413: (
+        "The upload is over a limit, in bytes, in pixels or in pictures.",
+        {"code": "too_many_bytes", "message": "the upload is over the limit of 32 MiB.", "hint": "Send a smaller file."},
+    ),
+    415: (
+        "The body is of a type that is not read.",
+        {
+            "code": "unsupported_media_type",
+            "message": "a body of the type 'text/html' is not read.",
+            "hint": "Send a form (curl -F image=@street.jpg), the file itself with its Content-Type, or JSON with the file in base64.",
+        },
+    ),
+    503: (
+        "Too many requests wait already, or no model can be served. `Retry-After` says when to come back.",
+        {
+            "code": "overloaded",
+            "message": "the server has as many requests waiting as it takes.",
+            "hint": "Try again in a moment.",
+        },
+    ),
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_HEADERS = {
+    "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
+    "X-Failed": {"description": "Of several pictures, how many were refused.", "schema": {"type": "string"}},
+}
+_REPORT = {
+    "model": "camvid-hybrid-compact",
+    "width": 480,
+    "height": 360,
+    "mean_confidence": 0.91,
+    "classes": [
+        {"id": 0, "name": "sky", "color": [128, 128, 128], "ignore": False, "pixels": 172800, "share": 1.0, "mean_confidence": 0.91}
+    ],
+    "regions_found": 1,
+    "regions": [{"id": 0, "name": "sky", "area": 172800, "box": [0, 0, 480, 360]}],
+}
+_COCO = {
+    "info": {"description": "Regions found by the model camvid-hybrid-compact."},
+    "images": [{"id": 1, "file_name": "street.jpg", "width": 480, "height": 360}],
+    "categories": [{"id": 0, "name": "sky", "supercategory": "", "color": [128, 128, 128]}],
+    "annotations": [
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 0,
+            "segmentation": [[0, 0, 480, 0, 480, 100, 0, 100]],
+            "area": 48000,
+            "bbox": [0, 0, 480, 100],
+            "iscrowd": 0,
+        }
+    ],
+}
+_REFUSED = {"name": "notes.txt", "error": _REFUSALS[400][1]}
+SEGMENTED: dict[str, Any] = {
+    "description": "The label map: PNG, JPEG for `output=overlay`, JSON for `output=json` and `output=polygons`; of several photos, "
+    "a ZIP or a JSON list.",
+    "model": SegmentReport | CocoDocument | AnswerList,
+    "content": {
+        "image/png": _BINARY,
+        "image/jpeg": _BINARY,
+        "application/zip": _BINARY,
+        "application/json": {
+            "examples": {
+                "json": {"summary": "output=json", "value": _REPORT},
+                "polygons": {"summary": "output=polygons", "value": _COCO},
+                "several": {
+                    "summary": "several photos as JSON, one of them refused",
+                    "value": {
+                        "answers": [
+                            {
+                                "name": "street.jpg",
+                                "model": "camvid-hybrid-compact",
+                                "file": "street.png",
+                                "media_type": "image/png",
+                                "data": _PICTURE,
+                            },
+                            _REFUSED,
+                        ]
+                    },
+                },
+            }
+        },
+    },
+    "headers": _HEADERS,
+}
+SYNTHESIZED: dict[str, Any] = {
+    "description": "The photo in the format asked for; several photos as a ZIP or a JSON list.",
+    "model": AnswerList,
+    "content": {
+        "image/jpeg": _BINARY,
+        "image/webp": _BINARY,
+        "image/png": _BINARY,
+        "application/zip": _BINARY,
+        "application/json": {
+            "example": {
+                "answers": [
+                    {
+                        "name": "label.png",
+                        "model": "camvid-hybrid-compact",
+                        "seed": 7,
+                        "spelling": "ids",
+                        "file": "label.png",
+                        "media_type": "image/png",
+                        "data": _PICTURE,
+                    },
+                    _REFUSED,
+                ]
+            }
+        },
+    },
+    "headers": {
+        **_HEADERS,
+        "X-Seed": {"description": "The seeds used, comma-separated.", "schema": {"type": "string"}},
+        "X-Label-Spelling": {
+            "description": "How the upload was read; of several, each entry says it.",
+            "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},
+        },
+    },
+}
+
+
+def image(description: str) -> dict[str, Any]:
+    """A PNG among the responses."""
+    return {"description": description, "content": {"image/png": _BINARY}}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The responses that refuse, each with its example; `default` keeps FastAPI from promising its own shape for 422."""
+    told: dict[int | str, dict[str, Any]] = {"default": {"model": Error, "description": "Any other refusal."}}
+    for status in statuses:
+        description, example = _REFUSALS[status]
+        told[status] = {"model": Error, "description": description, "content": {"application/json": {"example": {"error": example}}}}
+    return told
+
+
+def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
+    """How a picture and its options are sent: a form, the bare file with the options in the query, or JSON."""
+    fields = {name: _without_null(schema) for name, schema in options.model_json_schema()["properties"].items()}
+    file = {"type": "string", "format": "binary", "description": picture}
+    text = {"type": "string", "description": _TEXT}
+    named = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": text, "name": {"type": "string"}},
+        "additionalProperties": False,
+    }
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "array", "items": file, "minItems": 1}, **fields},
+        "additionalProperties": False,
+    }
+    listed = {
+        "type": "array",
+        "items": {"anyOf": [text, named]},
+        "minItems": 1,
+        "description": "Several pictures, each bare or with a name; answered as a list.",
+    }
+    json = {
+        "type": "object",
+        "properties": {"image": text, "images": listed, **fields},
+        "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
+        "additionalProperties": False,
+    }
+    examples = {
+        "one": {"summary": "one picture, answered as a file", "value": {"image": _PICTURE}},
+        "several": {
+            "summary": "several pictures, answered as a list",
+            "value": {"images": [{"name": "one.png", "image": _PICTURE}, f"data:image/png;base64,{_PICTURE}"]},
+        },
+    }
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
+            for name, schema in fields.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"{picture} Options in the body overrule those in the query.",
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {"schema": json, "examples": examples},
+                **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_KINDS},
+            },
+        },
+    }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field that may be left out: absence is not null."""
+    kept = {name: value for name, value in schema.items() if name not in ("anyOf", "title", "default")}
+    if schema.get("default") is not None:
+        kept["default"] = schema["default"]
+    for choice in schema.get("anyOf", ()):
+        if choice != {"type": "null"}:
+            kept |= choice
+    return kept

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.trainer.factories import tiny_config, tiny_run
+from tests.trainer.factories import SIZE, tiny_config, tiny_run
 from trainer import parity
 from trainer.batch import IGNORE, Domain, class_table
 from trainer.data import scenes
@@ -43,9 +43,9 @@ ODD = class_table(
 """Raw ids that are neither in order nor equal to the class indices."""
 
 
-def trained_run(path: Path, method: str = "hybrid", **changes: Any) -> Path:
+def trained_run(path: Path, method: str = "hybrid", *, size: tuple[int, int] = SIZE, **changes: Any) -> Path:
     """The folder of a run whose weights are large enough to make confident, varied answers."""
-    run: Run = tiny_run(method, config=tiny_config(method, **changes))
+    run: Run = tiny_run(method, config=tiny_config(method, **changes), size=size)
     folder = create_run(path, run, select(open_scenes(run), k=run.pairs, unpaired=run.unpaired, seed=run.seed))
     weights = lively(build_method(run, Domain("picture"), Domain("classes", scenes.CLASSES)))
     for checkpoint, step in (("best", 4), ("last", 6)):
@@ -387,3 +387,21 @@ def test_label_sides_that_are_pictures_and_noise_as_an_input_are_exported_and_pr
 def test_a_size_that_the_method_cannot_take_is_refused() -> None:
     with pytest.raises(UserError, match="20x24 is not a multiple of 8"):
         draw_graph(Noisy().eval(), "to_label", name="maps", size=(20, 24), half=False)
+
+
+@pytest.mark.parametrize(("levels", "size"), [(4, (48, 80)), (5, (32, 64))])
+def test_a_unet_is_exported_and_proven_at_one_unit_and_at_sizes_it_was_not_exported_at(
+    levels: int, size: tuple[int, int], tmp_path: Path
+) -> None:
+    run = trained_run(tmp_path / "run", "pix2pix", generator="unet", levels=levels, label_as="classes", size=(2**levels, 2 ** (levels + 1)))
+    folder = export(run, tmp_path / "exported", name="unet")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["multiple_of"] == 2**levels
+    assert next((row["height"], row["width"]) for row in manifest["parity"]["to_label"]) == (2**levels, 2 ** (levels + 1))
+    method, _, _ = load_method(run)
+    photos = np.stack([scenes.draw(index, height=size[0], width=size[1])[0] for index in range(2)])
+    (ids,) = session(folder / "to_label.onnx").run(["label"], {"photo": photos})
+    with torch.inference_mode():
+        expected = method.to_label(torch.stack([prepare_photo(photo, size) for photo in photos])).numpy()
+    assert (ids != scenes.CLASSES.index_to_id()[expected]).mean() <= 1e-3
+    assert len(np.unique(ids)) > 1

@@ -1,5 +1,6 @@
 """The catalogue of datasets: every name that `--data` takes, and the layout that lists its files."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ class Row:
 def open_dataset(name: str, root: Path | None) -> Dataset:
     """The dataset called `name`, its files listed and its class table read; the pictures themselves are read later."""
     if name not in CATALOGUE:
-        raise UserError(f"--data {name}: there is no such dataset; there are {', '.join(CATALOGUE)}")
+        near = difflib.get_close_matches(name, CATALOGUE, n=1)
+        hint = f"did you mean {near[0]}? There are" if near else "there are"
+        raise UserError(f"--data {name}: there is no such dataset; {hint} {', '.join(CATALOGUE)}")
     return CATALOGUE[name].open(name, None if root is None else Path(root))
 
 

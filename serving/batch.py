@@ -132,7 +132,7 @@ def _files(upload: bytes, settings: Settings) -> tuple[list[Picture], int]:
         archive = zipfile.ZipFile(io.BytesIO(upload))
     except _BROKEN:
         raise _broken_zip() from None
-    members = [member for member in archive.infolist() if not (member.is_dir() or _is_litter(member.filename))]
+    members = [member for member in archive.infolist() if not (member.filename.endswith("/") or _is_litter(member.filename))]
     if len(members) > settings.max_pictures:
         raise too_many_pictures(settings.max_pictures)
     pictures = [Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=settings.max_bytes)) for member in members]

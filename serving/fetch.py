@@ -17,18 +17,16 @@ from serving.imaging import too_many_bytes
 
 SECONDS = 10.0
 _AT_ONCE = 8
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet; an IPv6 address that stands for an IPv4 one is judged as both."""
+    """Whether an IP address is one of the internet. An IPv6 address that stands for an IPv4 one by a translator or a tunnel is not."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        within = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ()), ipaddress.IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None]
-        if ip.ipv4_mapped is not None:
+        if ip.ipv4_mapped is not None:  # the same address in another spelling
             return is_public(str(ip.ipv4_mapped))
-        if not all(is_public(str(inner)) for inner in within if inner is not None):
+        if ip.is_site_local or ip.sixtofour is not None or ip.teredo is not None:
             return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 

@@ -94,15 +94,13 @@ class Operations:
                 opened, archive = await self.gate.off_loop(lambda: unpacked(here, self.settings))
                 if not (listed or archive or packing) and len(opened) == 1:
                     return photos_of_one(await translate(opened[0], budget))
-            entries = []
-            for picture in opened:
-                async with self._timed(self.gate.turn()):
-                    entries.append(await self._entry(picture, translate(picture, budget)))
+            entries = [await self._entry(picture, lambda one: translate(one, budget)) for picture in opened]
             return await self.gate.off_loop(lambda: packed(entries, packing or ("json" if listed else "zip")))
 
-    async def _entry(self, picture: Picture, translation: Awaitable[tuple[Answer, ...]]) -> Entry:
+    async def _entry(self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]]) -> Entry:
         try:
-            return Entry(picture.name, await translation, None)
+            async with self._timed(self.gate.turn()):
+                return Entry(picture.name, await translate(picture), None)
         except Refusal as refusal:
             return Entry(picture.name, (), refusal)
         except RUN_FAILURES as error:  # a picture too large for the machine, for one

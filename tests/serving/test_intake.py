@@ -1,0 +1,245 @@
+"""How pictures may be sent to /v1 over HTTP: as the bare file, as base64 in JSON, and several at once."""
+
+import base64
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.test_server import error_of, segment, synthesize
+from tests.serving.test_translator import brightness_ids
+
+
+def text_of(file):
+    return base64.b64encode(file).decode()
+
+
+def zip_of(files, **options):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, **options) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return packed.getvalue()
+
+
+def raw(http, path, body, kind="application/octet-stream", **query):
+    return http.post(path, content=body, headers={"content-type": kind}, params=query)
+
+
+def listed(response):
+    assert response.status_code == 200, response.text
+    return response.json()["answers"]
+
+
+def unzipped(response):
+    assert response.headers["content-type"] == "application/zip", response.text
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/x-unheard-of", "application/octet-stream", "IMAGE/PNG; a=b"])
+def test_a_bare_file_is_translated_with_the_options_of_the_query(http, kind):
+    response = raw(http, "/v1/segment", file_of(ramp()), kind, output="ids")
+    assert np.array_equal(pixels_of(response.content), brightness_ids(ramp()))
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:;base64,"])
+def test_a_file_in_base64_is_translated_with_the_options_beside_it(http, prefix):
+    response = http.post("/v1/synthesize", json={"image": prefix + text_of(file_of(stripes())), "seed": 7, "format": "png"})
+    assert response.content == synthesize(http, "/v1", seed="7", format="png").content
+
+
+def test_base64_may_be_wrapped_into_lines(http):
+    wrapped = base64.encodebytes(file_of(ramp())).decode()
+    assert http.post("/v1/segment", json={"image": wrapped}).content == segment(http, "/v1").content
+
+
+def test_options_of_the_body_overrule_those_of_the_query(http):
+    response = http.post("/v1/segment?output=json&model=123", json={"image": text_of(file_of(ramp())), "output": "ids"})
+    assert np.array_equal(pixels_of(response.content).shape, (45, 61))
+    assert response.headers["x-model"] == "123"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        ({"image": "no base64!"}, "bad_base64"),
+        ({"image": "data:image/svg+xml,<svg/>"}, "bad_base64"),
+        ({"image": 5}, "bad_base64"),
+        ({"image": None}, "bad_base64"),
+        ({"image": ""}, "empty_upload"),
+        ({"image": text_of(b"<svg/>")}, "not_an_image"),
+        ({"image": "aGVsbG8=", "images": []}, "no_image"),
+        ({"images": []}, "no_image"),
+        ({"images": "aGVsbG8="}, "no_image"),
+        ({}, "no_image"),
+        ([], "no_image"),
+        ({"image": "aGVsbG8=", "ouput": "ids"}, "unknown_field"),
+        ({"image": "aGVsbG8=", "output": ["ids"]}, "bad_request"),
+        ({"image": "aGVsbG8=", "model": 5}, "bad_request"),
+        ({"image": "aGVsbG8=", "\ud800": 5}, "unknown_field"),
+        ({"image": "aGVsbG8=", "model": "\ud800"}, "bad_request"),
+        ({"images": ["aGVsbG8="] * 6}, "too_many_pictures"),
+        ({"image": "aGVsbG8=", "opacity": list(range(2000))}, "bad_json"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_json_that_makes_no_sense_is_a_4xx_with_its_reason(http, sent, code):
+    response = http.post("/v1/segment", content=json.dumps(sent), headers={"content-type": "application/json"})
+    assert error_of(response, 413 if code == "too_many_pictures" else 400)["code"] == code
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe\x00", b"[" * 900, b'{"image": ' + b'{"a":' * 900, b'{"image": NaN}', b"1" * 5000])
+def test_text_that_is_no_json_is_a_400(http, body):
+    assert error_of(raw(http, "/v1/segment", body, "application/json"), 400)["code"] in ("bad_json", "no_image", "bad_base64")
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"])
+def test_a_body_of_another_type_is_a_415(http, kind):
+    assert error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)["code"] == "unsupported_media_type"
+
+
+def test_a_misspelt_or_repeated_option_of_the_query_is_a_400(http):
+    assert "'ouput'" in error_of(raw(http, "/v1/segment", file_of(ramp()), ouput="ids"), 400)["message"]
+    assert error_of(raw(http, "/v1/segment", file_of(ramp()), output=["ids", "json"]), 400)["code"] == "repeated_field"
+
+
+@pytest.mark.parametrize("way", ["raw", "json"])
+def test_the_limits_are_those_of_uploads(http, way):
+    def sent(body):
+        return raw(http, "/v1/segment", body) if way == "raw" else http.post("/v1/segment", json={"image": text_of(body)})
+
+    assert error_of(sent(b"0" * (2**20 + 2**17)), 413)["code"] == "too_many_bytes"
+    assert error_of(sent(file_of(Image.new("L", (6000, 5000)))), 413)["code"] == "too_many_pixels"
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("http://localhost:80/a.png", "address_not_public"),
+        ("http://127.0.0.1/a.png", "host_not_allowed"),
+        ("http://localhost:3000/a.png", "host_not_allowed"),
+        ("http://user:secret@localhost/a.png", "host_not_allowed"),
+        ("HTTP://LOCALHOST/a.png", "address_not_public"),
+        ("https://example.org/a.png", "host_not_allowed"),
+        ("https://example.invalid/a.png", "not_fetched"),
+        ("http://[::1/a.png", "not_fetched"),
+    ],
+)
+def test_an_address_is_not_fetched_where_the_operator_did_not_allow_it_or_where_it_is_private(http, address, code):
+    assert error_of(http.post("/v1/segment", json={"image": address}), 400)["code"] == code
+
+
+class TestSeveralPictures:
+    def test_several_files_of_a_form_come_back_as_a_zip_with_an_index(self, http):
+        files = [("image", ("one.jpg", file_of(ramp()))), ("image", ("deep/two.png", file_of(noise())))]
+        response = http.post("/v1/segment", files=files, data={"output": "ids"})
+        found = unzipped(response)
+        assert list(found) == ["one.png", "deep/two.png", "index.json"]
+        assert np.array_equal(pixels_of(found["one.png"]), brightness_ids(ramp()))
+        assert np.array_equal(pixels_of(found["deep/two.png"]), brightness_ids(noise()))
+        index = json.loads(found["index.json"])["answers"]
+        assert index[1] == {"name": "deep/two.png", "file": "deep/two.png", "model": "tiny"}
+        assert response.headers["x-failed"] == "0"
+
+    @pytest.mark.parametrize("face", ["", "/v1"])
+    def test_a_zip_of_photos_comes_back_as_a_zip(self, http, face):
+        photos = {"a.jpg": file_of(ramp()), "sub/b.jpg": file_of(noise()), "__MACOSX/._a.jpg": b"litter", "sub/": b""}
+        found = unzipped(segment(http, face, zip_of(photos)))
+        assert list(found) == ["a.png", "sub/b.png", "index.json"]
+        assert found["a.png"] == segment(http, face).content
+
+    def test_a_zip_may_be_the_whole_body(self, http):
+        found = unzipped(raw(http, "/v1/segment", zip_of({"a.jpg": file_of(ramp())}), "application/zip", output="polygons"))
+        assert json.loads(found["a.json"])["images"][0]["file_name"] == "a.jpg"
+
+    def test_a_json_list_comes_back_as_a_json_list(self, http):
+        sent = [text_of(file_of(ramp())), {"name": "second.png", "image": text_of(file_of(noise()))}]
+        answers = listed(http.post("/v1/segment", json={"images": sent}))
+        assert [answer["name"] for answer in answers] == ["image-1", "second.png"]
+        assert base64.b64decode(answers[0]["data"]) == segment(http, "/v1").content
+        assert (answers[1]["file"], answers[1]["media_type"]) == ("second.png", "image/png")
+
+    def test_figures_come_as_json_in_a_json_list(self, http):
+        (answer,) = listed(http.post("/v1/segment", json={"images": [text_of(file_of(ramp()))], "output": "json"}))
+        assert answer["result"] == segment(http, "/v1", output="json").json()
+
+    @pytest.mark.parametrize("answers", ["zip", "json"])
+    def test_the_caller_may_choose_how_the_answers_come(self, http, answers):
+        response = http.post("/v1/segment", json={"images": [text_of(file_of(ramp()))], "answers": answers})
+        assert response.headers["content-type"] == f"application/{answers}"
+        assert segment(http, "/v1", answers=answers).headers["content-type"] == f"application/{answers}"
+
+    def test_a_broken_picture_has_its_error_and_the_others_their_answers(self, http):
+        photos = {"a.jpg": file_of(ramp()), "notes.txt": b"hello", "cut.png": file_of(noise())[:900], "z.jpg": file_of(noise())}
+        response = segment(http, "/v1", zip_of(photos), answers="json")
+        a, notes, cut, z = listed(response)
+        assert [answer["error"]["code"] for answer in (notes, cut)] == ["not_an_image", "broken_image"]
+        assert base64.b64decode(a["data"]) == segment(http, "/v1").content
+        assert base64.b64decode(z["data"]) == segment(http, "/v1", file_of(noise())).content
+        assert response.headers["x-failed"] == "2"
+
+    def test_an_address_that_is_refused_is_one_entry(self, http):
+        sent = ["https://example.org/a.png", text_of(file_of(ramp())), 7]
+        codes = [answer.get("error", {}).get("code") for answer in listed(http.post("/v1/segment", json={"images": sent}))]
+        assert codes == ["host_not_allowed", None, "bad_base64"]
+
+    def test_what_is_wrong_with_the_request_is_not_told_of_each_picture(self, http):
+        error_of(segment(http, "/v1", zip_of({"a": file_of(ramp()), "b": file_of(ramp())}), model="nope"), 404)
+
+    def test_a_label_map_gives_the_same_bytes_at_every_place_in_a_list(self, http):
+        alone = synthesize(http, "/v1", seed="5", format="webp").content
+        label = text_of(file_of(stripes()))
+        several = {"images": [text_of(file_of(stripes(10, 12))), label, label], "seed": 5, "format": "webp"}
+        response = http.post("/v1/synthesize", json=several)
+        answers = listed(response)
+        assert [base64.b64decode(answer["data"]) == alone for answer in answers] == [False, True, True]
+        assert {(answer["seed"], answer["spelling"]) for answer in answers} == {(5, "ids")}
+        assert response.headers["x-seed"] == "5,5,5"
+
+    def test_several_photos_of_each_label_map_are_named_by_their_seeds(self, http):
+        files = [("image", ("a.png", file_of(stripes()))), ("image", ("b.png", file_of(stripes())))]
+        found = unzipped(http.post("/v1/synthesize", files=files, data={"seed": "3", "count": "2"}))
+        assert list(found) == ["a-seed-3.jpg", "a-seed-4.jpg", "b-seed-3.jpg", "b-seed-4.jpg", "index.json"]
+        assert found["a-seed-4.jpg"] == synthesize(http, "/v1", seed="4").content == found["b-seed-4.jpg"]
+
+    def test_several_photos_of_one_label_map_come_as_a_json_list_when_asked(self, http):
+        answers = listed(synthesize(http, "/v1", seed="3", count="2", answers="json"))
+        assert [answer["seed"] for answer in answers] == [3, 4]
+        assert base64.b64decode(answers[1]["data"]) == synthesize(http, "/v1", seed="4").content
+
+    def test_files_of_one_name_all_come_back(self, http):
+        files = [("image", (name, file_of(ramp()))) for name in ("a.jpg", "a.png", "index.json")]
+        response = http.post("/v1/segment", files=files, data={"output": "json"})
+        assert list(unzipped(response)) == ["a.json", "a-2.json", "index-2.json", "index.json"]
+
+    @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..\\..\\passwd", "a/../../b", "..", ".", "\x00", ""])
+    def test_no_name_leads_out_of_the_answers(self, http, name):
+        files = [("image", (name or "x", file_of(ramp()))), ("image", ("b.png", file_of(ramp())))]
+        for response in (
+            http.post("/v1/segment", files=files),
+            http.post("/v1/segment", json={"images": [{"name": name, "image": text_of(file_of(ramp()))}], "answers": "zip"}),
+            segment(http, "/v1", zip_of({"N" * 20: file_of(ramp())}).replace(b"N" * 20, name.encode().ljust(20, b"\0"))),
+        ):
+            for path in unzipped(response):
+                assert not path.startswith("/")
+                assert not {"..", ".", ""} & set(path.split("/"))
+
+    def test_too_many_pictures_are_a_413(self, http):
+        photos = {f"{number}.png": file_of(ramp(2, 2)) for number in range(6)}
+        assert error_of(segment(http, "/v1", zip_of(photos)), 413)["code"] == "too_many_pictures"
+        assert error_of(raw(http, "/v1/segment", zip_of({f"{n}": b"" for n in range(3000)})), 413)["code"] == "too_many_pictures"
+
+    def test_a_zip_that_unpacks_to_too_much_is_a_413(self, http):
+        bomb = zip_of({f"{number}.bmp": b"\0" * 2**20 for number in range(3)})
+        assert len(bomb) < 2**14
+        assert error_of(segment(http, "/v1", bomb), 413)["code"] == "too_many_unpacked_bytes"
+
+    def test_too_many_pixels_in_all_are_told_of_the_pictures_that_are_too_many(self, http):
+        photos = {name: file_of(ramp(200, 300)) for name in "abc"}
+        codes = [answer.get("error", {}).get("code") for answer in listed(segment(http, "/v1", zip_of(photos), answers="json"))]
+        assert codes == [None, "too_many_pixels_in_all", "too_many_pixels_in_all"]

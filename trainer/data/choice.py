@@ -79,7 +79,7 @@ class _Known:
 
 
 class Reader:
-    """Reads photos while a choice is made: through an extractor, or, without one, only to see that they can be read; keeps those that cannot."""
+    """Reads photos while a choice is made: through an extractor, or, without one, only to see whether they can be read."""
 
     def __init__(
         self, dataset: Dataset, source: "FeatureSource | None", *, cache: Path | None, progress: bool = False, skip_broken: bool = False

@@ -15,7 +15,6 @@ import onnxruntime
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.models import ResNet50_Weights, resnet50
 from tqdm import tqdm
 
 from trainer.data.catalogue import Dataset, Sample
@@ -172,6 +171,8 @@ def _batches(photos: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[list[in
 
 def _downloaded() -> tuple[dict[str, torch.Tensor], str]:
     """The weights of the papers' time (IMAGENET1K_V1), and the start of their sha256, which torchvision checks and writes into the name."""
+    from torchvision.models import ResNet50_Weights  # takes seconds to import, and much memory
+
     weights = ResNet50_Weights.IMAGENET1K_V1
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
@@ -198,6 +199,8 @@ def _state_of(path: Path) -> dict[str, torch.Tensor]:
 
 def _resnet50(state: dict[str, torch.Tensor], device: torch.device | str, *, source: str) -> Extract:
     """ResNet-50 without its last layer; the state dict must be that of torchvision's resnet50, with or without the last layer."""
+    from torchvision.models import resnet50
+
     network = resnet50()
     network.fc = nn.Identity()  # type: ignore[assignment]
     given = {name: value for name, value in state.items() if not name.startswith("fc.")}

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.batch import random
+from trainer.data.kmeans import k_means
 from trainer.data.pam import k_medoids
 from trainer.errors import UserError
 
-STARTS = 10
-"""How often k-means begins anew; the tightest result counts."""
 PAM_LIMIT = 16_000
 """The largest set for `pam`: it holds every distance between two photos at once, 1 GB here."""
 BLOCK = 2048
 """Rows that are compared at once: what keeps the memory fixed."""
-IN_PLACE = 256 << 20
-"""Features of more bytes than this are centred in place while k-means runs, and put back (to rounding), rather than copied."""
 SAME = 1e-5
 """Two photos count as one where their features are no farther apart than this share of the longest feature vector."""
 RECHECKED, CLOSE = 256, 1e-4
@@ -42,16 +39,9 @@ Rule = Callable[[np.ndarray, int, int], Picks]
 
 
 def kmeans_medoid(features: np.ndarray, k: int, seed: int) -> Picks:
-    """The hybrid paper's rule: k-means with k clusters, and of each the medoid (section 3.2), largest cluster first.
-
-    k-means is Lloyd's, Euclidean, the best of 10 k-means++ starts. It runs on one thread, because the order in which threads add up
-    decides the last bit of a mean, and so now and then a cluster.
-    """
+    """The hybrid paper's rule: k-means with k clusters, and of each the medoid (section 3.2), largest cluster first."""
     _refuse(features, k)
-    if k == 1:
-        labels = np.zeros(len(features), dtype=np.int64)
-    else:
-        labels = _kmeans(features, k, seed)
+    labels = np.zeros(len(features), dtype=np.int64) if k == 1 else k_means(features, k, random(seed, 0, "k-means"))
     members = [np.flatnonzero(labels == cluster) for cluster in range(k)]
     picks = [int(rows[medoid(features, rows)]) for rows in members]
     order = sorted(range(k), key=lambda cluster: (-len(members[cluster]), picks[cluster]))
@@ -172,18 +162,6 @@ def _farthest_first(features: np.ndarray, k: int) -> tuple[list[int], np.ndarray
         chosen.append(farthest)
         away = np.minimum(away, _to_one_of_all(features, features[farthest]))
     return chosen, away
-
-
-def _kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The cluster int[N] of each row."""
-    from sklearn.cluster import KMeans  # takes seconds to import
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-    state = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-    copy = features.nbytes <= IN_PLACE or not features.flags.writeable
-    with threadpool_limits(limits=1, user_api="openmp"):
-        labels = KMeans(k, n_init=STARTS, random_state=state, copy_x=copy).fit(features).labels_
-    return np.asarray(labels, dtype=np.int64)
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:

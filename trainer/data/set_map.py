@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.data.selection import BLOCK, Picks
 
-AXES_FROM = 10_000
+AXES_FROM = 5000
 """From at most so many photos, evenly taken, the axes are computed; all are drawn."""
 SPOKES = 3000
 """Up to so many photos a line joins each to its pick."""

@@ -132,7 +132,8 @@ def _checked_ids(values: NDArray[np.int32], domain: Domain) -> Bytes:
     known = {row.id for row in domain.classes} | {IGNORE}
     strangers = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]
     if strangers:
-        named = ", ".join(f"{value} ({counts[value]} pixels)" for value in strangers[:5]) + (" and others" if len(strangers) > 5 else "")
+        named = ", ".join(f"{value} ({counts[value]} pixels, {_first(values == value)})" for value in strangers[:5])
+        named += " and others" if len(strangers) > 5 else ""
         raise Refusal(
             400,
             "unknown_class_id",
@@ -166,17 +167,17 @@ def _from_colours(rgb: Bytes, domain: Domain, *, snap: bool) -> LabelUpload:
         return LabelUpload(_checked_ids(rgb[..., 0].astype(np.int32), domain), "ids")
     colours, inverse, counts = np.unique(codes[stray], return_inverse=True, return_counts=True)
     if not snap:
-        raise _stray_colours(colours, counts, domain=domain)
+        raise _stray_colours(codes, colours, counts, domain=domain)
     ids[stray] = np.array([row.id for row in domain.classes], np.int16)[_nearest(colours, domain)][inverse]
     return LabelUpload(ids.astype(np.uint8), "snapped colours")
 
 
-def _stray_colours(colours: NDArray[np.uint32], counts: NDArray[np.int64], *, domain: Domain) -> Refusal:
+def _stray_colours(codes: NDArray[np.uint32], colours: NDArray[np.uint32], counts: NDArray[np.int64], *, domain: Domain) -> Refusal:
     frequent = np.argsort(-counts)[:5]
     nearest = _nearest(colours[frequent], domain)
     named = ", ".join(
         f"({colours[i] >> 16}, {colours[i] >> 8 & 255}, {colours[i] & 255}) on {counts[i]} pixels, "
-        f"nearest to {domain.classes[closest].name}"
+        f"{_first(codes == colours[i])}, nearest to {domain.classes[closest].name}"
         for i, closest in zip(frequent, nearest, strict=True)
     )
     more = f" and {len(colours) - len(frequent)} more" if len(colours) > len(frequent) else ""
@@ -186,6 +187,12 @@ def _stray_colours(colours: NDArray[np.uint32], counts: NDArray[np.int64], *, do
         f"the label map holds colours that belong to no class of this model: {named}{more}.",
         hint="Send a PNG in the class colours of GET /v1/models (JPEG smears them), or snap=true to take the nearest class.",
     )
+
+
+def _first(found: NDArray[np.bool_]) -> str:
+    """Where to look for it."""
+    y, x = divmod(int(found.argmax()), found.shape[1])
+    return f"first at x={x} y={y}"
 
 
 def _codes(rgb: Bytes) -> NDArray[np.uint32]:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+from random import Random
 
 import pytest
 
@@ -99,6 +100,20 @@ def test_the_form_for_files_over_four_gigabytes_is_refused():
     end = plain.rindex(b"PK\x05\x06")
     upload = plain[:end] + b"PK\x06\x07" + bytes(16) + plain[end:]
     assert refused(lambda: opened(upload)).code == "zip64"
+
+
+def test_five_thousand_mutated_zips_end_in_files_or_in_a_refusal():
+    whole, random, seen = zip_of({f"é{number}.png": b"abc" * 100 for number in range(4)}), Random(0), set()
+    for _ in range(5000):
+        upload = bytearray(whole)
+        for _ in range(random.randint(1, 5)):
+            at = random.randrange(len(upload))
+            upload[at : at + random.randint(0, 4)] = random.randbytes(random.randint(0, 4))
+        try:
+            seen |= {len(picture.read()) for picture in opened(bytes(b"PK\x03\x04" + upload[4:]))[0]}
+        except Refusal as refusal:
+            seen.add(refusal.code)
+    assert {300, "broken_zip"} <= seen
 
 
 @pytest.mark.parametrize(

@@ -73,21 +73,21 @@ def test_the_void_id_and_255_are_both_accepted():
     assert np.array_equal(read(file_of(ids)).ids, ids)
 
 
-def test_an_id_outside_the_table_is_refused_with_its_pixel_count():
+def test_an_id_outside_the_table_is_refused_with_its_pixel_count_and_where_to_look():
     ids = stripes()
     ids[3, :7] = 77
     refusal = refused(file_of(ids))
     assert (refusal.status, refusal.code) == (400, "unknown_class_id")
-    assert "77 (7 pixels)" in refusal.message
+    assert "77 (7 pixels, first at x=0 y=3)" in refusal.message
     assert "0-3, 255" in refusal.hint
 
 
-def test_colours_of_no_class_are_refused_with_their_nearest_class():
+def test_colours_of_no_class_are_refused_with_where_to_look_and_their_nearest_class():
     rgb = colours_of(stripes(), DOMAIN).copy()
-    rgb[0, :4] = (252, 250, 61)
+    rgb[2, 5:9] = (252, 250, 61)
     refusal = refused(file_of(rgb))
     assert (refusal.status, refusal.code) == (400, "unknown_colours")
-    assert "(252, 250, 61) on 4 pixels, nearest to bright" in refusal.message
+    assert "(252, 250, 61) on 4 pixels, first at x=5 y=2, nearest to bright" in refusal.message
     assert "snap=true" in refusal.hint
 
 

@@ -223,6 +223,7 @@ def test_one_model_comes_with_its_card(http):
 def test_the_legend_is_a_picture(http):
     assert pixels_of(http.get("/v1/models/tiny/legend").content).ndim == 3
     error_of(http.get("/v1/models/nope/legend"), 404)
+    assert error_of(http.get("/v1/models/views/legend"), 404)["code"] == "no_classes"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def test_the_wheel_holds_the_contract_and_the_shipped_models(wheel):
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_the_class_tables_of_the_published_datasets(wheel):
+    tables = {path.relative_to(ROOT).as_posix() for path in (ROOT / "trainer" / "data" / "classes").glob("*.csv")}
+    assert {"cityscapes.csv", "ade20k.csv", "coco-stuff.csv"} <= {table.rpartition("/")[2] for table in tables}
+    assert tables <= set(wheel.namelist())
+
+
+@pytest.mark.slow
 def test_the_serving_half_of_the_wheel_answers_without_the_trainer(wheel, tmp_path):
     wheel.extractall(tmp_path / "half", [name for name in wheel.namelist() if name.startswith("serving/")])
     (tmp_path / "elsewhere").mkdir()

@@ -51,9 +51,7 @@ def test_kid_is_the_unbiased_mmd_of_the_cubic_kernel_pair_by_pair() -> None:
     def kernel(one: np.ndarray, other: np.ndarray) -> float:
         return float((sum(a * b for a, b in zip(one, other, strict=True)) / 5 + 1) ** 3)
 
-    within = [
-        sum(kernel(photos[i], photos[j]) for i in range(7) for j in range(7) if i != j) / (7 * 6) for photos in (generated, real)
-    ]
+    within = [sum(kernel(photos[i], photos[j]) for i in range(7) for j in range(7) if i != j) / (7 * 6) for photos in (generated, real)]
     across = sum(kernel(one, other) for one in generated for other in real) / 49
     assert kid(generated, real) == pytest.approx(sum(within) - 2 * across)
 

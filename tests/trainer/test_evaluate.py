@@ -14,12 +14,18 @@ from torch import Tensor, nn
 
 from tests.trainer.folders import TABLE, make_folders, open_folders
 from trainer.batch import IGNORE, Domain, LabelMap, Photo, class_table
+from trainer.commands.evaluate import table
 from trainer.data.catalogue import Dataset, Sample
 from trainer.data.decode import BrokenFile
 from trainer.errors import UserError
+from trainer.labels import nearest_class
 from trainer.methods.base import Method
-from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, floors, judging, predict_label, predict_photo
+from trainer.metrics.decoding import upscaled_then_decoded
+from trainer.metrics.distribution import Extractor
+from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, floors, judging, predict_label, predict_photo, stretch
+from trainer.metrics.judge import Judge, Scale
 from trainer.metrics.record import Provenance, evaluate_and_record
+from trainer.metrics.segmentation import Confusion
 
 CLASSES = class_table(
     [
@@ -93,6 +99,36 @@ class Threshold(Method):
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         shade = torch.where(label == 1, 0.6, -0.6)
         return torch.stack([shade, shade, shade], dim=1) + (0 if noise is None else noise.mean(dim=(1, 2, 3), keepdim=True))
+
+
+PROVENANCE = Provenance(
+    dataset="little",
+    split="val",
+    size=SIZE,
+    method="threshold",
+    recipe=None,
+    pairs=2,
+    unpaired=4,
+    steps=100,
+    step=80,
+    seed=7,
+    checkpoint="best",
+    weights="averaged",
+)
+
+
+class ByLight(Judge):
+    """Tells bright from dark by the red channel."""
+
+    def __init__(self) -> None:
+        super().__init__(None, name="by-light", sha256="ab12", ids=np.arange(256), scale=Scale())
+
+    def label(self, photo: np.ndarray) -> np.ndarray:
+        return (photo[..., 0] > 127).astype(np.uint8)
+
+
+BY_LIGHT = ByLight()
+COLOURS = Extractor("colours", lambda pictures: (pictures.mean(axis=(1, 2)) / 255).astype(np.float32), "cd34")
 
 
 def test_the_figures_are_those_of_pillow_bicubic_then_the_method_then_pillow_nearest_pixel_by_pixel() -> None:
@@ -226,22 +262,8 @@ def test_labels_that_are_pictures_are_judged_by_the_maps_accuracy() -> None:
 
 def test_an_evaluation_is_written_with_all_that_an_honest_figure_needs_and_with_pictures(tmp_path: Path) -> None:
     dataset = little_dataset()
-    provenance = Provenance(
-        dataset="little",
-        split="val",
-        size=SIZE,
-        method="threshold",
-        recipe=None,
-        pairs=2,
-        unpaired=4,
-        steps=100,
-        step=80,
-        seed=7,
-        checkpoint="best",
-        weights="averaged",
-    )
     found = evaluate_and_record(
-        Threshold(), dataset, folder=tmp_path / "evaluation", provenance=provenance, train_samples=dataset.samples("train")
+        Threshold(), dataset, folder=tmp_path / "evaluation", provenance=PROVENANCE, train_samples=dataset.samples("train")
     )
     assert found.path.name == "val-best-averaged.json"
     written = json.loads(found.path.read_text())
@@ -271,6 +293,94 @@ def test_an_evaluation_is_written_with_all_that_an_honest_figure_needs_and_with_
         with Image.open(path) as page:
             page.load()
     assert sorted(path.name for path in found.path.parent.iterdir()) == sorted([found.path.name, *(path.name for path in found.pictures)])
+
+
+class Painter(Threshold):
+    """Paints its label maps: a colour for each class, a blend between them."""
+
+    def painted_label(self, photo: Photo) -> Photo:
+        return photo
+
+    def to_label(self, photo: Photo) -> LabelMap:
+        return nearest_class(photo, CLASSES)
+
+
+def test_the_paper_s_decoding_is_pillow_bilinear_then_the_nearest_colour_pixel_by_pixel() -> None:
+    painted = np.random.default_rng(3).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    large = np.asarray(Image.fromarray(painted).resize((15, 11), Image.Resampling.BILINEAR))
+    expected = [
+        [min(range(3), key=lambda c: sum((int(a) - int(b)) ** 2 for a, b in zip(pixel, CLASSES.palette[c], strict=True))) for pixel in row]
+        for row in large
+    ]
+    assert upscaled_then_decoded(painted, (11, 15), CLASSES).tolist() == expected
+
+
+def test_a_blend_on_the_border_of_two_classes_is_read_as_a_third_one_by_the_paper_s_order_alone() -> None:
+    table = class_table([(0, "red", (255, 0, 0), False), (1, "blue", (0, 0, 255), False), (2, "purple", (128, 0, 128), False)])
+    painted = np.zeros((2, 4, 3), np.uint8)
+    painted[:, :2], painted[:, 2:] = (255, 0, 0), (0, 0, 255)
+    assert set(np.unique(upscaled_then_decoded(painted, (16, 32), table))) == {0, 1, 2}
+
+
+def test_a_method_that_paints_is_also_scored_as_the_paper_decodes_and_only_where_that_is_asked_for() -> None:
+    dataset = little_dataset()
+    confusion = Confusion(CLASSES)
+    for photo, label in dataset.arrays.values():
+        small = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC))
+        confusion.add(label, upscaled_then_decoded(small, label.shape, CLASSES))
+    plain = evaluate_to_label(Painter(), dataset, split="val", size=SIZE).figures
+    both = evaluate_to_label(Painter(), dataset, split="val", size=SIZE, paper_decoding=True).figures
+    assert both == plain | {f"paper_decoding_{name}": value for name, value in confusion.figures().items()}
+    assert both["paper_decoding_mean_iou"] != both["mean_iou"]
+    assert evaluate_to_label(Threshold(), dataset, split="val", size=SIZE, paper_decoding=True).figures.keys() == plain.keys()
+
+
+def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_and_are_written_down(tmp_path: Path) -> None:
+    dataset = little_dataset()
+    found = evaluate_and_record(
+        Threshold(), dataset, folder=tmp_path, provenance=PROVENANCE, train_samples=(), judge=BY_LIGHT, features=COLOURS
+    )
+    generated, real = Confusion(CLASSES), Confusion(CLASSES)
+    for photo, label in dataset.arrays.values():
+        small = np.asarray(Image.fromarray(label).resize((12, 8), Image.Resampling.NEAREST)) == 1  # painted 204, the others 51
+        generated.add(label, stretch(small.astype(np.uint8), label.shape))
+        seen = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC))[..., 0] > 127
+        real.add(label, stretch(seen.astype(np.uint8), label.shape))
+    assert found.figures["judge_mean_iou"] == generated.mean_iou
+    assert found.figures["judge_on_real_mean_iou"] == real.mean_iou
+    assert found.figures["judge_mean_iou"] != found.figures["judge_on_real_mean_iou"]
+    assert found.figures["fid[colours]"] > 0
+    written = json.loads(found.path.read_text())
+    assert written["figures"] == found.figures
+    assert written["photo_judge"] == {"name": "by-light", "sha256": "ab12"}
+    assert (written["distribution"]["extractor"], written["distribution"]["generated"], written["distribution"]["real"]) == (
+        "colours",
+        4,
+        4,
+    )
+    assert written["cautions"] == list(found.cautions) != []
+    printed = table(found.figures, found.floors).splitlines()
+    heading = next(place for place, line in enumerate(printed) if "the judge on generated photos" in line)
+    assert "on the real ones" in printed[heading]
+    assert printed[heading + 3].split() == ["mean", "iou", f"{generated.mean_iou:.3f}", f"{real.mean_iou:.3f}"]
+    assert any(line.strip() == "4 generated against 4 real photos" for line in printed)
+    assert sum(line.startswith("kid[colours]") for line in printed) == 1
+    assert not any("judge" in line for line in printed[:heading])
+
+
+def test_a_method_without_photos_is_refused_a_judge_before_any_work(tmp_path: Path) -> None:
+    method = Threshold()
+    method.directions = frozenset({"to_label"})
+    for option, given in (("judge", {"judge": BY_LIGHT}), ("features", {"features": COLOURS})):
+        with pytest.raises(UserError, match=f"--{option} .* looks at generated photos, but this method makes label maps only"):
+            evaluate_and_record(method, little_dataset(), folder=tmp_path / "e", provenance=PROVENANCE, train_samples=(), **given)
+    pictures = dataset_of(little_dataset().arrays, label_domain=Domain("picture"))
+    with pytest.raises(UserError, match="--judge by-light finds classes in photos, but the labels of little are pictures"):
+        evaluate_and_record(
+            Threshold(Domain("picture")), pictures, folder=tmp_path / "e", provenance=PROVENANCE, train_samples=(), judge=BY_LIGHT
+        )
+    assert not (tmp_path / "e").exists()
+    assert method.sizes == []
 
 
 def test_broken_samples_are_left_out_counted_and_named_where_that_is_allowed(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.factories import PHOTOS, SIZE, VARIANTS, tiny_batch, tiny_label, tiny_method, tiny_run, variant_name
+from tests.trainer.factories import CLASSES, PHOTOS, SIZE, VARIANTS, tiny_batch, tiny_label, tiny_method, tiny_run, variant_name
 from trainer.batch import IGNORE, Batch, Domain
+from trainer.labels import nearest_class
 from trainer.loop import FiniteWatch, advance, prepare
 from trainer.methods import METHODS, build, hybrid
 from trainer.methods.base import Method
@@ -114,6 +115,19 @@ def test_a_method_translates_in_the_directions_it_offers_and_in_no_other(name: s
     else:
         with pytest.raises(NotImplementedError):
             method.to_photo(half.label)
+
+
+@over_methods
+def test_a_method_without_class_scores_shows_the_colours_that_its_label_map_is_read_from(name: str, changes: dict[str, Any]) -> None:
+    method = tiny_method(name, **changes).eval()
+    photo = tiny_batch(length=2).paired.photo
+    painted = method.painted_label(photo)
+    if "to_label" in method.directions and method.label_scores(photo) is None:
+        assert painted is not None
+        assert painted.shape == photo.shape
+        assert torch.equal(nearest_class(painted, CLASSES), method.to_label(photo))
+    else:
+        assert painted is None
 
 
 @over_methods

@@ -130,6 +130,15 @@ def test_a_map_pixel_is_right_only_where_every_channel_is_less_than_20_levels_of
     assert maps_accuracy(truth, picture) == pytest.approx(1 / 3)
 
 
+def test_the_maps_accuracy_is_its_definition_pixel_by_pixel() -> None:
+    generator = np.random.default_rng(2)
+    truth = generator.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    picture = np.clip(truth.astype(int) + generator.integers(-25, 26, truth.shape), 0, 255).astype(np.uint8)
+    right = sum(max(abs(int(truth[y, x, c]) - int(picture[y, x, c])) for c in range(3)) < 20 for y in range(6) for x in range(9))
+    assert 0 < right < 54
+    assert maps_accuracy(truth, picture) == right / 54
+
+
 def test_a_label_map_is_painted_in_its_table_s_colours_and_void_in_the_void_colour() -> None:
     painted = colourise(np.array([[0, 1, 2], [3, IGNORE, 200]], np.uint8), CLASSES)
     assert painted.tolist() == [[[128, 128, 128], [128, 64, 128], [64, 0, 128]], [[1, 2, 3], [0, 0, 9], [0, 0, 9]]]

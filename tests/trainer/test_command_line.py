@@ -100,6 +100,7 @@ def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):
         (("--config.lr", "0"), "--config.lr 0.0: give a number above 0"),
         (("--config.lr", "nan"), "--config.lr nan: give a number above 0"),
         (("--config.ema", "1"), "--config.ema 1.0: give a number from 0 to below 1"),
+        (("--config.patch", "286"), "--size 64x96: hybrid with this patch needs at least 96x96"),
         (("--config.cycle", "-1"), "--config.cycle -1.0: give 0 or more"),
         (("--config.pairs-cross-entropy", "inf"), "--config.pairs-cross-entropy inf: give 0 or more"),
         (("--pairs", "0"), "hybrid learns from pairs: ask for at least --pairs 1"),
@@ -114,6 +115,22 @@ def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):
 def test_a_value_that_cannot_be_is_refused_before_a_folder_is_made(capsys, tmp_path, words, sentence):
     out = tmp_path / "run"
     assert sentence in refused(capsys, "train", "scenes-demo", "--out", str(out), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words", "sentence"),
+    [
+        ("pix2pix-compact", ("--no-balanced",), "--no-balanced (balanced=False): a step of pix2pix cannot go on with"),
+        ("tripathy-compact", ("--no-balanced",), "a step of tripathy cannot go on with"),
+        ("tripathy-compact", ("--steps", "400"), "give a quarter of the steps, as the paper does: --config.paired-steps 100"),
+        ("ucsd-paired-compact", ("--pairs", "2", "--size", "96x128"), "--size 96x128: pix2pix needs multiples of 64; the nearest size is 128x128"),
+        ("ucsd-unpaired-compact", ("--config.levels", "1"), "--config.levels 1: give a number from 2 to 10"),
+    ],
+)
+def test_a_method_refuses_what_it_cannot_do_before_a_folder_is_made(capsys, tmp_path, recipe, words, sentence):
+    out = tmp_path / "run"
+    assert sentence in refused(capsys, "train", recipe, "--data", "scenes", "--out", str(out), *words)
     assert not out.exists()
 
 

@@ -28,6 +28,8 @@ Padding = Literal["around", "after"]
 class EncoderWeights:
     """MobileNetV2's weights as a file gives them: norms folded, in the order of the convolutions, and what the input must look like."""
 
+    source: str
+    """The file, or where else they come from."""
     kernels: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     padding: Padding
@@ -102,14 +104,14 @@ class MobileNetV2(nn.Module):
         """Take over a file's weights. Raises UserError where they are another architecture's."""
         own = self._convolutions()
         if len(weights.kernels) < len(own):
-            raise UserError(f"it holds {len(weights.kernels)} convolutions, but MobileNetV2 has {len(own)} and one more")
+            raise UserError(f"{weights.source} holds {len(weights.kernels)} convolutions, but MobileNetV2 has {len(own)} and one more")
         with torch.no_grad():
             for index, convolution in enumerate(own):
                 pairs = ((convolution.weight, weights.kernels[index]), (convolution.bias, weights.biases[index]))
                 for mine, theirs in pairs:
                     if mine is None or mine.shape != theirs.shape:
                         raise UserError(
-                            f"its convolution {index + 1} is {tuple(weights.kernels[index].shape)}, "
+                            f"{weights.source} is not MobileNetV2: its convolution {index + 1} is {tuple(weights.kernels[index].shape)}, "
                             f"but MobileNetV2's is {tuple(convolution.weight.shape)}"
                         )
                     mine.copy_(theirs)
@@ -172,12 +174,12 @@ def read_weights(path: Path | None) -> EncoderWeights:
     Raises UserError with the remedy where the weights cannot be had or are not MobileNetV2's.
     """
     if path is None:
-        return _of_torchvision(_downloaded())
+        return _of_torchvision(_downloaded(), source="torchvision")
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such file; give a torchvision state dict of mobilenet_v2 (.pth) or an ONNX file of it (.onnx)"
         )
-    return _of_onnx(path) if path.suffix == ".onnx" else _of_torchvision(_state_dict(path))
+    return _of_onnx(path) if path.suffix == ".onnx" else _of_torchvision(_state_dict(path), source=str(path))
 
 
 def _downloaded() -> dict[str, Tensor]:
@@ -202,15 +204,20 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _of_torchvision(state: dict[str, Tensor]) -> EncoderWeights:
+def _of_torchvision(state: dict[str, Tensor], *, source: str) -> EncoderWeights:
     """Norms folded: w' = w g / sqrt(v + eps), b' = b - m g / sqrt(v + eps) for the statistics m, v and the affine g, b of each norm."""
     from torchvision.models import mobilenet_v2
 
     features = mobilenet_v2(weights=None).features
-    try:
-        features.load_state_dict({key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")})
-    except RuntimeError as error:
-        raise UserError(f"this state dict is not that of torchvision's mobilenet_v2 ({str(error).splitlines()[1].strip()})") from error
+    held = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    wanted = features.state_dict()
+    unfit = [key for key, value in wanted.items() if key not in held or held[key].shape != value.shape]
+    if unfit:
+        raise UserError(
+            f"{source} is not a state dict of torchvision's mobilenet_v2: {len(unfit)} of its {len(wanted)} tensors are absent "
+            f"or of another shape, as is features.{unfit[0]}"
+        )
+    features.load_state_dict(held, strict=False)
     kernels, biases = [], []
     convolutions = [module for module in features.modules() if isinstance(module, nn.Conv2d)]
     norms = [module for module in features.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -223,6 +230,7 @@ def _of_torchvision(state: dict[str, Tensor]) -> EncoderWeights:
     # torchvision's (x - mean) / std for x in [0,1], said of photos in [-1,1]
     mean, spread = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return EncoderWeights(
+        source,
         tuple(kernels),
         tuple(biases),
         padding="around",
@@ -245,6 +253,7 @@ def _of_onnx(path: Path) -> EncoderWeights:
         )
     pads = next((list(attribute.ints) for attribute in nodes[0].attribute if attribute.name == "pads"), [])
     return EncoderWeights(
+        str(path),
         tuple(values[node.input[1]] for node in nodes),
         tuple(values[node.input[2]] for node in nodes),
         padding="after" if pads == [0, 0, 1, 1] else "around",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 from trainer.errors import UserError
 from trainer.networks.frozen import frozen, keeping_buffers
@@ -19,7 +20,7 @@ from trainer.networks.segmenting_discriminator import ResidualBlock, SegmentingD
 from trainer.networks.spade import OasisGenerator, Spade, SpadeGenerator, every
 from trainer.networks.spectral import folded, settle, spectral
 from trainer.networks.swagan import Blur, EqualisedConv, SwaganDiscriminator, with_spread
-from trainer.networks.synchronised import BatchNorm, refresh_statistics
+from trainer.networks.synchronised import SynchronisedBatchNorm, refresh_statistics
 from trainer.networks.wavelet import WaveletSpade, WaveletSpadeGenerator, doubled_in_space, haar, inverse_haar
 
 GENERATORS = {"oasis": OasisGenerator, "wavelet": WaveletSpadeGenerator}
@@ -367,7 +368,7 @@ def test_what_was_frozen_comes_back_even_where_an_error_leaves_the_block() -> No
 
 
 def test_a_backward_may_come_after_the_frozen_batch_norm() -> None:
-    network = nn.Sequential(BatchNorm(3), nn.Conv2d(3, 2, 1))
+    network = nn.Sequential(SynchronisedBatchNorm(3), nn.Conv2d(3, 2, 1))
     photo = torch.rand(2, 3, 4, 4, requires_grad=True)
     with frozen(network):
         answer = network(photo)
@@ -430,12 +431,14 @@ def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize(("name", "norm"), [("oasis", "instance"), ("wavelet", "batch")])
 def test_an_exported_generator_agrees_with_torch_at_a_size_it_was_not_exported_at(name: str, norm: str) -> None:
     torch.manual_seed(0)
     generator = GENERATORS[name](3, width=4, norm=norm, noise=8)
     unit = generator.multiple_of
+    for module in generator.modules():  # at first all but the spectral ones are so small that any answer would agree
+        if isinstance(module, nn.Conv2d) and not is_parametrized(module):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     with torch.no_grad():
         generator(one_hot(3, 128, 128, batch=2), torch.randn(2, 8))  # statistics that are not the first ones
     generator = folded(generator)
@@ -459,5 +462,5 @@ def test_an_exported_generator_agrees_with_torch_at_a_size_it_was_not_exported_a
         with torch.no_grad():
             expected = generator(label, noise).numpy()
         (answer,) = session.run(None, {"label": label.numpy(), "noise": noise.numpy()})
-        assert np.abs(answer - expected).max() <= 1e-5
-        assert np.ptp(expected) > 1e-3
+        assert np.abs(answer - expected).max() <= 1e-4
+        assert expected.std() > 0.1

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.networks.synchronised import BatchNorm, normalised_over_processes, sum_over_processes
+from trainer.networks.synchronised import SynchronisedBatchNorm, normalised_over_processes, sum_over_processes
 
 SHARE = """
 import sys, torch
 import torch.distributed as dist
 from trainer.batch import IGNORE
 from trainer.networks.spade import SpadeBlock
-from trainer.networks.synchronised import BatchNorm, refresh_statistics, sum_over_processes, world
+from trainer.networks.synchronised import SynchronisedBatchNorm, refresh_statistics, sum_over_processes, world
 from trainer.semantic_losses import class_weights, segmentation
 
 dist.init_process_group("gloo")
@@ -24,7 +24,7 @@ rank = dist.get_rank()
 given = torch.load(sys.argv[1], weights_only=True)
 own = slice(0, 3) if rank == 0 else slice(3, 5)  # batches of unequal length
 
-norm = BatchNorm(4)
+norm = SynchronisedBatchNorm(4)
 features = given["features"][own].clone().requires_grad_()
 answers = []
 for _ in range(2):
@@ -84,7 +84,7 @@ def test_alone_nothing_is_summed_and_batch_norm_is_torch_s() -> None:
     assert sum_over_processes(values) is values
     torch.manual_seed(0)
     features = torch.randn(2, 4, 3, 3)
-    ours, torch_s = BatchNorm(4), nn.BatchNorm2d(4, affine=False)
+    ours, torch_s = SynchronisedBatchNorm(4), nn.BatchNorm2d(4, affine=False)
     assert torch.equal(ours(features), torch_s(features))
     assert torch.equal(ours.eval()(features), torch_s.eval()(features))
     assert ours.state_dict().keys() == torch_s.state_dict().keys()

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate, leaky_relu
 from trainer.batch import OneHot, Photo
 from trainer.networks.normalisation import InstanceNorm
 from trainer.networks.spectral import spectral, xavier
-from trainer.networks.synchronised import BatchNorm
+from trainer.networks.synchronised import SynchronisedBatchNorm
 
 Norm = Literal["batch", "instance"]
 """batch: as published, synchronised between processes. instance: for batches of one; a photo does not depend on its batch mates."""
@@ -113,7 +113,7 @@ class Spade(nn.Module):
 
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__()
-        self.norm = BatchNorm(channels) if norm == "batch" else InstanceNorm()
+        self.norm = SynchronisedBatchNorm(channels) if norm == "batch" else InstanceNorm()
         self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1))
         self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
         self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1))

@@ -23,7 +23,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values if world() == 1 else _Sum.apply(values)
 
 
-class BatchNorm(nn.BatchNorm2d):
+class SynchronisedBatchNorm(nn.BatchNorm2d):
     """Batch norm without affine, whose statistics in training are those of all processes' batches together (on CPU and CUDA).
 
     Float[B,C,H,W] -> the same shape: equal to torch's BatchNorm2d over the union of the batches, in the features, their gradients and the
@@ -77,7 +77,7 @@ def refresh_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]])
     # Unlike the released code: a mean over all batches, where OASIS lets torch's momentum of 0.1 forget all but the last twenty or so.
     """
     settle(network)
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, SynchronisedBatchNorm)]
     modes = [(module, module.training) for module in network.modules()]
     momenta = [norm.momentum for norm in norms]
     passed = 0

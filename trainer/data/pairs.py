@@ -183,6 +183,7 @@ def select(
     """
     every = sum(sample.complete for sample in dataset.samples("train"))
     wanted = min(every, unpaired or every) if k == "all" else k
+    rule = "random" if k == "all" else rule  # every pair is kept: there is nothing to choose
     looks = features is not None and (rule, pool_rule) != ("random", "random")
     reader = Reader(dataset, features, cache=cache, progress=progress, skip_broken=skip_broken) if looks and features else None
     choice = choose(dataset, k=wanted, unpaired=unpaired, rule=rule, seed=seed, pool_rule=pool_rule, to_label=to_label, reader=reader)

@@ -136,6 +136,7 @@ def test_the_benchmark_for_gpus_runs_every_file_with_a_gpu_test():
 NEVER = {
     "networks": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
     "losses": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
+    "games": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
     "labels": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
     "methods": {"loop", "rundir", "recipes", "data", "metrics"},
     "metrics": {"recipes", "loop", "rundir"},
@@ -175,3 +176,31 @@ def test_the_trainer_s_modules_import_one_another_without_a_circle():
         for name in free:
             del left[name]
     assert left == {}
+
+
+LINE_LINK = re.compile(r"\[`([^`\n]+)`\]\(([^)#\s]+)#L(\d+)\)")
+"""[`words`](file#L93): the words stand on that line."""
+
+
+def test_every_link_to_a_line_leads_to_a_line_that_holds_its_words():
+    """Where this fails because lines have moved, the message says where the words are now."""
+    wrong, count = [], 0
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert len(LINE_LINK.findall(text)) == text.count("#L"), f"{page.name}: a link to a line has words in backticks"
+        for words, place, number in LINE_LINK.findall(text):
+            count += 1
+            target = (page.parent / place).resolve()
+            lines = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
+            if not (0 < int(number) <= len(lines) and words in lines[int(number) - 1]):
+                now = [at for at, line in enumerate(lines, 1) if words in line]
+                wrong.append(f"{page.relative_to(ROOT)}: {words!r} is not on line {number} of {place}, but on {now or 'no line'}")
+    assert wrong == []
+    assert count > 100
+
+
+@pytest.mark.parametrize("method", ["hybrid", "pix2pix", "cyclegan", "tripathy"])
+def test_a_paper_s_page_links_its_details_to_the_lines_that_do_them(method):
+    text = (ROOT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
+    own = [place for _, place, _ in LINE_LINK.findall(text) if place.endswith(f"methods/{method}.py")]
+    assert len(own) > 10

@@ -124,7 +124,11 @@ def test_a_value_that_cannot_be_is_refused_before_a_folder_is_made(capsys, tmp_p
         ("pix2pix-compact", ("--no-balanced",), "--no-balanced (balanced=False): a step of pix2pix cannot go on with"),
         ("tripathy-compact", ("--no-balanced",), "a step of tripathy cannot go on with"),
         ("tripathy-compact", ("--steps", "400"), "give a quarter of the steps, as the paper does: --config.paired-steps 100"),
-        ("ucsd-paired-compact", ("--pairs", "2", "--size", "96x128"), "--size 96x128: pix2pix needs multiples of 64; the nearest size is 128x128"),
+        (
+            "ucsd-paired-compact",
+            ("--pairs", "2", "--size", "96x128"),
+            "--size 96x128: pix2pix needs multiples of 64; the nearest size is 128x128",
+        ),
         ("ucsd-unpaired-compact", ("--config.levels", "1"), "--config.levels 1: give a number from 2 to 10"),
     ],
 )

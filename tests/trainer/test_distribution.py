@@ -5,11 +5,10 @@ from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 
+from tests.trainer.onnx_files import onnx_extractor
 from trainer.errors import UserError
 from trainer.metrics import distribution
 from trainer.metrics.distribution import Extractor, PhotoSets, compared, fid, kid, open_extractor, precision_and_recall
@@ -140,21 +139,6 @@ def test_fewer_photos_than_dimensions_and_another_extractor_are_cautioned_agains
     few, other = sets.cautions()
     assert "fid[pixels] is estimated from 6 generated and 6 real photos in 72 dimensions" in few
     assert "not comparable with published" in other
-
-
-def onnx_extractor(path: Path) -> Path:
-    """The mean of each channel, as a file under the contract."""
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["image", "axes"], ["features"], keepdims=0)],
-        "means",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, 224, 224])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def test_an_onnx_extractor_gives_its_name_to_the_figures(tmp_path: Path) -> None:

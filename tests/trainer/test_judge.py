@@ -5,15 +5,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from PIL import Image
 
 from tests.trainer.factories import LABELS, PHOTOS, tiny_config, tiny_label, tiny_run
 from tests.trainer.folders import make_folders, open_folders
+from tests.trainer.onnx_files import onnx_extractor, thresholding
 from trainer import losses
+from trainer.__main__ import main
 from trainer.batch import IGNORE, Classes, Domain, class_table
 from trainer.data import scenes
 from trainer.data.catalogue import open_dataset
@@ -85,36 +85,6 @@ def test_all_pairs_are_every_pair_there_is_or_as_many_as_the_pool_holds(tmp_path
     assert {entry.name for entry in select(some, k="all", unpaired=0, seed=0).pairs} == {f"street{n}" for n in (0, 1, 3, 4)}
     assert len(select(some, k="all", unpaired=None, seed=0).pairs) == 4
     assert len(select(some, k="all", unpaired=3, seed=0).pairs) == 3
-
-
-def thresholding(path: Path, *, ids: tuple[int, int] = (4, 7), output: str = "label", **facts: str) -> Path:
-    """A judge under the contract that knows bright from dark by the red channel."""
-    nodes = [
-        helper.make_node("Slice", ["photo", "zero", "one", "last"], ["red"]),
-        helper.make_node("Squeeze", ["red", "last"], ["level"]),
-        helper.make_node("Cast", ["level"], ["number"], to=TensorProto.FLOAT),
-        helper.make_node("Greater", ["number", "middle"], ["bright"]),
-        helper.make_node("Where", ["bright", "high", "low"], [output]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "threshold",
-        [helper.make_tensor_value_info("photo", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", "H", "W"])],
-        [
-            helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("last", TensorProto.INT64, [1], [3]),
-            helper.make_tensor("middle", TensorProto.FLOAT, [], [127.5]),
-            helper.make_tensor("low", TensorProto.UINT8, [], [ids[0]]),
-            helper.make_tensor("high", TensorProto.UINT8, [], [ids[1]]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, facts)
-    onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def rows(classes: Classes) -> str:
@@ -258,3 +228,28 @@ def test_a_verdict_counts_generated_and_real_photos_apart_at_the_label_s_own_siz
     assert set(per_class) == {"dark", "bright"}
     assert figures["judge_mean_iou"] == pytest.approx(np.mean(list(per_class.values())))
     assert {"judge_mean_class_accuracy", "judge_on_real_mean_iou", "judge_on_real_per_class_iou"} <= figures.keys()
+
+
+@pytest.mark.slow
+def test_the_command_line_scores_a_run_by_a_judge_and_an_extractor(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tiny_run("hybrid")
+    folder = create_run(tmp_path / "run", run, select(open_dataset("scenes", None), k=2, unpaired=4, seed=0))
+    method = build_method(run, Domain("picture"), Domain("classes", scenes.CLASSES))
+    folder.save("best", {"step": 4, "method": method.state_dict(), "averaged": {}, "own": [{"method": {}}]})
+    evaluate = ["evaluate", str(folder.path), "--split", "val", "--limit", "5", "--device", "cpu"]
+    extractor = onnx_extractor(tmp_path / "channel_means.onnx")
+    assert main([*evaluate, "--judge", str(exported), "--features", str(extractor)]) == 0
+    printed = capsys.readouterr().out
+    assert "the judge on generated photos" in printed
+    assert "decoded as in the paper" in printed
+    assert "5 generated against 5 real photos" in printed
+    written = json.loads((folder.evaluations / "val-best-averaged-5-samples.json").read_text())
+    assert written["photo_judge"]["name"] == "little-judge"
+    assert len(written["photo_judge"]["sha256"]) == 64
+    assert written["distribution"]["generated"] == 5
+    assert written["figures"]["judge_on_real_pixel_accuracy"] is not None
+    assert any(name.startswith("kid[channel_means") for name in written["figures"])
+    assert main([*evaluate, "--judge", str(tmp_path / "nobody")]) == 2
+    assert "there is no such judge" in capsys.readouterr().err

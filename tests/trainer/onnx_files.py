@@ -1,0 +1,51 @@
+"""Small ONNX files under the contracts: a feature extractor and a judge."""
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+
+def onnx_extractor(path: Path) -> Path:
+    """The mean of each channel, as a file under the contract."""
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["image", "axes"], ["features"], keepdims=0)],
+        "means",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, 224, 224])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def thresholding(path: Path, *, ids: tuple[int, int] = (4, 7), output: str = "label", **facts: str) -> Path:
+    """A judge under the contract that knows bright from dark by the red channel."""
+    nodes = [
+        helper.make_node("Slice", ["photo", "zero", "one", "last"], ["red"]),
+        helper.make_node("Squeeze", ["red", "last"], ["level"]),
+        helper.make_node("Cast", ["level"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Greater", ["number", "middle"], ["bright"]),
+        helper.make_node("Where", ["bright", "high", "low"], [output]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("photo", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", "H", "W"])],
+        [
+            helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("last", TensorProto.INT64, [1], [3]),
+            helper.make_tensor("middle", TensorProto.FLOAT, [], [127.5]),
+            helper.make_tensor("low", TensorProto.UINT8, [], [ids[0]]),
+            helper.make_tensor("high", TensorProto.UINT8, [], [ids[1]]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, facts)
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path

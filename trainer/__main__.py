@@ -26,6 +26,10 @@ COMMANDS = {
     "evaluate": Command(
         "trainer.commands.evaluate", "evaluate", "train", "measure a run on a split: mean and per-class IoU, L1, PSNR, pictures"
     ),
+    "experiment": Command(
+        "trainer.commands.experiment", "experiment", "train", "rebuild a paper's table: run what is missing, beside the paper's figures"
+    ),
+    "report": Command("trainer.commands.report", "report", "train", "write a table's pages and plot from its results alone"),
     "export": Command("trainer.commands.export", "export", "train", "write a run to exported/ as ONNX, proven equal to torch"),
     "predict": Command("serving.__main__", "main", "serve", "run an exported model over a folder of pictures"),
     "serve": Command("serving.__main__", "main", "serve", "serve what lies in exported/, over REST and in the browser"),
@@ -83,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """What `fewpair --help` prints."""
-    lines = "".join(f"  {name:<10}{command.summary}\n" for name, command in COMMANDS.items())
+    lines = "".join(f"  {name:<12}{command.summary}\n" for name, command in COMMANDS.items())
     return (
         "usage: fewpair COMMAND [options]\n\n"
         "From a handful of labelled photos to a served model: photo -> label map, label map -> photo.\n\n"

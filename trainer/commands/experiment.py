@@ -1,0 +1,166 @@
+"""`fewpair experiment TABLE`: run what is missing of a paper's table, and write it beside the paper's own figures."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from trainer.commands.arguments import extractor, opened, parse
+from trainer.data.borrowed import open_source
+from trainer.errors import UserError
+from trainer.experiment.page import write_pages
+from trainer.experiment.results import read_results
+from trainer.experiment.runner import Outcome, Plan, known, run_missing, state
+from trainer.experiment.tables import Metric, Table, names, open_table
+from trainer.experiment.trials import Material, Trial, plan
+from trainer.machine import device_named
+
+OF_SETS = ("fid", "kid", "precision", "recall")
+"""Figures that need a feature extractor."""
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """What `fewpair experiment` takes."""
+
+    table: tyro.conf.Positional[str]
+    """A table that ships with fewpair, or the path of a TOML file of your own."""
+    out: Path
+    """The experiment's folder. All tables may share one: a run that several of them need is made once."""
+    root: Path | None = None
+    """The dataset's folder; the built-in scenes have none."""
+    setting: str = "compact"
+    """The scale to run at: compact (a CPU can do it) or paper."""
+    data: str | None = None
+    """Another dataset than the setting's."""
+    features: Path | None = None
+    """What k-medoids and the distances between photos look at: a .onnx extractor, or a state dict of torchvision's resnet50."""
+    judge: Path | None = None
+    """A segmenter that judges photos made from label maps: an exported folder, or an .onnx file."""
+    unpaired_labels: tuple[str, ...] = ()
+    """NAME=DATASET:FOLDER for each source of label maps that a row names, as in carla=labels:data/carla."""
+    label_maps: tuple[str, ...] = ()
+    """NAME=FILE where the classes of such a source differ by name from the dataset's: a CSV file `from,to`."""
+    rows: tuple[str, ...] = ()
+    """These rows alone."""
+    repeats: int | None = None
+    """How many seeds for each row; None: as many as the setting says."""
+    processes: int = 1
+    """How many runs at once; they take the CUDA devices in turn."""
+    threads: int | None = None
+    """CPU threads of each process; None: the cores, shared out."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    results: Path | None = None
+    """Where results are kept, one JSON line a run; None: TABLE.jsonl in the experiment's folder."""
+    again: bool = False
+    """Run once more what has failed."""
+    discard: bool = False
+    """Remove a run's checkpoints as soon as its figures are written down."""
+    skip_broken: bool = False
+    """Go on past files that cannot be read, and count them."""
+    dry_run: bool = False
+    """Say what is there and what is missing, and run nothing."""
+
+
+def experiment(arguments: list[str]) -> int:
+    """`fewpair experiment TABLE`: run what is missing, then write the table."""
+    asked = parse(ExperimentOptions, "experiment", arguments, f"Rebuild a paper's table. Tables: {', '.join(names())}.")
+    table = open_table(asked.table)
+    setting = table.setting(asked.setting)
+    rows = table.rows_of(setting, asked.rows)
+    for name in ("repeats", "processes", "threads"):
+        value = getattr(asked, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value}: give 1 or more")
+    device_named(asked.device)
+    dataset = opened(asked.data or setting.data, asked.root)
+    rules = tuple(rule for row in rows for rule in (row.rule or "random", row.pool_rule))
+    material = Material(
+        dataset,
+        asked.root,
+        features=extractor(rules, asked.features, device=asked.device),
+        features_path=asked.features,
+        label_sources={name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels)},
+        label_maps={name: Path(place) for name, place in _named("--label-maps", asked.label_maps)},
+        cache=asked.out / "features",
+    )
+    without = [row for row in rows if row.unpaired_labels and row.unpaired_labels not in material.label_sources]
+    if without and not asked.rows:
+        print("left out, as their label maps are not given with --unpaired-labels: " + ", ".join(row.name for row in without))
+        rows = tuple(row for row in rows if row not in without)
+    trials = plan(table, setting, rows, material, repeats=asked.repeats)
+    results = asked.results or asked.out / f"{table.name}.jsonl"
+    needs = [metric.figure for metric in table.metrics]
+    work = Plan(
+        out=asked.out,
+        results=results,
+        splits=setting.splits,
+        metrics=table.metrics,
+        processes=asked.processes,
+        threads=asked.threads or max(1, (os.cpu_count() or 1) // asked.processes),
+        device=asked.device,
+        judge=asked.judge,
+        features=asked.features if any(figure.startswith(OF_SETS) for figure in needs) else None,
+        again=asked.again,
+        discard=asked.discard,
+        skip_broken=asked.skip_broken,
+    )
+    _refuse_unjudged(table, table.metrics, work)
+    _tell(trials, work)
+    if asked.dry_run:
+        return 0
+    asked.out.mkdir(parents=True, exist_ok=True)
+    try:
+        outcome = run_missing(trials, work)
+    finally:
+        if results.exists():
+            written = write_pages(table, setting, read_results(results), asked.out)
+            print(f"written: {', '.join(map(str, written))}", flush=True)
+    return _said(outcome)
+
+
+def _named(option: str, given: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [word.partition("=") for word in given]
+    for word, (name, equals, place) in zip(given, pairs, strict=True):
+        if not (name and equals and place):
+            raise UserError(f"{option} {word}: write NAME=..., as in carla=labels:data/carla")
+    return [(name, place) for name, _, place in pairs]
+
+
+def _refuse_unjudged(table: Table, metrics: tuple[Metric, ...], work: Plan) -> None:
+    figures = [metric.figure for metric in metrics]
+    if work.judge is None and any(figure.startswith("judge_") for figure in figures):
+        raise UserError(
+            f"{table.name} judges photos by a segmenter: give one with --judge; `fewpair train judge` and `fewpair export` make one"
+        )
+    if work.features is None and any(figure.startswith(OF_SETS) for figure in figures):
+        raise UserError(f"{table.name} compares sets of photos: give a feature extractor with --features")
+
+
+def _tell(trials: list[Trial], work: Plan) -> None:
+    """What is there and what is not, row by row."""
+    have = known(work)
+    states: dict[str, list[str]] = {}
+    for trial in trials:
+        states.setdefault(trial.row.name, []).append(state(trial, work, have)[0])
+    width = max(len(name) for name in states)
+    for trial in trials:
+        if trial.repeat == 0:
+            each, run = states[trial.row.name], trial.run
+            counts = ", ".join(
+                f"{each.count(what)} {what}" for what in ("done", "shared", "failed", "half-finished", "missing") if what in each
+            )
+            print(f"  {trial.row.name:<{width}}  {run.method:<10} {run.pairs:>4} + {run.unpaired:<5} {run.steps} steps: {counts}")
+
+
+def _said(outcome: Outcome) -> int:
+    counts = {
+        "run": len(outcome.run),
+        "taken over from other tables": len(outcome.shared),
+        "FAILED": len(outcome.failed),
+        "to be gone on with": len(outcome.died),
+    }
+    print(", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing was missing")
+    return 1 if outcome.failed or outcome.died else 0

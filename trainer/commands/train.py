@@ -60,7 +60,7 @@ class TrainOptions(Generic[Config]):
     batch: int
     """Samples of each half in a step."""
     balanced: bool
-    """Pairs and unpaired samples in every step. Off: the smaller set comes as seldom as it is smaller, as in the 20_unbal row of Shukla et al."""
+    """Pairs and unpaired samples in every step. Off: the smaller set comes as seldom as it is smaller, as in the 20_unbal row."""
     precision: Literal["auto", "bf16", "fp32"]
     """bf16: autocast, with losses in fp32. auto: bf16 where the hardware computes in it."""
     evaluate_every: int

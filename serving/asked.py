@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from serving.imaging import PhotoFormat
 
@@ -39,7 +39,9 @@ ANSWERS = (
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str | None = Field(default=None, description=MODEL, max_length=200)
+    model: Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
+        default=None, description=MODEL, max_length=200
+    )
     answers: Packing | None = Field(default=None, description=ANSWERS)
 
 

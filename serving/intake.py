@@ -44,6 +44,7 @@ class Asked(Generic[Options]):
 async def read_request(request: Request, kind: type[Options], *, settings: Settings) -> AsyncIterator[Asked[Options]]:
     """Read a request to its end; its files stay open as long as the context. Options of the query are overruled by those of the body."""
     query = _texts(request.query_params.multi_items())
+    _options(kind, query)  # what makes no sense is refused even where the body overrules it
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     async with AsyncExitStack() as files:
         try:
@@ -163,13 +164,13 @@ def _whole(file: IO[bytes]) -> bytes:
 
 
 def _texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Text fields by name; one that is empty counts as absent."""
+    """Text fields by name."""
     texts: dict[str, str] = {}
     for name, value in pairs:
         if name in texts:
             raise Refusal(400, "repeated_field", f"the field {name[:80]!r} is given more than once.", hint="Give each field once.")
         texts[name] = value
-    return {name: value for name, value in texts.items() if value != ""}
+    return texts
 
 
 def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:

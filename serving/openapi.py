@@ -219,7 +219,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
     """How a picture and its options are sent: a form, the bare file with the options in the query, or JSON."""
-    fields = {name: _without_null(schema) for name, schema in options.model_json_schema()["properties"].items()}
+    properties = options.model_json_schema()["properties"]
+    fields = {name: _without_null(schema) for name, schema in properties.items()}
     file = {"type": "string", "format": "binary", "description": picture}
     text = {"type": "string", "description": _TEXT}
     named = {
@@ -242,7 +243,7 @@ def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
     }
     json = {
         "type": "object",
-        "properties": {"image": text, "images": listed, **fields},
+        "properties": {"image": text, "images": listed, **properties},
         "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
         "additionalProperties": False,
     }

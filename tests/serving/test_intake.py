@@ -108,6 +108,11 @@ def test_a_misspelt_or_repeated_option_of_the_query_is_a_400(http):
     assert error_of(raw(http, "/v1/segment", file_of(ramp()), output=["ids", "json"]), 400)["code"] == "repeated_field"
 
 
+def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_option_may_be_empty(http):
+    assert segment(http, "/v1", model="").headers["x-model"] == "tiny"
+    assert "output" in error_of(segment(http, "/v1", output=""), 400)["message"]
+
+
 @pytest.mark.parametrize("way", ["raw", "json"])
 def test_the_limits_are_those_of_uploads(http, way):
     def sent(body):

@@ -1,0 +1,102 @@
+"""The OpenAPI document: valid, with an example for every endpoint, and kept by the server when others read it."""
+
+import hypothesis
+import jsonschema
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+PROMISES = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+
+
+@pytest.fixture(scope="session")
+def document(http):
+    return http.get("/v1/openapi.json").json()
+
+
+@pytest.fixture(scope="session")
+def api(server):
+    return schemathesis.openapi.from_url(f"{server.url}/v1/openapi.json")
+
+
+OPERATIONS = [
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{name}"),
+    ("GET", "/v1/models/{name}/legend"),
+    ("POST", "/v1/segment"),
+    ("POST", "/v1/synthesize"),
+]
+
+
+def test_these_are_all_the_operations(document):
+    assert {(method.upper(), path) for path, methods in document["paths"].items() for method in methods} == set(OPERATIONS)
+
+
+def test_the_document_is_valid(api):
+    api.validate()
+
+
+def test_every_operation_shows_what_comes_back_and_each_refusal_it_knows(document):
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            for status, response in operation["responses"].items():
+                told = response["content"].get("application/json", {})
+                assert status == "default" or "example" in told or "examples" in told or "image/png" in response["content"], (path, status)
+
+
+def test_every_example_keeps_to_its_schema(document):
+    count = 0
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            bodies = [*operation["responses"].values(), *([operation["requestBody"]] if "requestBody" in operation else [])]
+            for told in (body["content"].get("application/json", {}) for body in bodies):
+                examples = [named["value"] for named in told.get("examples", {}).values()]
+                examples += [told["example"]] if "example" in told else []
+                for example in examples:
+                    jsonschema.validate(example, {**told["schema"], "components": document["components"]})
+                    count += 1
+    assert count > 20
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/synthesize"])
+def test_the_examples_of_requests_can_be_sent_as_they_are(http, document, path):
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    for example in content["application/json"]["examples"].values():
+        assert http.post(path, json=example["value"]).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_what_is_made_up_from_the_document_is_answered_as_the_document_says(api, method, path):
+    call_often(api[path][method].as_strategy(), PROMISES)
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/synthesize"])
+def test_what_is_made_up_against_the_document_is_refused_as_the_document_says(api, path):
+    made_up = api[path]["POST"].as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
+    call_often(made_up, [*PROMISES, negative_data_rejection])
+
+
+def call_often(cases, promises):
+    @hypothesis.given(case=cases)
+    @hypothesis.settings(
+        max_examples=40, derandomize=True, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    def call(case):
+        case.call_and_validate(checks=promises)
+
+    call()

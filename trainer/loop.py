@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,7 @@ def prepare(method: Method, *, fused: bool) -> Trainee:
     """The method with an optimiser for each player and a running average for each that asks for one."""
     players = method.players()
     optimisers = {
-        name: torch.optim.Adam(_parameters(player), lr=player.lr, betas=player.betas, fused=fused) for name, player in players.items()
+        name: torch.optim.Adam(_groups(player), lr=player.lr, betas=player.betas, fused=fused) for name, player in players.items()
     }
     names = {parameter: name for name, parameter in method.named_parameters()}
     averages = {
@@ -191,7 +191,7 @@ def advance(
         total.backward(inputs=_parameters(player))
         processes.average_gradients(_parameters(player))
         for group in optimiser.param_groups:
-            group["lr"] = player.lr * player.schedule(trainee.step, run.steps)
+            group["lr"] = player.lr * group.get("factor", 1.0) * player.schedule(trainee.step, run.steps)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if update.player in trainee.averages:
@@ -264,6 +264,13 @@ def refuse_unbalanced(run: Run) -> None:
             f"--no-balanced (balanced=False): a step of {run.method} cannot go on with pairs alone or unpaired samples alone, so there is "
             "nothing to balance: leave it out"
         )
+
+
+def _groups(player: Player) -> list[dict[str, Any]]:
+    """What Adam moves: one group, or one a module where their learning rates differ."""
+    if player.factors is None:
+        return [{"params": _parameters(player)}]
+    return [{"params": list(module.parameters()), "factor": factor} for module, factor in zip(player.modules, player.factors, strict=True)]
 
 
 def _needed(method: Method, streams: Streams) -> Streams:

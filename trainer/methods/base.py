@@ -19,6 +19,8 @@ class Player(NamedTuple):
     """(step, steps) -> factor on the learning rate."""
     ema: float | None
     """Decay of the running average of the weights that is evaluated and exported; None: no average is kept."""
+    factors: tuple[float, ...] | None = None
+    """One factor on the learning rate for each of `modules`; None: all alike."""
 
 
 class Update(NamedTuple):

@@ -18,6 +18,9 @@ from trainer.methods.base import Method, Player, Update, constant_then_linear
 from trainer.networks.pretrained import PretrainedSegmenter, read_weights
 from trainer.networks.resnet import ResNetGenerator
 
+RAMP = 200
+"""Steps over which the unpaired photos gain their weight."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -48,11 +51,13 @@ class Config:
     rare_first: float = 0.5
     """How much likelier a rare class is pasted: in proportion to its share of the pairs' pixels to the power of minus this."""
     warm_up: int = 250
-    """Steps on the pairs alone; over as many more the weight of the unpaired photos grows to `unpaired`."""
+    """Steps on the pairs alone; then the weight of the unpaired photos grows to `unpaired` within RAMP steps."""
     teacher: float = 0.99
     """Decay of the teacher's weights."""
-    lr: float = 5e-4
+    lr: float = 1e-3
     """Learning rate of Adam, constant over the first half of the steps, then linear to zero."""
+    encoder_lr: float = 0.2
+    """Factor on the learning rate of an encoder that has ImageNet weights."""
     ema: float = 0.995
     """Decay of the weights' running average."""
 
@@ -94,7 +99,11 @@ class MeanTeacher(Method):
                 self.teacher = Teacher(self.segmenter, decay=self.config.teacher)
 
     def players(self) -> dict[str, Player]:
-        return {"segmenter": Player((self.segmenter,), self.config.lr, (0.9, 0.999), constant_then_linear, self.config.ema)}
+        lr, betas, segmenter = self.config.lr, (0.9, 0.999), self.segmenter
+        if isinstance(segmenter, ResNetGenerator):
+            return {"segmenter": Player((segmenter,), lr, betas, constant_then_linear, self.config.ema)}
+        moved, factors = (segmenter.encoder, segmenter.decoder), (self.config.encoder_lr, 1.0)
+        return {"segmenter": Player(moved, lr, betas, constant_then_linear, self.config.ema, factors)}
 
     def needs(self) -> frozenset[Literal["pairs", "unpaired"]]:
         return frozenset({"pairs", "unpaired"}) if self.teacher is not None else frozenset({"pairs"})
@@ -150,10 +159,10 @@ class MeanTeacher(Method):
         return [random(self.seed, i, stream, index) for index in range(len(photo))]
 
     def _weight(self, i: int) -> float:
-        """What the unpaired photos weigh in step i: nothing in the warm-up, then linearly more over as many steps."""
+        """What the unpaired photos weigh in step i: nothing in the warm-up, then linearly more, as the teacher gets better."""
         if self.teacher is None or i < self.config.warm_up:
             return 0.0
-        return self.config.unpaired * min(1.0, (i - self.config.warm_up + 1) / max(1, self.config.warm_up))
+        return self.config.unpaired * min(1.0, (i - self.config.warm_up + 1) / RAMP)
 
     def _count(self, label: LabelMap) -> None:
         """Remember how many pixels of each class the pairs have shown."""

@@ -40,11 +40,9 @@ class EncoderWeights:
 
 
 class PretrainedSegmenter(nn.Module):
-    """Encoder, then a top-down decoder: Float[B,3,H,W] in [-1,1] -> class scores Float[B,C,H,W]; H and W are multiples of 32.
+    """An encoder and a top-down decoder: Float[B,3,H,W] in [-1,1] -> class scores Float[B,C,H,W]; H and W are multiples of 32.
 
-    A feature pyramid (Lin et al. 2017, figure 3) with depthwise separable smoothing: each map is brought to `width` channels by a 1x1
-    convolution and added to the coarser one, enlarged; scores are made at stride 2 and enlarged to the photo's size. No normalisation:
-    the encoder's is folded, and the decoder is shallow.
+    Scores are made at stride 2 and enlarged bilinearly to the photo's size.
     """
 
     multiple_of = 32
@@ -52,19 +50,33 @@ class PretrainedSegmenter(nn.Module):
     def __init__(self, channels_out: int, *, width: int) -> None:
         super().__init__()
         self.encoder = MobileNetV2()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in TAPS.values())
+        self.decoder = PyramidDecoder(tuple(TAPS.values()), channels_out, width=width)
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return _enlarged(self.decoder(self.encoder(photo)), photo)
+
+
+class PyramidDecoder(nn.Module):
+    """Maps from fine to coarse, with `channels_in` channels -> scores at the finest one's size.
+
+    A feature pyramid (Lin et al. 2017, figure 3): each map is brought to `width` channels by a 1x1 convolution and added to the coarser
+    one, enlarged, then smoothed; the smoothing is depthwise separable. No normalisation: it is shallow, and what it reads is in range.
+    """
+
+    def __init__(self, channels_in: tuple[int, ...], channels_out: int, *, width: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in channels_in)
         self.smooth = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1), nn.ReLU())
-            for _ in range(len(TAPS) - 1)
+            for _ in channels_in[:-1]
         )
         self.head = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, channels_out, 1))
 
-    def forward(self, photo: Tensor) -> Tensor:
-        *finer, coarsest = self.encoder(photo)
-        features = self.lateral[-1](coarsest)
-        for smooth, lateral, encoded in zip(reversed(self.smooth), reversed(self.lateral[:-1]), reversed(finer), strict=True):
-            features = smooth(_enlarged(features, encoded) + lateral(encoded))
-        return _enlarged(self.head(features), photo)
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        features = self.lateral[-1](maps[-1])
+        for smooth, lateral, finer in zip(reversed(self.smooth), reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
+            features = smooth(_enlarged(features, finer) + lateral(finer))
+        return self.head(features)
 
 
 class MobileNetV2(nn.Module):

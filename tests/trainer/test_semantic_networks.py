@@ -431,6 +431,7 @@ def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # the exporter takes about a minute of a free processor, and there may be none
 @pytest.mark.parametrize(("name", "norm"), [("oasis", "instance"), ("wavelet", "batch")])
 def test_an_exported_generator_agrees_with_torch_at_a_size_it_was_not_exported_at(name: str, norm: str) -> None:
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainer.factories import LABELS, PHOTOS, tiny_config, tiny_label, tiny_run
+from tests.trainer.factories import LABELS, PHOTOS, tiny_config, tiny_folder, tiny_label, tiny_run
 from tests.trainer.folders import make_folders, open_folders
 from tests.trainer.onnx_files import onnx_extractor, thresholding
 from trainer import losses
@@ -253,3 +253,17 @@ def test_the_command_line_scores_a_run_by_a_judge_and_an_extractor(
     assert any(name.startswith("kid[channel_means") for name in written["figures"])
     assert main([*evaluate, "--judge", str(tmp_path / "nobody")]) == 2
     assert "there is no such judge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("asked", "pairs"), [((), 6), (("--pairs", "2"), 2)])
+def test_a_judge_is_trained_on_all_pairs_of_anybody_s_folder_or_on_a_few(tmp_path: Path, asked: tuple[str, ...], pairs: int) -> None:
+    root, out = tiny_folder(tmp_path / "mine"), tmp_path / "run"
+    small = ("--size", "32x48", "--config.width", "8", "--steps", "2", "--batch", "2", "--device", "cpu")
+    assert main(["train", "judge", "--data", "folders", "--root", str(root), "--out", str(out), *small, *asked]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert (config["method"], config["pairs"], config["unpaired"]) == ("judge", pairs, 0)
+    assert len(json.loads((out / "pairs.json").read_text())["pairs"]) == pairs
+    method, _, step = load_method(out)
+    assert step == 2
+    photo, _ = scenes.draw(0, height=32, width=48, split="val")
+    assert predict_label(method, photo, size=(32, 48)).max() < scenes.CLASSES.count

@@ -43,8 +43,7 @@ class Asked(Generic[Options]):
 @asynccontextmanager
 async def read_request(request: Request, kind: type[Options], *, settings: Settings) -> AsyncIterator[Asked[Options]]:
     """Read a request to its end; its files stay open as long as the context. Options of the query are overruled by those of the body."""
-    query = _texts(request.query_params.multi_items())
-    _options(kind, query)  # what makes no sense is refused even where the body overrules it
+    query = _options(kind, _texts(request.query_params.multi_items()))
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     async with AsyncExitStack() as files:
         try:
@@ -60,7 +59,8 @@ async def read_request(request: Request, kind: type[Options], *, settings: Setti
                 raise Refusal(415, "unsupported_media_type", f"a body of the type {content[:80]!r} is not read.", hint=_HINT)
         except ClientDisconnect:
             raise Refusal(400, "cut_short", "the request ended before its body did.", hint=_HINT) from None
-        chosen = _options(kind, {**query, **options})
+        beside = _options(kind, options, strict=content == "application/json")  # JSON has types of its own, a form has only text
+        chosen = query.model_copy(update=beside.model_dump(exclude_unset=True))
         if not pictures:
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
         yield Asked(tuple(pictures), chosen, listed)
@@ -173,13 +173,13 @@ def _texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return texts
 
 
-def _options(kind: type[Options], given: Mapping[str, Any]) -> Options:
+def _options(kind: type[Options], given: Mapping[str, Any], *, strict: bool = False) -> Options:
     strange = next((name for name in given if name not in kind.model_fields), None)
     if strange is not None:
         fields = ", ".join(["image", *sorted(kind.model_fields)])
         raise Refusal(400, "unknown_field", f"there is no field {strange[:80]!r}.", hint=f"Fields: {fields}.")
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(given, strict=strict)
     except ValidationError as error:
         told = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_url=False, include_input=False))
         raise Refusal(400, "bad_request", f"{told}.", hint="GET /v1/docs shows the fields and their ranges.") from None

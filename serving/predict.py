@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from serving.answers import Synthesis, check_output, encode_photos, encode_segmentation, see
 from serving.asked import MOST_AREA, PHOTO_FORMATS, SEEDS, SEGMENT_OUTPUTS, SegmentOptions
+from serving.batch import clean_name
 from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.imaging import Limits, read_photo
@@ -20,7 +21,7 @@ from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.translator import RUN_FAILURES, ExportedModel, load_model
 
-Translate = Callable[[bytes], bytes]
+Translate = Callable[[Path], bytes]
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files, one at a time
 
@@ -45,7 +46,7 @@ def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: 
     for file in tqdm(files, unit="file", disable=None):
         inside = file.relative_to(asked.input) if asked.input.is_dir() else Path(file.name)
         try:
-            translated = translate(file.read_bytes())
+            translated = translate(file)
             target = _target(asked.out / inside, _ending(translated), taken=taken)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(translated)
@@ -132,16 +133,18 @@ def _here(asked: argparse.Namespace) -> Translate:
     direction = _direction(asked.direction, list(model.manifest.directions), name=model.name)
     print(f"{model.name}, {direction}, on {model.provider}")
     return (
-        (lambda upload: _segment(model, upload, asked)) if direction == "to_label" else (lambda upload: _synthesize(model, upload, asked))
+        (lambda file: _segment(model, file, asked))
+        if direction == "to_label"
+        else (lambda file: _synthesize(model, file.read_bytes(), asked))
     )
 
 
-def _segment(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
-    photo = read_photo(upload, _LIMITS)
+def _segment(model: ExportedModel, file: Path, asked: argparse.Namespace) -> bytes:
+    photo = read_photo(file.read_bytes(), _LIMITS)
     options = SegmentOptions(output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
     check_output(model, options)
     answer, confidence = model.to_label(photo)
-    return encode_segmentation(see(model, photo, answer, confidence=confidence), options, name="image").body
+    return encode_segmentation(see(model, photo, answer, confidence=confidence), options, name=clean_name(file.name)).body
 
 
 def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
@@ -158,7 +161,7 @@ def _on_server(asked: argparse.Namespace, client: Client) -> Translate:
     print(f"{asked.model}, {direction}, on {asked.server}")
     if direction == "to_label":
         return lambda upload: client.segment(upload, model=asked.model, output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
-    return lambda upload: client.synthesize(upload, model=asked.model, seed=asked.seed, format=asked.format, snap=asked.snap).photo
+    return lambda file: client.synthesize(file, model=asked.model, seed=asked.seed, format=asked.format, snap=asked.snap).photo
 
 
 def _direction(asked: DirectionName | None, offered: Sequence[str], *, name: str) -> str:

@@ -1,6 +1,8 @@
 """The typed client speaks with a real server and raises its words."""
 
 import asyncio
+import inspect
+import json
 
 import numpy as np
 import pytest
@@ -31,6 +33,36 @@ def test_it_lists_segments_and_synthesizes(client, tmp_path):
     assert several[1].photo == made.photo
 
 
+def test_it_gives_outlines_boxes_and_the_legend(client):
+    annotations = client.polygons(file_of(ramp()), min_area=10)["annotations"]
+    assert sorted(row["category_id"] for row in annotations) == [0, 1, 2]
+    assert client.report(file_of(ramp()), min_area=10)["regions_found"] == 3
+    assert pixels_of(client.legend("tiny")).ndim == 3
+
+
+def test_of_several_pictures_one_that_is_broken_is_told_and_the_others_come(client, tmp_path):
+    path = tmp_path / "street.jpg"
+    path.write_bytes(file_of(ramp()))
+    whole, broken, again = client.segment_each([path, b"not an image", file_of(ramp())], output="ids")
+    assert (whole.name, broken.name, again.name) == ("street.jpg", "image-2", "image-3")
+    assert whole.file == again.file == client.segment(path, output="ids")
+    assert (broken.file, broken.error.code) == (None, "not_an_image")
+    (figures,) = client.segment_each([path], output="json")
+    assert json.loads(figures.file) == client.report(path)
+    first, second = client.synthesize_each([file_of(stripes())] * 2, seed=4, format="png")
+    assert first.file == second.file == client.synthesize(file_of(stripes()), seed=4, format="png").photo
+    assert (first.seed, second.seed) == (4, 4)
+
+
+def test_an_address_is_left_to_the_server_which_refuses_it_here(client):
+    with pytest.raises(Refusal) as caught:
+        client.segment("http://localhost/a.png")
+    assert caught.value.code == "address_not_public"
+    refused, whole = client.segment_each(["https://example.org/a.png", file_of(ramp())])
+    assert refused.error.code == "host_not_allowed"
+    assert whole.file == client.segment(file_of(ramp()))
+
+
 def test_it_raises_the_servers_own_words(client):
     with pytest.raises(Refusal) as caught:
         client.segment(b"not an image")
@@ -44,11 +76,40 @@ def test_a_server_that_is_not_there_is_a_sentence_too():
 
 
 def test_awaited_it_gives_the_same(server, client):
-    async def both():
-        async with AsyncClient(server.url) as fewpair:
-            return await asyncio.gather(fewpair.segment(file_of(ramp())), fewpair.synthesize(file_of(stripes()), seed=4), fewpair.models())
+    photo, label = file_of(ramp()), file_of(stripes())
 
-    label, made, models = asyncio.run(both())
-    assert label == client.segment(file_of(ramp()))
-    assert made == client.synthesize(file_of(stripes()), seed=4)
-    assert models == client.models()
+    async def everything():
+        async with AsyncClient(server.url) as fewpair:
+            return await asyncio.gather(
+                fewpair.models(),
+                fewpair.model("tiny"),
+                fewpair.legend("tiny"),
+                fewpair.segment(photo),
+                fewpair.report(photo, min_area=10),
+                fewpair.polygons(photo),
+                fewpair.segment_each([photo, photo]),
+                fewpair.synthesize(label, seed=4),
+                fewpair.synthesize_several(label, seed=4, count=2),
+                fewpair.synthesize_each([label], seed=4),
+            )
+
+    assert asyncio.run(everything()) == [
+        client.models(),
+        client.model("tiny"),
+        client.legend("tiny"),
+        client.segment(photo),
+        client.report(photo, min_area=10),
+        client.polygons(photo),
+        client.segment_each([photo, photo]),
+        client.synthesize(label, seed=4),
+        client.synthesize_several(label, seed=4, count=2),
+        client.synthesize_each([label], seed=4),
+    ]
+
+
+def test_awaited_and_not_it_can_do_the_same():
+    def offered(kind):
+        signatures = {name: inspect.signature(value) for name, value in vars(kind).items() if not name.startswith("_")}
+        return {name: list(signature.parameters.values()) for name, signature in signatures.items()}
+
+    assert offered(Client) == offered(AsyncClient)

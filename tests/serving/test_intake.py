@@ -81,6 +81,7 @@ def test_options_of_the_body_overrule_those_of_the_query(http):
         ({"image": "aGVsbG8=", "ouput": "ids"}, "unknown_field"),
         ({"image": "aGVsbG8=", "output": ["ids"]}, "bad_request"),
         ({"image": "aGVsbG8=", "model": 5}, "bad_request"),
+        ({"image": "aGVsbG8=", "min_area": "7"}, "bad_request"),
         ({"image": "aGVsbG8=", "\ud800": 5}, "unknown_field"),
         ({"image": "aGVsbG8=", "model": "\ud800"}, "bad_request"),
         ({"images": ["aGVsbG8="] * 6}, "too_many_pictures"),

@@ -77,6 +77,13 @@ def test_a_seed_outside_the_range_is_refused(models, photos, tmp_path, capsys, s
     assert f"{seed} is no whole number from 0 to 4294967295" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "value"), [("--opacity", "1.5"), ("--opacity", "nan"), ("--opacity", "x"), ("--min-area", "0")])
+def test_an_opacity_or_area_outside_its_range_is_refused(models, photos, tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit, match="2"):
+        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), option, value])
+    assert f"{value} is no" in capsys.readouterr().err
+
+
 def test_inputs_are_never_overwritten(models, photos, tmp_path):
     before = (photos / "deep/er/other.png").read_bytes()
     same = launch(tmp_path, "predict", str(models / "labels-only"), str(photos), "--out", str(photos))
@@ -108,11 +115,13 @@ def test_a_model_of_both_directions_asks_which(models, photos, tmp_path):
     assert "--direction to_label for photos" in process.stderr
 
 
-def test_a_server_gives_the_same_files(models, photos, server, tmp_path):
-    options = ["--direction", "to_label"]
+@pytest.mark.parametrize("output", ["colours", "overlay", "confidence", "polygons", "json"])
+def test_a_server_gives_the_same_files(models, photos, server, tmp_path, output):
+    options = ["--direction", "to_label", "--output", output, "--opacity", "0.3", "--min-area", "5"]
     assert predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "here"), *options]) == 0
     assert predict(["tiny", str(photos), "--out", str(tmp_path / "there"), "--server", server.url, *options]) == 0
-    for name in ("street.png", "deep/er/other.png"):
+    ending = {"overlay": ".jpg", "polygons": ".json", "json": ".json"}.get(output, ".png")
+    for name in (f"street{ending}", f"deep/er/other{ending}"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 

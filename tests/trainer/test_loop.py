@@ -511,7 +511,7 @@ start(folder.path.with_name("unbroken"), folder.run, dataset, folder.selection(d
 
 
 def test_an_unbalanced_run_trains_on_one_half_alone_in_most_steps(tmp_path: Path) -> None:
-    run = tiny_run("hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
+    run = small_run(tmp_path, "hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
     dataset, selection = material_for(run)
     folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]

@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="fewpair serve",
         description="Serve the exported models over REST and in the browser. `fewpair predict` runs one over a folder.",
         epilog="Each option has an environment variable (FEWPAIR_MODELS, FEWPAIR_DEVICE, ...); the option wins. "
-        "Limits by variable only: FEWPAIR_MAX_BYTES, FEWPAIR_MAX_PIXELS, FEWPAIR_QUEUE, FEWPAIR_TIMEOUT.",
+        "Limits by variable only: FEWPAIR_MAX_BYTES, FEWPAIR_MAX_PIXELS, FEWPAIR_QUEUE, FEWPAIR_TIMEOUT; of one request with several "
+        "pictures FEWPAIR_MAX_PICTURES, FEWPAIR_MAX_PIXELS_IN_ALL, FEWPAIR_MAX_UNPACKED_BYTES. FEWPAIR_URL_HOSTS names the hosts that "
+        "pictures may be fetched from (none).",
     )
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="folder of exported models (default: exported)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
@@ -138,6 +140,7 @@ def _configuration(settings: Settings) -> str:
             ("runs at once", settings.runs_at_once),
             ("queue", settings.queue),
             ("limit", f"{settings.max_bytes / 2**20:.4g} MiB, {settings.max_pixels / 1e6:.4g} megapixels"),
+            ("fetches from", ",".join(settings.url_hosts) or "nowhere"),
         )
     )
 

@@ -10,7 +10,7 @@ from tests.serving.process import ROOT
 
 
 def test_settings_survive_the_way_to_a_child_process():
-    chosen = Settings(Path("/m"), "cpu", "tiny", False, 2, 3, 4, 5, 6, 2048, 7, ("https://a", "https://b"), True)
+    chosen = Settings(Path("/m"), "cpu", "tiny", False, 2, 3, 4, 5, 6, 2048, 7, ("https://a", "https://b"), True, 8, 2000, 9, ("a", "b:80"))
     assert Settings.from_environment(chosen.environment()) == chosen
     assert Settings.from_environment(Settings(Path("/m")).environment()) == Settings(Path("/m"))
 

@@ -17,11 +17,11 @@ EVERY = 60.0
 class Clock:
     """Learns from every run what a step of its method costs, and says how long the rest will take."""
 
-    def __init__(self, total: int, *, processes: int, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, total: int, *, processes: int, stream: TextIO | None = None) -> None:
         self.total = total
         self.processes = processes
-        self.stream = stream
-        self._live = stream.isatty()
+        self.stream = stream or sys.stdout
+        self._live = self.stream.isatty()
         self._shown = 0.0
         self._rates: dict[str, float] = {}
         self._done = 0

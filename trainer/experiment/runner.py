@@ -144,7 +144,8 @@ class Runner:
                     if trial is not None:
                         self.busy[slot] = self._begin(trial, self.devices[slot % len(self.devices)])
                         self._show(now=True)
-            time.sleep(PATIENCE if self.busy else 5 * PATIENCE)
+            if self.busy or self.waiting:
+                time.sleep(PATIENCE if self.busy else 5 * PATIENCE)
             for slot, each in list(self.busy.items()):
                 code = each.process.poll()
                 if code is not None:
@@ -201,15 +202,7 @@ class Runner:
             features=None if plan.features is None else str(plan.features),
             skip_broken=plan.skip_broken,
         ).write(written)
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "trainer.experiment.worker", str(written)],
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for this process alone; it tells the others
-                env=os.environ | {"OMP_NUM_THREADS": str(plan.threads)},
-            )
+        process = spawn(written, log, threads=plan.threads)
         return Busy(trial, process, answer, time.monotonic())
 
     def _end(self, each: Busy, code: int) -> None:
@@ -267,6 +260,19 @@ class Runner:
 
     def _log(self, trial: Trial) -> Path:
         return self.plan.out / "logs" / f"{trial.key[:16]}.log"
+
+
+def spawn(job: Path, log: Path, *, threads: int) -> "subprocess.Popen[bytes]":
+    """A worker at this job. It stops, and saves its run, when its standard input is closed: by us, or because we are gone."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "trainer.experiment.worker", str(job)],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for this process alone; it tells the others
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
 
 
 def headline(result: Result, plan: Plan) -> str:

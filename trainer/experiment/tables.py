@@ -144,8 +144,8 @@ def read_table(path: Path) -> Table:
 
 def _setting(path: Path, name: str, values: Mapping[str, Any]) -> Setting:
     setting: Setting = _built(Setting, f"{path}: [settings.{name}]", {**values, "name": name})
-    if len(setting.size) != 2:
-        raise UserError(f"{path}: [settings.{name}] size is {list(setting.size)}, but must be height and width")
+    if not (isinstance(setting.size, tuple) and len(setting.size) == 2):
+        raise UserError(f"{path}: [settings.{name}] size is {values['size']}, but must be height and width")
     return setting
 
 
@@ -182,6 +182,10 @@ def _built(kind: Any, where: str, values: Mapping[str, Any]) -> Any:
     missing = [name for name in needed if name not in values]
     if missing:
         raise UserError(f"{where}: {', '.join(missing)} is missing")
+    for name, value in values.items():
+        wanted = known[name].type
+        if wanted in (int, float, str, bool) and not isinstance(value, (int, float) if wanted is float else wanted):  # type: ignore[arg-type]
+            raise UserError(f"{where}: {name} is {value!r}, but must be {wanted.__name__}")  # type: ignore[union-attr]
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

@@ -34,13 +34,13 @@ class Config:
     """Channels of the decoder's maps; with encoder=none of the generator's first layer."""
     blocks: int = 6
     """With encoder=none: residual blocks of the generator."""
-    rescale: float = 0.5
+    rescale: float = 0.0
     """Strength of the scaling of photos and labels (trainer/augment.py)."""
-    repaint_pairs: float = 0.3
+    repaint_pairs: float = 0.0
     """Strength of the change of light and camera on the pairs' photos."""
-    repaint_unpaired: float = 1.0
+    repaint_unpaired: float = 0.5
     """The same on the unpaired photos that the student sees; the teacher sees them as they are."""
-    dice: float = 0.0
+    dice: float = 1.0
     """Weight of the soft Dice loss on the pairs, in which every class of a batch weighs the same, however few its pixels."""
     unpaired: float = 1.0
     """Weight of the cross-entropy on the teacher's labels; 0: the unpaired photos are not read."""
@@ -50,7 +50,7 @@ class Config:
     """Paste half of the classes of each pair, photo and true label, on an unpaired photo and the teacher's label (ClassMix)."""
     rare_first: float = 0.5
     """How much likelier a rare class is pasted: in proportion to its share of the pairs' pixels to the power of minus this."""
-    warm_up: int = 250
+    warm_up: int = 1400
     """Steps on the pairs alone; then the weight of the unpaired photos grows to `unpaired` within RAMP steps."""
     teacher: float = 0.99
     """Decay of the teacher's weights."""
@@ -109,11 +109,12 @@ class MeanTeacher(Method):
         return frozenset({"pairs", "unpaired"}) if self.teacher is not None else frozenset({"pairs"})
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        config = self.config
+        config, weight = self.config, self._weight(i)
+        if weight == 0 and not len(batch.paired.photo):
+            return  # unbalanced sampling in the warm-up
         pairs = self._rescaled(batch.paired, i, "pairs")
         self._count(pairs.label)
         views = [Pairs(repainted(pairs.photo, self._draws(i, "repaint pairs", pairs.photo), strength=config.repaint_pairs), pairs.label)]
-        weight = self._weight(i)
         if weight > 0:
             views.append(self._labelled_by_the_teacher(batch.unpaired.photo, pairs, i))
         scores = self.segmenter(torch.cat([view.photo for view in views])).split([len(view.photo) for view in views])

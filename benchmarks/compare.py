@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+from trainer.experiment.markdown import BEGIN, END, replaced, table
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,11 @@ def main() -> int:
     parser.add_argument("runs", nargs="+", metavar="RUN:CHECKPOINT")
     asked = parser.parse_args()
     rows = [read(word, asked.splits) for word in asked.runs]
-    page = asked.into.read_text()
-    before, found, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
+    page = replaced(asked.into.read_text(), tables(rows, asked.splits))
+    if page is None:
         print(f"{asked.into} has no lines {BEGIN} and {END} to write between", file=sys.stderr)
         return 2
-    asked.into.write_text(f"{before}{BEGIN}\n{tables(rows, asked.splits)}{END}{after}")
+    asked.into.write_text(page)
     return 0
 
 
@@ -128,12 +126,6 @@ def floors(rows: Sequence[Row], split: str) -> dict[str, dict[str, Any]]:
 def number(value: float | None) -> str:
     """Three digits, without the zero in front."""
     return "-" if value is None else f"{value:.3f}".removeprefix("0")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 if __name__ == "__main__":

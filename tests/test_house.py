@@ -93,6 +93,7 @@ def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
         "serving/exported/manifest.schema.json",
         "serving/exported/camvid-hybrid-compact/manifest.json",
         "trainer/loop.py",
+        "trainer/experiment/tables/s0-t2.toml",
         "serving/service.py",
     } <= names
     assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]

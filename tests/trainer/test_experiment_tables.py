@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,9 +239,3 @@ def test_a_line_cut_by_a_kill_is_dropped_and_a_spoilt_one_is_named(tmp_path):
     path.write_text("{}\n" + whole)
     with pytest.raises(UserError, match="line 1 is not a result"):
         read_results(path)
-
-
-def test_the_tables_travel_in_the_wheel():
-    """The wheel takes a package whole; a table outside of it, or one that git ignores, would stay behind."""
-    shipped = Path(open_table.__code__.co_filename).parent / "tables"
-    assert sorted(path.stem for path in shipped.glob("*.toml")) == names()

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+BUSY = 75
+"""A worker's exit code that says: another experiment is at this very run."""
+
 
 @dataclass(frozen=True)
 class Job:

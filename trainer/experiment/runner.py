@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 
-from trainer.experiment.job import Job, claimed
+from trainer.experiment.job import BUSY, Job, claimed
 from trainer.experiment.progress import Clock, learn_from
 from trainer.experiment.results import Result, append, known_results
 from trainer.experiment.tables import Metric
 from trainer.experiment.trials import Trial
-from trainer.experiment.worker import BUSY
 from trainer.recipes import to_json
 
 PATIENCE = 0.2

@@ -15,7 +15,7 @@ import torch
 from trainer.data.borrowed import open_source
 from trainer.data.pairs import Selection
 from trainer.errors import UserError
-from trainer.experiment.job import Job, claimed
+from trainer.experiment.job import BUSY, Job, claimed
 from trainer.loop import resume, start
 from trainer.machine import device_named
 from trainer.metrics.distribution import open_extractor
@@ -24,9 +24,6 @@ from trainer.metrics.judge import open_judge
 from trainer.metrics.record import evaluate_and_record
 from trainer.recipes import from_json, to_json
 from trainer.rundir import RunDir, environment, load_method, open_run, write_whole
-
-BUSY = 75
-"""The exit code that says: another experiment is at this very run."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

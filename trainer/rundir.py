@@ -21,8 +21,9 @@ from trainer.errors import UserError
 from trainer.methods import build
 from trainer.methods.base import Method
 from trainer.metrics.record import Provenance
-from trainer.networks.resnet import ResNetGenerator, is_state_dict, load_junyanz
+from trainer.networks.resnet import ResNetGenerator, load_junyanz
 from trainer.recipes import Run, from_json, to_json
+from trainer.weights import read_state_dict
 
 FORMAT = 1
 
@@ -200,12 +201,8 @@ def begin_with_given_weights(method: Method, run: Run) -> None:
         network = method.network(direction)
         if not isinstance(network, ResNetGenerator):
             raise UserError(f"--{option}-weights {given}: {run.method} has no ResNet generator that makes a {option}")
-        try:
-            state = torch.load(given, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"--{option}-weights {given} cannot be read as a file of weights ({error})") from error
-        if not is_state_dict(state):
-            raise UserError(f"--{option}-weights {given} holds no state dict: give a latest_net_G.pth as CycleGAN and pix2pix save it")
+        source = f"--{option}-weights {given}"
+        state = read_state_dict(Path(given), source=source, wanted="a latest_net_G.pth as CycleGAN and pix2pix save it")
         try:
             load_junyanz(network, state)
         except UserError as error:

@@ -110,10 +110,10 @@ def test_a_file_that_is_no_vgg_is_refused_with_its_name_and_the_remedy(tmp_path:
     with pytest.raises(UserError, match=r"nowhere\.pth: there is no such file"):
         PerceptualLoss(tmp_path / "nowhere.pth").load()
     (tmp_path / "text.pth").write_text("weights")
-    with pytest.raises(UserError, match=r"text\.pth is no state dict that torch can read"):
+    with pytest.raises(UserError, match=r"text\.pth cannot be read as a file of weights"):
         PerceptualLoss(tmp_path / "text.pth").load()
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth holds no state dict"):
+    with pytest.raises(UserError, match=r"list\.pth holds a list, but .* is expected"):
         PerceptualLoss(tmp_path / "list.pth").load()
     other = saved(nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3)), tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth is no VGG-19.*2.weight is \(32, 64, 3, 3\) and should be \(64, 64, 3, 3\)"):

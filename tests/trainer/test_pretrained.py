@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_file_and_the_remedy(tmp_pa
         with pytest.raises(UserError, match=f"{name} cannot be read as an? "):
             read_weights(tmp_path / name)
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match=r"list\.pth holds no state dict"):
+    with pytest.raises(UserError, match=r"list\.pth holds a list, but .* is expected"):
         read_weights(tmp_path / "list.pth")
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other\.pth is not a state dict of torchvision's mobilenet_v2: 312 of its 312"):

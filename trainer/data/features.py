@@ -21,11 +21,11 @@ from trainer.data.catalogue import Dataset, Sample
 from trainer.data.decode import BrokenFile
 from trainer.data.featurecache import FeatureCache, key_of
 from trainer.errors import UserError
-from trainer.networks.resnet import is_state_dict
+from trainer.weights import read_state_dict
 
 SIDE = 224
 """Height and width that every extractor is given."""
-BATCH = 16
+BATCH = 8
 """Photos in a call; a shorter rest is filled up, so that a photo's features never depend on how many came with it."""
 CONTRACT = "one input `image` Float[B,3,224,224] in [-1,1] and one output `features` Float[B,D]"
 """What an ONNX extractor must have."""
@@ -123,7 +123,15 @@ def open_features(path: Path | None, *, device: torch.device | str = "cpu") -> F
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if kind == ".onnx":
         return FeatureSource(_onnx(path, torch.device(device)), name=f"{path.stem}-{sha256[:8]}", sha256=sha256)
-    return FeatureSource(_resnet50(_state_of(path), device, source=f"--features {path}"), name=f"resnet50-{sha256[:8]}", sha256=sha256)
+    return FeatureSource(
+        _resnet50(
+            read_state_dict(path, source=f"--features {path}", wanted="a state dict of torchvision's resnet50"),
+            device,
+            source=f"--features {path}",
+        ),
+        name=f"resnet50-{sha256[:8]}",
+        sha256=sha256,
+    )
 
 
 def _prepared(photo: np.ndarray) -> np.ndarray:
@@ -184,25 +192,13 @@ def _downloaded() -> tuple[dict[str, torch.Tensor], str]:
     return dict(state), Path(weights.url).stem.partition("-")[2]
 
 
-def _state_of(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"--features {path} cannot be read as a file of weights ({str(error).splitlines()[0]})") from error
-    if not is_state_dict(state):
-        found = f"a {type(state).__name__}" + (f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else "")
-        raise UserError(
-            f"--features {path} holds {found}, but a state dict of torchvision's resnet50 is expected: save `model.state_dict()`"
-        )
-    return dict(state)
-
-
 def _resnet50(state: dict[str, torch.Tensor], device: torch.device | str, *, source: str) -> Extract:
     """ResNet-50 without its last layer; the state dict must be that of torchvision's resnet50, with or without the last layer."""
     from torchvision.models import resnet50
 
-    network = resnet50()
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    with torch.device("meta"):  # no second set of weights beside those that are given
+        network = resnet50()
+        network.fc = nn.Identity()  # type: ignore[assignment]
     given = {name: value for name, value in state.items() if not name.startswith("fc.")}
     expected = network.state_dict()
     needed = {name for name in expected if not name.endswith("num_batches_tracked")}
@@ -220,7 +216,8 @@ def _resnet50(state: dict[str, torch.Tensor], device: torch.device | str, *, sou
             f"{source} is not the state dict of torchvision's resnet50: {wrong[0]}"
             + (f", and {len(wrong) - 1} more differ" if wrong[1:] else "")
         )
-    network.load_state_dict(given, strict=False)
+    counters = {name: torch.zeros((), dtype=torch.long) for name in expected if name not in given}
+    network.load_state_dict(given | counters, assign=True)
     network.eval().to(device)
     mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)

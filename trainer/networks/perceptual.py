@@ -9,6 +9,7 @@ from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from trainer.batch import Photo
 from trainer.errors import UserError
+from trainer.weights import read_state_dict
 
 WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1 (pix2pixHD's released code; SPADE, OASIS and the semi-paired method follow it)."""
@@ -125,14 +126,8 @@ def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; give the perceptual loss a VGG-19 state dict, or set its weight to 0")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises a dozen kinds for a file that is not its own
-        raise UserError(f"{path} is no state dict that torch can read ({type(error).__name__}); name a VGG-19 state dict") from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{path} holds no state dict (names and tensors); name a VGG-19 state dict")
+    wanted = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0"
+    state = read_state_dict(path, source=str(path), wanted=wanted)
     return {name.removeprefix("features."): value for name, value in state.items()}
 
 

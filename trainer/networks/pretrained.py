@@ -1,6 +1,5 @@
 """MobileNetV2 with ImageNet weights, and a light decoder on top of it: a segmenter that needs few labels."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, relu6
 
 from trainer.errors import UserError
+from trainer.weights import read_state_dict
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """MobileNetV2's table 2: expansion, channels, blocks, stride of the first block."""
@@ -191,7 +191,11 @@ def read_weights(path: Path | None) -> EncoderWeights:
         raise UserError(
             f"{path}: there is no such file; give a torchvision state dict of mobilenet_v2 (.pth) or an ONNX file of it (.onnx)"
         )
-    return _of_onnx(path) if path.suffix == ".onnx" else _of_torchvision(_state_dict(path), source=str(path))
+    return (
+        _of_onnx(path)
+        if path.suffix == ".onnx"
+        else _of_torchvision(read_state_dict(path, source=str(path), wanted="a state dict of torchvision's mobilenet_v2"), source=str(path))
+    )
 
 
 def _downloaded() -> dict[str, Tensor]:
@@ -204,16 +208,6 @@ def _downloaded() -> dict[str, Tensor]:
             f"torchvision's weights of mobilenet_v2 cannot be downloaded ({error}); "
             "name a file of them with --config.encoder-weights, or do without: --config.encoder none"
         ) from error
-
-
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} cannot be read as a file of weights ({error})") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds no state dict: give mobilenet_v2's as torchvision saves it")
-    return state
 
 
 def _of_torchvision(state: dict[str, Tensor], *, source: str) -> EncoderWeights:

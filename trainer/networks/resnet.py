@@ -1,6 +1,5 @@
 """The ResNet generator of Johnson et al. as CycleGAN, pix2pix and the hybrid paper use it (methods.md A.1)."""
 
-import torch
 from torch import Tensor, nn
 
 from trainer.errors import UserError
@@ -98,8 +97,3 @@ def load_junyanz(network: ResNetGenerator, state: dict[str, Tensor]) -> None:
 
 def _blocks(state: dict[str, Tensor]) -> int:
     return len({key.split(".conv_block.")[0] for key in state if ".conv_block." in key})
-
-
-def is_state_dict(loaded: object) -> bool:
-    """Whether what a file held is a flat mapping from names to tensors."""
-    return isinstance(loaded, dict) and all(isinstance(value, torch.Tensor) for value in loaded.values())

@@ -19,6 +19,7 @@ from trainer.experiment.job import Job, claimed
 from trainer.experiment.progress import Clock, spoken
 from trainer.experiment.results import append, read_results
 from trainer.experiment.runner import folder_of, known, run_missing, state
+from trainer.methods import supervised
 from trainer.rundir import write_whole
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,16 @@ def test_what_decides_a_result_changes_its_key_and_what_does_not_leaves_it(tmp_p
         (labels / f"{index}.png").write_bytes((elsewhere / "data/val/labels/0.png").read_bytes())
     [relabelled] = small_trials(small_table(tmp_path, "one"), elsewhere)
     assert relabelled.key != one.key
+
+
+def test_a_choice_that_a_later_version_adds_leaves_the_keys_of_earlier_results(tmp_path, monkeypatch):
+    table = small_table(tmp_path, "one", "none")
+    before = [each.key for each in small_trials(table, tmp_path)]
+    later = dataclasses.make_dataclass("Config", [("novelty", int, dataclasses.field(default=3))], bases=(supervised.Config,), frozen=True)
+    monkeypatch.setattr(supervised.Supervised, "config_class", later)
+    assert [each.key for each in small_trials(table, tmp_path)] == before
+    table.setting("compact").config["supervised"]["novelty"] = 4  # type: ignore[index]
+    assert [each.key == key for each, key in zip(small_trials(table, tmp_path), before, strict=True)] == [False, True]
 
 
 def test_a_run_that_fails_is_recorded_with_its_reason_and_the_others_go_on(tmp_path, begun, capsys):
@@ -240,9 +251,10 @@ def test_two_processes_find_what_one_finds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_experiment_whose_command_is_killed_goes_on_where_it_was(tmp_path):
     """SIGKILL of the command: its worker saves its run and ends; the next command repeats nothing."""
-    steps = 3000
+    steps = 1500
     small_file(tmp_path, "one", "two", steps=steps)
     material = small_material(tmp_path)
     table = small_table(tmp_path, "one", "two", steps=steps)

@@ -16,7 +16,7 @@ from trainer.data.pairs import RULES, Selection, select
 from trainer.errors import UserError
 from trainer.experiment.tables import Row, Setting, Table
 from trainer.methods import METHODS
-from trainer.recipes import Run, to_json
+from trainer.recipes import Run
 
 NO_INFLUENCE = frozenset(
     (
@@ -128,8 +128,12 @@ def config_of(table: Table, setting: Setting, row: Row) -> Any:
 
 
 def key_of(run: Run, selection: Selection) -> str:
-    """sha256, in hex, of what decides a run's result: the run without names and places, and the files it learns from."""
-    decided = {name: value for name, value in to_json(run).items() if name not in NO_INFLUENCE}
+    """sha256, in hex, of what decides a run's result: what the run asks beyond the defaults, and the files it learns from.
+
+    A choice that a later version adds, and whose default changes nothing, leaves the keys of earlier results as they are.
+    """
+    decided = {name: value for name, value in _asked(run).items() if name not in NO_INFLUENCE}
+    decided["config"] = _asked(run.config)
     decided["pairs"] = [[each.photo_sha256, each.label_sha256] for each in selection.pairs]
     decided["unpaired"] = [list(selection.unpaired_photos), list(selection.unpaired_labels)]
     decided["borrowed"] = None if selection.borrowed is None else dataclasses.asdict(selection.borrowed)
@@ -180,6 +184,12 @@ def _refuse_unknown(table: Table, setting: Setting, row: Row, material: Material
             f"--unpaired-labels {row.unpaired_labels}=DATASET:FOLDER, or leave the row out with --rows"
         )
     config_of(table, setting, row)
+
+
+def _asked(choices: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their defaults."""
+    values = {each.name: (getattr(choices, each.name), each.default) for each in dataclasses.fields(choices)}
+    return {name: value for name, (value, default) in values.items() if value != default}
 
 
 def _hash(value: Any) -> str:

@@ -245,6 +245,7 @@ def test_a_sheet_or_a_map_that_is_there_already_is_not_written_over(capsys, tmp_
     assert "pairs-map.png exists: name another file with --out" in refused(capsys, *pairs(root, tmp_path / "pairs.json", "--k", "1"))
 
 
+@pytest.mark.slow
 def test_from_photos_alone_by_features_to_a_run_that_first_says_which_labels_are_missing(capsys, tmp_path):
     root, out, run = kinds(tmp_path / "mine", count=8), tmp_path / "pairs.json", tmp_path / "run"
     drawn = (root / "labels").rename(tmp_path / "drawn by hand")
@@ -255,7 +256,7 @@ def test_from_photos_alone_by_features_to_a_run_that_first_says_which_labels_are
     chosen = [entry["photo"] for entry in json.loads(out.read_text())["pairs"]]
     training = (
         "train",
-        "hybrid-compact",
+        "supervised-compact",
         "--data",
         "folders",
         "--root",

@@ -49,6 +49,7 @@ def test_pictures_at_hand_have_the_features_of_the_files(tmp_path):
     assert source.of_pictures(pictures[:0]).shape == (0, 48)
 
 
+@pytest.mark.slow
 def test_a_resnet50_state_dict_gives_its_penultimate_values_with_and_without_the_last_layer(tmp_path, monkeypatch):
     from torchvision.models import resnet50
 
@@ -73,13 +74,13 @@ def test_a_resnet50_state_dict_gives_its_penultimate_values_with_and_without_the
 def test_an_interrupted_pass_goes_on_where_it_stopped(tmp_path):
     dataset, samples = photos_alone(tmp_path / "set", 50)
     whole = Counting().features(dataset, samples, cache=None, progress=False)
-    stopped = Counting(stop_after=40)
+    stopped = Counting(stop_after=44)
     with pytest.raises(KeyboardInterrupt):
         stopped.features(dataset, samples, cache=tmp_path / "cache", progress=False)
-    assert stopped.calls == 32
+    assert stopped.calls == 40
     again = Counting()
     assert np.array_equal(again.features(dataset, samples, cache=tmp_path / "cache", progress=False), whole)
-    assert again.calls == 18
+    assert again.calls == 10
     third = Counting()
     assert np.array_equal(third.features(dataset, samples[::-1], cache=tmp_path / "cache", progress=False), whole[::-1])
     assert third.calls == 0

@@ -65,13 +65,6 @@ def pairs(arguments: list[str]) -> int:
     use_threads(asked.threads)
     dataset = opened(asked.data, asked.root)
     rules = [asked.rule, asked.pool_rule] if asked.features is None else RULES  # a random choice is measured where an extractor is named
-    reader = Reader(
-        dataset,
-        extractor(rules, asked.features, device=asked.device),
-        cache=asked.cache or asked.out.parent / "features",
-        progress=True,
-        skip_broken=asked.skip_broken,
-    )
     choice = choose(
         dataset,
         k=asked.k,
@@ -80,7 +73,13 @@ def pairs(arguments: list[str]) -> int:
         pool_rule=asked.pool_rule,
         seed=asked.seed,
         to_label=asked.unlabelled,
-        reader=reader,
+        reader=Reader(  # not kept: beside the features of a large set there is better use for the network's memory
+            dataset,
+            extractor(rules, asked.features, device=asked.device),
+            cache=asked.cache or asked.out.parent / "features",
+            progress=True,
+            skip_broken=asked.skip_broken,
+        ),
     )
     selection = selection_of(dataset, choice)
     asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.data.selection import BLOCK, Picks
 
-AXES_FROM = 5000
+AXES_FROM = 2000
 """From at most so many photos, evenly taken, the axes are computed; all are drawn."""
 SPOKES = 3000
 """Up to so many photos a line joins each to its pick."""
@@ -24,7 +24,7 @@ def plane(features: np.ndarray) -> tuple[np.ndarray, float]:
 
     No start is drawn, and each axis points to where its largest weight is positive: one set has one map.
     """
-    every = features[:: max(1, -(-len(features) // AXES_FROM))].astype(np.float64)
+    every = features[np.linspace(0, len(features) - 1, min(len(features), AXES_FROM)).astype(int)].astype(np.float64)
     centre = every.mean(axis=0)
     every -= centre
     # The eigenvectors of the smaller of the two products: D x D, or N x N where there are fewer photos than dimensions.
@@ -69,8 +69,9 @@ def set_map(features: np.ndarray, picks: Picks, *, title: str, notes: Sequence[s
     axes.set_ylabel("second principal component", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.tick_params(labelsize=8)
+    sampled = f", computed from {AXES_FROM} photos evenly taken," if len(places) > AXES_FROM else ""
     told = [
-        f"The two axes (PCA) hold {100 * share:.0f} % of the variance: photos far apart here differ, those close together may differ too.",
+        f"The two axes (PCA){sampled} hold {100 * share:.0f} % of the variance: photos far apart here differ, close ones may too.",
         "Numbers are the ranks on the contact sheet; a photo has the colour of the pick that stands for it.",
         *notes,
     ]

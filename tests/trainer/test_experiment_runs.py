@@ -165,11 +165,12 @@ def test_an_answer_that_nobody_kept_is_kept_by_the_next_command(tmp_path, begun,
     assert len(begun) == 1
 
 
-def test_a_run_that_another_command_is_at_is_taken_over_when_it_is_done(tmp_path, begun, monkeypatch):
+@pytest.mark.parametrize("theirs_is", ["another table's", "the same table's"])
+def test_a_run_that_another_command_is_at_is_taken_over_when_it_is_done(tmp_path, begun, monkeypatch, theirs_is):
     table = small_table(tmp_path, "one")
     [trial], plan = small_trials(table, tmp_path), small_plan(table, tmp_path)
     other = dataclasses.replace(plan, results=plan.out / "other.jsonl")
-    run_missing([dataclasses.replace(trial, table="other")], other)
+    run_missing([dataclasses.replace(trial, table="other" if theirs_is == "another table's" else trial.table)], other)
     kept = other.results.read_text()
     other.results.unlink()
     looks = []
@@ -185,7 +186,8 @@ def test_a_run_that_another_command_is_at_is_taken_over_when_it_is_done(tmp_path
         fcntl.flock(theirs, fcntl.LOCK_EX)
         monkeypatch.setattr(runner.time, "sleep", waiting)
         outcome = run_missing([trial], plan)
-    assert [each.shared_with for each in outcome.shared] == ["other: one #0"]
+    assert [each.shared_with for each in outcome.shared] == (["other: one #0"] if theirs_is == "another table's" else [])
+    assert outcome.run == []
     assert looks == [1, 1, 1], "it was begun a second time"
 
 

@@ -1,5 +1,6 @@
 """The results of a table's runs, one JSON line each: they outlive the runs' folders, and the pages are written from them alone."""
 
+import fcntl
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -72,6 +73,7 @@ def append(path: Path, result: Result) -> None:
     """One more line; a line that a kill had cut is dropped first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two commands may write here at once
         file.seek(0)
         content = file.read()
         whole = content.rfind(b"\n") + 1

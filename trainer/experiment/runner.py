@@ -176,13 +176,17 @@ class Runner:
             with claimed(folder_of(trial, self.plan)) as free:
                 if free:
                     what, result = state(trial, self.plan, known(self.plan))
-                    if what == "shared" and result is not None:
-                        self._share(trial, result)
+                    if what in ("done", "failed", "shared") and result is not None and not self._again(what):
+                        if what == "shared":
+                            self._share(trial, result)
                         self.clock.ended()
                         continue
                     return trial
             self.waiting.append(trial)
         return None
+
+    def _again(self, what: str) -> bool:
+        return what == "failed" and self.plan.again
 
     def _begin(self, trial: Trial, device: str) -> Busy:
         plan, name = self.plan, trial.key[:16]

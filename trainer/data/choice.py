@@ -90,11 +90,15 @@ class Reader:
         self._cache, self._progress, self._skip_broken = cache, progress, skip_broken
 
     def known(self, samples: Sequence[Sample]) -> _Known:
-        """The features of samples that have a photo. Raises UserError that names what cannot be read, unless that is to be skipped."""
-        assert self.source is not None, "there is nothing to read features with"
+        """The features of samples that have a photo, read once: then the extractor is let go, whose memory a large set has better use for.
+
+        Raises UserError that names what cannot be read, unless that is to be skipped.
+        """
+        assert self.source is not None, "features are read once"
+        source, self.source = self.source, None
         if not self._skip_broken:
-            return _Known(tuple(samples), self.source.features(self.dataset, samples, cache=self._cache, progress=self._progress))
-        features, broken = self.source.readable(self.dataset, samples, cache=self._cache, progress=self._progress)
+            return _Known(tuple(samples), source.features(self.dataset, samples, cache=self._cache, progress=self._progress))
+        features, broken = source.readable(self.dataset, samples, cache=self._cache, progress=self._progress)
         self.broken |= broken
         return _Known(tuple(sample for sample in samples if sample not in broken), features)
 
@@ -134,6 +138,7 @@ def choose(
     with one that has an extractor a random choice is measured by its features as well. Raises UserError for what cannot be had.
     """
     _refuse_rules(rule, pool_rule, unpaired=unpaired, reader=reader)
+    name = reader.source.name if reader and reader.source else None
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)}
     _refuse_counts(dataset, k, unpaired, eligible=len(eligible), to_label=to_label)
@@ -156,7 +161,7 @@ def choose(
         )
     stage: Stage | None = None
     pairs = [sample for sample in shuffled if sample in inside][:k]
-    if reader and reader.source is None:
+    if reader and name is None:
         pairs = reader.first_readable((sample for sample in shuffled if sample in inside), k)
     elif reader and k:
         known = reader.known(candidates) if pool_stage is None else _Known(pool_stage.samples, pool_stage.features).of(candidates)
@@ -164,14 +169,13 @@ def choose(
         stage = _stage(known, k, rule, seed, what="--pairs", given=[sample for sample in shuffled if sample in readable][:k])
         pairs = [stage.samples[index] for index in stage.picks.indices]
     broken = reader.broken if reader else {}
-    source = reader.source if reader and (rule, pool_rule) != ("random", "random") else None
     return Choice(
         rule=rule,
         pool_rule=pool_rule,
         seed=seed,
         pairs=tuple(pairs),
         pool=() if unpaired == 0 else tuple(_by_name([sample for sample in pool if sample not in broken])),
-        extractor=source.name if source else None,
+        extractor=None if rule == pool_rule == "random" else name,
         stage=stage,
         pool_stage=pool_stage,
         broken=tuple(broken.values()),

@@ -157,7 +157,7 @@ RECIPES: dict[str, Run] = {
             pairs="all",
             unpaired=0,
             evaluate_every=300,
-            expected="not yet reproduced",
+            expected="mean IoU on CamVid val .55, devtest .42, from all 367 pairs (docs/methods/judge.md)",
         ),
         # The papers' own networks, size and weights; 80 000 steps is our reading of their five hours (docs/methods/hybrid.md).
         _camvid("hybrid-paper", "hybrid", hybrid.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),

@@ -143,7 +143,7 @@ RECIPES: dict[str, Run] = {
             "mean-teacher-compact",
             "mean_teacher",
             mean_teacher.Config(),
-            steps=2600,
+            steps=5200,
             size=(96, 128),
             precision="fp32",
             expected="the figures of docs/results/own-recipe.md",

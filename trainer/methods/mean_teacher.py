@@ -34,7 +34,7 @@ class Config:
     """Channels of the decoder's maps; with encoder=none of the generator's first layer."""
     blocks: int = 6
     """With encoder=none: residual blocks of the generator."""
-    rescale: float = 0.0
+    rescale: float = 0.5
     """Strength of the scaling of photos and labels (trainer/augment.py)."""
     repaint_pairs: float = 0.0
     """Strength of the change of light and camera on the pairs' photos."""
@@ -50,7 +50,7 @@ class Config:
     """Paste half of the classes of each pair, photo and true label, on an unpaired photo and the teacher's label (ClassMix)."""
     rare_first: float = 0.5
     """How much likelier a rare class is pasted: in proportion to its share of the pairs' pixels to the power of minus this."""
-    warm_up: int = 1400
+    warm_up: int = 2000
     """Steps on the pairs alone; then the weight of the unpaired photos grows to `unpaired` within RAMP steps."""
     teacher: float = 0.99
     """Decay of the teacher's weights."""

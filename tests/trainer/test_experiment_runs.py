@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import pytest
 
 from tests.trainer.papers import small_file, small_material, small_plan, small_table, small_trials
 from trainer.__main__ import main
+from trainer.errors import UserError
 from trainer.experiment import runner, worker
 from trainer.experiment.job import Job, claimed
 from trainer.experiment.progress import Clock, spoken
 from trainer.experiment.results import append, read_results
 from trainer.experiment.runner import folder_of, known, run_missing, state
+from trainer.experiment.tables import read_table
 from trainer.methods import supervised
 from trainer.rundir import write_whole
 
@@ -204,6 +207,26 @@ def test_figures_that_a_table_needs_and_a_result_lacks_are_judged_anew(tmp_path,
     [again] = read_results(plan.results)
     assert again.figures == result.figures
     assert (folder_of(trial, plan) / "metrics.jsonl").read_text() == step, "it was trained again"
+
+
+def test_a_row_that_its_method_cannot_take_is_refused_before_anything_runs(tmp_path):
+    path = small_file(tmp_path, "one", "none")
+    for before, after, said in (
+        ("size = [32, 48]", "size = [32, 46]", "row one: 32x46 does not suit supervised: sides must be multiples of 4"),
+        ("pairs = 1\n", "pairs = 0\n", "row one: supervised learns from pairs, and the row has none"),
+        ('unpaired = "all"\n', "unpaired = 0\n", "row none: cyclegan learns from unpaired photos and label maps"),
+        ("pairs = 1\n", "pairs = 7\n", "--pairs 7 asks for more than"),
+        ('rule = "random"', 'rule = "medoids"', "row one: there is no rule medoids"),
+        ('rule = "random"\n', 'rule = "random"\nunpaired_labels = "moon"\n', "give --unpaired-labels moon=DATASET:FOLDER"),
+        ('method = "cyclegan"', 'method = "cyclegam"', "has no method cyclegam"),
+        ("width = 4, blocks = 1 }", "width = 4, block = 1 }", "supervised has no choice called block; did you mean blocks"),
+    ):
+        text = path.read_text()
+        assert before in text
+        slip = tmp_path / "slip.toml"
+        slip.write_text(text.replace(before, after, 1))
+        with pytest.raises(UserError, match=re.escape(said)):
+            small_trials(read_table(slip), tmp_path)
 
 
 def test_checkpoints_go_only_when_asked_and_only_after_the_result_is_kept(tmp_path, begun):

@@ -28,6 +28,8 @@ class Result:
     rule: str
     steps: int
     size: tuple[int, int]
+    reads: tuple[str, ...] = ("pairs", "unpaired")
+    """Which halves the method looked at."""
     figures: Mapping[str, Any] = field(default_factory=dict)
     """checkpoint -> {"step": s, split -> {figure: value}}, of the averaged weights."""
     judges: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +60,7 @@ def read_results(path: Path) -> list[Result]:
             continue
         try:
             values = json.loads(line)
-            result = Result(**(values | {"size": tuple(values["size"])}))
+            result = Result(**(values | {name: tuple(values[name]) for name in ("size", "reads") if name in values}))
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 continue

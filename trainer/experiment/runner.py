@@ -304,6 +304,7 @@ def _result(trial: Trial, answer: dict[str, Any]) -> Result:
         rule=trial.row.rule or "-",
         steps=run.steps,
         size=run.size,
+        reads=trial.reads,
         **answer,
     )
 

@@ -49,11 +49,12 @@ class Line:
         return Spread(values) if values else None
 
     def described(self) -> str:
-        """What was run: method, pairs + unpaired, as they were."""
+        """What was run: the method, and how much of what it learnt from."""
         if not self.results:
             return "FAILED" if self.failed else "not run"
         first = self.results[0]
-        return f"{first.method}, {first.pairs} + {first.unpaired}"
+        counts = {"pairs": f"{first.pairs} pairs", "unpaired": f"{first.unpaired} unpaired"}
+        return f"{first.method}: {' + '.join(counts[half] for half in ('pairs', 'unpaired') if half in first.reads)}"
 
 
 def summarise(table: Table, setting: Setting, results: Sequence[Result]) -> tuple[list[Line], int]:

@@ -15,8 +15,10 @@ from trainer.data.features import FeatureSource
 from trainer.data.pairs import RULES, Selection, select
 from trainer.errors import UserError
 from trainer.experiment.tables import Row, Setting, Table
+from trainer.loop import refuse_unbalanced
 from trainer.methods import METHODS
 from trainer.recipes import Run
+from trainer.rundir import build_method
 
 NO_INFLUENCE = frozenset(
     (
@@ -66,6 +68,9 @@ class Trial:
     key: str
     """The hash of what decides the result, so that equal runs of several tables are run once."""
     spec: str
+    """The hash of what the table asks of the row."""
+    reads: tuple[str, ...] = ("pairs", "unpaired")
+    """Which halves of the Batch the method looks at."""
 
     @property
     def name(self) -> str:
@@ -77,13 +82,18 @@ def plan(table: Table, setting: Setting, rows: Sequence[Row], material: Material
     """Every run of the rows, each row once before any is repeated. Raises UserError on a row that this version cannot run."""
     counts = {row.name: repeats or setting.repeats_of(row) for row in rows}
     for row in rows:
-        _refuse_unknown(table, setting, row, material)
-    return [
+        _refuse_unknown(table, row, material)
+    reads: dict[str, tuple[str, ...]] = {}
+    trials = [
         trial(table, setting, row, repeat, material)
         for repeat in range(max(counts.values(), default=0))
         for row in rows
         if repeat < counts[row.name]
     ]
+    for each in trials:
+        if each.row.name not in reads:
+            reads[each.row.name] = _reads(each, material.dataset)
+    return [dataclasses.replace(each, reads=reads[each.row.name]) for each in trials]
 
 
 def trial(table: Table, setting: Setting, row: Row, repeat: int, material: Material) -> Trial:
@@ -169,7 +179,7 @@ def _selection(row: Row, seed: int, material: Material) -> Selection:
     return borrow(selection, dataset, source, label_map=material.label_maps.get(row.unpaired_labels), count=count)
 
 
-def _refuse_unknown(table: Table, setting: Setting, row: Row, material: Material) -> None:
+def _refuse_unknown(table: Table, row: Row, material: Material) -> None:
     where = f"{table.name}, row {row.name}"
     if row.method not in METHODS:
         raise UserError(
@@ -183,7 +193,28 @@ def _refuse_unknown(table: Table, setting: Setting, row: Row, material: Material
             f"{where} takes its unpaired label maps from {row.unpaired_labels}: give "
             f"--unpaired-labels {row.unpaired_labels}=DATASET:FOLDER, or leave the row out with --rows"
         )
-    config_of(table, setting, row)
+
+
+def _reads(trial: Trial, dataset: Dataset) -> tuple[str, ...]:
+    """What the run's method needs. Raises UserError, before anything is run, where the method cannot take the row as it is."""
+    run, where = trial.run, f"{trial.table}, row {trial.row.name}"
+    try:
+        method = build_method(run, dataset.photo_domain, dataset.label_domain)
+        refuse_unbalanced(run)
+        method.check_steps(run.steps)
+    except (ValueError, UserError) as error:
+        raise UserError(f"{where}: {error}") from error
+    height, width = run.size
+    if height % method.multiple_of or width % method.multiple_of or min(run.size) < method.smallest:
+        raise UserError(
+            f"{where}: {height}x{width} does not suit {run.method}: sides must be multiples of {method.multiple_of}, "
+            f"and {method.smallest} or more"
+        )
+    if "pairs" in method.needs() and not run.pairs:
+        raise UserError(f"{where}: {run.method} learns from pairs, and the row has none")
+    if "unpaired" in method.needs() and not (trial.selection.unpaired_photos and trial.selection.unpaired_labels):
+        raise UserError(f"{where}: {run.method} learns from unpaired photos and label maps, and {dataset.place} has none for the row")
+    return tuple(sorted(method.needs()))
 
 
 def _asked(choices: Any) -> dict[str, Any]:

@@ -8,13 +8,17 @@ import tyro
 
 from trainer.commands.arguments import extractor, opened, parse
 from trainer.data.borrowed import open_source
+from trainer.data.dataset import Dataset
 from trainer.errors import UserError
 from trainer.experiment.page import write_pages
 from trainer.experiment.results import read_results
 from trainer.experiment.runner import Outcome, Plan, known, run_missing, state
-from trainer.experiment.tables import Metric, Table, names, open_table
+from trainer.experiment.tables import Table, names, open_table
 from trainer.experiment.trials import Material, Trial, plan
 from trainer.machine import device_named
+from trainer.metrics.distribution import open_extractor
+from trainer.metrics.evaluate import classes_of
+from trainer.metrics.judge import open_judge
 
 OF_SETS = ("fid", "kid", "precision", "recall")
 """Figures that need a feature extractor."""
@@ -35,7 +39,8 @@ class ExperimentOptions:
     data: str | None = None
     """Another dataset than the setting's."""
     features: Path | None = None
-    """What k-medoids and the distances between photos look at: a .onnx extractor, or a state dict of torchvision's resnet50."""
+    """What the rules and the distances between photos look at: a .onnx extractor. Where only rules look, a state dict of torchvision's
+    resnet50 will do; where only distances do, `inception` or a file of its weights (.pth)."""
     judge: Path | None = None
     """A segmenter that judges photos made from label maps: an exported folder, or an .onnx file."""
     unpaired_labels: tuple[str, ...] = ()
@@ -107,7 +112,7 @@ def experiment(arguments: list[str]) -> int:
         discard=asked.discard,
         skip_broken=asked.skip_broken,
     )
-    _refuse_unjudged(table, table.metrics, work)
+    _refuse_unjudged(table, dataset, work)
     _tell(trials, work)
     if asked.dry_run:
         return 0
@@ -129,14 +134,21 @@ def _named(option: str, given: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(name, place) for name, _, place in pairs]
 
 
-def _refuse_unjudged(table: Table, metrics: tuple[Metric, ...], work: Plan) -> None:
-    figures = [metric.figure for metric in metrics]
+def _refuse_unjudged(table: Table, dataset: Dataset, work: Plan) -> None:
+    """Before anything is trained: a judge and an extractor where the table asks for them, and such as can be used."""
+    figures = [metric.figure for metric in table.metrics]
     if work.judge is None and any(figure.startswith("judge_") for figure in figures):
         raise UserError(
             f"{table.name} judges photos by a segmenter: give one with --judge; `fewpair train judge` and `fewpair export` make one"
         )
     if work.features is None and any(figure.startswith(OF_SETS) for figure in figures):
         raise UserError(f"{table.name} compares sets of photos: give a feature extractor with --features")
+    if work.judge is not None:
+        if dataset.label_domain.kind != "classes":
+            raise UserError(f"--judge {work.judge} finds classes in photos, but the labels of {dataset.name} are pictures: leave it out")
+        open_judge(work.judge, classes_of(dataset.label_domain))
+    if work.features is not None:
+        open_extractor(str(work.features))
 
 
 def _tell(trials: list[Trial], work: Plan) -> None:

@@ -1,0 +1,31 @@
+"""`fewpair experiment` by the command line: what it refuses before anything is trained."""
+
+import re
+
+import pytest
+
+from tests.trainer.papers import small_file, small_material
+from trainer.__main__ import main
+from trainer.experiment import runner
+
+JUDGED = '{ heading = "FCN", figure = "judge_mean_iou" }'
+COMPARED = '{ heading = "FID", figure = "fid*" }'
+
+
+@pytest.mark.parametrize(
+    ("metric", "words", "said"),
+    [
+        (JUDGED, [], "small judges photos by a segmenter: give one with --judge"),
+        (JUDGED, ["--judge", "nowhere.onnx"], "--judge nowhere.onnx: there is no such judge"),
+        (COMPARED, [], "small compares sets of photos: give a feature extractor with --features"),
+        (COMPARED, ["--features", "nowhere.onnx"], "--features nowhere.onnx: there is no such file"),
+        (COMPARED, ["--features", "README.md"], "--features README.md: neither weights of Inception (.pth) nor an extractor (.onnx)"),
+    ],
+)
+def test_a_judge_or_an_extractor_that_cannot_be_used_is_refused_before_training(metric, words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "spawn", lambda *_, **__: pytest.fail("a run was begun"))
+    path, material = small_file(tmp_path, "none"), small_material(tmp_path)
+    path.write_text(re.sub(r"metrics = .*", f"metrics = [{metric}]", path.read_text()).replace('["0.1", "0.1"]', '["0.1"]'))
+    assert main(["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()

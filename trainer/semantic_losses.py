@@ -1,4 +1,4 @@
-"""The losses of label -> photo with a discriminator that segments: OASIS, USIS, the semi-paired method, SPADE (methods.md A.11 to A.15).
+"""The losses of label -> photo with a discriminator that segments: OASIS, USIS, the semi-paired method, SPADE.
 
 Pure functions, computed in fp32 or better. A discriminator's logits are Float[B,S+1,H,W]: number 0 means "generated", number k+1 class k;
 labels are Long[B,H,W] in 0..S-1 or IGNORE, which weighs nothing but where "generated" is the truth. The non-saturating logistic loss of

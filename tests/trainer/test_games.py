@@ -18,7 +18,7 @@ def sigmoid(value: float) -> float:
 
 
 def slow(name: GameName, real: list[float], fake: list[float]) -> tuple[float, float]:
-    """(the discriminator's loss, the generator's), patch by patch as in methods.md A.4."""
+    """(the discriminator's loss, the generator's), patch by patch."""
     pairs = list(zip(real, fake, strict=True))
     if name == "vanilla":
         critic = [0.5 * (-math.log(sigmoid(r)) - math.log(1 - sigmoid(f))) for r, f in pairs]

@@ -97,7 +97,7 @@ def test_the_layers_of_the_unet_are_those_of_the_paper() -> None:
         convolution = layer[0]
         assert (convolution.kernel_size, convolution.stride, convolution.padding) == ((4, 4), (2, 2), (1, 1))
         shapes.append((convolution.in_channels, convolution.out_channels, BatchNorm in kinds, nn.Dropout in kinds))
-    # channels in and out, batch norm, dropout: methods.md A.2
+    # channels in and out, batch norm, dropout
     assert shapes[:8] == [
         (3, 64, False, False),
         (64, 128, True, False),

@@ -1,4 +1,4 @@
-"""Rare-class sampling of the semi-paired method: how likely each pair is drawn (Eskandar et al., section 2.3; methods.md A.15.1)."""
+"""Rare-class sampling of the semi-paired method: how likely each pair is drawn (Eskandar et al., section 2.3)."""
 
 from collections.abc import Iterable
 

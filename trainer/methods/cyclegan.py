@@ -1,4 +1,4 @@
-"""CycleGAN (Zhu et al. 2017): two translators from unpaired samples alone (methods.md A.7)."""
+"""CycleGAN (Zhu et al. 2017): two translators from unpaired samples alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

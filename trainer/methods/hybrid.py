@@ -1,4 +1,4 @@
-"""The hybrid translator of Shukla et al.: CycleGAN with a relativistic game, and an L1 term on the few pairs (methods.md A.8)."""
+"""The hybrid translator of Shukla et al.: CycleGAN with a relativistic game, and an L1 term on the few pairs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

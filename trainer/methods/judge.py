@@ -1,4 +1,4 @@
-"""A small segmenter trained on real pairs, to judge generated photos by: our stand-in for the FCN score's FCN-8s (methods A.18)."""
+"""A small segmenter trained on real pairs, to judge generated photos by: our stand-in for the FCN score's FCN-8s."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Config:
 class Judge(Method):
     """Minimises cross-entropy + dice x soft Dice on the paired half; reads nothing else.
 
-    On all pairs of a dataset it is the judge; on the few pairs of a run it is what S0's Table 6 asks of FCN-8s.
+    On all pairs of a dataset it is the judge; on the few pairs of a run it is what Shukla et al.'s Table 6 asks of FCN-8s.
     """
 
     config_class = Config

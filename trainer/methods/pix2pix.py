@@ -1,4 +1,4 @@
-"""pix2pix (Isola et al. 2017): one translator from pairs alone, against a conditional discriminator (methods.md A.6)."""
+"""pix2pix (Isola et al. 2017): one translator from pairs alone, against a conditional discriminator."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tripathy, Kannala, Rahtu 2018: first all pairs, then unpaired samples, with the cycle judged by discriminators (methods.md A.9).
+"""Tripathy, Kannala, Rahtu 2018: first all pairs, then unpaired samples, with the cycle judged by discriminators.
 
 An approximate reproduction: there is no released code, and the weights and the form of the game are not public.
 """

@@ -11,7 +11,7 @@ from trainer.labels import nearest_class
 def upscaled_then_decoded(painted: np.ndarray, shape: tuple[int, ...], classes: Classes) -> np.ndarray:
     """uint8[h,w,3] -> uint8[height,width] class indices: stretched to `shape` as a picture, then the nearest class colour at each pixel.
 
-    Shukla et al., section 6 (methods A.8.2), who do not say how they interpolate: here Pillow's bilinear on 8-bit RGB, as the evaluation
+    Shukla et al., section 6, who do not say how they interpolate: here Pillow's bilinear on 8-bit RGB, as the evaluation
     of pix2pix, whose protocol they follow, enlarges photos. Between two classes the blend of their colours is often nearest to a third
     one's (methods E.4), which our own order, decoded at the network's resolution and stretched with nearest, cannot bring forth.
     """

@@ -136,7 +136,7 @@ def compared(generated: np.ndarray, real: np.ndarray) -> dict[str, float | None]
 
 
 def fid(generated: np.ndarray, real: np.ndarray) -> float:
-    """|m_g - m_r|^2 + Tr(C_g + C_r - 2 (C_g C_r)^1/2) (Heusel et al. 2017; methods A.17), in float64 with unbiased covariances."""
+    """|m_g - m_r|^2 + Tr(C_g + C_r - 2 (C_g C_r)^1/2) (Heusel et al. 2017), in float64 with unbiased covariances."""
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
     generated, real = _in_their_span(generated, real)
@@ -146,7 +146,7 @@ def fid(generated: np.ndarray, real: np.ndarray) -> float:
 
 
 def kid(generated: np.ndarray, real: np.ndarray) -> float:
-    """The squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased (Bińkowski et al. 2018; methods A.17).
+    """The squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, unbiased (Bińkowski et al. 2018).
 
     Sets of up to 1000 are compared whole; larger ones by the mean over 100 random subsets of 1000. It may fall below zero.
     """
@@ -165,7 +165,7 @@ def kid(generated: np.ndarray, real: np.ndarray) -> float:
 
 
 def precision_and_recall(generated: np.ndarray, real: np.ndarray) -> tuple[float, float]:
-    """The share of generated photos within the real ones' manifold, and of real ones within the generated ones' (methods A.16).
+    """The share of generated photos within the real ones' manifold, and of real ones within the generated ones'.
 
     A manifold is the union of the balls around its points that reach to their 3rd neighbour (Kynkäänniemi et al. 2019, Eq. 1 and 2).
     Distances are taken in float64 around the common mean, where the expansion |x|^2 - 2 x.y + |y|^2 loses least.

@@ -78,7 +78,7 @@ class Verdict:
         self._generated, self._real = Confusion(classes), Confusion(classes)
 
     def see(self, seen: Seen) -> None:
-        """Label both photos, stretch the labels to the truth's size with nearest, and count (methods A.18, with A.8.2's figures)."""
+        """Label both photos, stretch the labels to the truth's size with nearest, and count (the FCN score)."""
         for confusion, photo in ((self._generated, seen.generated), (self._real, seen.real)):
             confusion.add(seen.label, stretch(self.judge.label(photo), seen.label.shape))
 

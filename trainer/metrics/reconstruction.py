@@ -17,6 +17,6 @@ def psnr(truth: np.ndarray, picture: np.ndarray) -> float:
 
 
 def maps_accuracy(truth: np.ndarray, picture: np.ndarray, *, below: int = 20) -> float:
-    """Share of pixels whose largest channel difference is strictly below 20 levels (S0 section 6, maps; methods A.8.2)."""
+    """Share of pixels whose largest channel difference is strictly below 20 levels (Shukla et al., section 6, maps)."""
     difference = np.abs(truth.astype(np.int16) - picture.astype(np.int16)).max(axis=-1)
     return float((difference < below).mean())

@@ -11,7 +11,7 @@ Figures = dict[str, float | int | dict[str, float | None] | None]
 class Confusion:
     """Pixels counted by (true class, predicted class) over all images of a split; void truth is left out.
 
-    One matrix over the whole split, not a mean over images: the protocol of Shukla et al. (S0), section 6, which is that of
+    One matrix over the whole split, not a mean over images: the protocol of Shukla et al., section 6, which is that of
     Cityscapes and of CycleGAN's evaluation.
     """
 
@@ -35,7 +35,7 @@ class Confusion:
     def figures(self) -> Figures:
         """Every figure of this matrix.
 
-        With n the matrix and row and column sums taken over it (S0 section 6, methods A.8.2):
+        With n the matrix and row and column sums taken over it (Shukla et al., section 6):
         pixel accuracy = sum n_cc / sum n; class accuracy = n_cc / row_c; IoU = n_cc / (row_c + column_c - n_cc).
         `mean_class_accuracy` and `mean_iou` are means over the classes that the truth holds.
         `mean_iou_absent_as_zero` divides by all C classes, one that the truth lacks counting 0, as the older papers' code did.

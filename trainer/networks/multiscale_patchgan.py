@@ -1,4 +1,4 @@
-"""The discriminators of the SPADE baseline: PatchGANs of pix2pixHD at two scales, with spectral and instance norm (methods.md A.14)."""
+"""The discriminators of the SPADE baseline: PatchGANs of pix2pixHD at two scales, with spectral and instance norm."""
 
 import torch
 from torch import Tensor, nn

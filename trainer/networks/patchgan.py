@@ -1,4 +1,4 @@
-"""The PatchGAN discriminators of pix2pix (methods.md A.3): one logit for each overlapping patch."""
+"""The PatchGAN discriminators of pix2pix: one logit for each overlapping patch."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The ResNet generator of Johnson et al. as CycleGAN, pix2pix and the hybrid paper use it (methods.md A.1)."""
+"""The ResNet generator of Johnson et al. as CycleGAN, pix2pix and the hybrid paper use it."""
 
 from torch import Tensor, nn
 

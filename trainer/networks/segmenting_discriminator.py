@@ -1,4 +1,4 @@
-"""The U-Net discriminator of OASIS, which segments photos into the classes and "generated" (methods.md A.11)."""
+"""The U-Net discriminator of OASIS, which segments photos into the classes and "generated"."""
 
 from itertools import pairwise
 

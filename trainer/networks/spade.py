@@ -1,4 +1,4 @@
-"""SPADE and what is built of it: the generators of OASIS (methods.md A.11) and of SPADE itself (A.14)."""
+"""SPADE and what is built of it: the generators of OASIS and of SPADE itself."""
 
 from itertools import pairwise
 from typing import Literal

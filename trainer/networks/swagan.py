@@ -1,4 +1,4 @@
-"""The SWAGAN discriminator (Gal et al.; the unconditional critic of USIS and of the semi-paired method; methods.md A.12.3)."""
+"""The SWAGAN discriminator (Gal et al.; the unconditional critic of USIS and of the semi-paired method)."""
 
 import math
 from itertools import pairwise

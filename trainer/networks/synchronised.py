@@ -70,7 +70,7 @@ def normalised_over_processes(features: Tensor, *, eps: float) -> tuple[Tensor, 
 def refresh_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> int:
     """Estimate the batch norms' running statistics anew, as the plain mean over these inputs; returns how many there were.
 
-    For averaged weights (EMA), whose statistics no training step has ever seen (methods.md A.11). Spectral-norm vectors are first
+    For averaged weights (EMA), whose statistics no training step has ever seen. Spectral-norm vectors are first
     brought up to date with the weights. Works in this process alone, without gradients, and leaves every mode as it was; what the
     buffers held is lost, so the live network's are to be kept by `frozen.keeping_buffers`.
 

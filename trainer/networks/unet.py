@@ -1,4 +1,4 @@
-"""The U-Net generator of pix2pix, with and without its skip connections (methods.md A.2)."""
+"""The U-Net generator of pix2pix, with and without its skip connections."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The Haar transform, and the waveletSPADE generator that lives in it (USIS, Eskandar et al.; methods.md A.12)."""
+"""The Haar transform, and the waveletSPADE generator that lives in it (USIS, Eskandar et al.)."""
 
 from itertools import pairwise
 

@@ -16,7 +16,7 @@ from trainer.loop import FiniteWatch, advance, prepare
 from trainer.methods.mean_teacher import RAMP
 from trainer.rundir import begin_with_given_weights
 
-STILL: dict[str, Any] = {"rescale": 0.0, "repaint_pairs": 0.0, "repaint_unpaired": 0.0, "paste": False, "dice": 0.0}
+STILL: dict[str, Any] = {"rescale": 0.0, "repaint": 0.0, "paste": False, "dice": 0.0}
 
 
 def one_step(method: Any, batch: Batch, step: int = 0) -> dict[str, float]:

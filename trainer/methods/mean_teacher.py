@@ -36,10 +36,8 @@ class Config:
     """With encoder=none: residual blocks of the generator."""
     rescale: float = 0.5
     """Strength of the scaling of photos and labels (trainer/augment.py)."""
-    repaint_pairs: float = 0.0
-    """Strength of the change of light and camera on the pairs' photos."""
-    repaint_unpaired: float = 0.5
-    """The same on the unpaired photos that the student sees; the teacher sees them as they are."""
+    repaint: float = 0.5
+    """Strength of the change of light and camera on the unpaired photos that the student sees; the teacher sees them as they are."""
     dice: float = 1.0
     """Weight of the soft Dice loss on the pairs, in which every class of a batch weighs the same, however few its pixels."""
     unpaired: float = 1.0
@@ -114,7 +112,7 @@ class MeanTeacher(Method):
             return  # unbalanced sampling in the warm-up
         pairs = self._rescaled(batch.paired, i, "pairs")
         self._count(pairs.label)
-        views = [Pairs(repainted(pairs.photo, self._draws(i, "repaint pairs", pairs.photo), strength=config.repaint_pairs), pairs.label)]
+        views = [pairs]
         if weight > 0:
             views.append(self._labelled_by_the_teacher(batch.unpaired.photo, pairs, i))
         scores = self.segmenter(torch.cat([view.photo for view in views])).split([len(view.photo) for view in views])
@@ -149,7 +147,7 @@ class MeanTeacher(Method):
         photo, label = rescaled(photo, label, self._draws(i, "rescale unpaired", photo), strength=config.rescale)
         if config.paste and len(pairs.photo) == len(photo):
             photo, label = pasted(pairs.photo, pairs.label, (photo, label), self._draws(i, "paste", photo), preference=self._preference())
-        return Pairs(repainted(photo, self._draws(i, "repaint unpaired", photo), strength=config.repaint_unpaired), label)
+        return Pairs(repainted(photo, self._draws(i, "repaint unpaired", photo), strength=config.repaint), label)
 
     def _rescaled(self, half: Pairs, i: int, stream: str) -> Pairs:
         draws = self._draws(i, f"rescale {stream}", half.photo)

@@ -194,6 +194,22 @@ def test_a_run_that_another_command_is_at_is_taken_over_when_it_is_done(tmp_path
     assert looks == [1, 1, 1], "it was begun a second time"
 
 
+def test_an_answer_that_another_command_is_about_to_keep_is_left_to_it(tmp_path, begun, monkeypatch):
+    table = small_table(tmp_path, "one")
+    [trial], plan = small_trials(table, tmp_path), small_plan(table, tmp_path)
+    run_missing([trial], dataclasses.replace(plan, results=plan.out / "kept"))
+    kept = (plan.out / "kept").read_text()
+    answer = plan.out / "answers" / f"{trial.key[:16]}.json"
+    waiting = runner.Runner([trial], plan)
+    answer.write_text("{}")
+    assert waiting._next() is None
+    assert list(waiting.waiting) == [trial]
+    plan.results.write_text(kept)
+    answer.unlink()
+    waiting.run()
+    assert len(begun) == 1, "it was judged a second time"
+
+
 def test_figures_that_a_table_needs_and_a_result_lacks_are_judged_anew(tmp_path, begun):
     table = small_table(tmp_path, "none")
     [trial], plan = small_trials(table, tmp_path), small_plan(table, tmp_path)

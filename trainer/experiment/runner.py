@@ -25,6 +25,8 @@ from trainer.recipes import to_json
 
 PATIENCE = 0.2
 """Seconds between two looks at the processes."""
+FRESH = 30.0
+"""Seconds within which a command that lives has written down what its worker answered."""
 LAST_WORD = 120.0
 """Seconds that a process has to save its run when it is asked to stop."""
 
@@ -181,9 +183,17 @@ class Runner:
                             self._share(trial, result)
                         self.clock.ended()
                         continue
-                    return trial
+                    if not self._fresh_answer(trial):
+                        return trial
             self.waiting.append(trial)
         return None
+
+    def _fresh_answer(self, trial: Trial) -> bool:
+        """Whether another command's worker has just answered; that command is about to write the result down."""
+        try:
+            return time.time() - self._answer(trial).stat().st_mtime < FRESH
+        except FileNotFoundError:
+            return False
 
     def _again(self, what: str) -> bool:
         return what == "failed" and self.plan.again

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from tests.trainer.papers import small_file, small_material
+from tests.trainer.test_experiment_runs import Inline
 from trainer.__main__ import main
-from trainer.experiment import runner
+from trainer.experiment import page, runner
 
 JUDGED = '{ heading = "FCN", figure = "judge_mean_iou" }'
 COMPARED = '{ heading = "FID", figure = "fid*" }'
@@ -29,3 +30,18 @@ def test_a_judge_or_an_extractor_that_cannot_be_used_is_refused_before_training(
     assert main(["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_runs_on_another_dataset_than_the_setting_s_are_told_as_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "spawn", Inline)
+    monkeypatch.setattr(page, "draw", lambda *_: [])  # a second of work, and not what this is about
+    path, material = small_file(tmp_path, "one"), small_material(tmp_path)
+    path.write_text(path.read_text().replace('data = "folders"', 'data = "camvid"'))
+    out = tmp_path / "out"
+    assert main(["experiment", str(path), "--data", "folders", "--root", str(material.root), "--out", str(out), "--device", "cpu"]) == 0
+    assert "(setting `compact`): folders, " in (out / "small.md").read_text()
+    report = ["report", str(path), "--results", str(out / "small.jsonl"), "--out"]
+    assert main([*report, str(tmp_path / "told"), "--data", "folders"]) == 0
+    assert (tmp_path / "told" / "small.md").read_text() == (out / "small.md").read_text()
+    assert main([*report, str(tmp_path / "not told")]) == 0
+    assert "Not run: one." in (tmp_path / "not told" / "small.md").read_text()

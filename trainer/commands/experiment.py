@@ -73,14 +73,14 @@ def experiment(arguments: list[str]) -> int:
     """`fewpair experiment TABLE`: run what is missing, then write the table."""
     asked = parse(ExperimentOptions, "experiment", arguments, f"Rebuild a paper's table. Tables: {', '.join(names())}.")
     table = open_table(asked.table)
-    setting = table.setting(asked.setting)
+    setting = table.setting(asked.setting, data=asked.data)
     rows = table.rows_of(setting, asked.rows)
     for name in ("repeats", "processes", "threads"):
         value = getattr(asked, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: give 1 or more")
     device_named(asked.device)
-    dataset = opened(asked.data or setting.data, asked.root)
+    dataset = opened(setting.data, asked.root)
     rules = tuple(rule for row in rows for rule in (row.rule or "random", row.pool_rule))
     material = Material(
         dataset,

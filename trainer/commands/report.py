@@ -24,6 +24,8 @@ class ReportOptions:
     """The folder for TABLE.md, .csv, .svg and .png; of a page that is there only the part between its marks is replaced."""
     setting: str = "compact"
     """The scale that the runs were made at."""
+    data: str | None = None
+    """The dataset that the runs were made on, where it is another than the setting's."""
 
 
 def report(arguments: list[str]) -> int:
@@ -36,6 +38,6 @@ def report(arguments: list[str]) -> int:
     if not any(each.table == table.name for each in results):
         held = ", ".join(sorted({each.table for each in results})) or "none"
         raise UserError(f"--results {asked.results} holds no result of {table.name}; it holds {held}")
-    for path in write_pages(table, table.setting(asked.setting), results, asked.out):
+    for path in write_pages(table, table.setting(asked.setting, data=asked.data), results, asked.out):
         print(path)
     return 0

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -98,9 +98,10 @@ class Table:
     rows: tuple[Row, ...]
     settings: Mapping[str, Setting]
 
-    def setting(self, name: str) -> Setting:
-        """The setting called `name`."""
-        return _named(self.settings, name, what="--setting", owner=f"{self.name} has the settings")
+    def setting(self, name: str, *, data: str | None = None) -> Setting:
+        """The setting called `name`, on another dataset where one is named."""
+        setting: Setting = _named(self.settings, name, what="--setting", owner=f"{self.name} has the settings")
+        return setting if data is None else replace(setting, data=data)
 
     def rows_of(self, setting: Setting, names: tuple[str, ...] = ()) -> tuple[Row, ...]:
         """The rows of a setting in the table's order; those named, where some are."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from trainer.experiment.summary import Line
 from trainer.experiment.tables import Metric, Setting, Table
 
 Point = tuple[float, float]
-"""A mean and half the length of its error bar."""
+"""A mean and half the length of its error bar; not a number where there is none, as of a single run."""
 
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 
@@ -33,9 +34,13 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
         by_pairs = any(line.row.series for line in lines)
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, value) in zip(all_axes, panels, strict=True):
-            (_curves if by_pairs else _bars)(axes, lines, value)
+            if by_pairs:
+                _curves(axes, table.columns, lines, value)
+                axes.set_ylabel(metric.heading)
+            else:
+                _bars(axes, lines, value)
+                axes.set_xlabel(metric.heading)
             axes.set_title(title)
-            axes.set_ylabel(metric.heading)
         figure.suptitle(f"{table.title} ({setting.size[0]}x{setting.size[1]}, {setting.steps} steps; mean ± standard deviation)")
         handles: dict[str, Any] = {}
         for axes in all_axes:
@@ -48,7 +53,7 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
     return written
 
 
-def _curves(axes: Any, lines: Sequence[Line], value: Callable[[Line], Point | None]) -> None:
+def _curves(axes: Any, columns: Sequence[str], lines: Sequence[Line], value: Callable[[Line], Point | None]) -> None:
     """A curve for each series over the number of pairs, and a level for each row outside of them."""
     names = list(dict.fromkeys(line.row.series for line in lines if line.row.series))
     for number, name in enumerate(names):
@@ -68,11 +73,17 @@ def _curves(axes: Any, lines: Sequence[Line], value: Callable[[Line], Point | No
     for number, line in enumerate([line for line in lines if not line.row.series], len(names)):
         point = value(line)
         if point is not None:
-            label = " | ".join(line.row.cells)
+            label = ", ".join(f"{column.lower()} {cell}" for column, cell in zip(columns, line.row.cells, strict=True) if cell != "-")
             axes.axhline(point[0], color=f"C{number}", linestyle="--", linewidth=1, label=label)
-            axes.axhspan(point[0] - point[1], point[0] + point[1], color=f"C{number}", alpha=0.12, linewidth=0)
+            if not isnan(point[1]):
+                axes.axhspan(point[0] - point[1], point[0] + point[1], color=f"C{number}", alpha=0.12, linewidth=0)
     axes.set_xscale("symlog", linthresh=1)
-    ticks = sorted({line.row.pairs for line in lines if line.row.series and isinstance(line.row.pairs, int)})
+    counts = sorted({line.row.pairs for line in lines if line.row.series and isinstance(line.row.pairs, int)})
+    axes.set_xlim(-0.3 if counts[0] == 0 else 0.8 * counts[0], 1.25 * counts[-1])
+    ticks = counts[:1]
+    for each in counts[1:]:
+        if each >= 1.6 * ticks[-1]:  # nearer ones would be written over each other
+            ticks.append(each)
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("pairs")
@@ -91,7 +102,7 @@ def _bars(axes: Any, lines: Sequence[Line], value: Callable[[Line], Point | None
 
 def _ours(line: Line, metric: Metric, split: str) -> Point | None:
     spread = line.spread(metric, split, "last")
-    return None if spread is None else (spread.mean, spread.deviation or 0.0)
+    return None if spread is None else (spread.mean, nan if spread.deviation is None else spread.deviation)
 
 
 def _printed(figures: Sequence[str], place: int) -> Point | None:
@@ -99,4 +110,4 @@ def _printed(figures: Sequence[str], place: int) -> Point | None:
     if not figures:
         return None
     mean, *rest = NUMBER.findall(figures[place])
-    return float(mean), float(rest[0]) if rest else 0.0
+    return float(mean), float(rest[0]) if rest else nan

@@ -27,7 +27,9 @@ OUTPUT = (
 OPACITY = "Of the colours in `output=overlay`."
 MIN_AREA = "In pixels: smaller regions are left out of `output=polygons` and of the boxes of `output=json`."
 SEED = "Random if absent; comes back in `X-Seed`."
-COUNT = "Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP, or as JSON where `answers=json`."
+COUNT = (
+    "Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP, or as JSON where `answers=json`. Each counts as pixels."
+)
 FORMAT = "WebP and PNG are lossless."
 SNAP = "Take the nearest class for colours that belong to none, instead of refusing them."
 ANSWERS = (

@@ -18,7 +18,7 @@ from typing import Any
 from serving.answers import ENDINGS, Answer, pack_zip
 from serving.asked import Packing
 from serving.errors import Refusal
-from serving.imaging import Bytes, too_many_bytes
+from serving.imaging import too_many_bytes
 from serving.settings import Settings
 
 Upload = Callable[[], bytes]
@@ -29,6 +29,7 @@ _LOCATOR64 = b"PK\x06\x07"
 _LONGEST_COMMENT = 2**16
 _DIRECTORY_BYTES = 2**16
 _DIRECTORY_BYTES_A_PICTURE = 1024  # an entry of the directory takes 46 bytes and its names
+_LONGEST_HEADER = 4096  # common clients and proxies end at 8 KiB for all headers; each entry tells its seed anyway
 _READABLE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for gigabytes before they unpack a byte
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError, IndexError)
 
@@ -60,24 +61,24 @@ def clean_name(path: str) -> str:
 
 
 class PixelBudget:
-    """The pixels that the pictures of one request may have in all."""
+    """The pixels that the pictures of one request may have in all; a picture counts once for each of its `answers`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, answers: int = 1) -> None:
         self._most = most
+        self._answers = answers
         self._spent = 0
 
-    def spend(self, pixels: Bytes) -> Bytes:
-        """Count a decoded picture; Refusal where it goes over the budget."""
-        area = pixels.shape[0] * pixels.shape[1]
-        if self._spent and self._spent + area > self._most:
+    def spend(self, pixels: int) -> None:
+        """Count a picture before it is decoded; Refusal where it goes over the budget. One answer to the first one is always given."""
+        area = pixels * self._answers
+        if self._spent + area > self._most and (self._spent or self._answers > 1):
             raise Refusal(
                 413,
                 "too_many_pixels_in_all",
                 f"with this picture the request is over the limit of {self._most / 1e6:.4g} megapixels in all.",
-                hint="Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL.",
+                hint="Ask for the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL.",
             )
         self._spent += area
-        return pixels
 
 
 def unpacked(pictures: Sequence[Picture], settings: Settings) -> tuple[list[Picture], bool]:
@@ -111,7 +112,7 @@ def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
     headers = _headers(entries)
     if packing == "json":
         listed = [told for entry in entries for told in _told(entry)]
-        return Answer(json.dumps({"answers": listed}).encode(), "application/json", headers)
+        return Answer(b'{"answers": [' + b", ".join(listed) + b"]}", "application/json", headers)
     files: dict[str, bytes] = {}
     index = []
     for entry in entries:
@@ -126,7 +127,7 @@ def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
 
 
 def _files(upload: bytes, settings: Settings) -> tuple[list[Picture], int]:
-    """The files in a ZIP, to be unpacked each in its turn, and the bytes they unpack to: zipfile gives no more than an entry says."""
+    """The files in a ZIP, to be unpacked each in its turn, and the bytes that they say they unpack to."""
     _check_directory(upload, settings)
     try:
         archive = zipfile.ZipFile(io.BytesIO(upload))
@@ -157,7 +158,10 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int
     if member.flag_bits & 1 or member.compress_type not in _READABLE_METHODS:
         raise Refusal(400, "unusual_zip", "the file is encrypted or packed in an unusual way.", hint="Pack it as a plain ZIP (deflate).")
     try:
-        return archive.read(member)
+        with archive.open(member) as file:
+            return file.read(
+                member.file_size
+            )  # archive.read would unpack all there is before it cuts off what the entry does not own up to
     except _BROKEN:
         raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
 
@@ -168,20 +172,22 @@ def _is_litter(path: str) -> bool:
     return "__MACOSX" in parts or parts[-1:] in ((".DS_Store",), ("Thumbs.db",), ("desktop.ini",))
 
 
-def _told(entry: Entry) -> list[dict[str, Any]]:
+def _told(entry: Entry) -> list[bytes]:
     """An entry in a JSON list: one object an answer, or the error."""
     if entry.refusal is not None:
-        return [{"name": entry.name, **entry.refusal.body()}]
+        return [json.dumps({"name": entry.name, **entry.refusal.body()}).encode()]
     return [
-        {"name": entry.name, **_made_by(answer), **_content(answer, file)}
+        _with_content({"name": entry.name, **_made_by(answer)}, answer, file=file)
         for answer, file in zip(entry.answers, _names(entry), strict=True)
     ]
 
 
-def _content(answer: Answer, file: str) -> dict[str, Any]:
+def _with_content(told: dict[str, Any], answer: Answer, *, file: str) -> bytes:
+    """An answer as JSON; figures go in as they are, because outlines that are read again take many times their size."""
     if answer.media_type == "application/json":
-        return {"result": json.loads(answer.body)}
-    return {"file": file, "media_type": answer.media_type, "data": base64.b64encode(answer.body).decode()}
+        return json.dumps(told).encode()[:-1] + b', "result": ' + answer.body + b"}"
+    content = {"file": file, "media_type": answer.media_type, "data": base64.b64encode(answer.body).decode()}
+    return json.dumps({**told, **content}).encode()
 
 
 def _made_by(answer: Answer) -> dict[str, Any]:
@@ -213,8 +219,8 @@ def _headers(entries: Sequence[Entry]) -> dict[str, str]:
     headers = {"X-Failed": str(sum(entry.refusal is not None for entry in entries))}
     if answers:
         headers["X-Model"] = answers[0].headers["X-Model"]
-    seeds = [answer.headers["X-Seed"] for answer in answers if "X-Seed" in answer.headers]
-    return {**headers, "X-Seed": ",".join(seeds)} if seeds else headers
+    seeds = ",".join(answer.headers["X-Seed"] for answer in answers if "X-Seed" in answer.headers)
+    return {**headers, "X-Seed": seeds} if 0 < len(seeds) <= _LONGEST_HEADER else headers
 
 
 def too_many_pictures(most: int) -> Refusal:

@@ -46,28 +46,35 @@ class Fetcher:
         self._seconds = seconds
         self._public = public
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._client: httpx.AsyncClient | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def fetched(self, pictures: Sequence[Picture]) -> list[Picture]:
-        """The pictures, each with a URL replaced by what is there; one that cannot be fetched refuses to be read, and says why."""
-        return list(await asyncio.gather(*(self._picture(picture) for picture in pictures)))
+        """The pictures, each with a URL replaced by what is there; one that cannot be fetched refuses to be read, and says why.
+
+        All of them together have as many bytes as one request may bring along.
+        """
+        budget = _ByteBudget(self._max_bytes)
+        return list(await asyncio.gather(*(self._picture(picture, budget) for picture in pictures)))
 
     async def fetch(self, url: str) -> bytes:
         """What is at an address."""
+        return await self._fetch(url, _ByteBudget(self._max_bytes))
+
+    async def _fetch(self, url: str, budget: _ByteBudget) -> bytes:
         asked, port = self._allowed(url)
         try:
             async with asyncio.timeout(self._seconds), self._at_once:
-                return await self._get(asked, await self._address(asked.host, port))
+                return await self._get(asked, await self._address(_host(asked), port), budget)
         except TimeoutError:
             raise _not_fetched(url, f"it did not come within {self._seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError) as error:
             raise _not_fetched(url, str(error) or type(error).__name__) from None
 
-    async def _picture(self, picture: Picture) -> Picture:
+    async def _picture(self, picture: Picture, budget: _ByteBudget) -> Picture:
         if picture.url is None:
             return picture
         try:
-            body = await self.fetch(picture.url)
+            body = await self._fetch(picture.url, budget)
         except Refusal as refusal:
             return replace(picture, url=None, read=_refusing(refusal))
         return replace(picture, url=None, read=lambda: body)
@@ -83,7 +90,7 @@ class Fetcher:
         try:
             asked = httpx.URL(url)
             port = asked.port or _DEFAULT_PORTS[asked.scheme]
-            host = asked.raw_host.decode("ascii").lower()
+            host = _host(asked)
         except (httpx.InvalidURL, KeyError, ValueError):
             raise _not_fetched(url, "it is no http(s) address") from None
         named = f"{host}:{port}" in self._hosts or (host in self._hosts and port in _DEFAULT_PORTS.values())
@@ -106,28 +113,38 @@ class Fetcher:
             )
         return addresses[0]
 
-    async def _get(self, asked: httpx.URL, address: str) -> bytes:
-        if self._client is None:
-            tls = await asyncio.to_thread(ssl.create_default_context)
-            self._client = httpx.AsyncClient(
-                verify=tls,
-                trust_env=False,
-                follow_redirects=False,
-                timeout=self._seconds,
-                limits=httpx.Limits(max_keepalive_connections=0),  # one that is kept was checked for another host's name
-            )
+    async def _get(self, asked: httpx.URL, address: str, budget: _ByteBudget) -> bytes:
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(ssl.create_default_context)
         headers = {"Host": asked.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"}
         there = asked.copy_with(host=address)
-        async with self._client.stream("GET", there, headers=headers, extensions={"sni_hostname": asked.host}) as response:
+        # A client of its own: a kept connection was checked for another host's name, and a kept cookie is somebody else's.
+        client = httpx.AsyncClient(verify=self._tls, trust_env=False, follow_redirects=False, timeout=self._seconds)
+        named = {"sni_hostname": _host(asked)}
+        async with client, client.stream("GET", there, headers=headers, extensions=named) as response:
             if response.status_code != 200:
                 raise _not_fetched(str(asked), f"it answers {response.status_code}")
-            parts, size = [], 0
+            parts = []
             async for part in response.aiter_raw():  # as it came: whoever packs it against our asking sends no picture
-                size += len(part)
-                if size > self._max_bytes:
-                    raise too_many_bytes(self._max_bytes)
+                budget.spend(len(part))
                 parts.append(part)
         return b"".join(parts)
+
+
+class _ByteBudget:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+
+    def spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise too_many_bytes(self._most)
+
+
+def _host(asked: httpx.URL) -> str:
+    """The name as it is looked up and certified: `URL.host` is for people, and would be spelled anew by older rules (IDNA 2003)."""
+    return asked.raw_host.decode("ascii").lower()
 
 
 def _refusing(refusal: Refusal) -> Callable[[], bytes]:

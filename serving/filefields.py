@@ -34,6 +34,11 @@ class FileFields:
             refusal = Refusal(415, "not_multipart", "the picture is expected in a multipart form.", hint=_HINT)
             await refuse(refusal, scope=scope, receive=receive, send=send)
             return
+        try:
+            check_charset(options)
+        except Refusal as refusal:
+            await refuse(refusal, scope=scope, receive=receive, send=send)
+            return
         form = _Form(options[b"boundary"], self._fields[scope["path"]])
 
         async def along() -> Message:
@@ -42,6 +47,13 @@ class FileFields:
             return message
 
         await answer_refusals(self._app, scope, along, send=send)
+
+
+def check_charset(options: Mapping[bytes, bytes]) -> None:
+    """Refuse a form that names an encoding of its own: Python knows some that fail on any text, and some that take long."""
+    charset = options.get(b"charset", b"utf-8").decode("latin-1")
+    if charset.lower() not in ("utf-8", "utf8", "us-ascii", "iso-8859-1"):
+        raise Refusal(415, "unsupported_charset", f"a form in {charset[:80]!r} is not read.", hint="Send it in UTF-8, and name no charset.")
 
 
 class _Form:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +38,7 @@ class Limits:
 
     max_bytes: int
     max_pixels: int
+    spend: Callable[[int], None] | None = None  # told each picture's pixels before they are decoded, may refuse them
 
 
 def read_photo(upload: bytes, limits: Limits) -> Bytes:
@@ -59,6 +61,8 @@ def open_upload(upload: bytes, limits: Limits) -> Image.Image:
     width, height = picture.size
     if width * height > limits.max_pixels:
         raise _too_many_pixels(f"{width}x{height} pixels", limits)
+    if limits.spend is not None:
+        limits.spend(width * height)
     try:
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
             raise Refusal(

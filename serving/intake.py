@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import string
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from serving.batch import Picture, clean_name, too_many_pictures
 from serving.errors import Refusal
+from serving.filefields import check_charset
 from serving.settings import Settings
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -28,6 +31,7 @@ _IN_MEMORY = 2**20  # what is larger waits for its turn on the disk
 _MOST_FIELDS = 32
 _LONGEST_FIELD = 2**16
 _VALUES_BESIDE_PICTURES = 1000
+_BLANKS = string.whitespace.encode()
 _HINT = "Send a form (curl -F image=@street.jpg), the file itself with its Content-Type, or JSON with the file in base64."
 
 
@@ -67,11 +71,14 @@ async def read_request(request: Request, kind: type[Options], *, settings: Setti
 
 
 async def _form(request: Request, files: AsyncExitStack, *, settings: Settings) -> tuple[list[Picture], dict[str, str]]:
+    check_charset(parse_options_header(request.headers["content-type"])[1])
     reading = request.form(max_files=settings.max_pictures, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD)
     try:
         form = await files.enter_async_context(reading)
-    except FormParserError:
-        raise Refusal(400, "broken_form", "the multipart form is broken or cut short.", hint=_HINT) from None
+    except HTTPException as error:  # all that Starlette says of a form it does not take
+        if error.detail.startswith("Too many files"):
+            raise too_many_pictures(settings.max_pictures) from None
+        raise Refusal(400, "broken_form", f"the form cannot be read: {error.detail}", hint=_HINT) from None
     pictures, texts = [], []
     for name, value in form.multi_items():
         if not isinstance(value, UploadFile):
@@ -136,7 +143,7 @@ def _from_text(text: Any, name: str, files: AsyncExitStack) -> Picture:
         if not kind.lower().endswith(";base64"):
             return Picture(name, partial(_not_base64, name))
     try:
-        decoded = base64.b64decode("".join(text.split()), validate=True)
+        decoded = base64.b64decode(text.encode("ascii").translate(None, _BLANKS), validate=True)
     except (binascii.Error, ValueError):
         return Picture(name, partial(_not_base64, name))
     file = files.enter_context(SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115 - the stack closes it

@@ -194,7 +194,10 @@ SYNTHESIZED: dict[str, Any] = {
     },
     "headers": {
         **_HEADERS,
-        "X-Seed": {"description": "The seeds used, comma-separated.", "schema": {"type": "string"}},
+        "X-Seed": {
+            "description": "The seeds used, comma-separated; left to the entries where they are too many for a header.",
+            "schema": {"type": "string"},
+        },
         "X-Label-Spelling": {
             "description": "How the upload was read; of several, each entry says it.",
             "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},

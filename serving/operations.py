@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from time import perf_counter
 from typing import Literal
 
@@ -44,8 +45,8 @@ class Operations:
         chosen = self.shelf.choose(options.model, "to_label")
         check_output(chosen, options)
 
-        async def one(picture: Picture, budget: PixelBudget) -> tuple[Answer, ...]:
-            found = await self._segment(picture.read, chosen, budget)
+        async def one(picture: Picture, limits: Limits) -> tuple[Answer, ...]:
+            found = await self._segment(picture.read, chosen, limits)
             with current_trace().stage("encode"):
                 return (await self.gate.off_loop(lambda: encode_segmentation(found, options, name=picture.name)),)
 
@@ -56,45 +57,45 @@ class Operations:
         chosen = self.shelf.choose(options.model, "to_photo")
         noisy = chosen.manifest.directions["to_photo"].noise is not None
 
-        async def one(picture: Picture, budget: PixelBudget) -> tuple[Answer, ...]:
+        async def one(picture: Picture, limits: Limits) -> tuple[Answer, ...]:
             seeds = _seeds(options.seed, options.count, noisy=noisy)
-            made = await self._synthesize(picture.read, chosen, budget, seeds=seeds, snap=options.snap)
+            made = await self._synthesize(picture.read, chosen, limits, seeds=seeds, snap=options.snap)
             with current_trace().stage("encode"):
                 return await self.gate.off_loop(lambda: encode_photos(made, options.format))
 
         _seeds(options.seed, options.count, noisy=noisy)  # what is wrong for every picture is refused once
-        return await self._each(pictures, one, packing=options.answers, listed=listed)
+        return await self._each(pictures, one, packing=options.answers, listed=listed, count=options.count)
 
     async def segmentation(self, upload: Upload, *, model: str | None) -> Segmentation:
         """A photo's label map as arrays."""
         chosen = self.shelf.choose(model, "to_label")
         async with self._timed(self.gate.place()):
-            return await self._segment(upload, chosen, PixelBudget(self.settings.max_pixels_in_all))
+            return await self._segment(upload, chosen, self.limits)
 
     async def synthesis(self, upload: Upload, *, model: str | None, seed: int | None, snap: bool) -> Synthesis:
         """A photo made from a label map, as arrays."""
         chosen = self.shelf.choose(model, "to_photo")
         async with self._timed(self.gate.place()):
-            budget = PixelBudget(self.settings.max_pixels_in_all)
-            return await self._synthesize(upload, chosen, budget, seeds=_seeds(seed, 1, noisy=True), snap=snap)
+            return await self._synthesize(upload, chosen, self.limits, seeds=_seeds(seed, 1, noisy=True), snap=snap)
 
     async def _each(
         self,
         pictures: Sequence[Picture],
-        translate: Callable[[Picture, PixelBudget], Awaitable[tuple[Answer, ...]]],
+        translate: Callable[[Picture, Limits], Awaitable[tuple[Answer, ...]]],
         *,
         packing: Packing | None,
         listed: bool,
+        count: int = 1,
     ) -> Answer:
         """Translate every picture in a turn of its own; one that is refused among several costs the others nothing."""
-        budget = PixelBudget(self.settings.max_pixels_in_all)
+        limits = replace(self.limits, spend=PixelBudget(self.settings.max_pixels_in_all, answers=count).spend)
         async with self.gate.admitted():
             here = await self._fetcher.fetched(pictures)
             async with self._timed(self.gate.turn()):
                 opened, archive = await self.gate.off_loop(lambda: unpacked(here, self.settings))
                 if not (listed or archive or packing) and len(opened) == 1:
-                    return photos_of_one(await translate(opened[0], budget))
-            entries = [await self._entry(picture, lambda one: translate(one, budget)) for picture in opened]
+                    return photos_of_one(await translate(opened[0], limits))
+            entries = [await self._entry(picture, lambda one: translate(one, limits)) for picture in opened]
             return await self.gate.off_loop(lambda: packed(entries, packing or ("json" if listed else "zip")))
 
     async def _entry(self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]]) -> Entry:
@@ -114,12 +115,12 @@ class Operations:
             trace.stages["wait"] = trace.stages.get("wait", 0.0) + perf_counter() - asked
             yield
 
-    async def _segment(self, upload: Upload, chosen: ExportedModel, budget: PixelBudget) -> Segmentation:
+    async def _segment(self, upload: Upload, chosen: ExportedModel, limits: Limits) -> Segmentation:
         trace = current_trace()
         trace.model = chosen.name
 
         def decode() -> tuple[Bytes, Scaled]:
-            photo = budget.spend(read_photo(upload(), self.limits))
+            photo = read_photo(upload(), limits)
             return photo, chosen.prepare(photo)
 
         with trace.stage("decode"):
@@ -132,17 +133,15 @@ class Operations:
         with trace.stage("encode"):
             return await self.gate.off_loop(restore)
 
-    async def _synthesize(
-        self, upload: Upload, chosen: ExportedModel, budget: PixelBudget, *, seeds: tuple[int, ...], snap: bool
-    ) -> Synthesis:
+    async def _synthesize(self, upload: Upload, chosen: ExportedModel, limits: Limits, *, seeds: tuple[int, ...], snap: bool) -> Synthesis:
         trace = current_trace()
         trace.model = chosen.name
 
         def decode() -> tuple[Scaled, Spelling | Literal["picture"]]:
             if chosen.manifest.label.kind == "picture":
-                return chosen.prepare(budget.spend(read_photo(upload(), self.limits))), "picture"
-            label = read_label(upload(), self.limits, domain=chosen.manifest.label, snap=snap)
-            return chosen.prepare(budget.spend(label.ids)), label.spelling
+                return chosen.prepare(read_photo(upload(), limits)), "picture"
+            label = read_label(upload(), limits, domain=chosen.manifest.label, snap=snap)
+            return chosen.prepare(label.ids), label.spelling
 
         with trace.stage("decode"):
             scaled, spelling = await self.gate.off_loop(decode)

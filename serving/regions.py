@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serving.imaging import Bytes
 from serving.manifest import ClassRow, Domain
 
-MOST_EDGES = 1_000_000  # a map that is mostly edges is noise: its outlines would fill the memory and help nobody
+MOST_EDGES = 250_000  # more is noise, not regions: outlines of a million hold a thread for a quarter of a minute and fill the memory
 Mask = NDArray[np.bool_]
 Points = NDArray[np.int64]  # [n,2]: x and y of pixel corners; the picture spans 0..width and 0..height
 

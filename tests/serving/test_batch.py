@@ -1,13 +1,16 @@
 """A ZIP from a stranger: what is broken, disguised or too large in it."""
 
 import io
+import json
 import struct
+import tracemalloc
 import zipfile
 from random import Random
 
 import pytest
 
-from serving.batch import Picture, clean_name, unpacked
+from serving.answers import Answer
+from serving.batch import Entry, Picture, PixelBudget, clean_name, packed, unpacked
 from serving.errors import Refusal
 from serving.settings import Settings
 from tests.serving.pictures import file_of, ramp
@@ -93,6 +96,38 @@ def test_a_directory_of_a_hundred_thousand_entries_is_refused_unread(monkeypatch
     upload = b"PK\x03\x04" + many + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(many), 4, 0)
     monkeypatch.setattr(zipfile, "ZipFile", lambda *given: pytest.fail("it was read"))
     assert refused(lambda: opened(upload)).code == "too_many_pictures"
+
+
+def test_a_file_that_unpacks_to_more_than_its_entry_says_is_not_unpacked_to_its_end():
+    whole = bytearray(zip_of({"a.png": bytes(2**25)}))
+    for at in (22, whole.rindex(b"PK\x01\x02") + 24):  # where the entry and the directory say how large it is
+        struct.pack_into("<I", whole, at, 100)
+    (picture,), _ = opened(bytes(whole))
+    tracemalloc.start()
+    try:
+        assert refused(picture.read).code == "broken_zip"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_pixels_of_a_request_are_counted_for_each_answer():
+    budget = PixelBudget(100, answers=4)
+    budget.spend(20)
+    assert refused(lambda: budget.spend(6)).code == "too_many_pixels_in_all"
+    budget.spend(5)
+    assert refused(lambda: PixelBudget(100, answers=4).spend(26)).code == "too_many_pixels_in_all"
+    PixelBudget(100).spend(101)  # a lone picture has the limit of pictures
+
+
+def test_a_list_of_seeds_that_no_header_holds_is_left_to_the_entries():
+    def listed(pictures):
+        answer = Answer(b"", "image/jpeg", {"X-Model": "tiny", "X-Seed": "4294967295", "X-Label-Spelling": "ids"})
+        return packed([Entry("a", (answer,), None)] * pictures, "json")
+
+    assert listed(2).headers["X-Seed"] == "4294967295,4294967295"
+    assert "X-Seed" not in listed(1000).headers
+    assert json.loads(listed(1000).body)["answers"][999]["seed"] == 4294967295
 
 
 def test_the_form_for_files_over_four_gigabytes_is_refused():

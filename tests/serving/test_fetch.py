@@ -17,9 +17,11 @@ class Pictures(BaseHTTPRequestHandler):
     """/small, /large and /endless are served, /moved leads to /small, /late comes late."""
 
     asked: ClassVar[list[tuple[str, str]]] = []
+    cookies: ClassVar[list[str | None]] = []
 
     def do_GET(self):
         self.asked.append((self.path, self.headers["Host"]))
+        self.cookies.append(self.headers["Cookie"])
         if self.path == "/moved":
             self.send_response(302)
             self.send_header("Location", "/small")
@@ -28,6 +30,7 @@ class Pictures(BaseHTTPRequestHandler):
         if self.path == "/late":
             time.sleep(1)
         self.send_response(404 if self.path == "/nothing" else 200)
+        self.send_header("Set-Cookie", "whose=mine")
         self.end_headers()
         try:
             self.wfile.write(b"x" * (5000 if self.path == "/large" else 100))
@@ -127,6 +130,43 @@ def test_what_is_not_there_is_said(there):
 @pytest.mark.parametrize("path", ["/large", "/endless"])
 def test_what_is_over_the_limit_is_not_read_to_its_end(there, path):
     assert refused(f"http://{there}{path}", [there]).code == "too_many_bytes"
+
+
+def test_the_pictures_of_one_request_have_the_limit_in_all(there):
+    async def thrice():
+        fetcher = Fetcher([there], max_bytes=250, public=lambda address: True)
+        return await fetcher.fetched([Picture(name, bytes, url=f"http://{there}/small") for name in "abc"])
+
+    sizes = []
+    for picture in asyncio.run(thrice()):
+        try:
+            sizes.append(len(picture.read()))
+        except Refusal as refusal:
+            sizes.append(refusal.code)
+    assert sorted(sizes, key=str) == [100, 100, "too_many_bytes"]
+
+
+def test_no_cookie_is_kept_for_the_next_who_asks(there):
+    async def twice():
+        fetcher = Fetcher([there], max_bytes=1000, public=lambda address: True)
+        for _ in range(2):
+            await fetcher.fetch(f"http://{there}/small")
+
+    asyncio.run(twice())
+    assert Pictures.cookies[-2:] == [None, None]
+
+
+def test_the_name_that_is_looked_up_is_the_one_that_is_allowed(monkeypatch):
+    names = []
+
+    async def noting(self, host, port, **options):
+        names.append(host)
+        return [(2, 1, 6, "", ("10.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "getaddrinfo", noting)
+    for host in ("xn--strae-oqa.de", "stra\u00dfe.de"):  # which older rules spell strasse.de
+        assert refused(f"http://{host}/a.png", ["xn--strae-oqa.de"], public=is_public).code == "address_not_public"
+    assert names == ["xn--strae-oqa.de"] * 2
 
 
 def test_what_comes_too_late_is_not_waited_for(there):

@@ -3,10 +3,11 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from serving.errors import Refusal
 from serving.imaging import Limits, encode_photo, read_photo
@@ -133,3 +134,11 @@ def test_photos_leave_losslessly_when_asked(format):
 def test_photos_leave_as_jpeg_within_a_few_levels():
     photo = ramp()
     assert np.abs(pixels_of(encode_photo(photo, "jpeg")).astype(int) - photo).mean() < 1
+
+
+def test_a_picture_over_the_budget_of_its_request_is_not_decoded(monkeypatch):
+    def spend(pixels):
+        raise Refusal(413, f"{pixels}", "over the budget.")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: pytest.fail("it was decoded"))
+    assert refused(file_of(ramp()), replace(LIMITS, spend=spend)).code == f"{45 * 61}"

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,6 +108,21 @@ def test_a_body_of_another_type_is_a_415(http, kind):
 def test_a_misspelt_or_repeated_option_of_the_query_is_a_400(http):
     assert "'ouput'" in error_of(raw(http, "/v1/segment", file_of(ramp()), ouput="ids"), 400)["message"]
     assert error_of(raw(http, "/v1/segment", file_of(ramp()), output=["ids", "json"]), 400)["code"] == "repeated_field"
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "utf-16"])
+@pytest.mark.parametrize("face", ["", "/v1"])
+def test_a_form_in_an_encoding_of_its_own_is_a_415(http, face, charset):
+    form = httpx.Request("POST", "http://here", files={"image": ("a.png", file_of(ramp()))}, data={"model": "x" * 70})
+    headers = {"content-type": f"{form.headers['content-type']}; charset={charset}"}
+    assert error_of(http.post(f"{face}/segment", content=form.read(), headers=headers), 415)["code"] == "unsupported_charset"
+
+
+def test_a_form_that_is_broken_or_holds_too_much_is_refused_in_our_words(http):
+    assert error_of(raw(http, "/v1/segment", b"x", "multipart/form-data"), 400)["code"] == "broken_form"
+    assert error_of(segment(http, "/v1", model="x" * 2**17), 400)["code"] == "broken_form"
+    files = [("image", (f"{number}.png", file_of(ramp(2, 2)))) for number in range(6)]
+    assert error_of(http.post("/v1/segment", files=files), 413)["code"] == "too_many_pictures"
 
 
 def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_option_may_be_empty(http):
@@ -244,6 +260,11 @@ class TestSeveralPictures:
         bomb = zip_of({f"{number}.bmp": b"\0" * 2**20 for number in range(3)})
         assert len(bomb) < 2**14
         assert error_of(segment(http, "/v1", bomb), 413)["code"] == "too_many_unpacked_bytes"
+
+    def test_every_photo_of_a_label_map_counts(self, http):
+        sent = {"image": text_of(file_of(stripes(100, 100))), "count": 11, "format": "jpeg"}
+        assert error_of(http.post("/v1/synthesize", json=sent), 413)["code"] == "too_many_pixels_in_all"
+        assert http.post("/v1/synthesize", json={**sent, "count": 2}).status_code == 200
 
     def test_too_many_pixels_in_all_are_told_of_the_pictures_that_are_too_many(self, http):
         photos = {name: file_of(ramp(200, 300)) for name in "abc"}

@@ -13,6 +13,7 @@ from serving.errors import Refusal
 from serving.middleware import answer_refusals, refuse
 
 _HINT = 'Send multipart/form-data with the file in the field "image", for example: curl -F image=@street.jpg'
+_LONGEST_NAME = 240  # bytes: file systems take 255, BentoML puts some before it
 
 
 class FileFields:
@@ -49,10 +50,20 @@ class FileFields:
         await answer_refusals(self._app, scope, along, send=send)
 
 
+def _is_awkward(name: bytes) -> bool:
+    """Whether BentoML, which keeps the file under its name, would fail to."""
+    try:
+        stored = len(name)
+        name.decode()
+    except UnicodeDecodeError:  # Starlette takes it for Latin-1
+        stored = 2 * len(name)
+    return stored > _LONGEST_NAME or b"\0" in name
+
+
 def check_charset(options: Mapping[bytes, bytes]) -> None:
     """Refuse a form that names an encoding of its own: Python knows some that fail on any text, and some that take long."""
     charset = options.get(b"charset", b"utf-8").decode("latin-1")
-    if charset.lower() not in ("utf-8", "utf8", "us-ascii", "iso-8859-1"):
+    if charset.lower() not in ("utf-8", "utf8"):
         raise Refusal(415, "unsupported_charset", f"a form in {charset[:80]!r} is not read.", hint="Send it in UTF-8, and name no charset.")
 
 
@@ -106,6 +117,13 @@ class _Form:
             if name != "image" or self._files > 1:
                 raise Refusal(
                     400, "unknown_field", f"one file is expected, in the field image; there is another in {name[:80]!r}.", hint=_HINT
+                )
+            if _is_awkward(options[b"filename"]):
+                raise Refusal(
+                    400,
+                    "bad_file_name",
+                    "the file's name is too long, or holds a zero byte.",
+                    hint="Send it under a name of less than 200 letters.",
                 )
         elif name == "image":
             raise Refusal(400, "not_a_file", "the field image holds text, not a file.", hint=_HINT)

@@ -118,6 +118,16 @@ def test_a_form_in_an_encoding_of_its_own_is_a_415(http, face, charset):
     assert error_of(http.post(f"{face}/segment", content=form.read(), headers=headers), 415)["code"] == "unsupported_charset"
 
 
+@pytest.mark.parametrize(
+    "name", [b"a" * 250, b"a.p" + b"n" * 300, "é".encode() * 130, b"\xe9" * 130, b"a\0.png"], ids=lambda name: f"{name[:4]}"
+)
+def test_a_file_name_that_no_file_system_takes_is_no_500(http, name):
+    form = b'--B\r\nContent-Disposition: form-data; name="image"; filename="%s"\r\n\r\n%s\r\n--B--\r\n' % (name, file_of(ramp()))
+    kind = "multipart/form-data; boundary=B"
+    assert error_of(raw(http, "/segment", form, kind), 400)["code"] in ("bad_file_name", "broken_form")
+    assert raw(http, "/v1/segment", form, kind).status_code < 500
+
+
 def test_a_form_that_is_broken_or_holds_too_much_is_refused_in_our_words(http):
     assert error_of(raw(http, "/v1/segment", b"x", "multipart/form-data"), 400)["code"] == "broken_form"
     assert error_of(segment(http, "/v1", model="x" * 2**17), 400)["code"] == "broken_form"

@@ -20,7 +20,7 @@ from trainer.experiment import runner, worker
 from trainer.experiment.job import Job, claimed
 from trainer.experiment.progress import Clock, spoken
 from trainer.experiment.results import append, read_results
-from trainer.experiment.runner import folder_of, known, run_missing, state
+from trainer.experiment.runner import folder_of, holds, known, run_missing, state
 from trainer.experiment.tables import read_table
 from trainer.methods import supervised
 from trainer.rundir import write_whole
@@ -223,6 +223,16 @@ def test_figures_that_a_table_needs_and_a_result_lacks_are_judged_anew(tmp_path,
     [again] = read_results(plan.results)
     assert again.figures == result.figures
     assert (folder_of(trial, plan) / "metrics.jsonl").read_text() == step, "it was trained again"
+
+
+def test_figures_by_another_judge_do_not_count(tmp_path, begun):
+    table = small_table(tmp_path, "none")
+    [trial], plan = small_trials(table, tmp_path), small_plan(table, tmp_path)
+    run_missing([trial], plan)
+    [result] = read_results(plan.results)
+    judged = dataclasses.replace(result, judges={"judge": "first-00000000"})
+    for name, held in (("first-00000000", True), ("second-11111111", False)):
+        assert holds(judged, dataclasses.replace(plan, judged_by={"judge": name})) is held
 
 
 def test_a_row_that_its_method_cannot_take_is_refused_before_anything_runs(tmp_path):

@@ -1,7 +1,7 @@
 """`fewpair experiment TABLE`: run what is missing of a paper's table, and write it beside the paper's own figures."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -112,7 +112,7 @@ def experiment(arguments: list[str]) -> int:
         discard=asked.discard,
         skip_broken=asked.skip_broken,
     )
-    _refuse_unjudged(table, dataset, work)
+    work = replace(work, judged_by=_judges(table, dataset, work))
     _tell(trials, work)
     if asked.dry_run:
         return 0
@@ -134,8 +134,9 @@ def _named(option: str, given: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(name, place) for name, _, place in pairs]
 
 
-def _refuse_unjudged(table: Table, dataset: Dataset, work: Plan) -> None:
-    """Before anything is trained: a judge and an extractor where the table asks for them, and such as can be used."""
+def _judges(table: Table, dataset: Dataset, work: Plan) -> dict[str, str]:
+    """The names of the judge and the extractor; refused before training where the table asks for one that is not there or of no use."""
+    names = {}
     figures = [metric.figure for metric in table.metrics]
     if work.judge is None and any(figure.startswith("judge_") for figure in figures):
         raise UserError(
@@ -146,9 +147,12 @@ def _refuse_unjudged(table: Table, dataset: Dataset, work: Plan) -> None:
     if work.judge is not None:
         if dataset.label_domain.kind != "classes":
             raise UserError(f"--judge {work.judge} finds classes in photos, but the labels of {dataset.name} are pictures: leave it out")
-        open_judge(work.judge, classes_of(dataset.label_domain))
+        judge = open_judge(work.judge, classes_of(dataset.label_domain))
+        if any(figure.startswith("judge_") for figure in figures):
+            names["judge"] = f"{judge.name}-{judge.sha256[:8]}"
     if work.features is not None:
-        open_extractor(str(work.features))
+        names["features"] = open_extractor(str(work.features)).name
+    return names
 
 
 def _tell(trials: list[Trial], work: Plan) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ class Plan:
     device: str = "auto"
     judge: Path | None = None
     features: Path | None = None
+    judged_by: Mapping[str, str] = field(default_factory=dict)
+    """The names of that judge and that extractor, as results hold them: figures by others are measured anew."""
     again: bool = False
     """Run once more what had failed."""
     discard: bool = False
@@ -88,7 +90,9 @@ def state(trial: Trial, plan: Plan, known: dict[str, list[Result]]) -> tuple[str
 
 
 def holds(result: Result, plan: Plan) -> bool:
-    """Whether every figure that the table shows was measured, for both checkpoints and on every split."""
+    """Whether every figure that the table shows was measured, for both checkpoints and on every split, by the judges of this plan."""
+    if any(result.judges.get(what) != name for what, name in plan.judged_by.items()):
+        return False
     found = [result.figures.get(checkpoint, {}).get(split, {}) for checkpoint in ("last", "best") for split in plan.splits]
     return all(metric.find(figures) is not None for metric in plan.metrics for figures in found)
 

@@ -103,7 +103,11 @@ def judged(folder: RunDir, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
                 features=features if paints else None,
             )
             figures[checkpoint][split] = {**found.figures, "floors": _scalars(found.floors)}
-    names = {"selection": selection.features, "judge": judge.name if judge else None, "features": features.name if features else None}
+    names = {
+        "selection": selection.features,
+        "judge": f"{judge.name}-{judge.sha256[:8]}" if judge else None,
+        "features": features.name if features else None,
+    }
     return figures, {what: name for what, name in names.items() if name is not None}
 
 

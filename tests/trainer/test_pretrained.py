@@ -118,7 +118,6 @@ def test_without_a_network_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -
     def offline(*arguments: object, **named: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(UserError, match=r"no route to host.*--config\.encoder-weights"):
         read_weights(None)

@@ -395,7 +395,7 @@ def test_a_run_starts_from_published_generators_and_refuses_what_is_none(tmp_pat
     with pytest.raises(UserError, match="supervised has no ResNet generator that makes a photo"):
         begin_with_given_weights(tiny_method("supervised"), tiny_run("supervised", photo_weights=str(path)))
     torch.save([1, 2], path)
-    with pytest.raises(UserError, match="holds a list, but a latest_net_G.pth as CycleGAN and pix2pix save it is expected"):
+    with pytest.raises(UserError, match=r"holds a list, but a latest_net_G\.pth as CycleGAN and pix2pix save it is expected"):
         begin_with_given_weights(method, run)
     path.write_text("not weights")
     with pytest.raises(UserError, match="cannot be read"):

@@ -53,7 +53,7 @@ class Line:
         if not self.results:
             return "FAILED" if self.failed else "not run"
         first = self.results[0]
-        counts = {"pairs": f"{first.pairs} pairs", "unpaired": f"{first.unpaired} unpaired"}
+        counts = {"pairs": f"{first.pairs} {'pair' if first.pairs == 1 else 'pairs'}", "unpaired": f"{first.unpaired} unpaired"}
         return f"{first.method}: {' + '.join(counts[half] for half in ('pairs', 'unpaired') if half in first.reads)}"
 
 

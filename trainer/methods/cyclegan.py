@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor, nn
-
 from trainer import losses
-from trainer.batch import Batch, Domain, LabelMap, Photo, Scores
+from trainer.batch import Batch, Domain
 from trainer.games import GAMES, GameName
-from trainer.methods.base import Method, PicturePool, Player, Update, constant_then_linear
+from trainer.methods.base import PicturePool, Player, Update, constant_then_linear
 from trainer.methods.label_side import LabelAs, LabelSide
+from trainer.methods.two_generators import TwoGenerators
 from trainer.networks.generators import GeneratorName, generator_named
 from trainer.networks.patchgan import Norm, Patch, PatchGAN, smallest_side
 
@@ -51,14 +50,13 @@ class Config:
     """Decay of the generators' running average."""
 
 
-class CycleGAN(Method):
+class CycleGAN(TwoGenerators):
     """Two generators, two unconditional 70x70 discriminators; the generators move first, then the discriminators.
 
     L = LSGAN in both directions + lambda (cycle L1 in both directions) + 0.5 lambda (identity L1); reads the unpaired half alone.
     """
 
     config_class = Config
-    directions = frozenset({"to_label", "to_photo"})
 
     def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
         super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
@@ -111,18 +109,3 @@ class CycleGAN(Method):
                 "photo": game.critic(self.photo_critic(photo), self.photo_critic(old_photo)),
             },
         )
-
-    def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
-        return self.label_generator if direction == "to_label" else self.photo_generator
-
-    def label_scores(self, photo: Photo) -> Scores | None:
-        return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
-
-    def painted_label(self, photo: Photo) -> Photo | None:
-        return self.label_generator(photo) if self.side.in_colours else None
-
-    def to_label(self, photo: Photo) -> LabelMap | Photo:
-        return self.side.decode(self.label_generator(photo))
-
-    def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
-        return self.photo_generator(self.side.encode(label))

@@ -6,13 +6,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer import losses
-from trainer.batch import Batch, Domain, LabelMap, Photo, Scores
+from trainer.batch import Batch, Domain
 from trainer.games import GAMES, GameName
-from trainer.methods.base import Method, PicturePool, Player, Update, constant_then_linear
+from trainer.methods.base import PicturePool, Player, Update, constant_then_linear
 from trainer.methods.label_side import LabelAs, LabelSide
+from trainer.methods.two_generators import TwoGenerators
 from trainer.networks.patchgan import Patch, PatchGAN, smallest_side
 from trainer.networks.resnet import ResNetGenerator
 
@@ -57,7 +58,7 @@ class Config:
     """Decay of the generators' running average."""
 
 
-class Hybrid(Method):
+class Hybrid(TwoGenerators):
     """Two generators against two unconditional 70x70 discriminators, on pairs and on unpaired samples alike.
 
     L = lambda_1 L_GAN + lambda_2 L_cycle + lambda_3 L_idt on both halves, + lambda_4 L_L1 on the pairs (Eq. 6). The discriminators move
@@ -69,7 +70,6 @@ class Hybrid(Method):
     """
 
     config_class = Config
-    directions = frozenset({"to_label", "to_photo"})
     multiple_of = ResNetGenerator.multiple_of
     spares_a_half = True
 
@@ -144,21 +144,6 @@ class Hybrid(Method):
     def _pooled(self, kind: str, fakes: Tensor, split: int, i: int) -> Tensor:
         return torch.cat([self.pools[f"paired_{kind}"](fakes[:split], i), self.pools[f"unpaired_{kind}"](fakes[split:], i)])
 
-    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
-        return self.label_generator if direction == "to_label" else self.photo_generator
-
-    def label_scores(self, photo: Photo) -> Scores | None:
-        return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
-
-    def painted_label(self, photo: Photo) -> Photo | None:
-        return self.label_generator(photo) if self.side.in_colours else None
-
-    def to_label(self, photo: Photo) -> LabelMap | Photo:
-        return self.side.decode(self.label_generator(photo))
-
-    def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
-        return self.photo_generator(self.side.encode(label))
-
 
 class _Halves:
     """A loss on the paired half, the first `split` samples, plus the same on the unpaired one; a half that is empty costs nothing."""
@@ -171,7 +156,7 @@ class _Halves:
         return torch.stack([loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]).sum()
 
 
-def _twice(generator: ResNetGenerator, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _twice(generator: nn.Module, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The generator's translation of `picture`, and what it makes of its own output domain, in one pass."""
     if own is None:
         return generator(picture), None

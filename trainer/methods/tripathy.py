@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from trainer import losses
-from trainer.batch import Batch, Domain, LabelMap, Pairs, Photo, Scores
+from trainer.batch import Batch, Domain, Pairs
 from trainer.errors import UserError
 from trainer.games import GAMES, GameName
-from trainer.methods.base import Method, Player, Update, constant_then_linear
+from trainer.methods.base import Player, Update, constant_then_linear
 from trainer.methods.label_side import LabelAs, LabelSide
+from trainer.methods.two_generators import TwoGenerators
 from trainer.networks.patchgan import PatchGAN
 from trainer.networks.resnet import ResNetGenerator
 
@@ -47,7 +48,7 @@ class Config:
     """Decay of the generators' running average."""
 
 
-class Tripathy(Method):
+class Tripathy(TwoGenerators):
     """Two generators, four discriminators, two phases. The generators move first, then the discriminators, as in CycleGAN.
 
     `label_critic` and `photo_critic` (the paper's D1 and D2) judge a picture alone. `label_pair_critic` and `photo_pair_critic` (D4
@@ -58,7 +59,6 @@ class Tripathy(Method):
     """
 
     config_class = Config
-    directions = frozenset({"to_label", "to_photo"})
     multiple_of = ResNetGenerator.multiple_of
 
     def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
@@ -126,21 +126,6 @@ class Tripathy(Method):
             "pairs_label": weight * self.side.distance(raw_label, half.label),
             "pairs_photo": self.config.reconstruction * losses.absolute_difference(fake_photo, half.photo),
         }
-
-    def network(self, direction: Literal["to_label", "to_photo"]) -> ResNetGenerator | None:
-        return self.label_generator if direction == "to_label" else self.photo_generator
-
-    def label_scores(self, photo: Photo) -> Scores | None:
-        return self.side.scores(self.label_generator(photo)) if self.side.as_scores else None
-
-    def painted_label(self, photo: Photo) -> Photo | None:
-        return self.label_generator(photo) if self.side.in_colours else None
-
-    def to_label(self, photo: Photo) -> LabelMap | Photo:
-        return self.side.decode(self.label_generator(photo))
-
-    def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
-        return self.photo_generator(self.side.encode(label))
 
 
 def _beside(judged: Tensor, condition: Tensor) -> Tensor:

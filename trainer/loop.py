@@ -89,7 +89,7 @@ def train(
         )
         images = run.batch * processes.world * sum(loader.filled)
         with (
-            Record(folder, trainee, dataset, place, processes, images=images, progress=progress, skip_broken=skip_broken) as record,
+            Record(folder, trainee, dataset, place, processes, loader, images=images, progress=progress, skip_broken=skip_broken) as record,
             _interruptible() as interrupted,
         ):
             stopped = _play(folder, trainee, loader, record, place, processes, interrupted=interrupted, after_step=after_step)
@@ -179,6 +179,7 @@ def advance(
 ) -> dict[str, Tensor]:
     """One step: every update the method yields, optimised before the next is asked for. Returns the losses as `player/term`."""
     logged: dict[str, Tensor] = {}
+    moved: set[str] = set()
     updates = trainee.method.step(batch, trainee.step)
     while True:
         # Autocast is entered afresh for each update: one kept open across an optimiser step goes on using the old bf16 weights.
@@ -194,10 +195,11 @@ def advance(
             group["lr"] = player.lr * group.get("factor", 1.0) * player.schedule(trainee.step, run.steps)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if update.player in trainee.averages:
-            trainee.averages[update.player].update(trainee.step)
+        moved.add(update.player)
         for name, loss in update.losses.items():
             logged[f"{update.player}/{name}"] = loss.detach()
+    for name in moved & trainee.averages.keys():  # once a step, however often a player moved
+        trainee.averages[name].update(trainee.step)
     watch.note(logged, trainee.step + 1)
     return logged
 

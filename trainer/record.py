@@ -10,11 +10,16 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from trainer.data.catalogue import Dataset
+from trainer.data.loader import Loader
 from trainer.machine import memory_peak
 from trainer.processes import Processes
 from trainer.rundir import RunDir
 from trainer.trainee import Trainee
 from trainer.validation import Validation
+
+
+REFRESHING = 50
+"""The batches, the last that were trained on, by which batch statistics are estimated for averaged weights (OASIS's released code)."""
 
 
 class Record:
@@ -27,6 +32,7 @@ class Record:
         dataset: Dataset,
         device: torch.device,
         processes: Processes,
+        loader: Loader,
         *,
         images: float,
         progress: bool,
@@ -36,7 +42,9 @@ class Record:
         self.trainee = trainee
         self.device = device
         self.processes = processes
+        self.loader = loader
         self.images = images
+        self._refreshed: int | None = None
         self._began = 0.0
         self._bar = tqdm(
             total=folder.run.steps,
@@ -77,16 +85,26 @@ class Record:
 
     def evaluate(self, *, last: bool) -> None:
         """Judge both weights on `val`, show samples, keep the best; the other processes wait."""
+        self._refresh()
         better = self._validation.evaluate(self.trainee, self._writer, last=last) if self._writer is not None else False
         if self.processes.any(better, self.device):
             self.save("best")
 
     def save(self, name: str) -> None:
         """Write a checkpoint of all processes."""
+        self._refresh()
         state = self.trainee.state(self.processes)
         if state is not None:
             self.folder.save(name, state)
         self.processes.wait()
+
+    def _refresh(self) -> None:
+        """Batch statistics for the averaged weights, once for each step at which they are judged or saved; a function of the step."""
+        step = self.trainee.step
+        if self._writer is not None and self._refreshed != step:
+            self._refreshed = step
+            batches = range(max(0, step - REFRESHING), step)
+            self.trainee.refresh(self.loader.batch(each).to(self.device) for each in batches)
 
     def __enter__(self) -> "Record":
         return self

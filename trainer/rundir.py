@@ -185,7 +185,7 @@ def build_method(run: Run, photo_domain: Domain, label_domain: Domain) -> Method
     """The run's method with its first weights, a function of the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return build(run.method, run.config, photo_domain=photo_domain, label_domain=label_domain, seed=run.seed)
+        return build(run.method, run.config, photo_domain=photo_domain, label_domain=label_domain, size=run.size, seed=run.seed)
 
 
 def begin_with_given_weights(method: Method, run: Run) -> None:

@@ -1,14 +1,23 @@
 """Everything that a training step changes, so everything that a checkpoint holds."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.average import Average
+from trainer.batch import Batch
 from trainer.errors import UserError
 from trainer.methods.base import Method, Player
+from trainer.networks.frozen import keeping_buffers
 from trainer.processes import Processes
+
+
+ESTIMATES = "estimates"
+"""The name of a checkpoint's batch statistics among its averages; they are read with the averaged weights."""
 
 
 @dataclass
@@ -22,6 +31,28 @@ class Trainee:
     step: int = 0
     elapsed: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    estimates: dict[str, Tensor] = field(default_factory=dict)
+    """What `refresh` estimated for the averaged weights: buffers of the method, by name."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights, and the estimates that belong to them, in the place of the live ones, which come back afterwards."""
+        buffers = dict(self.method.named_buffers())
+        with ExitStack() as swapped:
+            for average in self.averages.values():
+                swapped.enter_context(average.in_place())
+            swapped.enter_context(keeping_buffers(self.method))
+            with torch.no_grad():
+                for name, value in self.estimates.items():
+                    buffers[name].copy_(value)
+            yield
+
+    def refresh(self, batches: Iterable[Batch]) -> None:
+        """Estimate batch statistics for the averaged weights, which no training step has seen; for methods that have such."""
+        with self.averaged():
+            networks = self.method.refresh(batches)
+            wanted = {id(buffer) for network in networks for buffer in network.buffers()}
+            self.estimates = {name: buffer.clone() for name, buffer in self.method.named_buffers() if id(buffer) in wanted}
 
     def not_finite(self) -> list[str]:
         """The names of the weights, live and averaged, that hold a value that is not finite."""
@@ -41,7 +72,7 @@ class Trainee:
             "elapsed": self.elapsed,
             "best": self.best,
             "method": {name: parameter.detach() for name, parameter in self.method.named_parameters()},
-            "averaged": {name: average.state_dict() for name, average in self.averages.items()},
+            "averaged": {name: average.state_dict() for name, average in self.averages.items()} | {ESTIMATES: self.estimates},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "own": list(own),
         }
@@ -55,6 +86,7 @@ class Trainee:
         self.method.load_state_dict(state["method"] | own["method"])
         for name, average in self.averages.items():
             average.load_state_dict(state["averaged"][name])
+        self.estimates = dict(state["averaged"].get(ESTIMATES, {}))
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
         torch.set_rng_state(own["random"].cpu())

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 import numpy as np
@@ -55,9 +55,7 @@ class Validation:
         began = time.perf_counter()
         if self.has_split:
             figures |= self._figures(trainee.method, "val_raw")
-        with ExitStack() as swapped:
-            for average in trainee.averages.values():
-                swapped.enter_context(average.in_place())
+        with trainee.averaged():
             if self.has_split:
                 figures |= self._figures(trainee.method, "val")
             picture = self.sheet(trainee.method)

@@ -38,6 +38,9 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
+SIZES: dict[str, tuple[int, int]] = {}
+"""For the methods that need other multiples than SIZE has."""
+
 CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("tripathy", {"paired_steps": 0}),
     ("pix2pix", {"generator": "unet", "levels": 4, "norm": "batch", "game": "vanilla"}),
@@ -74,10 +77,16 @@ def tiny_config(name: str, **changes: Any) -> Any:
     return METHODS[name].config_class(**(TINY[name] | changes))
 
 
+def tiny_size(name: str) -> tuple[int, int]:
+    """The size that a small method is tested at."""
+    return SIZES.get(name, SIZE)
+
+
 def tiny_method(name: str, *, seed: int = 0, **changes: Any) -> Method:
     """A small method of the catalogue over three classes and void."""
     torch.manual_seed(seed)
-    return build(name, tiny_config(name, **changes), photo_domain=PHOTOS, label_domain=LABELS, seed=seed)
+    config = tiny_config(name, **changes)
+    return build(name, config, photo_domain=PHOTOS, label_domain=LABELS, size=tiny_size(name), seed=seed)
 
 
 def tiny_label(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
@@ -111,7 +120,7 @@ def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
         "root": None,
         "pairs": 2 if needs_pairs else 0,
         "unpaired": 4,
-        "size": SIZE,
+        "size": tiny_size(name),
         "steps": steps,
         "seed": 0,
         "evaluate_every": 1000,

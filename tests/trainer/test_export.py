@@ -356,7 +356,7 @@ class Noisy(Method):
     noise_shape = (3, 1, 1)
 
     def __init__(self) -> None:
-        super().__init__(None, photo_domain=Domain("picture"), label_domain=Domain("picture"), seed=1)
+        super().__init__(None, photo_domain=Domain("picture"), label_domain=Domain("picture"), size=SIZE, seed=1)
         torch.manual_seed(0)
         self.layer = nn.Conv2d(3, 3, 3, padding=1)
 

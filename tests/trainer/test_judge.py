@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainer.factories import LABELS, PHOTOS, tiny_config, tiny_folder, tiny_label, tiny_run
+from tests.trainer.factories import LABELS, PHOTOS, SIZE, tiny_config, tiny_folder, tiny_label, tiny_run
 from tests.trainer.folders import make_folders, open_folders
 from tests.trainer.onnx_files import onnx_extractor, thresholding
 from trainer import losses
@@ -49,12 +49,12 @@ def test_the_segmenter_judges_each_photo_alone() -> None:
 
 def test_a_width_that_the_norm_cannot_group_is_refused() -> None:
     with pytest.raises(ValueError, match=r"--config\.width 12: the segmenter's width is a multiple of 8"):
-        build("judge", tiny_config("judge", width=12), photo_domain=PHOTOS, label_domain=LABELS, seed=0)
+        build("judge", tiny_config("judge", width=12), photo_domain=PHOTOS, label_domain=LABELS, size=SIZE, seed=0)
 
 
 def test_the_judge_says_that_it_needs_classes() -> None:
     with pytest.raises(ValueError, match="judge needs a class table"):
-        build("judge", tiny_config("judge"), photo_domain=PHOTOS, label_domain=Domain("picture"), seed=0)
+        build("judge", tiny_config("judge"), photo_domain=PHOTOS, label_domain=Domain("picture"), size=SIZE, seed=0)
 
 
 def test_the_dice_loss_is_its_equation_class_by_class_without_void_and_without_absent_classes() -> None:

@@ -158,7 +158,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     torch.manual_seed(0)
     pictures = Domain("picture")
     config = tiny_method(name).config
-    method = build(name, config, photo_domain=PHOTOS, label_domain=pictures, seed=0)
+    method = build(name, config, photo_domain=PHOTOS, label_domain=pictures, size=SIZE, seed=0)
     batch = tiny_batch()
     halves = [type(half)(half.photo, half.photo.flip(0) * 0.5) for half in (batch.paired, batch.unpaired)]
     advance(prepare(method, fused=False), Batch(*halves), tiny_run(name), bf16=False, watch=FiniteWatch(torch.device("cpu")))
@@ -167,7 +167,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
 
 def test_supervised_says_that_it_needs_classes() -> None:
     with pytest.raises(ValueError, match="class table"):
-        build("supervised", tiny_method("supervised").config, photo_domain=PHOTOS, label_domain=Domain("picture"), seed=0)
+        build("supervised", tiny_method("supervised").config, photo_domain=PHOTOS, label_domain=Domain("picture"), size=SIZE, seed=0)
 
 
 @pytest.mark.parametrize(

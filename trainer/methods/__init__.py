@@ -23,6 +23,6 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build(name: str, config: Any, *, photo_domain: Domain, label_domain: Domain, seed: int) -> Method:
+def build(name: str, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> Method:
     """The named method with its config, for these two domains."""
-    return METHODS[name](config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    return METHODS[name](config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)

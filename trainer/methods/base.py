@@ -1,6 +1,6 @@
 """What a method is: players that take turns, a step that yields their losses, and the directions it can translate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -48,11 +48,12 @@ class Method(nn.Module):
     spares_a_half: bool = False
     """Whether a method that reads both halves of the Batch can take its step with either of them empty (Run.balanced)."""
 
-    def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
+    def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
         super().__init__()
         self.config = config
         self.photo_domain = photo_domain
         self.label_domain = label_domain
+        self.size = size
         self.seed = seed
 
     def begin(self) -> None:
@@ -72,6 +73,13 @@ class Method(nn.Module):
 
     def check_steps(self, steps: int) -> None:
         """Raises UserError where a run of this many steps would not do what the config says."""
+
+    def refresh(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
+        """Estimate anew what training estimates as it goes (batch statistics), for the weights that now stand in their place (EMA).
+
+        batches: some that the run was trained on. Returns the networks whose buffers hold the estimates; none where there are none.
+        """
+        return ()
 
     def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
         """The generator behind a direction; None where there is none."""

@@ -58,8 +58,8 @@ class CycleGAN(TwoGenerators):
 
     config_class = Config
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         self.side = side = LabelSide(label_domain, config.label_as)
         sizes: dict[str, Any] = {"width": config.width, "blocks": config.blocks, "levels": config.levels}
         self.label_generator = generator_named(config.generator, 3, side.channels, tanh=not side.as_scores, **sizes)

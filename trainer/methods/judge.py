@@ -35,8 +35,8 @@ class Judge(Method):
     directions = frozenset({"to_label"})
     multiple_of = Segmenter.multiple_of
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         if label_domain.classes is None:
             raise ValueError("judge needs a class table on the label side; this dataset has pictures there")
         self.segmenter = Segmenter(label_domain.classes.count, width=config.width)

@@ -73,8 +73,8 @@ class MeanTeacher(Method):
 
     pixels: Tensor
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         if label_domain.classes is None:
             raise ValueError("mean_teacher needs a class table on the label side; this dataset has pictures there")
         if config.confidence > 1 or config.teacher >= 1:

@@ -59,8 +59,8 @@ class Pix2Pix(Method):
 
     config_class = Config
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         self.side = side = LabelSide(label_domain, config.label_as)
         self.directions = frozenset({config.direction})
         towards_label = config.direction == "to_label"

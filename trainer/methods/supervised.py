@@ -32,8 +32,8 @@ class Supervised(Method):
     directions = frozenset({"to_label"})
     multiple_of = ResNetGenerator.multiple_of
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         if label_domain.classes is None:
             raise ValueError("supervised needs a class table on the label side; this dataset has pictures there")
         self.label_generator = ResNetGenerator(3, label_domain.classes.count, width=config.width, blocks=config.blocks, tanh=False)

@@ -61,8 +61,8 @@ class Tripathy(TwoGenerators):
     config_class = Config
     multiple_of = ResNetGenerator.multiple_of
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, seed=seed)
+    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
         self.side = side = LabelSide(label_domain, config.label_as)
         width, blocks = config.width, config.blocks
         self.label_generator = ResNetGenerator(3, side.channels, width=width, blocks=blocks, tanh=not side.as_scores)

@@ -1,63 +1,76 @@
-"""How this server is configured: FEWPAIR_* environment variables, read once into one frozen value."""
+"""What an operator may choose: by flag, by FEWPAIR_* variable, or in one TOML file, read once into one frozen value."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from serving.errors import ServingError
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+LogFormat = Literal["text", "json"]
 PIXELS_CEILING = 178_000_000  # Pillow itself refuses to open more
 
-VARIABLES = {
-    "models": "FEWPAIR_MODELS",
-    "device": "FEWPAIR_DEVICE",
-    "default_model": "FEWPAIR_DEFAULT_MODEL",
-    "ui": "FEWPAIR_UI",
-    "workers": "FEWPAIR_WORKERS",
-    "threads": "FEWPAIR_THREADS",
-    "runs_at_once": "FEWPAIR_RUNS_AT_ONCE",
-    "queue": "FEWPAIR_QUEUE",
-    "timeout": "FEWPAIR_TIMEOUT",
-    "max_bytes": "FEWPAIR_MAX_BYTES",
-    "max_pixels": "FEWPAIR_MAX_PIXELS",
-    "cors_origins": "FEWPAIR_CORS_ORIGINS",
-    "access_log": "FEWPAIR_ACCESS_LOG",
-    "max_pictures": "FEWPAIR_MAX_PICTURES",
-    "max_unpacked_bytes": "FEWPAIR_MAX_UNPACKED_BYTES",
-    "max_pixels_in_all": "FEWPAIR_MAX_PIXELS_IN_ALL",
-    "url_hosts": "FEWPAIR_URL_HOSTS",
-}
+
+def _text(default: str | None = None) -> Any:
+    return field(default=default, metadata={"kind": "text"})
+
+
+def _switch(default: bool) -> Any:
+    return field(default=default, metadata={"kind": "switch"})
+
+
+def _whole(default: int, least: int, most: int) -> Any:
+    return field(default=default, metadata={"kind": "whole", "least": least, "most": most})
+
+
+def _choice(default: str, *others: str) -> Any:
+    return field(default=default, metadata={"kind": "choice", "choices": (default, *others)})
+
+
+def _several() -> Any:
+    return field(default=(), metadata={"kind": "several"})
+
+
+def _secret(*, several: bool) -> Any:
+    """Never printed, and also read from the file that the variable with `_FILE` (in TOML: the name with `_file`) leads to."""
+    return field(default=() if several else None, metadata={"kind": "several" if several else "text", "secret": True})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything an operator may choose, each beside the variable of VARIABLES that sets it."""
+    """Everything an operator may choose. A field `queue` is the variable FEWPAIR_QUEUE and the key `queue` of the file."""
 
-    models: Path
-    device: Device = "auto"
-    default_model: str | None = None
-    ui: bool = True
-    workers: int = 1
-    threads: int = 0  # of one run; 0: the cores of this machine, shared out between workers and runs
-    runs_at_once: int = 1
-    queue: int = 32
-    timeout: int = 60
-    max_bytes: int = 32 * 2**20
-    max_pixels: int = 25_000_000
-    cors_origins: tuple[str, ...] = ()
-    access_log: bool = False
-    max_pictures: int = 64  # of one request
-    max_unpacked_bytes: int = 128 * 2**20  # of a ZIP
-    max_pixels_in_all: int = 100_000_000  # of the pictures of one request
-    url_hosts: tuple[
-        str, ...
-    ] = ()  # from which pictures are fetched; "example.org" stands for its ports 80 and 443, "example.org:8080" for one
+    models: Path = field(metadata={"kind": "path"})
+    device: Device = _choice("auto", "cpu", "cuda")  # noqa: RUF009 - makes a field, as the others do
+    default_model: str | None = _text()
+    ui: bool = _switch(True)
+    workers: int = _whole(1, 1, 256)
+    threads: int = _whole(0, 0, 1024)  # of one run; 0: the cores of this machine, shared out between workers and runs
+    runs_at_once: int = _whole(1, 1, 64)
+    queue: int = _whole(32, 0, 100_000)
+    timeout: int = _whole(60, 1, 3600)  # seconds from the end of a request's body to its answer
+    max_bytes: int = _whole(32 * 2**20, 1024, 2**31)
+    max_pixels: int = _whole(25_000_000, 1, PIXELS_CEILING)
+    cors_origins: tuple[str, ...] = _several()
+    access_log: bool = _switch(False)
+    max_pictures: int = _whole(64, 1, 10_000)  # of one request
+    max_unpacked_bytes: int = _whole(128 * 2**20, 1024, 2**33)  # of a ZIP
+    max_pixels_in_all: int = _whole(100_000_000, 1, 2**40)  # of the pictures of one request
+    url_hosts: tuple[str, ...] = _several()  # pictures are fetched from; "example.org": its ports 80 and 443, "example.org:8080": one
+    tokens: tuple[str, ...] = _secret(several=True)  # without one of them nothing but health is answered; none: everybody is
+    admin_token: str | None = _secret(several=False)  # for what changes the server; without it that is off
+    host: str = _text("127.0.0.1")
+    port: int = _whole(3000, 1, 65535)
+    open: bool = _switch(False)  # a public address without tokens is meant
+    allowed_hosts: tuple[str, ...] = _several()  # that requests may be addressed to (Host); none: any
+    body_timeout: int = _whole(60, 1, 3600)  # seconds that a request's body may take to arrive
+    max_answer_bytes: int = _whole(256 * 2**20, 1024, 2**33)  # of the answers to one request
+    log: LogFormat = _choice("text", "json")  # noqa: RUF009
 
     @property
     def intra_op_threads(self) -> int:
@@ -70,89 +83,39 @@ class Settings:
     def environment(self) -> dict[str, str]:
         """These settings as the variables that a child process reads back with `from_environment`."""
         spelled: dict[str, str] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if value is None:
                 continue
             if isinstance(value, bool):
                 value = "on" if value else "off"
             elif isinstance(value, tuple):
                 value = ",".join(value)
-            spelled[VARIABLES[field.name]] = str(value)
+            spelled[VARIABLES[one.name]] = str(value)
         return spelled
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read the variables; a value that makes no sense is refused with its name and what would."""
-        read = _Reader(environment)
-        models = read.text("models")
-        settings = Settings(
-            models=Path(models) if models else default_models_folder(),
-            device=read.device(),
-            default_model=read.text("default_model"),
-            ui=read.switch("ui", default=True),
-            workers=read.whole("workers", default=1, least=1, most=256),
-            threads=read.whole("threads", default=0, least=0, most=1024),
-            runs_at_once=read.whole("runs_at_once", default=1, least=1, most=64),
-            queue=read.whole("queue", default=32, least=0, most=100_000),
-            timeout=read.whole("timeout", default=60, least=1, most=3600),
-            max_bytes=read.whole("max_bytes", default=32 * 2**20, least=1024, most=2**31),
-            max_pixels=read.whole("max_pixels", default=25_000_000, least=1, most=PIXELS_CEILING),
-            cors_origins=read.several("cors_origins"),
-            access_log=read.switch("access_log", default=False),
-            max_pictures=read.whole("max_pictures", default=64, least=1, most=10_000),
-            max_unpacked_bytes=read.whole("max_unpacked_bytes", default=128 * 2**20, least=1024, most=2**33),
-            max_pixels_in_all=read.whole("max_pixels_in_all", default=100_000_000, least=1, most=2**40),
-            url_hosts=read.several("url_hosts"),
+        """Read the variables, and the file that FEWPAIR_CONFIG names; what makes no sense is refused with its name and what would."""
+        from serving.configuration import configure
+
+        return configure({}, environment).settings
+
+
+VARIABLES = {one.name: f"FEWPAIR_{one.name.upper()}" for one in fields(Settings)}
+
+
+def check(settings: Settings) -> Settings:
+    """Refuse settings that each make sense and do not go together."""
+    if settings.ui and settings.workers > 1:
+        raise ServingError(
+            f"the page keeps its visitors' state in one process, so it cannot be shared by {settings.workers} workers.",
+            hint="Say --no-ui (FEWPAIR_UI=off) to scale the API, or --workers 1 to keep the page.",
         )
-        if settings.ui and settings.workers > 1:
-            raise ServingError(
-                f"the page keeps its visitors' state in one process, so it cannot be shared by {settings.workers} workers.",
-                hint="Say --no-ui (FEWPAIR_UI=off) to scale the API, or --workers 1 to keep the page.",
-            )
-        return settings
+    return settings
 
 
 def default_models_folder() -> Path:
     """`./exported` where it exists, otherwise the models that came with the package, installed or not."""
     here, package = Path("exported"), Path(__file__).parent
     return next((folder for folder in (here, package / "exported", package.parent / "exported") if folder.is_dir()), here)
-
-
-class _Reader:
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-
-    def text(self, field: str) -> str | None:
-        return self._environment.get(VARIABLES[field], "").strip() or None
-
-    def several(self, field: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in (self.text(field) or "").split(",") if part.strip())
-
-    def switch(self, field: str, *, default: bool) -> bool:
-        value = self.text(field)
-        if value is None:
-            return default
-        if value.lower() in ("on", "1", "true", "yes"):
-            return True
-        if value.lower() in ("off", "0", "false", "no"):
-            return False
-        raise ServingError(f"{VARIABLES[field]}={value} is neither on nor off.")
-
-    def whole(self, field: str, *, default: int, least: int, most: int) -> int:
-        value = self.text(field)
-        if value is None:
-            return default
-        try:
-            number = int(value)
-        except ValueError:
-            raise ServingError(f"{VARIABLES[field]}={value} is not a whole number.") from None
-        if not least <= number <= most:
-            raise ServingError(f"{VARIABLES[field]}={value} lies outside {least} to {most}.")
-        return number
-
-    def device(self) -> Device:
-        value = self.text("device") or "auto"
-        if value not in DEVICES:
-            raise ServingError(f"device {value} is none of {', '.join(DEVICES)}.")
-        return value

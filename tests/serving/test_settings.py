@@ -1,5 +1,6 @@
 """What an operator may say, and where the models are looked for."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from tests.serving.process import ROOT
 
 
 def test_settings_survive_the_way_to_a_child_process():
-    chosen = Settings(Path("/m"), "cpu", "tiny", False, 2, 3, 4, 5, 6, 2048, 7, ("https://a", "https://b"), True, 8, 2000, 9, ("a", "b:80"))
+    chosen = Settings(
+        *(Path("/m"), "cpu", "tiny", False, 2, 3, 4, 5, 6, 2048, 7, ("https://a", "https://b"), True, 8, 2000, 9, ("a", "b:80")),
+        *(("one-token", "two-tokens"), "admin-token", "0.0.0.0", 80, True, ("example.org",), 10, 4096, "json"),
+    )
+    assert all(getattr(chosen, field.name) != field.default for field in fields(Settings))
     assert Settings.from_environment(chosen.environment()) == chosen
     assert Settings.from_environment(Settings(Path("/m")).environment()) == Settings(Path("/m"))
 

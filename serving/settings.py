@@ -71,6 +71,13 @@ class Settings:
     body_timeout: int = _whole(60, 1, 3600)  # seconds that a request's body may take to arrive
     max_answer_bytes: int = _whole(256 * 2**20, 1024, 2**33)  # of the answers to one request
     log: LogFormat = _choice("text", "json")  # noqa: RUF009
+    jobs: Path | None = field(default=None, metadata={"kind": "path"})  # the folder of the jobs of POST /v1/jobs; none: there are none
+    jobs_queue: int = _whole(100, 1, 100_000)  # jobs that wait or run
+    jobs_hours: int = _whole(24, 1, 8760)  # that a job's answers are kept after its end
+    jobs_max_bytes: int = _whole(512 * 2**20, 1024, 2**36)  # of one job's upload, and of a picture in it once unpacked
+    jobs_max_bytes_in_all: int = _whole(10 * 2**30, 1024, 2**50)  # of the files of all jobs, uploads and answers
+    jobs_max_pictures: int = _whole(1000, 1, 100_000)  # of one job
+    jobs_max_pixels: int = _whole(100_000_000, 1, PIXELS_CEILING)  # of one picture
 
     @property
     def intra_op_threads(self) -> int:

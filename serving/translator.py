@@ -77,13 +77,17 @@ class ExportedModel:
 
     def run(self, direction: DirectionName, scaled: Scaled, *, seed: int = 0) -> dict[str, Bytes]:
         """One run of the graph at the model's scale: output name -> [H,W] or [H,W,3]."""
+        return {name: value[0] for name, value in self.run_batch(direction, scaled.pixels[None], seed=seed).items()}
+
+    def run_batch(self, direction: DirectionName, pixels: Bytes, *, seed: int = 0) -> dict[str, Bytes]:
+        """One run over [N,H,W] or [N,H,W,3], with one noise for all: output name -> [N,H,W] or [N,H,W,3]."""
         spec = self.manifest.directions[direction]
-        feed: dict[str, NDArray[Any]] = {spec.input.name: scaled.pixels[None]}
+        feed: dict[str, NDArray[Any]] = {spec.input.name: pixels}
         if spec.noise is not None:
-            feed[spec.noise.name] = draw_noise(seed, spec.noise.shape)[None]
+            feed[spec.noise.name] = np.repeat(draw_noise(seed, spec.noise.shape)[None], len(pixels), axis=0)
         names = [output.name for output in spec.outputs]
         found = self._sessions[direction].run(names, feed)
-        return {name: np.asarray(value)[0] for name, value in zip(names, found, strict=True)}
+        return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def restore(self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled) -> Bytes:
         """The main output of a run at the upload's size."""

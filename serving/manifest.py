@@ -85,6 +85,7 @@ class Manifest:
     name: str
     description: str
     folder: Path
+    digest: str  # sha256 of manifest.json, which holds those of the graphs: equal digests are the same model
     directions: Mapping[DirectionName, Direction]
     photo: Domain
     label: Domain
@@ -100,7 +101,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `folder/manifest.json`; ModelError where it is absent, breaks the schema or points outside its folder."""
     path = folder / "manifest.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        written = path.read_bytes()
+        raw = json.loads(written.decode("utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
         raise ModelError(f"{folder} has no manifest.json.", hint="Export the model with `fewpair export`.") from None
     except (OSError, ValueError) as error:
@@ -118,6 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
         name=raw["name"],
         description=raw["description"],
         folder=folder,
+        digest=hashlib.sha256(written).hexdigest(),
         directions={name: _direction(raw["directions"][name], folder) for name in DIRECTIONS if name in raw["directions"]},
         photo=_domain(raw["domains"]["photo"], path),
         label=label,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import ModelError, Refusal
-from serving.manifest import DIRECTIONS, DirectionName
+from serving.errors import DeviceError, ModelError, Refusal
+from serving.manifest import DIRECTIONS, DirectionName, read_graph, read_manifest
 from serving.settings import Device, Settings
 from serving.translator import ExportedModel, load_model
 
 logger = logging.getLogger("fewpair.serving")
+_MOMENT = 0.2  # seconds; between two renames of an export lie microseconds
+_LOOKS = 2
 WORDS: dict[DirectionName, str] = {"to_label": "photo to label map", "to_photo": "label map to photo"}
 
 
@@ -53,26 +56,108 @@ class Shelf:
         return "; ".join(self.broken.values()) or "the models folder is empty"
 
 
+@dataclass(frozen=True)
+class Restocked:
+    """A shelf after a look into the models folder, and what that look found."""
+
+    shelf: Shelf
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
 def fill(settings: Settings) -> Shelf:
     """Load every folder of the models folder. A folder that fails is listed with its reason and takes nothing down with it."""
-    shelf = load_folders(settings.models, device=settings.device, threads=settings.intra_op_threads, default=settings.default_model)
-    if settings.default_model is not None and settings.default_model not in shelf.models:
-        why = shelf.broken.get(settings.default_model, f"models here: {', '.join(shelf.models) or 'none'}")
+    return restock(Shelf({}, {}, {}), settings).shelf
+
+
+def restock(former: Shelf, settings: Settings) -> Restocked:
+    """Look into the models folder again: what is new or changed is loaded and warmed, what is unchanged is kept as it is.
+
+    ModelError where the folder cannot be read, or the model that the settings name as the default has never been there.
+    """
+    found = _look(former, settings.models, device=settings.device, threads=settings.intra_op_threads, default=settings.default_model)
+    if settings.default_model is not None and settings.default_model not in found.shelf.models:
+        why = found.shelf.broken.get(settings.default_model, f"models here: {', '.join(found.shelf.models) or 'none'}")
         raise ModelError(f"FEWPAIR_DEFAULT_MODEL={settings.default_model} cannot be the default: {why}.")
-    return shelf
+    return found
 
 
 def load_folders(folder: Path, *, device: Device, threads: int, default: str | None) -> Shelf:
     """The shelf of one models folder."""
+    return _look(Shelf({}, {}, {}), folder, device=device, threads=threads, default=default).shelf
+
+
+def _look(former: Shelf, folder: Path, *, device: Device, threads: int, default: str | None) -> Restocked:
     models: dict[str, ExportedModel] = {}
     broken: dict[str, str] = {}
-    for path in model_folders(folder):
+    paths = _present(folder, former)
+    for path in paths:
+        held = former.models.get(path.name)
         try:
-            models[path.name] = load_model(path, device=device, threads=threads)
-        except ModelError as error:
+            models[path.name] = _settled(path, held, device=device, threads=threads)
+        except (ModelError, DeviceError) as error:
+            if isinstance(error, DeviceError) and not former.models:  # not this folder's fault, nothing here can be served
+                raise
             broken[path.name] = str(error)
-            logger.warning("model %s is not served: %s", path.name, error)
-    return Shelf(models, broken, _defaults(models, default))
+            if held is not None:
+                models[path.name] = held
+            logger.warning("model %s is not served%s: %s", path.name, "" if held is None else " in its new form", error)
+    gone = former.models.keys() - {path.name for path in paths}
+    if default in gone:
+        models[default] = former.models[default]
+        broken[default] = f"{folder / default} is gone; the default model goes on answering. Put it back, or start with another default."
+    models = {name: models[name] for name in sorted(models)}
+    same = {name for name, model in models.items() if model is former.models.get(name)}
+    return Restocked(
+        Shelf(models, broken, _defaults(models, default)),
+        added=tuple(name for name in models if name not in former.models),
+        changed=tuple(name for name in models if name in former.models and name not in same),
+        removed=tuple(sorted(gone - models.keys())),
+        kept=tuple(name for name in models if name in same and name not in broken),
+    )
+
+
+def _present(folder: Path, former: Shelf) -> list[Path]:
+    """The model folders. One that was served and is not there gets a second look: an export takes it away for a moment."""
+    paths = model_folders(folder)
+    if former.models.keys() <= {path.name for path in paths}:
+        return paths
+    time.sleep(_MOMENT)
+    return model_folders(folder)
+
+
+def _settled(path: Path, held: ExportedModel | None, *, device: Device, threads: int) -> ExportedModel:
+    """The model of a folder; looked at again where another folder took its place meanwhile, as an export does."""
+    for _ in range(_LOOKS):
+        before = _inode(path)
+        try:
+            return _model_of(path, held, device=device, threads=threads)
+        except ModelError:
+            if _inode(path) == before:
+                raise
+            time.sleep(_MOMENT)
+    return _model_of(path, held, device=device, threads=threads)
+
+
+def _model_of(path: Path, held: ExportedModel | None, *, device: Device, threads: int) -> ExportedModel:
+    """The model that is served already, where the folder holds exactly that one; otherwise it is loaded."""
+    if held is None:
+        return load_model(path, device=device, threads=threads)
+    manifest = read_manifest(path)
+    if manifest.digest != held.manifest.digest:
+        return load_model(path, device=device, threads=threads)
+    for direction in manifest.directions.values():
+        read_graph(direction)  # that the manifest is the same says nothing of the files beside it
+    return held
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def model_folders(folder: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def test_no_more_run_at_once_than_were_given():
     assert most == 2
 
 
-def test_a_wait_that_is_too_long_ends_in_a_sentence():
+def test_a_wait_and_a_run_that_are_too_long_end_in_a_sentence_each():
     async def crowd():
         gate, go = Gate(runs_at_once=1, queue=9, timeout=0.05), threading.Event()
 
@@ -68,12 +68,50 @@ def test_a_wait_that_is_too_long_ends_in_a_sentence():
                 return await gate.run(lambda: go.wait(10))
 
         first, second = asyncio.create_task(one()), asyncio.create_task(one())
-        with pytest.raises(Refusal, match="without its turn"):
-            await second
+        ends = await asyncio.gather(first, second, return_exceptions=True)
         go.set()
-        await first
+        return [(end.status, end.code) for end in ends]
 
-    asyncio.run(crowd())
+    assert asyncio.run(crowd()) == [(504, "timeout"), (503, "waited_too_long")]
+
+
+def test_who_is_inside_already_takes_no_second_place_and_who_outlives_his_request_queues_anew():
+    async def visit():
+        gate = Gate(runs_at_once=1, queue=0, timeout=10)
+        later = asyncio.Event()
+
+        async def outlives():
+            await later.wait()
+            async with gate.admitted():
+                return gate.inside
+
+        async with gate.admitted(), gate.admitted():
+            once = gate.inside
+            task = asyncio.create_task(outlives())
+            await asyncio.sleep(0)
+        left = gate.inside
+        later.set()
+        return once, left, await task
+
+    assert asyncio.run(visit()) == (1, 0, 1)
+
+
+def test_the_clock_of_a_request_is_one_for_all_it_does():
+    async def several():
+        gate = Gate(runs_at_once=1, queue=9, timeout=0.2)
+        async with gate.admitted():
+            first = gate.start_clock()
+            await asyncio.sleep(0.05)
+            async with gate.in_time(), gate.turn():
+                assert gate.start_clock() == first
+            with pytest.raises(Refusal, match=r"within 0\.2 s"):
+                async with gate.in_time():
+                    await asyncio.sleep(1)
+            with pytest.raises(Refusal, match="within"):  # and nothing is begun once it has run out
+                async with gate.in_time():
+                    pytest.fail("it began")
+
+    asyncio.run(several())
 
 
 def test_a_caller_that_goes_away_does_not_give_its_running_place_to_another():

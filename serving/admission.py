@@ -1,0 +1,197 @@
+"""Who may come in before their body is read: a place first, a clock on the body, an eye on the client, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import Refusal
+from serving.gate import Gate
+from serving.middleware import answer_refusals, refuse
+
+_GONE = 499  # what nginx writes down for a client that did not wait for its answer
+_PAGE = "/ui"
+_HEALTH = ("/livez", "/readyz", "/healthz", "/metrics")
+_LOOK_EVERY = 0.05
+
+
+class Stopping:
+    """Knows that the server is to stop: from then on nothing new is taken, and what was is finished before the process ends."""
+
+    def __init__(self, *, grace: float) -> None:
+        self.begun = False
+        self.open = 0  # requests under way
+        self._grace = grace
+
+    @contextlib.contextmanager
+    def watching(self, inside: Callable[[], int]) -> Iterator[None]:
+        """Hold SIGTERM and SIGINT back from whoever handles them until no request is open and nobody inside, or the grace is over."""
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's: this is a test's server
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        leaving: list[asyncio.Task[None]] = []
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def told(number: int, frame: FrameType | None) -> None:
+            handler = before[signal.Signals(number)]
+            if not self.begun and callable(handler):
+                self.begun = True
+                loop.call_soon_threadsafe(lambda: leaving.append(loop.create_task(self._leave(inside, lambda: handler(number, frame)))))
+
+        for number in before:
+            signal.signal(number, told)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _leave(self, inside: Callable[[], int], leave: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._grace
+        while (self.open or inside()) and loop.time() < until:
+            await asyncio.sleep(_LOOK_EVERY)
+        leave()
+
+
+class Admission:
+    """Gives each request with a body a place before it is read; the page's own traffic, which queues in its own way, only the clock."""
+
+    def __init__(self, app: ASGIApp, gate: Callable[[], Gate], stopping: Stopping, *, body_timeout: float) -> None:
+        self._app = app
+        self._gate = gate
+        self._stopping = stopping
+        self._body_timeout = body_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _HEALTH:
+            await self._app(scope, receive, send)
+            return
+        if self._stopping.begun:
+            await refuse(_stopping(), scope=scope, receive=receive, send=send)
+            return
+        if scope["path"].startswith(_PAGE):  # its event streams are open as long as somebody looks at the page
+            await answer_refusals(self._app, scope, _Body(receive, self._body_timeout).receive, send=send)
+            return
+        self._stopping.open += 1
+        try:
+            await self._let_in(scope, receive, send)
+        finally:
+            self._stopping.open -= 1
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not _has_body(scope):
+            await self._app(scope, receive, send)
+            return
+        try:
+            gate = self._gate()
+            async with gate.admitted():
+                body = _Body(receive, self._body_timeout, on_end=gate.start_clock)
+                await _as_long_as_wanted(self._app, scope, body, send=send)
+        except Refusal as refusal:
+            await refuse(refusal, scope=scope, receive=receive, send=send)
+
+
+class _Body:
+    """A request's messages: the body against a clock, and after it the news that the client has gone."""
+
+    def __init__(self, receive: Receive, seconds: float, *, on_end: Callable[[], object] = lambda: None) -> None:
+        self._receive = receive
+        self._seconds = seconds
+        self._until = asyncio.get_running_loop().time() + seconds
+        self._on_end = on_end
+        self._ended = asyncio.Event()
+        self._gone = asyncio.Event()
+
+    async def receive(self) -> Message:
+        if self._ended.is_set():
+            return await self._disconnect()
+        clock = asyncio.timeout_at(self._until)
+        try:
+            async with clock:
+                message = await self._receive()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise _slow_body(self._seconds) from None
+        if message["type"] == "http.disconnect":
+            self._ended.set()
+            self._gone.set()
+        elif not message.get("more_body", False):
+            self._on_end()
+            self._ended.set()
+        return message
+
+    async def gone(self) -> None:
+        """Return when the client has gone, or was answered."""
+        await self._ended.wait()
+        while not self._gone.is_set():
+            if (await self._receive())["type"] == "http.disconnect":
+                self._gone.set()
+
+    async def _disconnect(self) -> Message:
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+
+async def _as_long_as_wanted(app: ASGIApp, scope: Scope, body: _Body, *, send: Send) -> None:
+    """Run the app as long as its client is there: what nobody waits for any more is cancelled, and begun no further."""
+    started = answered = False
+
+    async def noted(message: Message) -> None:
+        nonlocal started, answered
+        started = True
+        await send(message)
+        answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    work = asyncio.ensure_future(answer_refusals(app, scope, body.receive, send=noted))
+    gone = asyncio.ensure_future(body.gone())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and not answered:
+            work.cancel()
+            await asyncio.wait({work})
+            if not started:  # nobody hears it, but those who count what became of requests
+                await send({"type": "http.response.start", "status": _GONE, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+            return
+        await work
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return scope["method"] in ("POST", "PUT", "PATCH") and (
+        headers.get("content-length", "0").strip() != "0" or "transfer-encoding" in headers
+    )
+
+
+def _slow_body(seconds: float) -> Refusal:
+    return Refusal(
+        408,
+        "slow_body",
+        f"the request's body did not arrive within {seconds:g} s.",
+        hint="Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT.",
+        headers={"Connection": "close"},
+    )
+
+
+def _stopping() -> Refusal:
+    return Refusal(
+        503,
+        "stopping",
+        "the server is stopping: it finishes what it has taken and takes nothing new.",
+        hint="Try again in a moment.",
+        headers={"Retry-After": "5", "Connection": "close"},
+    )

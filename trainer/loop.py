@@ -17,6 +17,7 @@ from trainer.batch import Batch
 from trainer.data.catalogue import Dataset
 from trainer.data.loader import Loader, Streams
 from trainer.data.pairs import Selection
+from trainer.data.rare_sampling import likelihood_of
 from trainer.errors import UserError
 from trainer.machine import device_named, moves_in_bf16
 from trainer.methods import METHODS
@@ -83,6 +84,15 @@ def train(
             batch=run.batch,
             seed=run.seed,
             balanced=run.balanced,
+            likelihood=likelihood_of(
+                dataset,
+                streams.pairs,
+                when=method.rare_classes,
+                steps=run.steps,
+                size=run.size,
+                skip_broken=skip_broken,
+                report_in=folder.path if processes.first else None,
+            ),
             skip_broken=skip_broken,
             rank=processes.rank,
             world=processes.world,

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ from torch import Tensor
 from trainer.batch import Batch, LabelMap, Pairs, Photo, random
 from trainer.data.catalogue import Dataset, Sample, Side
 from trainer.data.decode import BrokenFile
+from trainer.data.rare_classes import Likelihood
 from trainer.errors import UserError
 
 ENLARGED = 286 / 256
@@ -44,6 +45,8 @@ class Loader:
     Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone. Balanced, both
     halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise all streams keep the pace of the longest
     one: a half with a tenth of its samples is filled in every tenth step and is empty in the others.
+
+    In the steps of a likelihood the pairs have no epochs: each is drawn with replacement, by its probability.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Loader:
         batch: int,
         seed: int,
         balanced: bool = True,
+        likelihood: Likelihood | None = None,
         skip_broken: bool = False,
         cache_bytes: int = 2 << 30,
         rank: int = 0,
@@ -65,12 +69,15 @@ class Loader:
         if bool(streams.photos) != bool(streams.labels):
             lacking = "labels" if streams.photos else "photos"
             raise UserError(f"{dataset.place}: the unpaired pool has no {lacking}: add some")
+        if likelihood is not None and len(likelihood.probabilities) != len(streams.pairs):
+            raise ValueError(f"{len(likelihood.probabilities)} probabilities were given for {len(streams.pairs)} pairs")
         self.dataset = dataset
         self.streams = streams
         self.size = size
         self.enlarged = (round(ENLARGED * size[0]), round(ENLARGED * size[1]))
         self.seed = seed
         self.balanced = balanced
+        self.likelihood = likelihood
         self.skip_broken = skip_broken
         self.broken: dict[tuple[Side, str], str] = {}
         """The sides that could not be decoded, by their path, each with the reason."""
@@ -91,12 +98,12 @@ class Loader:
         step = step * self._world + self._rank
         pairs = [
             self._augmented(arrays, step=step, stream="pairs", index=index)
-            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, turn=paired, sides=("photo", "label")))
+            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, step=step, turn=paired, sides=("photo", "label")))
         ]
         photos, labels = (
             [
                 self._augmented(arrays, step=step, stream=stream, index=index)[0]
-                for index, arrays in enumerate(self._drawn(stream, pool, turn=unpaired, sides=(side,)))
+                for index, arrays in enumerate(self._drawn(stream, pool, step=step, turn=unpaired, sides=(side,)))
             ]
             for stream, pool, side in _pools(self.streams)
         )
@@ -158,26 +165,36 @@ class Loader:
         )
         return paired, unpaired
 
-    def _drawn(self, stream: str, pool: Sequence[Sample], *, turn: int | None, sides: tuple[Side, ...]) -> list[tuple[np.ndarray, ...]]:
-        """The samples of one stream in the given turn of its half, each as enlarged uint8 arrays."""
+    def _drawn(
+        self, stream: str, pool: Sequence[Sample], *, step: int, turn: int | None, sides: tuple[Side, ...]
+    ) -> list[tuple[np.ndarray, ...]]:
+        """The samples of one stream in this process's step, the given turn of their half, each as enlarged uint8 arrays."""
         if not pool or turn is None:
             return []
+        if stream == "pairs" and self.likelihood is not None and step // self._world in self.likelihood.steps:
+            draws = (random(self.seed, step, "draw pairs", index) for index in range(self._length))
+            return [self._readable(stream, pool, places=self.likelihood.places(numbers), sides=sides) for numbers in draws]
         begin = (turn * self._world + self._rank) * self._length
         positions = range(begin, begin + self._length)
-        return [self._readable(stream, pool, position=position, sides=sides) for position in positions]
+        return [self._readable(stream, pool, places=self._places(stream, len(pool), position), sides=sides) for position in positions]
 
-    def _readable(self, stream: str, pool: Sequence[Sample], *, position: int, sides: tuple[Side, ...]) -> tuple[np.ndarray, ...]:
-        """The sample at a position of the endless stream; the next readable one of its epoch where it is broken and may be skipped."""
-        epoch, place = divmod(position, len(pool))
-        order = _order(self.seed, epoch, stream, len(pool))
-        for offset in range(len(pool)):
-            sample = pool[order[(place + offset) % len(pool)]]
+    def _places(self, stream: str, length: int, position: int) -> Iterator[int]:
+        """Where in its pool the sample at a position of the endless stream stands, then the others of its epoch, which stand in for it."""
+        epoch, place = divmod(position, length)
+        order = _order(self.seed, epoch, stream, length)
+        return (order[(place + offset) % length] for offset in range(length))
+
+    def _readable(self, stream: str, pool: Sequence[Sample], *, places: Iterable[int], sides: tuple[Side, ...]) -> tuple[np.ndarray, ...]:
+        """The sample at the first of these places; at the next where it is broken and may be skipped."""
+        broken = 0
+        for place in places:
             try:
-                return tuple(self._enlarged(sample, side, stream=stream) for side in sides)
+                return tuple(self._enlarged(pool[place], side, stream=stream) for side in sides)
             except BrokenFile:
                 if not self.skip_broken:
                     raise
-        raise UserError(f"{self.dataset.place}: every one of the {len(pool)} samples of the stream {stream!r} is broken")
+                broken += 1
+        raise UserError(f"{self.dataset.place}: every one of the {broken} samples of the stream {stream!r} is broken")
 
     def _enlarged(self, sample: Sample, side: Side, *, stream: str) -> np.ndarray:
         """One side of a sample at 286/256 of the size, from the cache while that has room; what is broken stays so, and is reported once.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batch import Batch, Domain, LabelMap, Photo, Scores, random
+from trainer.data.rare_classes import Stretch
 
 
 class Player(NamedTuple):
@@ -47,6 +48,8 @@ class Method(nn.Module):
     noise_shape: tuple[int, ...] | None = None
     spares_a_half: bool = False
     """Whether a method that reads both halves of the Batch can take its step with either of them empty (Run.balanced)."""
+    rare_classes: Stretch = "never"
+    """When in the training pairs are drawn by the classes that they hold, each class alike, and not evenly."""
 
     def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
         super().__init__()

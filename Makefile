@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-QUICK := not slow and not browser and not gpu
+QUICK := not slow and not browser and not gpu and not alone
+# A process a core, and a test file in one process, so that what a file starts is started once.
+SIDE_BY_SIDE := -n auto --dist loadfile
 
 .PHONY: setup demo serve test check style bench
 
@@ -27,13 +29,14 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/fewpair serve
 
-# Everything, the slow and the browser tests too.
+# Everything, the slow and the browser tests too. First, with the machine to themselves, those that hold a time against a limit.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone"
 
 # Lint, types, and the tests that take seconds.
 check: style
-	$(BIN)/python -m pytest -m "$(QUICK)"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(QUICK)"
 
 style: $(READY)
 	$(BIN)/ruff format --check

@@ -1,11 +1,25 @@
-"""What every test shares: those marked `gpu` or `browser` skip where there is no CUDA device or no Chromium, and say so."""
+"""What every test shares: those marked `gpu` or `browser` skip where there is no CUDA device or no Chromium, and say so; and how
+many processes share the work, and how many threads each of them takes."""
 
 import os
 import shutil
 
 import pytest
 
+MOST_PROCESSES = 4  # each holds torch, models and a server of its own: some 1.5 GB
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# Read when torch is first imported, which is after this. Two processes of two threads each on two cores take turns rather than work.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+
 NO_BROWSER = "there is no Chromium: install it with `apt-get install chromium`"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """What `-n auto` means: the cores this process may use. (psutil's count of physical cores is half of them on most rented machines.)"""
+    return min(CORES, MOST_PROCESSES)
 
 
 def pytest_runtest_setup(item):

@@ -101,6 +101,7 @@ def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
     assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]
 
 
+@pytest.mark.alone
 def test_help_answers_in_under_half_a_second():
     took = []
     for _ in range(3):  # the best of three: this is about what is imported, not about who else is busy

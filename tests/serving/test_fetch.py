@@ -28,7 +28,7 @@ class Pictures(BaseHTTPRequestHandler):
             self.end_headers()
             return
         if self.path == "/late":
-            time.sleep(1)
+            time.sleep(3)
         self.send_response(404 if self.path == "/nothing" else 200)
         self.send_header("Set-Cookie", "whose=mine")
         self.end_headers()
@@ -172,7 +172,7 @@ def test_the_name_that_is_looked_up_is_the_one_that_is_allowed(monkeypatch):
 def test_what_comes_too_late_is_not_waited_for(there):
     started = time.monotonic()
     assert "within 0.2 s" in refused(f"http://{there}/late", [there], seconds=0.2).message
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 2.5
 
 
 def test_a_proxy_of_the_environment_is_not_used(there, monkeypatch):

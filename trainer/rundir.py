@@ -20,7 +20,7 @@ from trainer.data.pairs import Selection
 from trainer.errors import UserError
 from trainer.methods import build
 from trainer.methods.base import Method
-from trainer.metrics.record import Provenance
+from trainer.metrics.provenance import Provenance
 from trainer.networks.resnet import ResNetGenerator, load_junyanz
 from trainer.recipes import Run, from_json, to_json
 from trainer.weights import read_state_dict

@@ -24,7 +24,8 @@ from trainer.metrics.decoding import upscaled_then_decoded
 from trainer.metrics.distribution import Extractor
 from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, floors, judging, predict_label, predict_photo, stretch
 from trainer.metrics.judge import Judge, Scale
-from trainer.metrics.record import Provenance, evaluate_and_record
+from trainer.metrics.provenance import Provenance
+from trainer.metrics.record import evaluate_and_record
 from trainer.metrics.segmentation import Confusion
 
 CLASSES = class_table(
@@ -84,7 +85,7 @@ class Threshold(Method):
     directions = frozenset({"to_label", "to_photo"})
 
     def __init__(self, label_domain: Domain | None = None) -> None:
-        super().__init__(None, photo_domain=Domain("picture"), label_domain=label_domain or Domain("classes", CLASSES), seed=0)
+        super().__init__(None, photo_domain=Domain("picture"), label_domain=label_domain or Domain("classes", CLASSES), size=SIZE, seed=0)
         self.layer = nn.Dropout(0.9)
         self.held = nn.Dropout(0.9).eval()
         self.sizes: list[tuple[int, ...]] = []

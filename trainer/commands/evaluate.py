@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import tyro
 
 from trainer.commands.arguments import parse, use_threads
+from trainer.errors import UserError
 from trainer.machine import device_named
-from trainer.metrics.distribution import open_extractor
+from trainer.metrics.distribution import SETS, open_extractor
+from trainer.metrics.diversity import ON_REAL, Diversity, open_perceptual
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
 from trainer.metrics.record import evaluate_and_record
@@ -34,17 +37,27 @@ class EvaluateOptions:
     """A segmenter that scores generated photos: a folder that `fewpair export` wrote, or an .onnx file under its contract."""
     features: str | None = None
     """FID, KID, precision and recall of the generated photos, by `inception`, its weights (.pth) or an extractor (.onnx)."""
+    seeds: int = 4
+    """Photos from one label map whose distances are the diversity of a method that takes noise; 0: leave it out."""
+    perceptual: str | None = None
+    """The diversity also in VGG-19's features: `torchvision`, or a file of its weights (.pth)."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; the judge and the extractor run there too, or say that they cannot."""
     threads: int | None = None
     """CPU threads of torch; None: as many as torch chooses."""
     skip_broken: bool = False
     """Go on past files that cannot be read, count and name them."""
 
 
+DESCRIPTION = (
+    "Judge a run on a split; figures and pictures go to RUN/evaluation. Figures by a judge, an extractor or seeds that are not asked for "
+    "again stay in the file while the photos are the same; a file that they would be lost from goes to RUN/evaluation/former."
+)
+
+
 def evaluate(arguments: list[str]) -> int:
     """`fewpair evaluate RUN --split val`: figures beside the floors, written into the run's folder."""
-    asked = parse(EvaluateOptions, "evaluate", arguments, "Judge a run on a split; figures and pictures go to RUN/evaluation.")
+    asked = parse(EvaluateOptions, "evaluate", arguments, DESCRIPTION)
     use_threads(asked.threads)
     device = device_named(asked.device)
     folder = open_run(asked.run)
@@ -62,25 +75,37 @@ def evaluate(arguments: list[str]) -> int:
         device=device,
         progress=True,
         skip_broken=asked.skip_broken,
-        judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain)),
+        judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain), device=device),
         features=None if asked.features is None else open_extractor(asked.features, device=device),
+        diversity=diversity_asked(asked.seeds, asked.perceptual, device=device),
     )
     for reason in result.skipped:
         print(f"skipped: {reason}")
     print(table(result.figures, result.floors))
     for caution in result.cautions:
         print(f"caution: {caution}")
+    for note in result.notes:
+        print(f"note: {note}")
     print(f"written to {result.path} with {', '.join(path.name for path in result.pictures)}")
     return 0
 
 
-PAPER, JUDGE, JUDGE_ON_REAL = "paper_decoding_", "judge_", "judge_on_real_"
-SETS = ("fid", "kid", "precision", "recall")
+def diversity_asked(seeds: int, perceptual: str | None, *, device: str | torch.device) -> Diversity | None:
+    """What `--seeds` and `--perceptual` ask for; None for no seeds. Raises UserError where they do not go together."""
+    if seeds == 0:
+        if perceptual is not None:
+            raise UserError(f"--perceptual {perceptual} compares photos of several seeds, but --seeds 0 makes none: leave one out")
+        return None
+    return Diversity(seeds=seeds, perceptual=None if perceptual is None else open_perceptual(perceptual, device=device))
+
+
+PAPER, JUDGE, JUDGE_ON_REAL, DIVERSITY = "paper_decoding_", "judge_", "judge_on_real_", "diversity_"
 
 
 def table(figures: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures as lines: this run's and each floor's, then what a judge saw in photos, then how far two sets of photos are apart."""
-    own = {name: value for name, value in figures.items() if not name.startswith((PAPER, JUDGE)) and name.partition("[")[0] not in SETS}
+    """The figures as lines: this run's and each floor's; what a judge saw; how far photos of one label map and sets of them lie apart."""
+    apart = (PAPER, JUDGE, DIVERSITY)
+    own = {name: value for name, value in figures.items() if not name.startswith(apart) and name.partition("[")[0] not in SETS}
     decoded = _without(PAPER, figures)
     parts = [
         _columns(
@@ -92,6 +117,11 @@ def table(figures: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]) -
     real = _without(JUDGE_ON_REAL, figures)
     if real:
         parts.append(_columns({"the judge on generated photos": _without(JUDGE, figures), "on the real ones": real}, names=list(real)))
+    between = _without(DIVERSITY, figures)
+    if between:
+        made = {name: value for name, value in between.items() if ON_REAL not in name}
+        others = {name.replace(ON_REAL, ""): value for name, value in between.items() if ON_REAL in name}
+        parts.append(_columns({"mean distance of photos of one label map": made, "of real photos": others}, digits=".4g"))
     sets = {name: value for name, value in figures.items() if name.partition("[")[0] in SETS}
     if sets:
         parts.append(_columns({f"{figures['samples']} generated against {figures['samples']} real photos": sets}, digits=".4g"))

@@ -2,9 +2,11 @@
 
 import hashlib
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import numpy as np
@@ -13,8 +15,14 @@ from torch import Tensor
 
 from trainer.errors import UserError
 from trainer.metrics.evaluate import Seen
+from trainer.metrics.runtime import preload_cuda
 from trainer.metrics.segmentation import Figures
 
+if TYPE_CHECKING:
+    from trainer.data.features import FeatureSource
+
+SETS = ("fid", "kid", "precision", "recall")
+"""The figures, as they begin."""
 INCEPTION = "inception"
 """The name of torch-fidelity's Inception, which goes without saying in a figure's name."""
 NEIGHBOURS = 3
@@ -54,9 +62,7 @@ def open_extractor(given: str, *, device: str | torch.device = "cpu") -> Extract
         return Extractor(INCEPTION, _inception(path, device), sha256)
     if path.suffix != ".onnx":
         raise UserError(f"--features {given}: neither weights of Inception (.pth) nor an extractor (.onnx)")
-    from trainer.data.features import open_features  # brings onnxruntime, which training does without
-
-    source = open_features(path)
+    source = _onnx_extractor(path, torch.device(device))
     return Extractor(source.name, source.of_pictures, sha256)
 
 
@@ -193,6 +199,21 @@ def _in_their_span(generated: np.ndarray, real: np.ndarray) -> tuple[np.ndarray,
 
 def _tensor(features: np.ndarray) -> Tensor:
     return torch.from_numpy(features.astype(np.float64))
+
+
+def _onnx_extractor(path: Path, device: torch.device) -> "FeatureSource":
+    """The extractor on the device; on the CPU, with a line on stderr, where onnxruntime cannot use CUDA."""
+    from trainer.data.features import open_features  # brings onnxruntime, which training does without
+
+    source = open_features(path)  # on the CPU first: whatever is wrong with the file itself is said here
+    if device.type != "cuda":
+        return source
+    preload_cuda()
+    try:
+        return open_features(path, device=device)
+    except UserError as refusal:
+        print(f"--features {path} runs on the CPU: {refusal}", file=sys.stderr)
+        return source
 
 
 def _inception(weights: Path | None, device: str | torch.device) -> Callable[[np.ndarray], np.ndarray]:

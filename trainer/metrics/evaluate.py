@@ -243,12 +243,23 @@ def predict_painting(method: Method, photo: np.ndarray, *, size: Size, device: s
     return None if painted is None else photo_to_uint8(painted[0].cpu())
 
 
-def predict_photo(method: Method, label: np.ndarray, *, size: Size, device: str | torch.device = "cpu", draw: int = 0) -> np.ndarray:
-    """A label as the dataset reads it -> the method's photo, uint8[h,w,3] at `size`; `draw` numbers the noise of methods that take some."""
+def predict_photo(
+    method: Method,
+    label: np.ndarray,
+    *,
+    size: Size,
+    device: str | torch.device = "cpu",
+    draw: int = 0,
+    stream: str = "evaluation",
+) -> np.ndarray:
+    """A label as the dataset reads it -> the method's photo, uint8[h,w,3] at `size`.
+
+    Of methods that take noise, `draw` and `stream` number the noise: a function of the method's seed and of these alone.
+    """
     prepared = prepare_label(label, size)
     noise: Tensor | None = None
     if method.noise_shape is not None:
-        values = random(method.seed, 0, "evaluation", draw).standard_normal((1, *method.noise_shape), dtype=np.float32)
+        values = random(method.seed, 0, stream, draw).standard_normal((1, *method.noise_shape), dtype=np.float32)
         noise = torch.from_numpy(values).to(device)
     with judging(method, device):
         return photo_to_uint8(method.to_photo(prepared[None].to(device), noise)[0].cpu())

@@ -13,6 +13,7 @@ from PIL import Image
 from trainer.batch import IGNORE, Class, Classes
 from trainer.errors import UserError
 from trainer.metrics.evaluate import Seen, stretch
+from trainer.metrics.runtime import open_session
 from trainer.metrics.segmentation import Confusion, Figures
 
 CONTRACT = (
@@ -88,25 +89,20 @@ class Verdict:
         return generated | {f"judge_on_real_{name}": value for name, value in self._real.figures().items()}
 
 
-def open_judge(path: Path, classes: Classes) -> Judge:
-    """The judge in an exported folder or an .onnx file, held against the dataset's class table.
+def open_judge(path: Path, classes: Classes, *, device: str | torch.device = "cpu") -> Judge:
+    """The judge in an exported folder or an .onnx file, held against the dataset's class table; on the CPU, and said, where CUDA fails.
 
     Raises UserError where there is none, where its file is not the one its manifest names, or where the tables disagree. A bare file may
     carry the metadata `multiple_of` and `classes` (a JSON list of {id, name, ignore}), as ours do; without `classes` its ids are taken
     to be the dataset's own.
     """
-    import onnxruntime  # which training does without
-
     file, manifest = _found(path)
     content = file.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if manifest is not None and manifest["directions"]["to_label"]["sha256"] != sha256:
         raise UserError(f"--judge {path}: {file.name} does not match its manifest (sha256 {sha256[:8]}..): export it again")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = open_session(content, torch.device(device), what=f"--judge {path}")
     except Exception as error:  # onnxruntime's own exceptions have no common class of their own
         raise UserError(f"--judge {path}: onnxruntime cannot load {file.name} ({str(error).splitlines()[0]})") from error
     _refuse_other_tensors(session, path)

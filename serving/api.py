@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -15,29 +14,14 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.responses import JSONResponse as Json
 
 from serving import described, openapi
+from serving.admin import build_admin
 from serving.answers import Answer
 from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.errors import Refusal
+from serving.inside import Inside
 from serving.intake import read_request
-from serving.metrics import Metrics
-from serving.operations import Operations
 from serving.page import LatePage
 from serving.palette import legend
-
-
-@dataclass
-class Inside:
-    """What the apps around the service see of it: nothing yet, trouble, or the operations."""
-
-    operations: Operations | None = None
-    trouble: str | None = "the models are being loaded"
-    metrics: Metrics | None = None
-
-    def need(self) -> Operations:
-        """The operations; Refusal while there are none."""
-        if self.operations is None:
-            raise Refusal(503, "not_ready", self.trouble or "the models are being loaded", headers={"Retry-After": "5"})
-        return self.operations
 
 
 def respond(made: Answer) -> Response:
@@ -51,12 +35,13 @@ def respond_refusal(refusal: Refusal) -> Response:
 
 
 def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
-    """The app; it answers as soon as `inside` has operations, opens the page in its own time, and closes the gate when the server stops."""
+    """The app: answers as soon as `inside` has operations, follows reloads, opens the page in its own time, and ends with the server."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            async with contextlib.nullcontext() if page is None else page.opening():
+            following = contextlib.nullcontext() if inside.reloader is None else inside.reloader.following()
+            async with following, contextlib.nullcontext() if page is None else page.opening():
                 yield
         finally:
             if inside.operations is not None:
@@ -164,6 +149,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def icon() -> Response:
         return Response(status_code=204)
 
+    api.include_router(build_admin(inside))
     if page is not None:
         api.mount("/ui", page)
     return api

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,18 +19,21 @@ from starlette.responses import Response
 
 from serving import asked
 from serving.answers import Answer
-from serving.api import Inside, build_api, respond, respond_refusal
+from serving.api import build_api, respond, respond_refusal
 from serving.asked import SegmentOptions, SegmentOutput, SynthesizeOptions
 from serving.batch import Picture
 from serving.errors import Refusal, ServingError
 from serving.filefields import FileFields
 from serving.imaging import PhotoFormat
+from serving.inside import Inside
 from serving.metrics import Metrics
 from serving.middleware import BodyLimit, OneErrorShape, QuietRefusals, Record
 from serving.operations import Operations
 from serving.page import LatePage
+from serving.reload import Reloader
 from serving.settings import Settings
-from serving.shelf import fill
+from serving.shelf import Shelf, fill, restock
+from serving.workers import BOARD, Board
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
 settings = Settings.from_environment()
@@ -51,7 +57,7 @@ ModelName = Annotated[str | None, BeforeValidator(_as_text), Field(description="
 AnyImage = Annotated[Path, ContentType("image/*")]
 
 
-inside = Inside()
+inside = Inside(admin_token=settings.admin_token)
 page = LatePage(lambda: inside.operations) if settings.ui else None
 api = build_api(inside, page=page)
 
@@ -81,18 +87,29 @@ class Translator:
 
     def __init__(self) -> None:
         inside.metrics = Metrics()
+        if settings.admin_token is not None:
+            inside.reloader = Reloader(
+                lambda: Shelf({}, {}, {}) if inside.operations is None else inside.operations.shelf,
+                lambda former: restock(former, settings),
+                lambda shelf: inside.stock(shelf, settings),
+                board=Board(Path(os.environ[BOARD])) if settings.workers > 1 and BOARD in os.environ else None,
+            )
         try:
-            shelf = fill(settings)
+            inside.stock(fill(settings), settings)
         except ServingError as error:  # a failing constructor would restart for ever: say why and stay not ready instead
             inside.trouble = str(error)
-            return
-        inside.trouble = shelf.trouble()
-        if inside.trouble is None:
-            inside.operations = Operations(shelf, settings)
-            inside.metrics.watch(inside.operations.gate)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def meet() -> None:
+        """Before the workers start: where they tell one another of reloads."""
+        if settings.admin_token is not None and settings.workers > 1:
+            board = Board.make()
+            os.environ[BOARD] = str(board)
+            atexit.register(shutil.rmtree, board, ignore_errors=True)
 
     def __is_ready__(self) -> bool:
-        return inside.operations is not None
+        return inside.operations is not None and inside.trouble is None
 
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]
     async def segment(

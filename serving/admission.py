@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 from starlette.datastructures import Headers
@@ -18,8 +17,10 @@ from serving.middleware import answer_refusals, refuse
 
 _GONE = 499  # what nginx writes down for a client that did not wait for its answer
 _PAGE = "/ui"
-_HEALTH = ("/livez", "/readyz", "/healthz", "/metrics")
+_READY = ("/readyz", "/v2/health/ready")
+_HEALTH = (*_READY, "/livez", "/healthz", "/v2/health/live", "/metrics")
 _LOOK_EVERY = 0.05
+_SLOWEST = 2**20  # bytes a second that a body which says its length may take beyond the time for any
 
 
 class Stopping:
@@ -29,30 +30,27 @@ class Stopping:
         self.begun = False
         self.open = 0  # requests under way
         self._grace = grace
+        self._leaving: asyncio.Future[None] | None = None
 
-    @contextlib.contextmanager
-    def watching(self, inside: Callable[[], int]) -> Iterator[None]:
-        """Hold SIGTERM and SIGINT back from whoever handles them until no request is open and nobody inside, or the grace is over."""
-        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's: this is a test's server
-            yield
+    def hold_signals(self, inside: Callable[[], int]) -> None:
+        """Keep SIGTERM and SIGINT from whoever handles them until no request is open and nobody inside, or the grace is over."""
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's: this is no server of its own
             return
         loop = asyncio.get_running_loop()
-        leaving: list[asyncio.Task[None]] = []
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told(signal.getsignal(number), loop, inside))
 
+    def _told(self, before: object, loop: asyncio.AbstractEventLoop, inside: Callable[[], int]) -> Callable[[int, FrameType | None], None]:
         def told(number: int, frame: FrameType | None) -> None:
-            handler = before[signal.Signals(number)]
-            if not self.begun and callable(handler):
-                self.begun = True
-                loop.call_soon_threadsafe(lambda: leaving.append(loop.create_task(self._leave(inside, lambda: handler(number, frame)))))
+            if self.begun or not callable(before):
+                return
+            self.begun = True
+            loop.call_soon_threadsafe(self._begin, inside, lambda: before(number, frame))
 
-        for number in before:
-            signal.signal(number, told)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return told
+
+    def _begin(self, inside: Callable[[], int], leave: Callable[[], object]) -> None:
+        self._leaving = asyncio.ensure_future(self._leave(inside, leave))
 
     async def _leave(self, inside: Callable[[], int], leave: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
@@ -72,14 +70,14 @@ class Admission:
         self._body_timeout = body_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _HEALTH:
+        if scope["type"] != "http" or (scope["path"] in _HEALTH and not (self._stopping.begun and scope["path"] in _READY)):
             await self._app(scope, receive, send)
             return
         if self._stopping.begun:
             await refuse(_stopping(), scope=scope, receive=receive, send=send)
             return
         if scope["path"].startswith(_PAGE):  # its event streams are open as long as somebody looks at the page
-            await answer_refusals(self._app, scope, _Body(receive, self._body_timeout).receive, send=send)
+            await answer_refusals(self._app, scope, self._body(scope, receive).receive, send=send)
             return
         self._stopping.open += 1
         try:
@@ -94,10 +92,15 @@ class Admission:
         try:
             gate = self._gate()
             async with gate.admitted():
-                body = _Body(receive, self._body_timeout, on_end=gate.start_clock)
+                body = self._body(scope, receive, on_end=gate.start_clock)
                 await _as_long_as_wanted(self._app, scope, body, send=send)
         except Refusal as refusal:
             await refuse(refusal, scope=scope, receive=receive, send=send)
+
+    def _body(self, scope: Scope, receive: Receive, *, on_end: Callable[[], object] = lambda: None) -> _Body:
+        declared = Headers(scope=scope).get("content-length", "")
+        large = int(declared) / _SLOWEST if declared.isdecimal() and len(declared) < 16 else 0
+        return _Body(receive, self._body_timeout + large, on_end=on_end)
 
 
 class _Body:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import pynvml  # type: ignore[import-untyped]  # one of BentoML's own dependencies
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.gate import Gate
 
+logger = logging.getLogger("fewpair.serving")
 _TEMPLATES = (
     (re.compile(r"/(segment|synthesize|metrics|livez|readyz|healthz|v1/(segment|synthesize|models|openapi\.json|docs))"), None),
     (re.compile(r"/v1/models/[^/]+"), "/v1/models/{name}"),
@@ -23,6 +28,7 @@ _TEMPLATES = (
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass
@@ -31,6 +37,9 @@ class Trace:
 
     model: str = "none"
     stages: dict[str, float] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    trace_id: str = ""  # of OpenTelemetry, where it is configured
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -67,30 +76,39 @@ def endpoint_of(path: str) -> str:
     return "other"
 
 
-class Metrics:
-    """Requests by endpoint, model and status; seconds by endpoint and stage; requests inside and waiting."""
+def method_of(method: str) -> str:
+    """The method; whatever no client of ours says is `other`."""
+    return method if method in _METHODS else "other"
 
-    def __init__(self) -> None:
+
+class Metrics:
+    """Requests by endpoint, model and status; seconds by endpoint and stage; how full the gate is, what the device does and holds."""
+
+    def __init__(self, *, devices: bool = False) -> None:
         registry = CollectorRegistry()
         self._requests = Counter("fewpair_requests", "Answered requests.", ["endpoint", "method", "model", "status"], registry=registry)
         self._seconds = Histogram("fewpair_request_seconds", "Seconds to the answer.", ["endpoint"], buckets=_SECONDS, registry=registry)
         self._stages = Histogram(
             "fewpair_stage_seconds", "Seconds in a stage of an answer.", ["endpoint", "stage"], buckets=_SECONDS, registry=registry
         )
+        self._images = Counter("fewpair_images", "Pictures, or tiles of large ones, that models were run on.", registry=registry)
+        self._batches = Histogram("fewpair_batch_size", "Pictures or tiles in a run of a model.", buckets=_BATCHES, registry=registry)
         self._inside = Gauge("fewpair_requests_inside", "Admitted and not yet answered.", multiprocess_mode="livesum", registry=registry)
         self._waiting = Gauge("fewpair_requests_waiting", "Waiting for their turn.", multiprocess_mode="livesum", registry=registry)
         self._registry = registry
         self._gate: Gate | None = None
+        self._device = DeviceMemory(registry) if devices else None
 
     def watch(self, gate: Gate) -> None:
-        """Report how full this gate is."""
+        """Report how full this gate is and what is run behind it."""
         self._gate = gate
+        gate.on_run = self._ran
 
     def count(self, trace: Trace, *, path: str, method: str, status: int, seconds: float) -> None:
         """Note one answered request."""
         self._look()
         endpoint = endpoint_of(path)
-        self._requests.labels(endpoint, method if method in _METHODS else "other", trace.model, f"{status}").inc()
+        self._requests.labels(endpoint, method_of(method), trace.model, f"{status}").inc()
         self._seconds.labels(endpoint).observe(seconds)
         for stage, spent in trace.stages.items():
             self._stages.labels(endpoint, stage).observe(spent)
@@ -98,13 +116,59 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus reads, summed over the workers."""
         self._look()
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if self._device is not None:
+            self._device.look()
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder is not None:
+            _bury(Path(folder))
             together = CollectorRegistry()
             MultiProcessCollector(together)  # type: ignore[no-untyped-call]
             return generate_latest(together)
         return generate_latest(self._registry)
 
+    def _ran(self, images: int) -> None:
+        self._images.inc(images)
+        self._batches.observe(images)
+
     def _look(self) -> None:
         if self._gate is not None:
             self._inside.set(self._gate.inside)
             self._waiting.set(self._gate.waiting)
+
+
+class DeviceMemory:
+    """What the NVIDIA driver says is used of each device's memory, by whomever; nothing where there is no driver."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._used, self._total = (
+            Gauge(f"fewpair_device_memory_{what}_bytes", words, ["device"], multiprocess_mode="livemax", registry=registry)
+            for what, words in (("used", "Memory of the device in use, by all processes."), ("total", "Memory of the device."))
+        )
+        self._devices: list[Any] = []
+        try:
+            pynvml.nvmlInit()
+            self._devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        except (OSError, pynvml.NVMLError) as error:
+            logger.info("the memory of devices is not reported: %s", error)
+
+    def look(self) -> None:
+        """Ask the driver anew."""
+        for index, device in enumerate(self._devices):
+            try:
+                memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+            except pynvml.NVMLError:
+                continue
+            self._used.labels(str(index)).set(memory.used)
+            self._total.labels(str(index)).set(memory.total)
+
+
+def _bury(folder: Path) -> None:
+    """Forget the gauges of workers that were killed: nobody else takes them back."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+        except PermissionError:  # it lives, as somebody else's
+            continue

@@ -10,18 +10,21 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+import opentelemetry.trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import Refusal
 from serving.imaging import too_many_bytes
-from serving.metrics import Metrics, Trace, follow
+from serving.logs import write_down
+from serving.metrics import Metrics, Trace, endpoint_of, follow, method_of
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {
-    400: "bad_request", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "too_large",
-    415: "unsupported_media_type", 422: "bad_request", 429: "too_many_requests", 500: "internal", 503: "not_ready", 504: "timeout",
+    400: "bad_request", 401: "no_token", 404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 408: "slow_body",
+    413: "too_large", 415: "unsupported_media_type", 422: "bad_request",
+    429: "too_many_requests", 500: "internal", 503: "not_ready", 504: "timeout",
 }  # fmt: skip
 _MESSAGES = {
     404: ("there is nothing at {path}.", "POST /segment and /synthesize translate; GET /v1/models lists the models, GET /v1/docs the API."),
@@ -43,7 +46,7 @@ class Record:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        trace = Trace()
+        trace = Trace(trace_id=_trace_id())
         follow(trace)
         started = perf_counter()
         status = 500
@@ -56,14 +59,28 @@ class Record:
                 headers["X-Request-ID"] = request_id
                 if trace.stages:
                     headers["Server-Timing"] = trace.server_timing()
+            trace.bytes_out += len(message.get("body", b""))
             await send(message)
 
+        async def weighed() -> Message:
+            message = await receive()
+            trace.bytes_in += len(message.get("body", b""))
+            return message
+
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, weighed, note)
         finally:
-            metrics = self._metrics()
+            metrics, seconds = self._metrics(), perf_counter() - started
+            path, method = scope["path"], method_of(scope["method"])
             if metrics is not None:
-                metrics.count(trace, path=scope["path"], method=scope["method"], status=status, seconds=perf_counter() - started)
+                metrics.count(trace, path=path, method=method, status=status, seconds=seconds)
+            write_down(trace, request_id=request_id, endpoint=endpoint_of(path), path=path, method=method, status=status, seconds=seconds)
+
+
+def _trace_id() -> str:
+    """Of the span that BentoML has opened for the request, so that its line in the log leads to it; none where nothing is traced."""
+    context = opentelemetry.trace.get_current_span().get_span_context()
+    return format(context.trace_id, "032x") if context.is_valid and context.trace_flags.sampled else ""
 
 
 class OneErrorShape:

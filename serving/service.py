@@ -17,11 +17,13 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from serving import asked
+from serving import asked, logs
+from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
 from serving.asked import SegmentOptions, SegmentOutput, SynthesizeOptions
 from serving.batch import Picture
+from serving.doors import AllowedHosts, BearerTokens
 from serving.errors import Refusal, ServingError
 from serving.filefields import FileFields
 from serving.imaging import PhotoFormat
@@ -37,6 +39,8 @@ from serving.workers import BOARD, Board
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
 settings = Settings.from_environment()
+logs.set_up(settings)
+stopping = Stopping(grace=settings.longest())
 _fields = {
     "/segment": frozenset(SegmentOptions.model_fields) - {"answers"},
     "/synthesize": frozenset(SynthesizeOptions.model_fields) - {"answers"},
@@ -77,8 +81,8 @@ async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:
 @bentoml.service(
     name="fewpair",
     workers=settings.workers,
-    traffic={"timeout": 3 * settings.timeout + 60},  # ours ends the waiting earlier, with a sentence; this is the last resort
-    logging={"access": {"enabled": settings.access_log}},
+    traffic={"timeout": settings.longest() + 60},  # ours ends the waiting earlier, with a sentence; this is the last resort
+    logging={"access": {"enabled": False}},  # serving/logs.py writes the requests down
     metrics={"enabled": False, "namespace": "fewpair"},  # labels every path ever asked for; GET /metrics of serving/api.py does not
 )
 @bentoml.asgi_app(api, path="/", name="api")
@@ -86,7 +90,7 @@ class Translator:
     """Photo to label map, label map to photo."""
 
     def __init__(self) -> None:
-        inside.metrics = Metrics()
+        inside.metrics = Metrics(devices=settings.device != "cpu")
         if settings.admin_token is not None:
             inside.reloader = Reloader(
                 lambda: Shelf({}, {}, {}) if inside.operations is None else inside.operations.shelf,
@@ -110,6 +114,11 @@ class Translator:
 
     def __is_ready__(self) -> bool:
         return inside.operations is not None and inside.trouble is None
+
+    @bentoml.on_startup
+    async def hold_signals(self) -> None:
+        """From here on a signal to stop lets what was taken be finished first."""
+        stopping.hold_signals(lambda: inside.operations.gate.inside if inside.operations else 0)
 
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]
     async def segment(
@@ -151,5 +160,10 @@ if settings.cors_origins:
     )
 service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
 service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble, page=settings.ui)
+if settings.allowed_hosts:
+    service.add_asgi_middleware(AllowedHosts, hosts=settings.allowed_hosts)
+if settings.tokens:
+    service.add_asgi_middleware(BearerTokens, tokens=settings.all_tokens)
+service.add_asgi_middleware(Admission, gate=lambda: inside.need().gate, stopping=stopping, body_timeout=settings.body_timeout)
 service.add_asgi_middleware(BodyLimit, max_bytes=settings.max_bytes)
 service.add_asgi_middleware(FileFields, fields=_fields)

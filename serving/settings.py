@@ -87,6 +87,16 @@ class Settings:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // (self.workers * self.runs_at_once))
 
+    @property
+    def all_tokens(self) -> tuple[str, ...]:
+        """Whoever may change the server may use it."""
+        return (*self.tokens, self.admin_token) if self.admin_token else self.tokens
+
+    def longest(self) -> int:
+        """Seconds that a request may take from its first byte to its answer."""
+        largest = max(self.max_bytes, self.jobs_max_bytes if self.jobs else 0)
+        return self.body_timeout + largest // 2**20 + self.timeout + 1
+
     def environment(self) -> dict[str, str]:
         """These settings as the variables that a child process reads back with `from_environment`."""
         spelled: dict[str, str] = {}

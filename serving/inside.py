@@ -36,4 +36,4 @@ class Inside:
         elif self.trouble is None:
             self.operations = Operations(shelf, settings)
             if self.metrics is not None:
-                self.metrics.watch(self.operations.gate, cuda=any(model.provider.startswith("CUDA") for model in shelf.models.values()))
+                self.metrics.watch(self.operations.gate)

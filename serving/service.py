@@ -103,7 +103,7 @@ class Translator:
         except ServingError as error:  # a failing constructor would restart for ever: say why and stay not ready instead
             inside.trouble = str(error)
 
-    @bentoml.on_deployment
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def meet() -> None:
         """Before the workers start: where they tell one another of reloads."""

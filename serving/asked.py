@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from serving.imaging import PhotoFormat
+from serving.tiles import Tiles
 
 SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "polygons", "json"]
 SEGMENT_OUTPUTS: tuple[SegmentOutput, ...] = ("colours", "ids", "overlay", "confidence", "polygons", "json")
@@ -36,6 +37,10 @@ ANSWERS = (
     "How several answers come: in a ZIP with an `index.json`, or as a JSON list with the files in base64. "
     "If absent: as JSON where several pictures came as JSON, otherwise as a ZIP; one answer to one picture comes as it is."
 )
+TILES = (
+    "Whether a picture larger than the model's scale is run in overlapping tiles at its own size. `auto`: only where the model was trained "
+    "at the pictures' own size, and over 4 megapixels; `always`: wherever the model allows it, otherwise 400. `X-Tiling` tells what was."
+)
 
 
 class _Options(BaseModel):
@@ -44,6 +49,7 @@ class _Options(BaseModel):
     model: Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
         default=None, description=MODEL, max_length=200
     )
+    tiles: Tiles = Field(default="auto", description=TILES)
     answers: Packing | None = Field(default=None, description=ANSWERS)
 
 

@@ -191,7 +191,7 @@ def _with_content(told: dict[str, Any], answer: Answer, *, file: str) -> bytes:
 
 
 def _made_by(answer: Answer) -> dict[str, Any]:
-    told: dict[str, Any] = {"model": answer.headers["X-Model"]}
+    told: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
     if "X-Seed" in answer.headers:
         told |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
     return told

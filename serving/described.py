@@ -150,6 +150,7 @@ class AnswerEntry(BaseModel):
 
     name: str = Field(description="What the sender called the picture.")
     model: str | None = None
+    tiling: str | None = Field(default=None, description="`none`, or the number of tiles, across x down.")
     seed: int | None = None
     spelling: str | None = Field(default=None, description="How a label map was read.")
     file: str | None = Field(default=None, description="A name for the answer.")

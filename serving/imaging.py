@@ -39,6 +39,17 @@ class Limits:
     max_bytes: int
     max_pixels: int
     spend: Callable[[int], None] | None = None  # told each picture's pixels before they are decoded, may refuse them
+    max_whole: int | None = None  # pixels that run in one piece at their own size, where that is less
+
+    def check_whole(self, height: int, width: int) -> None:
+        """Refusal of a picture that is to be run in one piece and is too large for it."""
+        if self.max_whole is not None and height * width > self.max_whole:
+            raise Refusal(
+                413,
+                "too_large_without_tiles",
+                f"{width}x{height} pixels are over the limit of {self.max_whole / 1e6:.4g} megapixels for a run in one piece.",
+                hint="Ask for tiles=auto and a model that allows tiling, or send a smaller picture.",
+            )
 
 
 def read_photo(upload: bytes, limits: Limits) -> Bytes:
@@ -90,7 +101,7 @@ def as_rgb(picture: Image.Image) -> Bytes:
         raise Refusal(
             400, "unusual_pixels", f"pictures with {picture.mode} pixels are not read.", hint="Convert it to 8-bit RGB and send that."
         )
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))  # of the same mode it would copy
 
 
 def whole_numbers(picture: Image.Image) -> NDArray[np.int32]:

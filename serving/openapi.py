@@ -105,6 +105,10 @@ _REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS = {
     "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
+    "X-Tiling": {
+        "description": "How the picture was run: `none`, in one piece; or its tiles, across x down. Of several, each entry says it.",
+        "schema": {"type": "string"},
+    },
     "X-Failed": {"description": "Of several pictures, how many were refused.", "schema": {"type": "string"}},
 }
 _REPORT = {
@@ -154,6 +158,7 @@ SEGMENTED: dict[str, Any] = {
                             {
                                 "name": "street.jpg",
                                 "model": "camvid-hybrid-compact",
+                                "tiling": "none",
                                 "file": "street.png",
                                 "media_type": "image/png",
                                 "data": _PICTURE,
@@ -181,6 +186,7 @@ SYNTHESIZED: dict[str, Any] = {
                     {
                         "name": "label.png",
                         "model": "camvid-hybrid-compact",
+                        "tiling": "none",
                         "seed": 7,
                         "spelling": "ids",
                         "file": "label.png",

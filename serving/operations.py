@@ -6,9 +6,10 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Protocol
 
 from serving.answers import Answer, Segmentation, Synthesis, check_output, encode_photos, encode_segmentation, photos_of_one, see
 from serving.asked import MOST_PHOTOS, SEEDS, Packing, SegmentOptions, SynthesizeOptions
@@ -17,14 +18,41 @@ from serving.errors import Refusal
 from serving.fetch import Fetcher
 from serving.gate import Gate
 from serving.imaging import Bytes, Limits, read_photo
+from serving.manifest import DirectionName
 from serving.metrics import current_trace
 from serving.palette import Spelling, read_label
 from serving.scale import Scaled
 from serving.settings import Settings
 from serving.shelf import Shelf
+from serving.tiles import Grid, Mosaic, Tiles, check_tiles, cut, plan
 from serving.translator import RUN_FAILURES, ExportedModel
 
 logger = logging.getLogger("fewpair.serving")
+Found = dict[str, Bytes]
+Translate = Callable[[Picture, Limits], Awaitable[tuple[Answer, ...]]]
+
+
+class Way(Protocol):
+    """How a picture gets to the device: at once, in its sender's turn, or whenever there is room (a job)."""
+
+    async def run(self, work: Callable[[], Found], *, images: int) -> Found:
+        """Run a model."""
+
+    def progress(self, done: int, tiles: int) -> None:
+        """Be told how many tiles of a picture are done, before each run."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture ready to run: at the model's scale, or as it is with the grid of its tiles."""
+
+    pixels: Bytes
+    scaled: Scaled | None
+    grid: Grid | None
+
+    @property
+    def tiling(self) -> str:
+        return str(self.grid or "none")
 
 
 class Operations:
@@ -42,46 +70,59 @@ class Operations:
 
         `listed` says that the caller sent a list, and gets one even where it holds one photo.
         """
-        chosen = self.shelf.choose(options.model, "to_label")
-        check_output(chosen, options)
-
-        async def one(picture: Picture, limits: Limits) -> tuple[Answer, ...]:
-            found = await self._segment(picture.read, chosen, limits)
-            with current_trace().stage("encode"):
-                return (await self.gate.off_loop(lambda: encode_segmentation(found, options, name=picture.name)),)
-
-        return await self._each(pictures, one, packing=options.answers, listed=listed)
+        return await self._each(pictures, self.segmenter(options), packing=options.answers, listed=listed)
 
     async def synthesize(self, pictures: Sequence[Picture], options: SynthesizeOptions, *, listed: bool = False) -> Answer:
         """A photo made from a label map, or `count` of them; of several label maps, a ZIP or a JSON list. `X-Seed` tells the seeds."""
+        return await self._each(pictures, self.synthesizer(options), packing=options.answers, listed=listed, count=options.count)
+
+    def segmenter(self, options: SegmentOptions, *, way: Way | None = None) -> Translate:
+        """What makes the answer of one photo; Refusal where the options are wrong for every photo."""
+        chosen = self.shelf.choose(options.model, "to_label")
+        check_output(chosen, options)
+        check_tiles(chosen.manifest, options.tiles)
+
+        async def one(picture: Picture, limits: Limits) -> tuple[Answer, ...]:
+            found, tiling = await self._segment(picture.read, chosen, limits, tiles=options.tiles, way=way or self)
+            with current_trace().stage("encode"):
+                return (await self.gate.off_loop(lambda: _tiled(encode_segmentation(found, options, name=picture.name), tiling)),)
+
+        return one
+
+    def synthesizer(self, options: SynthesizeOptions, *, way: Way | None = None) -> Translate:
+        """What makes the answers of one label map; Refusal where the options are wrong for every label map."""
         chosen = self.shelf.choose(options.model, "to_photo")
         noisy = chosen.manifest.directions["to_photo"].noise is not None
+        _seeds(options.seed, options.count, noisy=noisy)
+        check_tiles(chosen.manifest, options.tiles)
 
         async def one(picture: Picture, limits: Limits) -> tuple[Answer, ...]:
             seeds = _seeds(options.seed, options.count, noisy=noisy)
-            made = await self._synthesize(picture.read, chosen, limits, seeds=seeds, snap=options.snap)
+            made, tiling = await self._synthesize(
+                picture.read, chosen, limits, seeds=seeds, snap=options.snap, tiles=options.tiles, way=way or self
+            )
             with current_trace().stage("encode"):
-                return await self.gate.off_loop(lambda: encode_photos(made, options.format))
+                return await self.gate.off_loop(lambda: tuple(_tiled(answer, tiling) for answer in encode_photos(made, options.format)))
 
-        _seeds(options.seed, options.count, noisy=noisy)  # what is wrong for every picture is refused once
-        return await self._each(pictures, one, packing=options.answers, listed=listed, count=options.count)
+        return one
 
     async def segmentation(self, upload: Upload, *, model: str | None) -> Segmentation:
         """A photo's label map as arrays."""
         chosen = self.shelf.choose(model, "to_label")
         async with self._timed(self.gate.place()):
-            return await self._segment(upload, chosen, self.limits)
+            return (await self._segment(upload, chosen, self.limits, tiles="auto", way=self))[0]
 
     async def synthesis(self, upload: Upload, *, model: str | None, seed: int | None, snap: bool) -> Synthesis:
         """A photo made from a label map, as arrays."""
         chosen = self.shelf.choose(model, "to_photo")
         async with self._timed(self.gate.place()):
-            return await self._synthesize(upload, chosen, self.limits, seeds=_seeds(seed, 1, noisy=True), snap=snap)
+            seeds = _seeds(seed, 1, noisy=True)
+            return (await self._synthesize(upload, chosen, self.limits, seeds=seeds, snap=snap, tiles="auto", way=self))[0]
 
     async def _each(
         self,
         pictures: Sequence[Picture],
-        translate: Callable[[Picture, Limits], Awaitable[tuple[Answer, ...]]],
+        translate: Translate,
         *,
         packing: Packing | None,
         listed: bool,
@@ -115,48 +156,69 @@ class Operations:
             trace.stages["wait"] = trace.stages.get("wait", 0.0) + perf_counter() - asked
             yield
 
-    async def _segment(self, upload: Upload, chosen: ExportedModel, limits: Limits) -> Segmentation:
+    async def _segment(self, upload: Upload, chosen: ExportedModel, limits: Limits, *, tiles: Tiles, way: Way) -> tuple[Segmentation, str]:
         trace = current_trace()
         trace.model = chosen.name
-
-        def decode() -> tuple[Bytes, Scaled]:
-            photo = read_photo(upload(), limits)
-            return photo, chosen.prepare(photo)
-
         with trace.stage("decode"):
-            photo, scaled = await self.gate.off_loop(decode)
-        found = await self._run(lambda: chosen.run("to_label", scaled))
+            photo = await self.gate.off_loop(lambda: _prepare(chosen, read_photo(upload(), limits), limits, tiles=tiles))
+        answer, confidence = await self._translate(chosen, "to_label", photo, seed=0, way=way)
+        return see(chosen, photo.pixels, answer, confidence=confidence), photo.tiling
 
-        def restore() -> Segmentation:
-            return see(chosen, photo, chosen.restore("to_label", found, scaled), confidence=chosen.confidence(found, scaled))
-
-        with trace.stage("encode"):
-            return await self.gate.off_loop(restore)
-
-    async def _synthesize(self, upload: Upload, chosen: ExportedModel, limits: Limits, *, seeds: tuple[int, ...], snap: bool) -> Synthesis:
+    async def _synthesize(
+        self, upload: Upload, chosen: ExportedModel, limits: Limits, *, seeds: tuple[int, ...], snap: bool, tiles: Tiles, way: Way
+    ) -> tuple[Synthesis, str]:
         trace = current_trace()
         trace.model = chosen.name
 
-        def decode() -> tuple[Scaled, Spelling | Literal["picture"]]:
+        def decode() -> tuple[_Prepared, Spelling | Literal["picture"]]:
             if chosen.manifest.label.kind == "picture":
-                return chosen.prepare(read_photo(upload(), limits)), "picture"
+                return _prepare(chosen, read_photo(upload(), limits), limits, tiles=tiles), "picture"
             label = read_label(upload(), limits, domain=chosen.manifest.label, snap=snap)
-            return chosen.prepare(label.ids), label.spelling
+            return _prepare(chosen, label.ids, limits, tiles=tiles), label.spelling
 
         with trace.stage("decode"):
-            scaled, spelling = await self.gate.off_loop(decode)
-        photos = [await self._photo(chosen, scaled, one) for one in seeds]
-        return Synthesis(chosen, tuple(photos), seeds, spelling)
+            label, spelling = await self.gate.off_loop(decode)
+        photos = [(await self._translate(chosen, "to_photo", label, seed=one, way=way))[0] for one in seeds]
+        return Synthesis(chosen, tuple(photos), seeds, spelling), label.tiling
 
-    async def _photo(self, chosen: ExportedModel, scaled: Scaled, seed: int) -> Bytes:
-        found = await self._run(lambda: chosen.run("to_photo", scaled, seed=seed))
+    async def _translate(
+        self, chosen: ExportedModel, direction: DirectionName, prepared: _Prepared, *, seed: int, way: Way
+    ) -> tuple[Bytes, Bytes | None]:
+        """The main answer and the confidence at the upload's size."""
+        scaled = prepared.scaled
+        if scaled is None:
+            found = await self._in_tiles(chosen, direction, prepared, seed=seed, way=way)
+        else:
+            way.progress(0, 1)
+            found = await way.run(lambda: chosen.run(direction, scaled, seed=seed), images=1)
         with current_trace().stage("encode"):
-            return await self.gate.off_loop(lambda: chosen.restore("to_photo", found, scaled))
+            return await self.gate.off_loop(lambda: chosen.answers(direction, found, scaled))
 
-    async def _run(self, work: Callable[[], dict[str, Bytes]]) -> dict[str, Bytes]:
+    async def _in_tiles(self, chosen: ExportedModel, direction: DirectionName, prepared: _Prepared, *, seed: int, way: Way) -> Found:
+        grid = prepared.grid
+        assert grid is not None
+        mosaic = Mosaic(grid, chosen.manifest.directions[direction].outputs)
+        trace, void, done = current_trace(), chosen.manifest.label.void, 0
+        for row, columns in grid.batches():
+            way.progress(done, len(grid))
+
+            def ran(row: int = row, columns: Sequence[int] = columns) -> Found:
+                return chosen.run_batch(direction, cut(prepared.pixels, grid, row, columns, void=void), seed=seed)
+
+            found = await way.run(ran, images=len(columns))
+            with trace.stage("encode"):
+                await self.gate.off_loop(partial(mosaic.add, row, columns, found))
+            done += len(columns)
+        return mosaic.answers()
+
+    def progress(self, done: int, tiles: int) -> None:
+        """Nobody asks how far a request is that waits for its answer."""
+
+    async def run(self, work: Callable[[], Found], *, images: int) -> Found:
+        """Run a model in the turn of the request that is being answered."""
         trace = current_trace()
 
-        def timed() -> dict[str, Bytes]:
+        def timed() -> Found:
             with trace.stage("run"):
                 return work()
 
@@ -165,6 +227,20 @@ class Operations:
             found = await self.gate.run(timed)
         trace.stages["wait"] -= trace.stages.get("run", 0.0) - before
         return found
+
+
+def _prepare(chosen: ExportedModel, pixels: Bytes, limits: Limits, *, tiles: Tiles) -> _Prepared:
+    size = (pixels.shape[0], pixels.shape[1])
+    grid = plan(chosen.manifest, size, tiles)
+    if grid is not None:
+        return _Prepared(pixels, None, grid)
+    if chosen.manifest.resize.rule == "none":
+        limits.check_whole(*size)
+    return _Prepared(pixels, chosen.prepare(pixels), None)
+
+
+def _tiled(answer: Answer, tiling: str) -> Answer:
+    return replace(answer, headers={**answer.headers, "X-Tiling": tiling})
 
 
 def _seeds(seed: int | None, count: int, *, noisy: bool) -> tuple[int, ...]:

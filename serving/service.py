@@ -35,6 +35,7 @@ from serving.page import LatePage
 from serving.reload import Reloader
 from serving.settings import Settings
 from serving.shelf import Shelf, fill, restock
+from serving.tiles import Tiles
 from serving.workers import BOARD, Board
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
@@ -128,9 +129,10 @@ class Translator:
         output: SegmentOutput = "colours",
         opacity: Annotated[float, Field(ge=0, le=1, description=asked.OPACITY)] = 0.5,
         min_area: Annotated[int, Field(ge=1, le=asked.MOST_AREA, description=asked.MIN_AREA)] = 1,
+        tiles: Annotated[Tiles, Field(description=asked.TILES)] = "auto",
     ) -> AnyImage:
         """Photo to label map: a palette PNG (its indices are the class ids), ids, overlay, confidence, polygons, or JSON with figures."""
-        options = SegmentOptions(model=model, output=output, opacity=opacity, min_area=min_area)
+        options = SegmentOptions(model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
         return await _answer(lambda here: here.segment([_picture(image)], options))  # type: ignore[return-value]
 
     @bentoml.api(route="/synthesize")  # type: ignore[untyped-decorator]
@@ -142,9 +144,10 @@ class Translator:
         count: Annotated[int, Field(ge=1, le=asked.MOST_PHOTOS, description="Photos from as many seeds, as a ZIP.")] = 1,
         format: PhotoFormat = "jpeg",
         snap: Annotated[bool, Field(description=asked.SNAP)] = False,
+        tiles: Annotated[Tiles, Field(description=asked.TILES)] = "auto",
     ) -> AnyImage:
         """Label map to photo. The same seed gives the same photo."""
-        options = SynthesizeOptions(model=model, seed=seed, count=count, format=format, snap=snap)
+        options = SynthesizeOptions(model=model, seed=seed, count=count, format=format, snap=snap, tiles=tiles)
         return await _answer(lambda here: here.synthesize([_picture(image)], options))  # type: ignore[return-value]
 
 
@@ -156,7 +159,7 @@ if settings.cors_origins:
         allow_origins=settings.cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"],
+        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Tiling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"],
     )
 service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
 service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble, page=settings.ui)

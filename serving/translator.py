@@ -98,6 +98,14 @@ class ExportedModel:
         name = next((output.name for output in self.manifest.directions["to_label"].outputs if output.kind == "confidence"), None)
         return None if name is None else from_model(found[name], scaled, resize=self.manifest.resize)
 
+    def answers(self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled | None) -> tuple[Bytes, Bytes | None]:
+        """The main output and the confidence at the upload's size, brought back to it where they were `scaled`."""
+        spec = self.manifest.directions[direction]
+        outputs = [found[output.name] for output in sorted(spec.outputs, key=lambda output: output.kind == "confidence")]
+        if scaled is not None:
+            outputs = [from_model(output, scaled, resize=self.manifest.resize) for output in outputs]
+        return outputs[0], outputs[1] if len(outputs) > 1 else None
+
     def warm_up(self) -> None:
         """Answer one empty request in each direction, so that the first caller does not wait for kernels to be chosen.
 

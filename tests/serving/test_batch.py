@@ -122,7 +122,7 @@ def test_the_pixels_of_a_request_are_counted_for_each_answer():
 
 def test_a_list_of_seeds_that_no_header_holds_is_left_to_the_entries():
     def listed(pictures):
-        answer = Answer(b"", "image/jpeg", {"X-Model": "tiny", "X-Seed": "4294967295", "X-Label-Spelling": "ids"})
+        answer = Answer(b"", "image/jpeg", {"X-Model": "tiny", "X-Seed": "4294967295", "X-Label-Spelling": "ids", "X-Tiling": "none"})
         return packed([Entry("a", (answer,), None)] * pictures, "json")
 
     assert listed(2).headers["X-Seed"] == "4294967295,4294967295"

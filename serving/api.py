@@ -110,7 +110,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def segment(request: Request) -> Response:
         """The label map of a photo, at the photo's size; of several photos, a ZIP or a JSON list of their answers."""
         operations = inside.need()
-        async with read_request(request, SegmentOptions, settings=operations.settings) as asked:
+        async with read_request(request, SegmentOptions, settings=operations.settings, gate=operations.gate) as asked:
             return respond(await operations.segment(asked.pictures, asked.options, listed=asked.listed))
 
     @api.post(
@@ -124,7 +124,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def synthesize(request: Request) -> Response:
         """A photo that could have this label map, at the label map's size. The same seed gives the same bytes."""
         operations = inside.need()
-        async with read_request(request, SynthesizeOptions, settings=operations.settings) as asked:
+        async with read_request(request, SynthesizeOptions, settings=operations.settings, gate=operations.gate) as asked:
             return respond(await operations.synthesize(asked.pictures, asked.options, listed=asked.listed))
 
     @api.get("/v1/docs", include_in_schema=False)

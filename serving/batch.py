@@ -81,6 +81,34 @@ class PixelBudget:
         self._spent += area
 
 
+class AnswerBudget:
+    """The bytes that the answers to one request may have in all: they are held until the last is made."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._spent = 0
+
+    def check(self) -> None:
+        """Refusal where nothing more fits, before anybody works for it."""
+        if self._spent >= self._most:
+            raise self._refusal()
+
+    def spend(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+        """The answers to one picture, where they fit; what went over the budget ends it for the rest."""
+        self._spent += sum(len(answer.body) for answer in answers)
+        if self._spent > self._most:
+            raise self._refusal()
+        return answers
+
+    def _refusal(self) -> Refusal:
+        return Refusal(
+            413,
+            "too_many_answer_bytes",
+            f"the answers are over the limit of {self._most / 2**20:.4g} MiB in all.",
+            hint="Ask for the rest in another request, or have the operator raise FEWPAIR_MAX_ANSWER_BYTES.",
+        )
+
+
 def unpacked(pictures: Sequence[Picture], settings: Settings) -> tuple[list[Picture], bool]:
     """The pictures with every ZIP among them replaced by what it holds, and whether there was one."""
     found: list[Picture] = []

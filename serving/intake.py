@@ -7,11 +7,12 @@ import base64
 import binascii
 import json
 import string
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from tempfile import SpooledTemporaryFile
+from time import perf_counter
 from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,9 +24,12 @@ from starlette.requests import ClientDisconnect, Request
 from serving.batch import Picture, clean_name, too_many_pictures
 from serving.errors import Refusal
 from serving.filefields import check_charset
+from serving.gate import Gate
+from serving.metrics import current_trace
 from serving.settings import Settings
 
 Options = TypeVar("Options", bound=BaseModel)
+T = TypeVar("T")
 RAW_KINDS = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/tiff", "image/gif", "application/zip", "application/octet-stream")
 _IN_MEMORY = 2**20  # what is larger waits for its turn on the disk
 _MOST_FIELDS = 32
@@ -45,8 +49,13 @@ class Asked(Generic[Options]):
 
 
 @asynccontextmanager
-async def read_request(request: Request, kind: type[Options], *, settings: Settings) -> AsyncIterator[Asked[Options]]:
-    """Read a request to its end; its files stay open as long as the context. Options of the query are overruled by those of the body."""
+async def read_request(
+    request: Request, kind: type[Options], *, settings: Settings, gate: Gate | None = None
+) -> AsyncIterator[Asked[Options]]:
+    """Read a request to its end; its files stay open as long as the context. Options of the query are overruled by those of the body.
+
+    JSON, which takes several times its size while it is read, is read in a turn of the gate where there is one.
+    """
     query = _options(kind, _texts(request.query_params.multi_items()))
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     async with AsyncExitStack() as files:
@@ -56,7 +65,7 @@ async def read_request(request: Request, kind: type[Options], *, settings: Setti
                 listed = False
             elif content == "application/json":
                 body = await _spooled(request, files)
-                pictures, options, listed = await asyncio.to_thread(_json, body, files, settings)
+                pictures, options, listed = await _in_turn(partial(_json, body, files, settings), gate)
             elif content.startswith("image/") or content in RAW_KINDS:
                 pictures, options, listed = [_picture("image", await _spooled(request, files))], {}, False
             else:
@@ -68,6 +77,16 @@ async def read_request(request: Request, kind: type[Options], *, settings: Setti
         if not pictures:
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
         yield Asked(tuple(pictures), chosen, listed)
+
+
+async def _in_turn(work: Callable[[], T], gate: Gate | None) -> T:
+    if gate is None:
+        return await asyncio.to_thread(work)
+    trace, asked = current_trace(), perf_counter()
+    async with gate.in_time(), gate.turn():
+        trace.stages["wait"] = perf_counter() - asked
+        with trace.stage("decode"):
+            return await gate.off_loop(work)
 
 
 async def _form(request: Request, files: AsyncExitStack, *, settings: Settings) -> tuple[list[Picture], dict[str, str]]:

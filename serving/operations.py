@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from serving.answers import Answer, Segmentation, Synthesis, check_output, encode_photos, encode_segmentation, photos_of_one, see
 from serving.asked import MOST_PHOTOS, SEEDS, Packing, SegmentOptions, SynthesizeOptions
-from serving.batch import Entry, Picture, PixelBudget, Upload, packed, unpacked
+from serving.batch import AnswerBudget, Entry, Picture, PixelBudget, Upload, packed, unpacked
 from serving.errors import Refusal
 from serving.fetch import Fetcher
 from serving.gate import Gate
@@ -130,19 +130,25 @@ class Operations:
     ) -> Answer:
         """Translate every picture in a turn of its own; one that is refused among several costs the others nothing."""
         limits = replace(self.limits, spend=PixelBudget(self.settings.max_pixels_in_all, answers=count).spend)
+        room = AnswerBudget(self.settings.max_answer_bytes)
         async with self.gate.admitted():
-            here = await self._fetcher.fetched(pictures)
-            async with self._timed(self.gate.turn()):
-                opened, archive = await self.gate.off_loop(lambda: unpacked(here, self.settings))
-                if not (listed or archive or packing) and len(opened) == 1:
-                    return photos_of_one(await translate(opened[0], limits))
-            entries = [await self._entry(picture, lambda one: translate(one, limits)) for picture in opened]
+            async with self.gate.in_time():
+                here = await self._fetcher.fetched(pictures)
+                async with self._timed(self.gate.turn()):
+                    opened, archive = await self.gate.off_loop(lambda: unpacked(here, self.settings))
+                    if not (listed or archive or packing) and len(opened) == 1:
+                        return photos_of_one(room.spend(await translate(opened[0], limits)))
+            # Where the time runs out, what is finished is answered, and the rest says that there was no time for it.
+            entries = [await self._entry(picture, lambda one: translate(one, limits), room) for picture in opened]
             return await self.gate.off_loop(lambda: packed(entries, packing or ("json" if listed else "zip")))
 
-    async def _entry(self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]]) -> Entry:
+    async def _entry(
+        self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]], room: AnswerBudget
+    ) -> Entry:
         try:
-            async with self._timed(self.gate.turn()):
-                return Entry(picture.name, await translate(picture), None)
+            room.check()
+            async with self.gate.in_time(), self._timed(self.gate.turn()):
+                return Entry(picture.name, room.spend(await translate(picture)), None)
         except Refusal as refusal:
             return Entry(picture.name, (), refusal)
         except RUN_FAILURES as error:  # a picture too large for the machine, for one

@@ -116,7 +116,7 @@ class Translator:
     def __is_ready__(self) -> bool:
         return inside.operations is not None and inside.trouble is None
 
-    @bentoml.on_startup
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def hold_signals(self) -> None:
         """From here on a signal to stop lets what was taken be finished first."""
         stopping.hold_signals(lambda: inside.operations.gate.inside if inside.operations else 0)

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": Command(
         "trainer.commands.evaluate", "evaluate", "train", "measure a run on a split: mean and per-class IoU, L1, PSNR, pictures"
     ),
+    "compare": Command("trainer.commands.compare", "compare", "train", "show runs side by side: the same samples, a column a run"),
     "experiment": Command(
         "trainer.commands.experiment", "experiment", "train", "rebuild a paper's table: run what is missing, beside the paper's figures"
     ),

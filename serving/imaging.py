@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # from 89 megapixels on; our own limits say what is too large
 
 
 @dataclass(frozen=True)

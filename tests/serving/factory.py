@@ -18,6 +18,8 @@ CLASSES = [
     {"id": 3, "name": "void", "color": [0, 0, 0], "ignore": True},
 ]
 
+RADIUS = 5  # pixels that the blurring models see in every direction; their receptive field is 11
+
 
 def segmenting_graph() -> onnx.ModelProto:
     """photo u8[N,H,W,3] -> label: mean brightness under 85 is 0, under 170 is 1, else 2; confidence: the brightness."""
@@ -76,6 +78,55 @@ def negative_graph(given: str, answered: str) -> onnx.ModelProto:
     nodes = [helper.make_node("Sub", ["white", given], [answered])]
     white = numpy_helper.from_array(np.array(255, np.uint8), "white")
     return _model(nodes, [white], inputs=[(given, _photo())], outputs=[(answered, _photo())])
+
+
+def blurring_graph(*, answer: str) -> onnx.ModelProto:
+    """u8[N,H,W,3] through five 3x3 convolutions with zeros around the picture: each pixel sees RADIUS pixels in every direction.
+
+    Answers as a photo of the same size, or as a label by brightness with the brightness as confidence.
+    """
+    kernel = np.random.default_rng(1).uniform(0.2, 1.0, (3, 3, 3, 3)).astype(np.float32)
+    kernel /= kernel.sum(axis=(1, 2, 3), keepdims=True)
+    given = "photo" if answer == "label" else "picture"
+    nodes = [
+        helper.make_node("Cast", [given], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["0"], perm=[0, 3, 1, 2]),
+        *(helper.make_node("Conv", [str(step), "kernel"], [str(step + 1)], pads=[1, 1, 1, 1]) for step in range(RADIUS)),
+        helper.make_node("Transpose", [str(RADIUS)], ["blurred"], perm=[0, 2, 3, 1]),
+        helper.make_node("Round", ["blurred"], ["rounded"]),
+    ]
+    initializers = [numpy_helper.from_array(kernel, "kernel")]
+    if answer == "photo":
+        nodes.append(helper.make_node("Cast", ["rounded"], ["photo"], to=TensorProto.UINT8))
+        return _model(nodes, initializers, inputs=[("picture", _photo())], outputs=[("photo", _photo())])
+    brightness = segmenting_graph().graph
+    nodes += [node for node in brightness.node if node.output[0] != "float"]
+    for node in nodes:
+        node.input[:] = ["rounded" if name == "float" and node.op_type == "ReduceMean" else name for name in node.input]
+    return _model(
+        nodes, [*initializers, *brightness.initializer], inputs=[("photo", _photo())], outputs=[("label", _map()), ("confidence", _map())]
+    )
+
+
+def write_blurring_model(folder: Path, *, side: int, **changes: Any) -> Path:
+    """An exported folder that allows tiles of `side`: photo -> label, and label ids -> photo, each through five convolutions."""
+    folder.mkdir(parents=True)
+    described = {
+        "to_label": {
+            **_stored(folder / "to_label.onnx", blurring_graph(answer="label")),
+            "input": _tensor("photo", "photo", "NHWC"),
+            "outputs": [_tensor("confidence", "confidence", "NHW"), _tensor("label", "label", "NHW")],
+            "noise": None,
+        },
+        "to_photo": {
+            **_stored(folder / "to_photo.onnx", synthesizing_graph()),
+            "input": _tensor("label", "label", "NHW"),
+            "outputs": [_tensor("photo", "photo", "NHWC")],
+            "noise": {"name": "noise", "shape": [3]},
+        },
+    }
+    resize = {"rule": "none", "height": side, "width": side, "filter": "bicubic"}
+    return _write_manifest(folder, described, **{"tiling": "allowed", "resize": resize, **changes})
 
 
 def write_model(

@@ -130,8 +130,8 @@ def cut(pixels: Bytes, grid: Grid, row: int, columns: Sequence[int], *, void: in
 class Mosaic:
     """Answers of tiles put together to answers of the size of the picture.
 
-    Photos are blended. Ids cannot be, and come from the tile whose centre is nearest, with the confidence of that tile: the more
-    confident of two tiles is often the one that sees less.
+    Photos are blended. Ids cannot be, and come from the tile whose centre is nearest, with the confidence of that tile: it is the tile
+    that sees most around the pixel, which how sure a tile is does not tell.
     """
 
     def __init__(self, grid: Grid, outputs: Sequence[TensorSpec]) -> None:

@@ -14,16 +14,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from serving.configuration import Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
 from serving.settings import DEVICES, Settings
 
 _READY_WITHIN = 300.0
-_STOP_WITHIN = 40.0
+_LEAVING = 20.0  # beyond the requests: streams of the page, sessions and threads
+_LAST_STREAMS = "3"  # seconds: once all requests are answered, only the event streams of open pages are left
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment does not reach this server
 
 
@@ -43,49 +46,69 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
-    settings = _settings(asked)
-    host = _address(asked.host)
-    _check_port(host, asked.port)
+    configured = configure(_flags(asked), os.environ, file=asked.config)
+    settings = _from_anywhere(configured.settings)
+    say = partial(print, flush=True, file=sys.stderr if settings.log == "json" else sys.stdout)  # there stdout is for lines of JSON
+    for sentence in strangers(os.environ):
+        print(sentence, file=sys.stderr)
+    host = _address(settings.host)
+    _check_open(settings, host)
+    _check_port(host, settings.port)
     _check_models(settings)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host}:{asked.port}"
-    print(f"Starting on {url}: {_configuration(settings)}", flush=True)
-    return _Server(settings, host=host, port=asked.port).run(url)
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host}:{settings.port}"
+    say(f"Starting on {url}, {settings.intra_op_threads} threads a run, with:", *configured.lines(), sep="\n")
+    return _Server(settings, host=host, say=say).run(url)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fewpair serve",
         description="Serve the exported models over REST and in the browser. `fewpair predict` runs one over a folder.",
-        epilog="Each option has an environment variable (FEWPAIR_MODELS, FEWPAIR_DEVICE, ...); the option wins. "
-        "Limits by variable only: FEWPAIR_MAX_BYTES, FEWPAIR_MAX_PIXELS, FEWPAIR_QUEUE, FEWPAIR_TIMEOUT; of one request with several "
-        "pictures FEWPAIR_MAX_PICTURES, FEWPAIR_MAX_PIXELS_IN_ALL, FEWPAIR_MAX_UNPACKED_BYTES. FEWPAIR_URL_HOSTS names the hosts that "
-        "pictures may be fetched from (none).",
+        epilog="Each option has an environment variable (FEWPAIR_MODELS, FEWPAIR_DEVICE, ...) and a key of the configuration file (models, "
+        "device, ...); the option wins over the variable, the variable over the file. By variable and file only: limits, tokens "
+        "(FEWPAIR_TOKENS_FILE), CORS, host names and logs. docs/operations.md lists them all; the server prints at its start what it uses.",
     )
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="folder of exported models (default: exported)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
-    parser.add_argument("--port", type=int, default=3000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file of settings (default: the one that FEWPAIR_CONFIG names)")
+    parser.add_argument("--models", metavar="FOLDER", help="folder of exported models (default: exported)")
+    parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only); others need tokens")
+    parser.add_argument("--open", action="store_true", help="without tokens on a public address: everybody who reaches it may use it")
+    parser.add_argument("--port", help="port to listen on (default: 3000)")
     parser.add_argument("--device", choices=DEVICES, help="auto: CUDA where there is one; cuda: refuse to start without (default: auto)")
     parser.add_argument("--default-model", metavar="NAME", help="who answers when no model is named (default: the first by name)")
     parser.add_argument("--no-ui", action="store_true", help="without the page at /ui")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes, each with its own copy of the models; over 1 needs --no-ui")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one run (default: all cores, shared out)")
-    parser.add_argument("--access-log", action="store_true", help="log every request")
+    parser.add_argument("--workers", metavar="N", help="processes, each with its own copy of the models; over 1 needs --no-ui")
+    parser.add_argument("--threads", metavar="N", help="CPU threads of one run (default: all cores, shared out)")
+    parser.add_argument("--access-log", action="store_true", help="write a line for every request")
     return parser
 
 
-def _settings(asked: argparse.Namespace) -> Settings:
-    """The environment, overridden by what was typed."""
-    chosen = {
-        "FEWPAIR_MODELS": asked.models,
-        "FEWPAIR_DEVICE": asked.device,
-        "FEWPAIR_DEFAULT_MODEL": asked.default_model,
-        "FEWPAIR_UI": "off" if asked.no_ui else None,
-        "FEWPAIR_WORKERS": asked.workers,
-        "FEWPAIR_THREADS": asked.threads,
-        "FEWPAIR_ACCESS_LOG": "on" if asked.access_log else None,
-    }
-    settings = Settings.from_environment({**os.environ, **{name: str(value) for name, value in chosen.items() if value is not None}})
-    return replace(settings, models=settings.models.expanduser().resolve())
+def _flags(asked: argparse.Namespace) -> dict[str, Said]:
+    """What was typed, by the setting it sets."""
+    typed = {"models": asked.models, "host": asked.host, "port": asked.port, "device": asked.device, "default_model": asked.default_model}
+    typed |= {"workers": asked.workers, "threads": asked.threads}
+    flags = {name: Said(value, f"--{name.replace('_', '-')}") for name, value in typed.items() if value is not None}
+    if asked.no_ui:
+        flags["ui"] = Said("off", "--no-ui")
+    if asked.open:
+        flags["open"] = Said("on", "--open")
+    if asked.access_log:
+        flags["access_log"] = Said("on", "--access-log")
+    return flags
+
+
+def _from_anywhere(settings: Settings) -> Settings:
+    """The server is started in another folder."""
+    jobs = settings.jobs and settings.jobs.expanduser().resolve()
+    return replace(settings, models=settings.models.expanduser().resolve(), jobs=jobs)
+
+
+def _check_open(settings: Settings, host: str) -> None:
+    """Refuse to let everybody in by accident."""
+    if not (is_loopback(host) or settings.tokens or settings.open):
+        raise ServingError(
+            f"--host {settings.host} is reached from other machines, and no token is asked for.",
+            hint="Give out tokens (FEWPAIR_TOKENS_FILE=tokens.txt, one a line), or say --open (FEWPAIR_OPEN=on) if everybody may use it.",
+        )
 
 
 def _address(host: str) -> str:
@@ -99,8 +122,6 @@ def _address(host: str) -> str:
 
 
 def _check_port(host: str, port: int) -> None:
-    if not 1 <= port <= 65535:
-        raise ServingError(f"--port {port} lies outside 1 to 65535.")
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,34 +149,20 @@ def _check_models(settings: Settings) -> None:
     gc.collect()
 
 
-def _configuration(settings: Settings) -> str:
-    return ", ".join(
-        f"{name}={value}"
-        for name, value in (
-            ("models", settings.models),
-            ("device", settings.device),
-            ("page", "on" if settings.ui else "off"),
-            ("workers", settings.workers),
-            ("threads", settings.intra_op_threads),
-            ("runs at once", settings.runs_at_once),
-            ("queue", settings.queue),
-            ("limit", f"{settings.max_bytes / 2**20:.4g} MiB, {settings.max_pixels / 1e6:.4g} megapixels"),
-            ("fetches from", ",".join(settings.url_hosts) or "nowhere"),
-        )
-    )
-
-
 class _Server:
     """BentoML's own server as a child process: started, waited for, told to stop."""
 
-    def __init__(self, settings: Settings, *, host: str, port: int) -> None:
+    def __init__(self, settings: Settings, *, host: str, say: Callable[[str], object] = print) -> None:
         root = Path(__file__).resolve().parent.parent  # the folder that holds the package, so that the import works from anywhere
         self._command = [
             sys.executable, "-m", "bentoml", "serve", "serving.service:Translator", "--working-dir", str(root),
-            "--host", host, "--port", str(port), "--timeout-graceful-shutdown", "20",
+            "--host", host, "--port", str(settings.port), "--timeout-graceful-shutdown", _LAST_STREAMS,
         ]  # fmt: skip
-        self._environment = {"BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False", **os.environ, **settings.environment()}
+        inherited = {"BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False", **os.environ}
+        inherited.pop("BENTOML_CONTAINERIZED", None)  # with it a worker that is killed would not come back
+        self._environment = child_environment(settings, inherited)
         self._settings = settings
+        self._say = say
         self._stopping = False
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -169,11 +176,11 @@ class _Server:
         try:
             trouble = self._until_ready(url, child)
             if trouble is None and not self._stopping:
-                print(_welcome(url, page=self._settings.ui), flush=True)
+                self._say(_welcome(url, self._settings))
             elif trouble is not None:
                 print(trouble, file=sys.stderr)
                 self._stop()
-            code = child.wait() if not self._stopping else _wait_for_the_end(child)
+            code = child.wait() if not self._stopping else _wait_for_the_end(child, self._settings.longest() + _LEAVING)
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
@@ -203,22 +210,34 @@ class _Server:
         return None if self._stopping else f"the server was not ready within {_READY_WITHIN:g} s."
 
 
-def _wait_for_the_end(child: subprocess.Popen[bytes]) -> int:
+def _wait_for_the_end(child: subprocess.Popen[bytes], seconds: float) -> int:
     try:
-        return child.wait(_STOP_WITHIN)
+        return child.wait(seconds)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         return child.wait()
 
 
-def _welcome(url: str, *, page: bool) -> str:
-    listed = json.loads(_direct.open(f"{url}/v1/models", timeout=30).read())
+def _welcome(url: str, settings: Settings) -> str:
+    asked = urllib.request.Request(f"{url}/v1/models")
+    if settings.tokens:
+        asked.add_header("Authorization", f"Bearer {settings.tokens[0]}")
+    if settings.allowed_hosts:
+        asked.add_header("Host", settings.allowed_hosts[0].removeprefix("*"))
+    listed = json.loads(_direct.open(asked, timeout=30).read())
+    token = "-H 'Authorization: Bearer TOKEN' " if settings.tokens else ""
     lines = ["", "Ready.", ""]
     lines += [f"  model   {model['name']}: {', '.join(model['directions'])} on {model['provider']}" for model in listed["models"]]
     lines += [f"  broken  {broken['name']}: {broken['reason']}" for broken in listed["broken"]]
-    if page:
-        lines.append(f"  page    {url}/ui/")
-    lines += [f"  API     {url}/v1/docs", f"  try     curl -F image=@photo.jpg {url}/segment -o label.png", "", "Ctrl-C stops it.", ""]
+    if settings.ui:
+        lines.append(f"  page    {url}/ui/{' (any user name, a token as the password)' if settings.tokens else ''}")
+    lines += [
+        f"  API     {url}/v1/docs",
+        f"  try     curl {token}-F image=@photo.jpg {url}/segment -o label.png",
+        "",
+        "Ctrl-C stops it.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -28,6 +28,12 @@ class Said:
     where: str
     folder: Path | None = None  # that paths in it start from
 
+    @property
+    def spelled(self) -> str:
+        """The value as its author wrote it."""
+        key, _, file = self.where.partition(" in ")
+        return f"{key} = {self.text} in {file}" if file else f"{key}{' ' if key.startswith('--') else '='}{self.text}"
+
 
 @dataclass(frozen=True)
 class Configured:
@@ -43,10 +49,10 @@ class Configured:
             yield f"  {name:<{width}}  {_shown(name, self.settings)}  ({self.sources.get(name, 'default')})"
 
 
-def configure(flags: Mapping[str, str], environment: Mapping[str, str], *, file: str | None = None) -> Configured:
-    """Settings of flags (field -> text), variables, and the file that `file` or FEWPAIR_CONFIG names; ServingError names what is wrong."""
+def configure(flags: Mapping[str, Said], environment: Mapping[str, str], *, file: str | None = None) -> Configured:
+    """Settings of flags, variables, and the file that `file` or FEWPAIR_CONFIG names; ServingError says what is wrong, and where."""
     layers = [
-        {name: Said(text, f"--{name.replace('_', '-')}") for name, text in flags.items()},
+        flags,
         _variables(environment),
         _file(file or environment.get(CONFIG, "").strip() or None),
     ]
@@ -152,9 +158,9 @@ def _read(one: Field[Any], said: Said) -> Any:
         case "path":
             return (said.folder or Path()) / Path(text).expanduser()
         case "switch":
-            return _read_switch(text, said.where)
+            return _read_switch(text, said.spelled)
         case "whole":
-            return _read_whole(one, text, said.where)
+            return _read_whole(one, text, said.spelled)
         case "several":
             return _parts(text)
         case "choice":
@@ -178,22 +184,22 @@ def _read_secret(one: Field[Any], text: str, where: str) -> Any:
     return tokens[0]
 
 
-def _read_switch(text: str, where: str) -> bool:
+def _read_switch(text: str, spelled: str) -> bool:
     if text.lower() in ("on", "1", "true", "yes"):
         return True
     if text.lower() in ("off", "0", "false", "no"):
         return False
-    raise ServingError(f"{where}={text} is neither on nor off.")
+    raise ServingError(f"{spelled} is neither on nor off.")
 
 
-def _read_whole(one: Field[Any], text: str, where: str) -> int:
+def _read_whole(one: Field[Any], text: str, spelled: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise ServingError(f"{where}={text} is not a whole number.") from None
+        raise ServingError(f"{spelled} is not a whole number.") from None
     least, most = one.metadata["least"], one.metadata["most"]
     if not least <= number <= most:
-        raise ServingError(f"{where}={text} lies outside {least} to {most}.")
+        raise ServingError(f"{spelled} lies outside {least} to {most}.")
     return number
 
 

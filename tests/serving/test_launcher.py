@@ -113,7 +113,7 @@ def test_a_signal_that_comes_before_the_server_is_started_stops_it(monkeypatch):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     try:
-        assert _Server(Settings.from_environment({}), host="127.0.0.1", port=free_port()).run("http://127.0.0.1:9") == 0
+        assert _Server(Settings.from_environment({"FEWPAIR_PORT": str(free_port())}), host="127.0.0.1").run("http://127.0.0.1:9") == 0
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

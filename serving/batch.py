@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from serving.answers import ENDINGS, Answer, pack_zip
 from serving.asked import Packing
@@ -22,10 +22,12 @@ from serving.imaging import too_many_bytes
 from serving.settings import Settings
 
 Upload = Callable[[], bytes]
+INDEX = "index.json"
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _END = b"PK\x05\x06"
 _END_SIZE = 22
 _LOCATOR64 = b"PK\x06\x07"
+_LOCATOR64_SIZE = 20
 _LONGEST_COMMENT = 2**16
 _DIRECTORY_BYTES = 2**16
 _DIRECTORY_BYTES_A_PICTURE = 1024  # an entry of the directory takes 46 bytes and its names
@@ -114,11 +116,11 @@ def unpacked(pictures: Sequence[Picture], settings: Settings) -> tuple[list[Pict
     found: list[Picture] = []
     archives, bytes_left = False, settings.max_unpacked_bytes
     for picture in pictures:
-        if not picture.head.startswith(_ZIP_MAGIC):
+        if not is_zip(picture.head):
             found.append(picture)
             continue
         archives = True
-        inside, size = _files(picture.read(), settings)
+        inside, size = zipped(io.BytesIO(picture.read()), max_pictures=settings.max_pictures, max_bytes=settings.max_bytes)
         bytes_left -= size
         if bytes_left < 0:
             raise Refusal(
@@ -141,43 +143,58 @@ def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
     if packing == "json":
         listed = [told for entry in entries for told in _told(entry)]
         return Answer(b'{"answers": [' + b", ".join(listed) + b"]}", "application/json", headers)
-    files: dict[str, bytes] = {}
-    index = []
+    index, files = filed(entries)
+    told = json.dumps({"answers": index}, indent=1).encode()
+    return Answer(pack_zip({**{name: answer.body for name, answer in files.items()}, INDEX: told}), "application/zip", headers)
+
+
+def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Answer]]:
+    """What `index.json` says of each picture, and the answers by the names of their files, of which no two are the same."""
+    index: list[dict[str, Any]] = []
+    files: dict[str, Answer] = {}
     for entry in entries:
         for answer, name in zip(entry.answers, _names(entry), strict=True):
             name = _unused(name, files)
-            files[name] = answer.body
+            files[name] = answer
             index.append({"name": entry.name, "file": name, **_made_by(answer)})
         if entry.refusal is not None:
             index.append({"name": entry.name, **entry.refusal.body()})
-    files["index.json"] = json.dumps({"answers": index}, indent=1).encode()
-    return Answer(pack_zip(files), "application/zip", headers)
+    return index, files
 
 
-def _files(upload: bytes, settings: Settings) -> tuple[list[Picture], int]:
+def is_zip(head: bytes) -> bool:
+    """Whether a file that begins like this is a ZIP."""
+    return head.startswith(_ZIP_MAGIC)
+
+
+def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> tuple[list[Picture], int]:
     """The files in a ZIP, to be unpacked each in its turn, and the bytes that they say they unpack to."""
-    _check_directory(upload, settings)
+    _check_directory(file, max_pictures)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(upload))
+        archive = zipfile.ZipFile(file)
     except _BROKEN:
         raise _broken_zip() from None
     members = [member for member in archive.infolist() if not (member.filename.endswith("/") or _is_litter(member.filename))]
-    if len(members) > settings.max_pictures:
-        raise too_many_pictures(settings.max_pictures)
-    pictures = [Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=settings.max_bytes)) for member in members]
+    if len(members) > max_pictures:
+        raise too_many_pictures(max_pictures)
+    pictures = [Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=max_bytes)) for member in members]
     return pictures, sum(member.file_size for member in members)
 
 
-def _check_directory(upload: bytes, settings: Settings) -> None:
+def _check_directory(file: IO[bytes], max_pictures: int) -> None:
     """Refuse a directory of a million entries before it is read into the memory, and the form for files over 4 GiB."""
-    end = upload.rfind(_END, max(0, len(upload) - _END_SIZE - _LONGEST_COMMENT))
-    if end < 0 or end + _END_SIZE > len(upload):
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - _LOCATOR64_SIZE))
+    tail = file.read()
+    file.seek(0)
+    end = tail.rfind(_END)
+    if end < 0 or end + _END_SIZE > len(tail):
         raise _broken_zip()
-    if upload[max(0, end - 20) : end].startswith(_LOCATOR64):
+    if tail[max(0, end - _LOCATOR64_SIZE) : end].startswith(_LOCATOR64):
         raise Refusal(400, "zip64", "the ZIP is in the form for files over 4 GiB (ZIP64).", hint="Pack it as a plain ZIP.")
-    (size,) = struct.unpack_from("<I", upload, end + 12)
-    if size > _DIRECTORY_BYTES + _DIRECTORY_BYTES_A_PICTURE * settings.max_pictures:
-        raise too_many_pictures(settings.max_pictures)
+    (directory,) = struct.unpack_from("<I", tail, end + 12)
+    if directory > _DIRECTORY_BYTES + _DIRECTORY_BYTES_A_PICTURE * max_pictures:
+        raise too_many_pictures(max_pictures)
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int) -> bytes:
@@ -239,7 +256,7 @@ def _unused(name: str, taken: Container[str]) -> str:
     """The name, or where another file has it already: a.png, a-2.png, a-3.png."""
     stem, dot, ending = name.rpartition(".")
     numbered = (f"{stem}-{number}{dot}{ending}" for number in count(2))
-    return next(candidate for candidate in chain([name], numbered) if candidate not in taken and candidate != "index.json")
+    return next(candidate for candidate in chain([name], numbered) if candidate not in taken and candidate != INDEX)
 
 
 def _headers(entries: Sequence[Entry]) -> dict[str, str]:
@@ -257,7 +274,7 @@ def too_many_pictures(most: int) -> Refusal:
         413,
         "too_many_pictures",
         f"the request holds more than {most} pictures.",
-        hint="Send several requests, or have the operator raise FEWPAIR_MAX_PICTURES.",
+        hint="Send several requests, or have the operator raise FEWPAIR_MAX_PICTURES (for jobs FEWPAIR_JOBS_MAX_PICTURES).",
     )
 
 

@@ -143,7 +143,7 @@ def too_many_bytes(max_bytes: int) -> Refusal:
         413,
         "too_many_bytes",
         f"the upload is over the limit of {max_bytes / 2**20:.4g} MiB.",
-        hint="Send a smaller file, or have the operator raise FEWPAIR_MAX_BYTES.",
+        hint="Send a smaller file, or have the operator raise FEWPAIR_MAX_BYTES (for jobs FEWPAIR_JOBS_MAX_BYTES).",
     )
 
 
@@ -152,7 +152,7 @@ def _too_many_pixels(what: str, limits: Limits) -> Refusal:
         413,
         "too_many_pixels",
         f"{what} is over the limit of {limits.max_pixels / 1e6:.4g} megapixels.",
-        hint="Send a smaller picture, or have the operator raise FEWPAIR_MAX_PIXELS.",
+        hint="Send a smaller picture, or have the operator raise FEWPAIR_MAX_PIXELS (for jobs FEWPAIR_JOBS_MAX_PIXELS).",
     )
 
 

@@ -56,7 +56,7 @@ async def read_request(
 
     JSON, which takes several times its size while it is read, is read in a turn of the gate where there is one.
     """
-    query = _options(kind, _texts(request.query_params.multi_items()))
+    query = read_options(kind, _texts(request.query_params.multi_items()))
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     async with AsyncExitStack() as files:
         try:
@@ -72,7 +72,7 @@ async def read_request(
                 raise Refusal(415, "unsupported_media_type", f"a body of the type {content[:80]!r} is not read.", hint=_HINT)
         except ClientDisconnect:
             raise Refusal(400, "cut_short", "the request ended before its body did.", hint=_HINT) from None
-        beside = _options(kind, options, strict=content == "application/json")  # JSON has types of its own, a form has only text
+        beside = read_options(kind, options, strict=content == "application/json")  # JSON has types of its own, a form has only text
         chosen = query.model_copy(update=beside.model_dump(exclude_unset=True))
         if not pictures:
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
@@ -199,7 +199,8 @@ def _texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return texts
 
 
-def _options(kind: type[Options], given: Mapping[str, Any], *, strict: bool = False) -> Options:
+def read_options(kind: type[Options], given: Mapping[str, Any], *, strict: bool = False) -> Options:
+    """The options of that kind, from texts or (strict) from JSON; Refusal names the field that is wrong."""
     strange = next((name for name in given if name not in kind.model_fields), None)
     if strange is not None:
         fields = ", ".join(["image", *sorted(kind.model_fields)])

@@ -12,6 +12,7 @@ from tests.trainer.folders import first, make_folders, open_folders, photo_of, w
 from trainer.batch import IGNORE
 from trainer.data.catalogue import open_dataset
 from trainer.data.loader import Loader, Streams, photo_to_uint8, prepare_label, prepare_photo
+from trainer.data.rare_classes import Likelihood
 from trainer.errors import UserError
 
 SIZE = (16, 24)
@@ -327,3 +328,95 @@ def test_unbalanced_processes_fill_the_same_halves_and_share_the_pairs_between_t
     lengths = [[len(loader.batch(step).paired.photo) for step in range(6)] for loader in shares]
     assert lengths[0] == lengths[1] == [0, 0, 1, 0, 0, 1]
     assert not torch.equal(shares[0].batch(2).paired.photo, shares[1].batch(2).paired.photo)
+
+
+def likely(root, probabilities, *, steps=range(1000), **options):
+    """A loader over as many marked pairs, drawn by these probabilities."""
+    complete = tuple(sample for sample in open_folders(root).samples("train") if sample.complete)
+    return tiny_loader(root, pairs=complete[: len(probabilities)], likelihood=Likelihood(probabilities, steps), **options)
+
+
+def which_pairs(loader, steps):
+    """The numbers of the pairs in the batches of these steps, as their green channels say."""
+    return [round((value + 1) * 127.5 / 10) for step in steps for value in loader.batch(step).paired.photo[:, 1, 0, 0].tolist()]
+
+
+def test_pairs_are_drawn_as_often_as_their_probabilities_say_and_one_with_none_never(tmp_path):
+    probabilities = (0.4, 0.05, 0.0, 0.25, 0.1, 0.2)
+    loader = likely(mark(tmp_path), probabilities, batch=8, unpaired=())
+    drawn = which_pairs(loader, range(150))
+    assert drawn.count(2) == 0
+    expected = [(place, len(drawn) * probability) for place, probability in enumerate(probabilities) if probability]
+    chi_square = sum((drawn.count(place) - count) ** 2 / count for place, count in expected)
+    assert chi_square < 18.5  # four degrees of freedom: one seed in a thousand is above
+    assert any(len(set(drawn[start : start + 8])) < 8 for start in range(0, len(drawn), 8)), "with replacement"
+
+
+def test_a_likelihood_ends_at_its_last_step_and_leaves_the_unpaired_half_alone(tmp_path):
+    loader = likely(mark(tmp_path), (0.0, 1.0, 0.0), steps=range(2, 5), batch=3)
+    plain = tiny_loader(tmp_path, pairs=loader.streams.pairs, batch=3)
+    for step in range(8):
+        batch, even = loader.batch(step), plain.batch(step)
+        assert torch.equal(batch.unpaired.photo, even.unpaired.photo)
+        assert torch.equal(batch.unpaired.label, even.unpaired.label)
+        if step in range(2, 5):
+            assert which_pairs(loader, [step]) == [1, 1, 1]
+        else:
+            assert same(batch, even)
+            assert sorted(which_pairs(loader, [step])) == [0, 1, 2]
+
+
+def test_draws_by_likelihood_are_a_function_of_seed_and_step_alone(tmp_path):
+    mark(tmp_path)
+    fresh, used = (likely(tmp_path, (0.5, 0.3, 0.2), steps=range(9)) for _ in range(2))
+    for step in (8, 0, 3):
+        used.batch(step)
+    assert all(same(fresh.batch(step), used.batch(step)) for step in range(5, 12))
+    other = likely(tmp_path, (0.5, 0.3, 0.2), steps=range(9), seed=6)
+    assert which_pairs(other, range(9)) != which_pairs(fresh, range(9))
+
+
+def test_a_pair_that_is_drawn_again_is_augmented_anew(tmp_path):
+    loader = likely(mark(tmp_path), (1.0, 0.0), size=(128, 128), batch=4)
+    crops = [photo.numpy().tobytes() for step in range(2) for photo in loader.batch(step).paired.photo]
+    assert len(set(crops)) == len(crops)
+
+
+def test_processes_draw_by_likelihood_each_for_itself_and_stop_at_the_same_step(tmp_path):
+    mark(tmp_path)
+    shares = [likely(tmp_path, (0.25, 0.25, 0.25, 0.25), steps=range(20), batch=1, rank=rank, world=2) for rank in range(2)]
+    one, other = (which_pairs(loader, range(20)) for loader in shares)
+    assert one != other
+    assert set(one) == set(other) == {0, 1, 2, 3}
+    plain = [tiny_loader(tmp_path, pairs=shares[0].streams.pairs, batch=1, rank=rank, world=2) for rank in range(2)]
+    assert all(same(shares[rank].batch(20), plain[rank].batch(20)) for rank in range(2))
+    assert not any(same(shares[rank].batch(19), plain[rank].batch(19)) for rank in range(2))
+
+
+def test_unbalanced_a_likelihood_says_which_pairs_fill_the_half_but_not_when(tmp_path):
+    loader = likely(mark(tmp_path), (0.0, 1.0), batch=1, balanced=False)  # 2 pairs, 8 unpaired
+    assert [which_pairs(loader, [step]) for step in range(8)] == [[], [], [], [1]] * 2
+
+
+def test_a_broken_pair_that_is_drawn_is_drawn_again_the_same_way_whatever_was_read_before(tmp_path):
+    mark(tmp_path)
+    (tmp_path / "photos" / "street1.png").write_bytes(b"not a picture")
+    probabilities = (0.1, 0.8, 0.1, 0.0)
+    warm, fresh = (likely(tmp_path, probabilities, skip_broken=True, unpaired=()) for _ in range(2))
+    assert set(which_pairs(warm, reversed(range(12)))) == {0, 2}
+    assert same(warm.batch(7), fresh.batch(7))
+    with pytest.raises(UserError, match=r"photos/street1\.png"):
+        run(likely(tmp_path, probabilities, unpaired=()), steps=4)
+    with pytest.raises(UserError, match="every one of the 1 samples of the stream 'pairs' is broken"):
+        likely(tmp_path, (0.0, 1.0, 0.0), skip_broken=True, unpaired=()).batch(0)
+
+
+@pytest.mark.parametrize("probabilities", [(0.5, 0.4), (1.2, -0.2), (), (float("nan"), 1.0)])
+def test_what_is_no_distribution_is_no_likelihood(probabilities):
+    with pytest.raises(ValueError, match="probabilities that sum to"):
+        Likelihood(probabilities, range(3))
+
+
+def test_a_likelihood_of_other_pairs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 probabilities were given for 3 pairs"):
+        tiny_loader(tmp_path, likelihood=Likelihood((0.5, 0.5), range(3)))

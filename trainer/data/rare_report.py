@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trainer.data.rare_classes import Census, Likelihood, class_shares
 
@@ -25,7 +26,7 @@ def report(folder: Path, census: Census, likelihood: Likelihood, *, steps: int) 
     if chart.exists() and table.exists():
         return
     print(told(census, likelihood, steps=steps), flush=True)
-    _write_whole(chart, drawn(census, likelihood, steps=steps))
+    _write_whole(chart, as_png(census, likelihood, steps=steps))
     _write_whole(table, as_csv(census).encode())
 
 
@@ -33,13 +34,14 @@ def told(census: Census, likelihood: Likelihood, *, steps: int) -> str:
     """The classes from the rarest on, and the most and the least likely pairs."""
     shares, holders = class_shares(census.pixels), census.holders
     order = _rarest_first(census)
-    rows = [("class", "of labelled pixels", "in pairs", "in draws", "of drawn pixels")]
+    rows = [("class", "in pairs", "draws: evenly", "by class", "pixels: evenly", "by class")]
     rows += [
         (
             census.classes[each],
-            _percent(shares[each]),
             f"{holders[each]} of {census.readable}",
+            _percent(holders[each] / census.readable),
             _percent(census.draw_shares[each]),
+            _percent(shares[each]),
             _percent(census.drawn_pixel_shares[each]),
         )
         for each in order[:TOLD]
@@ -73,7 +75,7 @@ def as_csv(census: Census) -> str:
     return text.getvalue()
 
 
-def drawn(census: Census, likelihood: Likelihood, *, steps: int) -> bytes:
+def as_png(census: Census, likelihood: Likelihood, *, steps: int) -> bytes:
     """The bar chart as a PNG file: each class drawn evenly beside drawn by rare classes, and every pair's probability."""
     order = _rarest_first(census)
     names = [census.classes[each] for each in order]
@@ -91,15 +93,18 @@ def drawn(census: Census, likelihood: Likelihood, *, steps: int) -> bytes:
             axes.barh(places - 0.2, 100 * before[order], height=0.38, color="0.7", label=even)
             axes.barh(places + 0.2, 100 * after[order], height=0.38, color="C0", label=by_class)
             axes.set_yticks(places, names, parse_math=False)
-            axes.invert_yaxis()
+            axes.set_ylim(len(order) - 0.4, -0.6)  # the rarest on top
             axes.set_xlabel(title)
             axes.grid(axis="x", alpha=0.25)
         pixels.set_xscale("log")
+        pixels.set_xlim(10 ** np.floor(np.log10(pixels.get_xlim()[0])), 100)  # a log scale has no zero for bars to begin at
+        pixels.xaxis.set_major_formatter("{x:g}")
         draws.set_xlim(0, 100)
         draws.set_yticklabels([])
         likely = np.sort(census.probabilities)[::-1]
         pairs.bar(np.arange(len(likely)) + 1, 100 * likely, width=0.9 if len(likely) <= 60 else 1.0, color="C0")
         pairs.axhline(100 / census.readable, color="0.4", linestyle="--", linewidth=1)
+        pairs.xaxis.set_major_locator(MaxNLocator(integer=True))
         pairs.set_xlabel("pairs, the most likely first (dashed: drawn evenly)")
         pairs.set_ylabel("probability of a draw (%)")
         pairs.grid(axis="y", alpha=0.25)

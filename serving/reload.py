@@ -56,6 +56,7 @@ class Reloader:
             yield
         finally:
             watch.cancel()
+            self._board.leave()
 
     async def _everywhere(self) -> dict[str, Any]:
         if self._board is None:

@@ -31,7 +31,7 @@ class Board:
         return Path(tempfile.mkdtemp(prefix="fewpair-workers-"))
 
     def join(self) -> None:
-        """Be one of the workers from now on, until this process ends."""
+        """Be one of the workers from now on, until `leave` or the end of this process."""
         import fcntl
 
         path = self._folder / f"{os.getpid()}.here"
@@ -41,6 +41,12 @@ class Board:
             with contextlib.suppress(FileNotFoundError):  # somebody may have taken it for a dead worker's before it was locked
                 if path.stat().st_ino == os.fstat(opened.fileno()).st_ino:
                     self._here = opened
+
+    def leave(self) -> None:
+        """Be waited for no longer."""
+        if self._here is not None:
+            self._here.close()
+            self._here = None
 
     def asked(self) -> int:
         """How many reloads were asked for so far."""

@@ -39,6 +39,49 @@ def rescaled(photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator]
     return seen, drawn.round().long() + IGNORE
 
 
+def drawn_warps(
+    draws: Sequence[np.random.Generator], size: tuple[int, int], *, translation: float, rotation: float, shear: float
+) -> Tensor:
+    """One affine warp a draw, Float[B,2,3] as torch's `affine_grid` takes them: from places in the answer to those in the input.
+
+    Uniform in +-translation pixels along each axis, +-rotation degrees, and +-shear degrees along each axis, about the middle, in pixels:
+    a picture that is not square is turned, not skewed.
+    """
+    height, width = size
+    warps = []
+    for draw in draws:
+        angle, shear_x, shear_y = (math.radians(limit * draw.uniform(-1, 1)) for limit in (rotation, shear, shear))
+        turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        matrix = turned @ np.array([[1, math.tan(shear_x)], [math.tan(shear_y), 1]])
+        shift = translation * draw.uniform(-1, 1, size=2)
+        # affine_grid counts from -1 to 1 along both sides, whatever their lengths
+        warps.append(
+            [
+                [matrix[0, 0], matrix[0, 1] * height / width, 2 * shift[0] / width],
+                [matrix[1, 0] * width / height, matrix[1, 1], 2 * shift[1] / height],
+            ]
+        )
+    return torch.tensor(np.array(warps), dtype=torch.float32).reshape(-1, 2, 3)
+
+
+def warped(photo: Photo, warps: Tensor) -> Photo:
+    """Photos under `warps`, bilinear; 0 (grey) where the warp reads outside the picture. Gradients flow."""
+    grid = affine_grid(warps.to(photo), list(photo.shape), align_corners=False)
+    return grid_sample(photo, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def warped_label(label: LabelMap, warps: Tensor) -> tuple[LabelMap, Tensor]:
+    """Label maps under `warps`, by nearest, and where the answer lies wholly inside the picture, Float[B,1,H,W] of 0 and 1.
+
+    Where it does not, the label is void.
+    """
+    grid = affine_grid(warps.to(label.device), [len(label), 1, *label.shape[1:]], align_corners=False)
+    shifted = (label - IGNORE).float().unsqueeze(1)  # grid_sample puts 0 outside the picture, which must mean void
+    drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
+    whole = grid_sample(torch.ones_like(shifted), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return drawn.round().long() + IGNORE, (whole > 1 - 1e-4).float()
+
+
 def repainted(photo: Photo, draws: Sequence[np.random.Generator], *, strength: float) -> Photo:
     """The same scene in another light, through another camera: gamma, brightness, colour cast, contrast, hue, saturation, blur, noise.
 

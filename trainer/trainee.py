@@ -15,7 +15,6 @@ from trainer.methods.base import Method, Player
 from trainer.networks.frozen import keeping_buffers
 from trainer.processes import Processes
 
-
 ESTIMATES = "estimates"
 """The name of a checkpoint's batch statistics among its averages; they are read with the averaged weights."""
 

@@ -48,7 +48,7 @@ class Validation:
     def evaluate(self, trainee: Trainee, writer: SummaryWriter, *, last: bool) -> bool:
         """Log the figures of both weights and save a sample sheet of the averaged ones; returns whether this is the best so far.
 
-        The best is the highest mean IoU on `val` (pixel match for pictures, PSNR for a photo generator). Without a `val` split the last
+        The best has the highest of the figures on `val` that the method is `chosen_by`. Where there is none, or no `val` split, the last
         weights are the best.
         """
         figures: dict[str, float] = {}
@@ -73,7 +73,7 @@ class Validation:
             }
         )
 
-        score = next((figures[name] for name in ("val/mean_iou", "val/picture_accuracy", "val/photo_psnr") if name in figures), None)
+        score = next((figures[f"val/{name}"] for name in trainee.method.chosen_by if f"val/{name}" in figures), None)
         if score is None:
             improved = last
         else:

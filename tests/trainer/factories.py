@@ -35,10 +35,15 @@ TINY: dict[str, dict[str, Any]] = {
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
     "tripathy": {"width": 4, "blocks": 1, "paired_steps": 2},
     "mean_teacher": {"encoder": "none", "width": 4, "blocks": 1, "warm_up": 0, "confidence": 0.0},
+    "spade": {"width": 4, "perceptual": 0.0},
+    "oasis": {"width": 4, "noise": 4},
+    "tcr": {"width": 4, "noise": 4},
+    "usis": {"width": 4, "noise": 4},
+    "semipaired": {"width": 4, "noise": 4, "perceptual": 0.0},
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
-SIZES: dict[str, tuple[int, int]] = {}
+SIZES = dict.fromkeys(("spade", "oasis", "tcr", "usis", "semipaired"), (64, 64))
 """For the methods that need other multiples than SIZE has."""
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
@@ -50,6 +55,10 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("hybrid", {"game": "hinge", "label_as": "classes"}),
     ("mean_teacher", {"encoder": "mobilenet_v2"}),
     ("mean_teacher", {"unpaired": 0.0}),
+    ("spade", {"norm": "instance", "scales": 1, "feature_matching": 0.0}),
+    ("usis", {"generator": "oasis", "norm": "instance"}),
+    ("semipaired", {"reverse": "unfrozen", "generator": "oasis", "label_mix": 10.0}),
+    ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance"}),
 ]
 """Choices of single methods that change which networks play, or what on."""
 

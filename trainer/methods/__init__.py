@@ -8,9 +8,14 @@ from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
 from trainer.methods.judge import Judge
 from trainer.methods.mean_teacher import MeanTeacher
+from trainer.methods.oasis import Oasis
 from trainer.methods.pix2pix import Pix2Pix
+from trainer.methods.semipaired import SemiPaired
+from trainer.methods.spade import Spade
 from trainer.methods.supervised import Supervised
+from trainer.methods.tcr import Tcr
 from trainer.methods.tripathy import Tripathy
+from trainer.methods.usis import Usis
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
@@ -20,6 +25,11 @@ METHODS: dict[str, type[Method]] = {
     "cyclegan": CycleGAN,
     "tripathy": Tripathy,
     "mean_teacher": MeanTeacher,
+    "spade": Spade,
+    "oasis": Oasis,
+    "tcr": Tcr,
+    "usis": Usis,
+    "semipaired": SemiPaired,
 }
 
 

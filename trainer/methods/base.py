@@ -40,6 +40,8 @@ class Method(nn.Module):
 
     config_class: ClassVar[type]
     directions: frozenset[Literal["to_label", "to_photo"]]
+    chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy", "photo_psnr")
+    """The figures on `val` that the best checkpoint has the highest of: the first that there is. Empty: the last weights are the best."""
     multiple_of: int = 1
     """What a picture's height and width must be multiples of."""
     smallest: int = 1

@@ -22,11 +22,17 @@ def xavier(convolution: nn.Conv2d) -> nn.Conv2d:
 
 
 def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution, initialised by `xavier` and then divided by its largest singular value (Miyato et al., Eq. 8).
+    """The same convolution, its bias 0 and its weight divided by its largest singular value (Miyato et al., Eq. 8).
 
     In train mode each forward pass moves the vectors u and v by one power iteration; in eval mode they stand still.
+
+    # Unlike the paper: the weight begins as torch's convolutions do, not by `xavier`. The division takes the scale out of the answers but not
+    # out of Adam's step, which would then be as long as the weight itself, and u and v could not keep up: answers explode for single steps.
+    # In the released codes too the gain of 0.02 reaches only what carries no spectral norm: they write it to a tensor that is computed anew.
     """
-    parametrizations.spectral_norm(xavier(convolution))
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    parametrizations.spectral_norm(convolution)
     return convolution
 
 

@@ -15,6 +15,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """The number of this process among those that train together; 0 where torchrun did not start it."""
+    return dist.get_rank() if world() > 1 else 0
+
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of every process's tensor, on each of them; all must call. Alone: the tensor itself.
 

@@ -113,14 +113,17 @@ class Gate:
         await self._wait_for(self._running)
         run = asyncio.get_running_loop().run_in_executor(self._threads, contextvars.copy_context().run, work)
         # A caller may be cancelled while its run goes on; the slot is free when the run is over, not when the caller is.
-        run.add_done_callback(lambda _: self._running.release())
-        found = await asyncio.shield(run)
-        self.on_run(images)
-        return found
+        run.add_done_callback(lambda run: self._ran(run, images))
+        return await asyncio.shield(run)
 
     def close(self) -> None:
         """Let the threads go: what has not begun will not, so that a server that stops waits for nothing but the runs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _ran(self, run: asyncio.Future[T], images: int) -> None:
+        self._running.release()
+        if not run.cancelled() and run.exception() is None:
+            self.on_run(images)
 
     async def _wait_for(self, semaphore: asyncio.Semaphore) -> None:
         ticket = _ticket.get() or Ticket()

@@ -1,0 +1,44 @@
+"""A model whose run takes as long as its picture is large, for tests of crowds, clocks and ends."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from tests.serving import factory
+
+SIDE = 31
+
+
+def write_slow_model(folder, monkeypatch):
+    """The tiny model with a convolution of 31x31 in front, some 50 GFLOP a megapixel, that changes nothing."""
+    plain = factory.segmenting_graph
+
+    def slow():
+        model = plain()
+        graph = model.graph
+        mean = next(node for node in graph.node if node.op_type == "ReduceMean")
+        mean.output[0] = "quick"
+        position = list(graph.node).index(mean) + 1
+        for offset, node in enumerate(
+            [
+                helper.make_node("Transpose", ["float"], ["channels"], perm=[0, 3, 1, 2]),
+                helper.make_node("Conv", ["channels", "kernel"], ["spread"], pads=[SIDE // 2] * 4),
+                helper.make_node("ReduceMean", ["spread", "channel"], ["mean"], keepdims=0),
+                helper.make_node("Mul", ["mean", "nothing"], ["none"]),
+                helper.make_node("Add", ["quick", "none"], ["grey"]),
+            ]
+        ):
+            graph.node.insert(position + offset, node)
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.full((8, 3, SIDE, SIDE), 1e-6, np.float32), "kernel"),
+                numpy_helper.from_array(np.array([1], np.int64), "channel"),
+                numpy_helper.from_array(np.float32(0), "nothing"),
+            ]
+        )
+        return model
+
+    with monkeypatch.context() as patch:
+        patch.setattr(factory, "segmenting_graph", slow)
+        return factory.write_model(folder, directions=("to_label",))

@@ -1,0 +1,90 @@
+"""How a server ends: told to, it finishes what it has taken; killed, a worker takes only its own requests along and comes back."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.serving.factory import write_model
+from tests.serving.pictures import file_of, ramp
+from tests.serving.process import running_server
+from tests.serving.slow import write_slow_model
+
+LONG = file_of(np.zeros((700, 800, 3), np.uint8))  # some two seconds of the slow model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ends")
+    write_model(folder / "tiny")
+    write_slow_model(folder / "slow", pytest.MonkeyPatch())
+    return folder
+
+
+def ask(url, model, photo):
+    try:
+        return httpx.post(f"{url}/segment", files={"image": photo}, data={"model": model, "output": "ids"}, timeout=60)
+    except httpx.TransportError as error:
+        return error
+
+
+def workers_of(launcher):
+    """The processes that answer: grandchildren of the launcher."""
+
+    def children(pid):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    found = [worker for server in children(launcher) for worker in children(server)]
+    return [worker for worker in found if b"_bentoml_impl.worker" in Path(f"/proc/{worker}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after(models, tmp_path):
+    with running_server(models, tmp_path, "--no-ui", "--default-model", "tiny") as server, ThreadPoolExecutor(4) as pool:
+        taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        ready = httpx.get(f"{server.url}/readyz", timeout=10)
+        after = ask(server.url, "tiny", file_of(ramp()))
+        assert [answer.result().status_code for answer in taken] == [200, 200, 200]
+        assert server.process.wait(30) == 0
+    assert (after.status_code, after.json()["error"]["code"]) == (503, "stopping")
+    assert after.headers["retry-after"]
+    assert (ready.status_code, ready.json()["error"]["code"]) == (503, "stopping")
+    assert isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.ConnectError)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_path):
+    with running_server(models, tmp_path, "--no-ui", "--workers", "2", "--default-model", "tiny") as server:
+        workers = workers_of(server.process.pid)
+        assert len(workers) == 2
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(ask, server.url, "slow", LONG) for _ in range(6)]
+            time.sleep(1)
+            os.kill(workers[0], signal.SIGKILL)
+            ends = [answer.result() for answer in asked]
+        answered = [end.status_code for end in ends if isinstance(end, httpx.Response)]
+        assert set(answered) == {200}, "the other worker's requests are answered"
+        assert len(answered) < len(ends), "those of the killed one are not"
+
+        until = time.monotonic() + 60
+        while len(again := workers_of(server.process.pid)) < 2:
+            assert ask(server.url, "tiny", file_of(ramp())).status_code == 200, "the other one answers meanwhile"
+            assert time.monotonic() < until, "it did not come back"
+            time.sleep(0.2)
+        assert workers[0] not in again
+        assert {ask(server.url, "tiny", file_of(ramp())).status_code for _ in range(20)} == {200}
+        inside = re.search(r"^fewpair_requests_inside (\S+)", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
+        assert inside is not None
+        assert float(inside[1]) == 0, "what the killed one had inside is forgotten"

@@ -196,3 +196,18 @@ def test_a_local_file_of_inception_weights_gives_torch_fidelity_s_own_2048_featu
     expected = network(torch.from_numpy(pictures).permute(0, 3, 1, 2))[0]
     np.testing.assert_allclose(extractor.of_pictures(pictures), expected.numpy(), rtol=1e-4, atol=1e-5)
     assert expected.shape == (2, 2048)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine on which CUDA does not start")
+def test_an_onnx_extractor_that_cannot_run_on_cuda_runs_on_the_cpu_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = onnx_extractor(tmp_path / "channel_means.onnx")
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), dtype=np.uint8)
+    expected = open_extractor(str(path)).of_pictures(pictures)
+    assert capfd.readouterr().err == ""
+    np.testing.assert_array_equal(open_extractor(str(path), device="cuda").of_pictures(pictures), expected)
+    assert f"--features {path} runs on the CPU: --device cuda: onnxruntime cannot use CUDA here" in capfd.readouterr().err
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(UserError, match="cannot be read as an ONNX model"):
+        open_extractor(str(broken), device="cuda")
+    assert "runs on the CPU" not in capfd.readouterr().err

@@ -10,16 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainer.factories import tiny_run
 from tests.trainer.noisy import Config, Noisy
 from tests.trainer.test_evaluate import CLASSES, PROVENANCE, InMemory, Threshold, dataset_of
 from tests.trainer.test_perceptual import partial, saved
+from trainer.__main__ import main
 from trainer.batch import IGNORE, Domain, random
 from trainer.commands.evaluate import diversity_asked, table
-from trainer.data.catalogue import Sample
+from trainer.data.catalogue import Sample, open_dataset
 from trainer.data.decode import BrokenFile
+from trainer.data.pairs import select
 from trainer.errors import UserError
+from trainer.methods import METHODS
 from trainer.metrics.diversity import Diversity, open_perceptual, real_groups
 from trainer.metrics.record import evaluate_and_record
+from trainer.rundir import build_method, create_run
 
 SIZE = (16, 24)
 
@@ -217,3 +222,33 @@ def test_what_cannot_be_compared_is_refused_with_the_value_and_the_remedy(tmp_pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"--perceptual torchvision: .* cannot be fetched \(no route to host\); give a file of its weights"):
         open_perceptual("torchvision")
+
+
+def test_the_command_line_measures_the_diversity_of_a_run_and_says_what_it_is_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(METHODS, "noisy", Noisy)
+    run = dataclasses.replace(tiny_run("hybrid", config=Config()), method="noisy", recipe="tiny-noisy")
+    scenes = open_dataset("scenes", None)
+    folder = create_run(tmp_path / "run", run, select(scenes, k=run.pairs, unpaired=run.unpaired, seed=0))
+    method = build_method(run, scenes.photo_domain, scenes.label_domain)
+    folder.save("best", {"step": 4, "method": method.state_dict(), "averaged": {}, "own": [{"method": {}}]})
+    weights = saved(partial(), tmp_path / "vgg_little.pth")
+    evaluate = ["evaluate", str(folder.path), "--split", "val", "--limit", "3", "--device", "cpu"]
+
+    assert main([*evaluate, "--seeds", "2", "--perceptual", str(weights)]) == 0
+    printed = capsys.readouterr().out
+    assert "mean distance of photos of one label map  of real photos" in printed
+    assert "caution: diversity_perceptual[vgg_little-" in printed
+    written = json.loads((folder.evaluations / "val-best-averaged-3-samples.json").read_text())
+    assert written["diversity"]["seeds"] == written["perceptual_diversity"]["seeds"] == 2
+    assert written["diversity"]["label_maps"] == 3
+
+    assert main(evaluate) == 0
+    printed = capsys.readouterr().out
+    assert f"note: the figures of --perceptual {written['perceptual_diversity']['weights']} are those of the evaluation before" in printed
+    again = json.loads((folder.evaluations / "val-best-averaged-3-samples.json").read_text())
+    assert (again["diversity"]["seeds"], again["perceptual_diversity"]["seeds"]) == (4, 2)
+
+    assert main([*evaluate, "--seeds", "1"]) == 2
+    assert "--seeds 1: a distance needs two photos" in capsys.readouterr().err

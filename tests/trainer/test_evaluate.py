@@ -364,6 +364,14 @@ def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_
     heading = next(place for place, line in enumerate(printed) if "the judge on generated photos" in line)
     assert "on the real ones" in printed[heading]
     assert printed[heading + 3].split() == ["mean", "iou", f"{generated.mean_iou:.3f}", f"{real.mean_iou:.3f}"]
+    iou, iou_on_real = generated.figures()["per_class_iou"], real.figures()["per_class_iou"]
+    assert isinstance(iou, dict)
+    assert isinstance(iou_on_real, dict)
+    by_class = [line.split() for line in printed[heading:] if line.startswith("  IoU ")]
+    assert by_class == [
+        ["IoU", name, *("-" if figures[name] is None else f"{figures[name]:.3f}" for figures in (iou, iou_on_real))]
+        for name in ("dark", "bright", "absent")
+    ]
     assert any(line.strip() == "4 generated against 4 real photos" for line in printed)
     assert sum(line.startswith("kid[colours]") for line in printed) == 1
     assert not any("judge" in line for line in printed[:heading])

@@ -139,6 +139,40 @@ def open_bare(exported: Path) -> Judge:
     return judge
 
 
+def providers(judge: Judge) -> list[str]:
+    return judge._session.get_providers()
+
+
+def test_a_judge_that_cannot_run_on_cuda_judges_on_the_cpu_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = thresholding(tmp_path / "threshold.onnx")
+    assert providers(open_judge(path, TWO)) == ["CPUExecutionProvider"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    judge = open_judge(path, TWO, device="cuda:0")
+    assert providers(judge) == ["CPUExecutionProvider"]
+    assert judge.label(np.full((2, 2, 3), 200, np.uint8)).tolist() == [[1, 1], [1, 1]]
+    said = capsys.readouterr().err
+    assert f"--judge {path} runs on the CPU, not on cuda:0: onnxruntime" in said
+    assert "is built without it; for CUDA install fewpair[cuda]" in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine on which CUDA does not start")
+def test_a_judge_whose_runtime_is_built_for_cuda_says_that_it_could_not_start_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    judge = open_judge(thresholding(tmp_path / "threshold.onnx"), TWO, device="cuda")
+    assert providers(judge) == ["CPUExecutionProvider"]
+    assert "threshold.onnx runs on the CPU, not on cuda: onnxruntime" in capfd.readouterr().err
+
+
+@pytest.mark.gpu
+def test_a_judge_runs_on_cuda_where_the_evaluation_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = open_judge(thresholding(tmp_path / "threshold.onnx"), TWO, device="cuda")
+    assert providers(judge)[0] == "CUDAExecutionProvider"
+    assert judge.label(np.full((2, 2, 3), 200, np.uint8)).tolist() == [[1, 1], [1, 1]]
+    assert capsys.readouterr().err == ""
+
+
 def test_any_onnx_segmenter_under_the_contract_is_a_judge_and_its_ids_are_the_dataset_s(tmp_path: Path) -> None:
     judge = open_judge(thresholding(tmp_path / "threshold.onnx"), TWO)
     photo = np.zeros((3, 4, 3), np.uint8)
@@ -243,6 +277,7 @@ def test_the_command_line_scores_a_run_by_a_judge_and_an_extractor(
     assert main([*evaluate, "--judge", str(exported), "--features", str(extractor)]) == 0
     printed = capsys.readouterr().out
     assert "the judge on generated photos" in printed
+    assert sum(line.startswith("  IoU road") for line in printed.splitlines()) == 2  # its own label maps', and the judge's
     assert "decoded as in the paper" in printed
     assert "5 generated against 5 real photos" in printed
     written = json.loads((folder.evaluations / "val-best-averaged-5-samples.json").read_text())

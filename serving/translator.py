@@ -14,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
+from serving.cuda import why_the_provider_fails
 from serving.errors import DeviceError, ModelError
 from serving.imaging import Bytes
 from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_graph, read_manifest
@@ -178,8 +179,8 @@ def _session(direction: Direction, *, device: Device, threads: int) -> onnxrunti
 
 def _why_it_fell_back(provider: str) -> str:
     missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
-    why = f" because {', '.join(missing)} cannot be loaded" if missing else ""
-    return f"onnxruntime {onnxruntime.__version__} fell back to {provider}{why}"
+    why = f"{', '.join(missing)} cannot be loaded" if missing else why_the_provider_fails()
+    return f"onnxruntime {onnxruntime.__version__} fell back to {provider}{f' because {why}' if why else ''}"
 
 
 @cache

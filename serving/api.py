@@ -20,6 +20,7 @@ from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.errors import Refusal
 from serving.inside import Inside
 from serving.intake import read_request
+from serving.kserve import build_kserve
 from serving.page import LatePage
 from serving.palette import legend
 
@@ -150,6 +151,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
         return Response(status_code=204)
 
     api.include_router(build_admin(inside))
+    api.include_router(build_kserve(inside, version=api.version))
     if page is not None:
         api.mount("/ui", page)
     return api

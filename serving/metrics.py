@@ -24,6 +24,10 @@ _TEMPLATES = (
     (re.compile(r"/(segment|synthesize|metrics|livez|readyz|healthz|v1/(segment|synthesize|models|openapi\.json|docs))"), None),
     (re.compile(r"/v1/models/[^/]+"), "/v1/models/{name}"),
     (re.compile(r"/v1/models/[^/]+/legend"), "/v1/models/{name}/legend"),
+    (re.compile(r"/v1/admin/reload|/v2(/health/(live|ready))?"), None),
+    (re.compile(r"/v2/models/[^/]+"), "/v2/models/{name}"),
+    (re.compile(r"/v2/models/[^/]+/ready"), "/v2/models/{name}/ready"),
+    (re.compile(r"/v2/models/[^/]+/infer"), "/v2/models/{name}/infer"),
     (re.compile(r"/ui(/.*)?"), "/ui"),
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -84,7 +84,10 @@ def _trace_id() -> str:
 
 
 class OneErrorShape:
-    """Turns whatever a 4xx or 5xx says into {"error": {"code", "message", "hint"}}; the page's own traffic is left alone."""
+    """Turns whatever a 4xx or 5xx says into {"error": {"code", "message", "hint"}}, under /v2 into {"error": "..."}.
+
+    The page's own traffic is left alone.
+    """
 
     def __init__(self, app: ASGIApp, why_not_ready: Callable[[], str | None], *, page: bool) -> None:
         self._app = app
@@ -113,7 +116,9 @@ class OneErrorShape:
         await self._app(scope, receive, reshape)
 
     async def _send_error(self, start: Message, body: bytes, *, scope: Scope, send: Send) -> None:
-        shaped = self._shape(start["status"], _parsed(body), scope=scope)
+        shaped: dict[str, Any] = self._shape(start["status"], _parsed(body), scope=scope)
+        if scope["path"] == "/v2" or scope["path"].startswith("/v2/"):  # the open inference protocol has errors of one sentence
+            shaped = {"error": f"{shaped['error']['message']} {shaped['error']['hint']}".strip()}
         response = JSONResponse(shaped, status_code=400 if start["status"] == 422 else start["status"])
         kept = [(name, value) for name, value in start["headers"] if name.lower() not in (b"content-length", b"content-type")]
         await send({**start, "status": response.status_code, "headers": [*kept, *response.raw_headers]})

@@ -32,6 +32,8 @@ of their stages (decode, wait, run, encode)."""
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},
     {"name": "models", "description": "What can be asked for."},
+    {"name": "open inference protocol", "description": "The graphs as they are, for clients of KServe, Triton and Seldon."},
+    {"name": "admin", "description": "For whoever runs this server."},
 ]
 PHOTO = "A photo: PNG, JPEG, WebP, BMP, TIFF or GIF; turned upright by its EXIF. Or a ZIP of photos."
 LABEL = (

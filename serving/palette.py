@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def read_label(upload: bytes, limits: Limits, *, domain: Domain, snap: bool) -> 
     if picture.mode == "P":
         return _from_palette(picture, domain, snap=snap)
     if picture.mode in ("1", "L", "LA") or picture.mode.startswith("I"):
-        return LabelUpload(_checked_ids(_one_channel(picture), domain), "ids")
+        return LabelUpload(checked_ids(_one_channel(picture), domain), "ids")
     return _from_colours(as_rgb(picture), domain, snap=snap)
 
 
@@ -127,7 +127,8 @@ def _one_channel(picture: Image.Image) -> NDArray[np.int32]:
     return whole_numbers(picture)
 
 
-def _checked_ids(values: NDArray[np.int32], domain: Domain) -> Bytes:
+def checked_ids(values: NDArray[np.integer[Any]], domain: Domain) -> Bytes:
+    """The values as ids; Refusal names those that belong to no class, and where they are."""
     counts = np.bincount(values.ravel())
     known = {row.id for row in domain.classes} | {IGNORE}
     strangers = [int(value) for value in np.flatnonzero(counts) if int(value) not in known]
@@ -152,7 +153,7 @@ def _from_palette(picture: Image.Image, domain: Domain, *, snap: bool) -> LabelU
     classes = {row.color for row in domain.classes}
     if all((int(r), int(g), int(b)) in classes for r, g, b in palette[used]):
         return _from_colours(palette[indices], domain, snap=snap)
-    return LabelUpload(_checked_ids(indices.astype(np.int32), domain), "ids")
+    return LabelUpload(checked_ids(indices.astype(np.int32), domain), "ids")
 
 
 def _from_colours(rgb: Bytes, domain: Domain, *, snap: bool) -> LabelUpload:
@@ -164,7 +165,7 @@ def _from_colours(rgb: Bytes, domain: Domain, *, snap: bool) -> LabelUpload:
     if not stray.any():
         return LabelUpload(ids.astype(np.uint8), "colours")
     if not snap and (rgb[..., :1] == rgb).all():  # ids that were saved as grey RGB
-        return LabelUpload(_checked_ids(rgb[..., 0].astype(np.int32), domain), "ids")
+        return LabelUpload(checked_ids(rgb[..., 0].astype(np.int32), domain), "ids")
     colours, inverse, counts = np.unique(codes[stray], return_inverse=True, return_counts=True)
     if not snap:
         raise _stray_colours(codes, colours, counts, domain=domain)

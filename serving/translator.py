@@ -86,8 +86,12 @@ class ExportedModel:
         feed: dict[str, NDArray[Any]] = {spec.input.name: pixels}
         if spec.noise is not None:
             feed[spec.noise.name] = np.repeat(draw_noise(seed, spec.noise.shape)[None], len(pixels), axis=0)
-        names = [output.name for output in spec.outputs]
-        found = self._sessions[direction].run(names, feed)
+        return self.infer(direction, feed)
+
+    def infer(self, direction: DirectionName, feed: Mapping[str, NDArray[Any]]) -> dict[str, Bytes]:
+        """One run of the graph on its own inputs, noise included: output name -> [N,H,W] or [N,H,W,3]."""
+        names = [output.name for output in self.manifest.directions[direction].outputs]
+        found = self._sessions[direction].run(names, dict(feed))
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def restore(self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled) -> Bytes:

@@ -79,18 +79,19 @@ class Inference:
 
     def _check_size(self, operations: Operations) -> None:
         batch, height, width = self.size
-        settings, limits, step = operations.settings, operations.limits, self._served.model.manifest.multiple_of
+        settings, limits, manifest = operations.settings, operations.limits, self._served.model.manifest
         if batch > settings.max_pictures:
             raise _too_large(f"a batch of {batch} pictures is over the limit of {settings.max_pictures}.", "Send several requests.")
         most = limits.max_whole or limits.max_pixels
         if batch * height * width > most:
             told = f"{batch} x {height} x {width} pixels are over the limit of {most / 1e6:.4g} megapixels."
             raise _too_large(told, "Send fewer or smaller pictures; /v1/segment and /v1/synthesize scale and tile large ones.")
+        step = manifest.multiple_of
         if height % step or width % step:
             padded = [-(-side // step) * step for side in (height, width)]
             raise _bad(
                 f"{height} x {width} pixels: both sides have to be multiples of {step}.",
-                f"Pad to {padded[0]} x {padded[1]}: photos by repeating the edge, label maps with {self._served.model.manifest.label.void}.",
+                f"Pad to {padded[0]} x {padded[1]}: photos by repeating the edge, label maps with {manifest.label.void}.",
             )
         values = {name: math.prod(self.size) * (3 if len(self._served.outputs[name].shape) == 4 else 1) for name in self.wanted}
         if sum(count for name, count in values.items() if not self.wanted[name]) > MOST_JSON_VALUES:

@@ -134,9 +134,9 @@ METADATA = _route("A model's tensors", "Those of the graph, whose batch and side
 MODEL_READY = _route("Whether a model is ready", "A model that is listed is.", ModelReady, {"name": PLACE, "ready": True}, 404, 503)
 INFER = _route(
     "Run a model on tensors",
-    "The graph as it is: nothing is resized or padded, so both sides are multiples of the model's `multiple_of`, at best at its `size` "
+    "The graph as it is: nothing is resized or padded, so both sides are multiples of the model's `multiple_of`, at best its `size` "
     "(`GET /v1/models/{name}`). Tensors come as JSON, or as bytes behind the JSON. Noise that is not sent is drawn from "
-    "`parameters.seed`, one seed up for each picture, and from a random seed where there is none; `parameters.seed` of the answer tells it.",
+    "`parameters.seed`, one seed up for each picture, or from a random seed; `parameters.seed` of the answer tells which.",
     InferenceResponse,
     _RESPONSE,
     *_REFUSALS,

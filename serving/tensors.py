@@ -16,7 +16,7 @@ from serving.errors import Refusal
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 MOST_JSON_VALUES = 2_000_000  # read, they may take half a gigabyte
-_DTYPES = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 _BINARY_HINT = "Send the tensor as binary data (binary_data_size), as tritonclient does by itself."
 _Data = Annotated[
     Any, WithJsonSchema({"type": "array", "items": {}, "description": "Numbers in row-major order, flat or nested as the shape."})

@@ -20,6 +20,7 @@ from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.errors import Refusal
 from serving.inside import Inside
 from serving.intake import read_request
+from serving.jobroutes import build_jobs
 from serving.kserve import build_kserve
 from serving.page import LatePage
 from serving.palette import legend
@@ -42,7 +43,8 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             following = contextlib.nullcontext() if inside.reloader is None else inside.reloader.following()
-            async with following, contextlib.nullcontext() if page is None else page.opening():
+            jobs = contextlib.nullcontext() if inside.jobs is None else inside.jobs.working()
+            async with following, jobs, contextlib.nullcontext() if page is None else page.opening():
                 yield
         finally:
             if inside.operations is not None:
@@ -150,6 +152,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     async def icon() -> Response:
         return Response(status_code=204)
 
+    api.include_router(build_jobs(inside))
     api.include_router(build_admin(inside))
     api.include_router(build_kserve(inside, version=api.version))
     if page is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serving.errors import Refusal
+from serving.jobs import Jobs
 from serving.metrics import Metrics
 from serving.operations import Operations
 from serving.reload import Reloader
@@ -20,6 +21,7 @@ class Inside:
     trouble: str | None = "the models are being loaded"  # None where there is none, and the server is ready
     metrics: Metrics | None = None
     reloader: Reloader | None = None
+    jobs: Jobs | None = None
     admin_token: str | None = None
 
     def need(self) -> Operations:

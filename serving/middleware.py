@@ -140,18 +140,20 @@ class OneErrorShape:
 class BodyLimit:
     """Refuses bodies over the limit: by their declared length before reading, otherwise as soon as they grow over it."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
-        self._allowed = max_bytes + 2**16  # the multipart wrapping and the text fields
+        self._larger = larger  # path to its own limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._larger.get(scope["path"], self._max_bytes)
+        allowed = most + 2**16  # the multipart wrapping and the text fields
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdigit() and int(declared) > self._allowed:
-            await refuse(too_many_bytes(self._max_bytes), scope=scope, receive=receive, send=send)
+        if declared.isdigit() and int(declared) > allowed:
+            await refuse(too_many_bytes(most), scope=scope, receive=receive, send=send)
             return
         read = 0
 
@@ -159,8 +161,8 @@ class BodyLimit:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._allowed:
-                raise too_many_bytes(self._max_bytes)
+            if read > allowed:
+                raise too_many_bytes(most)
             return message
 
         await answer_refusals(self._app, scope, counted, send=send)

@@ -26,11 +26,13 @@ Try it:
 `/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize` for one file in a form (a picture, or a ZIP
 of them). `/v1` also takes several files, the bare file with its options in the query, and JSON with files in base64.
 Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.
+Very many, or very large ones, are sent as a job where the operator allows it: `POST /v1/jobs`.
 Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
 of their stages (decode, wait, run, encode)."""
 
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},
+    {"name": "jobs", "description": "Send many or very large pictures, fetch their translations later."},
     {"name": "models", "description": "What can be asked for."},
     {"name": "open inference protocol", "description": "The graphs as they are, for clients of KServe, Triton and Seldon."},
     {"name": "admin", "description": "For whoever runs this server."},
@@ -104,7 +106,7 @@ _REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS = {
     "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
     "X-Tiling": {
@@ -146,9 +148,9 @@ SEGMENTED: dict[str, Any] = {
     "a ZIP or a JSON list.",
     "model": SegmentReport | CocoDocument | AnswerList,
     "content": {
-        "image/png": _BINARY,
-        "image/jpeg": _BINARY,
-        "application/zip": _BINARY,
+        "image/png": BINARY,
+        "image/jpeg": BINARY,
+        "application/zip": BINARY,
         "application/json": {
             "examples": {
                 "json": {"summary": "output=json", "value": _REPORT},
@@ -178,10 +180,10 @@ SYNTHESIZED: dict[str, Any] = {
     "description": "The photo in the format asked for; several photos as a ZIP or a JSON list.",
     "model": AnswerList,
     "content": {
-        "image/jpeg": _BINARY,
-        "image/webp": _BINARY,
-        "image/png": _BINARY,
-        "application/zip": _BINARY,
+        "image/jpeg": BINARY,
+        "image/webp": BINARY,
+        "image/png": BINARY,
+        "application/zip": BINARY,
         "application/json": {
             "example": {
                 "answers": [
@@ -216,7 +218,7 @@ SYNTHESIZED: dict[str, Any] = {
 
 def image(description: str) -> dict[str, Any]:
     """A PNG among the responses."""
-    return {"description": description, "content": {"image/png": _BINARY}}
+    return {"description": description, "content": {"image/png": BINARY}}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -231,7 +233,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
     """How a picture and its options are sent: a form, the bare file with the options in the query, or JSON."""
     properties = options.model_json_schema()["properties"]
-    fields = {name: _without_null(schema) for name, schema in properties.items()}
+    fields = form_fields(options)
     file = {"type": "string", "format": "binary", "description": picture}
     text = {"type": "string", "description": _TEXT}
     named = {
@@ -280,6 +282,11 @@ def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
             },
         },
     }
+
+
+def form_fields(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The schemas of the options as fields of a form or a query."""
+    return {name: _without_null(schema) for name, schema in options.model_json_schema()["properties"].items()}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

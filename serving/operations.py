@@ -142,9 +142,7 @@ class Operations:
             entries = [await self._entry(picture, lambda one: translate(one, limits), room) for picture in opened]
             return await self.gate.off_loop(lambda: packed(entries, packing or ("json" if listed else "zip")))
 
-    async def _entry(
-        self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]], room: AnswerBudget
-    ) -> Entry:
+    async def _entry(self, picture: Picture, translate: Callable[[Picture], Awaitable[tuple[Answer, ...]]], room: AnswerBudget) -> Entry:
         try:
             room.check()
             async with self.gate.in_time(), self._timed(self.gate.turn()):

@@ -28,6 +28,7 @@ from serving.errors import Refusal, ServingError
 from serving.filefields import FileFields
 from serving.imaging import PhotoFormat
 from serving.inside import Inside
+from serving.jobs import Jobs
 from serving.metrics import Metrics
 from serving.middleware import BodyLimit, OneErrorShape, QuietRefusals, Record
 from serving.operations import Operations
@@ -100,6 +101,8 @@ class Translator:
                 board=Board(Path(os.environ[BOARD])) if settings.workers > 1 and BOARD in os.environ else None,
             )
         try:
+            if settings.jobs is not None:
+                inside.jobs = Jobs(settings.jobs, settings, lambda: inside.operations)
             inside.stock(fill(settings), settings)
         except ServingError as error:  # a failing constructor would restart for ever: say why and stay not ready instead
             inside.trouble = str(error)
@@ -157,9 +160,19 @@ if settings.cors_origins:
     service.add_asgi_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["X-Seed", "X-Model", "X-Label-Spelling", "X-Tiling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"],
+        expose_headers=[
+            "X-Seed",
+            "X-Model",
+            "X-Label-Spelling",
+            "X-Tiling",
+            "X-Failed",
+            "X-Request-ID",
+            "Server-Timing",
+            "Retry-After",
+            "Location",
+        ],
     )
 service.add_asgi_middleware(Record, metrics=lambda: inside.metrics)
 service.add_asgi_middleware(OneErrorShape, why_not_ready=lambda: inside.trouble, page=settings.ui)
@@ -168,5 +181,5 @@ if settings.allowed_hosts:
 if settings.tokens:
     service.add_asgi_middleware(BearerTokens, tokens=settings.all_tokens)
 service.add_asgi_middleware(Admission, gate=lambda: inside.need().gate, stopping=stopping, body_timeout=settings.body_timeout)
-service.add_asgi_middleware(BodyLimit, max_bytes=settings.max_bytes)
+service.add_asgi_middleware(BodyLimit, max_bytes=settings.max_bytes, larger={"/v1/jobs": settings.jobs_max_bytes} if settings.jobs else {})
 service.add_asgi_middleware(FileFields, fields=_fields)

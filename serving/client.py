@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import httpx
 
 from serving.errors import Refusal
+from serving.jobclient import AsyncJobs, Jobs
+from serving.wire import Picture, checked, is_address, name_of, unreachable
 
 if TYPE_CHECKING:  # a client needs no onnxruntime
     from serving.asked import SegmentOutput
     from serving.imaging import PhotoFormat
-
-# The bytes of an image file, its path, or an http(s) address that the server is to fetch it from, where its operator allows that.
-Picture = bytes | Path | str
+    from serving.tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Client:
 
     def __init__(self, url: str, *, timeout: float = 120.0) -> None:
         self._http = httpx.Client(base_url=url, timeout=timeout)
+        self.jobs = Jobs(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -79,9 +80,12 @@ class Client:
         output: SegmentOutput = "colours",
         opacity: float = 0.5,
         min_area: int = 1,
+        tiles: Tiles = "auto",
     ) -> bytes:
         """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
-        return self._ask("POST", "/v1/segment", **_one(photo, model=model, output=output, opacity=opacity, min_area=min_area)).content
+        return self._ask(
+            "POST", "/v1/segment", **_one(photo, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
+        ).content
 
     def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
         """Class shares and confidence of a photo, and the boxes of its regions of at least `min_area` pixels."""
@@ -99,16 +103,24 @@ class Client:
         output: SegmentOutput = "colours",
         opacity: float = 0.5,
         min_area: int = 1,
+        tiles: Tiles = "auto",
     ) -> list[Translated]:
         """The label maps of several photos, in their order; one that is refused costs the others nothing."""
-        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area)
+        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
         return _translated(self._ask("POST", "/v1/segment", **sent))
 
     def synthesize(
-        self, label: Picture, *, model: str | None = None, seed: int | None = None, format: PhotoFormat = "jpeg", snap: bool = False
+        self,
+        label: Picture,
+        *,
+        model: str | None = None,
+        seed: int | None = None,
+        format: PhotoFormat = "jpeg",
+        snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> Made:
         """A photo made from a label map."""
-        return self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap)[0]
+        return self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap, tiles=tiles)[0]
 
     def synthesize_several(
         self,
@@ -119,9 +131,10 @@ class Client:
         seed: int | None = None,
         format: PhotoFormat = "jpeg",
         snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> list[Made]:
         """Photos made from a label map, from seeds counted up."""
-        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap)
+        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap, tiles=tiles)
         return _made(self._ask("POST", "/v1/synthesize", **sent))
 
     def synthesize_each(
@@ -132,15 +145,18 @@ class Client:
         seed: int | None = None,
         format: PhotoFormat = "jpeg",
         snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> list[Translated]:
         """A photo from each of several label maps, in their order."""
-        return _translated(self._ask("POST", "/v1/synthesize", **_several(labels, model=model, seed=seed, format=format, snap=snap)))
+        return _translated(
+            self._ask("POST", "/v1/synthesize", **_several(labels, model=model, seed=seed, format=format, snap=snap, tiles=tiles))
+        )
 
     def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
-            return _checked(self._http.request(method, path, **sent))
+            return checked(self._http.request(method, path, **sent))
         except httpx.HTTPError as error:
-            raise _unreachable(str(self._http.base_url), error) from error
+            raise unreachable(str(self._http.base_url), error) from error
 
 
 class AsyncClient:
@@ -148,6 +164,7 @@ class AsyncClient:
 
     def __init__(self, url: str, *, timeout: float = 120.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout)
+        self.jobs = AsyncJobs(self._http)
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,9 +196,10 @@ class AsyncClient:
         output: SegmentOutput = "colours",
         opacity: float = 0.5,
         min_area: int = 1,
+        tiles: Tiles = "auto",
     ) -> bytes:
         """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
-        sent = _one(photo, model=model, output=output, opacity=opacity, min_area=min_area)
+        sent = _one(photo, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
         return (await self._ask("POST", "/v1/segment", **sent)).content
 
     async def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
@@ -200,16 +218,24 @@ class AsyncClient:
         output: SegmentOutput = "colours",
         opacity: float = 0.5,
         min_area: int = 1,
+        tiles: Tiles = "auto",
     ) -> list[Translated]:
         """The label maps of several photos, in their order; one that is refused costs the others nothing."""
-        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area)
+        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
         return _translated(await self._ask("POST", "/v1/segment", **sent))
 
     async def synthesize(
-        self, label: Picture, *, model: str | None = None, seed: int | None = None, format: PhotoFormat = "jpeg", snap: bool = False
+        self,
+        label: Picture,
+        *,
+        model: str | None = None,
+        seed: int | None = None,
+        format: PhotoFormat = "jpeg",
+        snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> Made:
         """A photo made from a label map."""
-        return (await self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap))[0]
+        return (await self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap, tiles=tiles))[0]
 
     async def synthesize_several(
         self,
@@ -220,9 +246,10 @@ class AsyncClient:
         seed: int | None = None,
         format: PhotoFormat = "jpeg",
         snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> list[Made]:
         """Photos made from a label map, from seeds counted up."""
-        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap)
+        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap, tiles=tiles)
         return _made(await self._ask("POST", "/v1/synthesize", **sent))
 
     async def synthesize_each(
@@ -233,44 +260,37 @@ class AsyncClient:
         seed: int | None = None,
         format: PhotoFormat = "jpeg",
         snap: bool = False,
+        tiles: Tiles = "auto",
     ) -> list[Translated]:
         """A photo from each of several label maps, in their order."""
-        sent = _several(labels, model=model, seed=seed, format=format, snap=snap)
+        sent = _several(labels, model=model, seed=seed, format=format, snap=snap, tiles=tiles)
         return _translated(await self._ask("POST", "/v1/synthesize", **sent))
 
     async def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         try:
-            return _checked(await self._http.request(method, path, **sent))
+            return checked(await self._http.request(method, path, **sent))
         except httpx.HTTPError as error:
-            raise _unreachable(str(self._http.base_url), error) from error
+            raise unreachable(str(self._http.base_url), error) from error
 
 
 def _one(picture: Picture, **fields: Any) -> dict[str, Any]:
     """A request that holds one picture: a form, or JSON where the server is to fetch it."""
     told = {name: value for name, value in fields.items() if value is not None}
-    return {"json": {"image": picture, **told}} if _is_address(picture) else _form([picture], told)
+    return {"json": {"image": picture, **told}} if is_address(picture) else _form([picture], told)
 
 
 def _several(pictures: Sequence[Picture], **fields: Any) -> dict[str, Any]:
     told = {"answers": "json", **{name: value for name, value in fields.items() if value is not None}}
-    if not any(_is_address(picture) for picture in pictures):
+    if not any(is_address(picture) for picture in pictures):
         return _form(pictures, told)
-    listed = [{"name": _name(picture, number), "image": _text(picture)} for number, picture in enumerate(pictures)]
+    listed = [{"name": name_of(picture, number), "image": _text(picture)} for number, picture in enumerate(pictures)]
     return {"json": {"images": listed, **told}}
 
 
 def _form(pictures: Sequence[Picture], fields: dict[str, Any]) -> dict[str, Any]:
-    files = [("image", (_name(picture, number), _bytes(picture))) for number, picture in enumerate(pictures)]
+    files = [("image", (name_of(picture, number), _bytes(picture))) for number, picture in enumerate(pictures)]
     texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
     return {"files": files, "data": texts}
-
-
-def _is_address(picture: Picture) -> bool:
-    return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
-
-
-def _name(picture: Picture, number: int) -> str:
-    return f"image-{number + 1}" if isinstance(picture, bytes) else Path(picture).name
 
 
 def _bytes(picture: Picture) -> bytes:
@@ -278,21 +298,11 @@ def _bytes(picture: Picture) -> bytes:
 
 
 def _text(picture: Picture) -> str:
-    return str(picture) if _is_address(picture) else base64.b64encode(_bytes(picture)).decode()
+    return str(picture) if is_address(picture) else base64.b64encode(_bytes(picture)).decode()
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(body))
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_success:
-        return response
-    try:
-        error = response.json()["error"]
-        raise Refusal(response.status_code, error["code"], error["message"], hint=error["hint"])
-    except (ValueError, KeyError, TypeError):
-        raise Refusal(response.status_code, "not_fewpair", f"{response.url} answered {response.status_code} in no shape of ours.") from None
 
 
 def _made(response: httpx.Response) -> list[Made]:
@@ -314,7 +324,3 @@ def _entry(entry: dict[str, Any]) -> Translated:
         return Translated(entry["name"], None, None, Refusal(400, error["code"], error["message"], hint=error["hint"]))
     file = json.dumps(entry["result"]).encode() if "result" in entry else base64.b64decode(entry["data"])
     return Translated(entry["name"], file, entry.get("seed"), None)
-
-
-def _unreachable(url: str, error: httpx.HTTPError) -> Refusal:
-    return Refusal(503, "unreachable", f"{url} does not answer: {error or type(error).__name__}.", hint="Is the server running there?")

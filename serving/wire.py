@@ -1,0 +1,38 @@
+"""What the client's parts share: pictures as they are sent, and answers that are checked before they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from serving.errors import Refusal
+
+# The bytes of an image file, its path, or an http(s) address that the server is to fetch it from, where its operator allows that.
+Picture = bytes | Path | str
+
+
+def is_address(picture: Picture) -> bool:
+    """Whether the server is to fetch the picture."""
+    return isinstance(picture, str) and picture.lower().startswith(("http://", "https://"))
+
+
+def name_of(picture: Picture, number: int) -> str:
+    """What the picture is called among several."""
+    return f"image-{number + 1}" if isinstance(picture, bytes) else Path(picture).name
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response where it answers; otherwise the server's own words as a Refusal. It has been read."""
+    if response.is_success:
+        return response
+    try:
+        error = response.json()["error"]
+        raise Refusal(response.status_code, error["code"], error["message"], hint=error["hint"])
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(response.status_code, "not_fewpair", f"{response.url} answered {response.status_code} in no shape of ours.") from None
+
+
+def unreachable(url: str, error: httpx.HTTPError) -> Refusal:
+    """What is said where no server answers."""
+    return Refusal(503, "unreachable", f"{url} does not answer: {error or type(error).__name__}.", hint="Is the server running there?")

@@ -16,6 +16,9 @@ LabelMap = Annotated[Tensor, "Long[B,H,W] in 0..C-1, or IGNORE (255)"]
 OneHot = Annotated[Tensor, "Float[B,C,H,W] in {0,1}; all zero where ignored"]
 Scores = Annotated[Tensor, "Float[B,C,H,W], unbounded (logits)"]
 
+Stretch = Literal["never", "first half", "second half", "throughout"]
+"""When in a training something is done."""
+
 
 @dataclass(frozen=True)
 class Class:

@@ -1,4 +1,7 @@
-"""A run's folder: config.json, pairs.json, environment.json, metrics.jsonl, samples/, last.ckpt, best.ckpt, evaluation/, tb/."""
+"""A run's folder: config.json, pairs.json, environment.json, metrics.jsonl, samples/, last.ckpt, best.ckpt, evaluation/, tb/.
+
+Where pairs are drawn by rare classes also rare-classes.csv and rare-classes.png, which data/rare_report.py writes.
+"""
 
 import json
 import os

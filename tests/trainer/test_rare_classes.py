@@ -1,6 +1,7 @@
 """Rare-class sampling: the paper's formula on examples done by hand, what a run tells of it, and when it ends."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from tests.trainer.factories import SIZE, material_for, tiny_folder, tiny_run
 from tests.trainer.folders import make_folders, open_folders
 from tests.trainer.test_loop import Killed, differences
-from trainer.batch import IGNORE
+from trainer.batch import IGNORE, Batch, Stretch
 from trainer.data.catalogue import open_dataset
 from trainer.data.loader import Loader
 from trainer.data.rare_classes import Census, Likelihood, class_pixels, class_shares, sampling_probabilities, stretch_of
@@ -50,18 +51,15 @@ def test_pairs_without_a_labelled_pixel_cannot_be_sampled_by_class() -> None:
         sampling_probabilities(np.zeros((2, 3), dtype=np.int64))
 
 
-def test_each_class_that_occurs_adds_the_same_mass() -> None:
+def test_every_class_has_equal_mass_however_common_it_is() -> None:
     generator = np.random.default_rng(1)
-    pixels = generator.integers(0, 90, (12, 5)) * (generator.random((12, 5)) < 0.5)
-    occurring = np.flatnonzero(pixels.sum(0))
-    for each in occurring:
-        alone = np.where(
-            np.arange(5) == each, pixels, 0
-        )  # the formula is a sum over classes: what one adds is what is left without the rest
-        added = sampling_probabilities(alone) / len(occurring)
-        assert added.sum() == pytest.approx(1 / len(occurring))
-    parts = [pixels[:, each] / pixels[:, each].sum() / len(occurring) for each in occurring]
-    assert sampling_probabilities(pixels) == pytest.approx(np.sum(parts, axis=0))
+    apart = np.zeros((12, 4), dtype=np.int64)  # each pair holds one class, and the classes are of most unequal size
+    apart[np.arange(12), [0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3]] = generator.integers(1, 9, 12) * 10 ** generator.integers(0, 5, 12)
+    probabilities = sampling_probabilities(apart)
+    assert [probabilities[apart[:, each] > 0].sum() for each in range(4)] == pytest.approx([1 / 4] * 4)
+
+    mixed = generator.integers(0, 90, (12, 5)) * (generator.random((12, 5)) < 0.5)
+    assert sampling_probabilities(mixed * [1, 10, 1000, 7, 300]) == pytest.approx(sampling_probabilities(mixed))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +75,7 @@ def test_each_class_that_occurs_adds_the_same_mass() -> None:
         ("second half", 1, []),
     ],
 )
-def test_halves_meet_and_an_odd_step_belongs_to_the_first(when, steps, expected) -> None:
+def test_halves_meet_and_an_odd_step_belongs_to_the_first(when: Stretch, steps: int, expected: list[int]) -> None:
     assert list(stretch_of(when, steps)) == expected
 
 
@@ -99,7 +97,7 @@ def test_pairs_are_counted_at_the_training_resolution_by_nearest(tmp_path: Path)
     slow = np.zeros((len(pairs), classes.count), dtype=int)
     for place, sample in enumerate(pairs):
         small = Image.fromarray(dataset.read_label(sample)).resize(SIZE[::-1], Image.Resampling.NEAREST)
-        for index in small.get_flattened_data() if hasattr(small, "get_flattened_data") else small.getdata():
+        for index in np.asarray(small).ravel():
             if index != IGNORE:
                 slow[place, index] += 1
     assert census.pixels.tolist() == slow.tolist()
@@ -111,7 +109,7 @@ def test_a_run_tells_at_its_start_what_rare_class_sampling_does(tmp_path: Path, 
     dataset = open_dataset("folders", tiny_folder(tmp_path / "data"))
     pairs = dataset.samples("train")
     asked = {"when": "first half", "steps": 9, "size": SIZE, "skip_broken": False, "report_in": tmp_path}
-    likelihood = likelihood_of(dataset, pairs, **asked)  # type: ignore[arg-type]
+    likelihood = likelihood_of(dataset, pairs, **asked)
     assert likelihood is not None
     assert likelihood.steps == range(5)
     p, pixels = np.array(likelihood.probabilities), take_census(dataset, pairs, size=SIZE, skip_broken=False).pixels
@@ -143,7 +141,7 @@ def test_a_run_tells_at_its_start_what_rare_class_sampling_does(tmp_path: Path, 
     assert printed.splitlines()[2].split()[0] == classes.names[rarest]
     assert not list(tmp_path.glob("*.part"))
 
-    assert likelihood_of(dataset, pairs, **asked) == likelihood  # type: ignore[arg-type]
+    assert likelihood_of(dataset, pairs, **asked) == likelihood
     assert capsys.readouterr().out == "", "a resumed run tells nothing twice"
 
 
@@ -153,10 +151,10 @@ def test_a_broken_pair_is_never_drawn_by_class_and_named(tmp_path: Path, capsys:
     (tmp_path / "photos" / "street1.jpg").write_bytes(b"not a picture")
     (tmp_path / "labels" / "street2.png").write_bytes(b"not a picture")
     asked = {"when": "throughout", "steps": 3, "size": (16, 24), "report_in": tmp_path}
-    likelihood = likelihood_of(dataset, pairs, skip_broken=True, **asked)  # type: ignore[arg-type]
+    likelihood = likelihood_of(dataset, pairs, skip_broken=True, **asked)
     assert likelihood is not None
     assert [probability > 0 for probability in likelihood.probabilities] == [True, False, False, True]
-    rest = likelihood_of(dataset, (pairs[0], pairs[3]), skip_broken=True, **(asked | {"report_in": None}))  # type: ignore[arg-type]
+    rest = likelihood_of(dataset, (pairs[0], pairs[3]), skip_broken=True, **(asked | {"report_in": None}))
     assert rest is not None
     assert [likelihood.probabilities[0], likelihood.probabilities[3]] == pytest.approx(rest.probabilities)
     printed = capsys.readouterr().out
@@ -165,9 +163,9 @@ def test_a_broken_pair_is_never_drawn_by_class_and_named(tmp_path: Path, capsys:
     assert "street2.png" in printed
     assert "(evenly: 0.5000)" in printed
     with pytest.raises(UserError, match=r"street2\.png"):
-        likelihood_of(dataset, pairs, skip_broken=False, **asked)  # type: ignore[arg-type]
+        likelihood_of(dataset, pairs, skip_broken=False, **asked)
     with pytest.raises(UserError, match="every one of the 2 pairs is broken"):
-        likelihood_of(dataset, pairs[1:3], skip_broken=True, **asked)  # type: ignore[arg-type]
+        likelihood_of(dataset, pairs[1:3], skip_broken=True, **asked)
 
 
 def test_of_many_classes_the_rarest_are_printed_and_absent_ones_named() -> None:
@@ -190,7 +188,12 @@ def test_a_method_asks_for_it_a_run_obeys_to_the_step_and_resumes_bit_for_bit(
     monkeypatch.setattr(Supervised, "rare_classes", "first half")
     made: list[Loader] = []
     prefetch = Loader.prefetch
-    monkeypatch.setattr(Loader, "prefetch", lambda self, start, stop: (made.append(self), prefetch(self, start, stop))[1])
+
+    def watched(self: Loader, start: int, stop: int) -> Iterator[Batch]:
+        made.append(self)
+        return prefetch(self, start, stop)
+
+    monkeypatch.setattr(Loader, "prefetch", watched)
     run = tiny_run("supervised", data="folders", root=str(tiny_folder(tmp_path / "data")), steps=5, pairs=4, save_every=2)
     dataset, selection = material_for(run)
 
@@ -216,6 +219,6 @@ def test_a_method_asks_for_it_a_run_obeys_to_the_step_and_resumes_bit_for_bit(
 def test_without_a_method_that_asks_pairs_are_drawn_evenly_and_nothing_is_told(tmp_path: Path) -> None:
     dataset = open_folders(make_folders(tmp_path / "data"))
     asked = {"steps": 4, "size": (16, 24), "skip_broken": False, "report_in": tmp_path}
-    assert likelihood_of(dataset, dataset.samples("train"), when="never", **asked) is None  # type: ignore[arg-type]
-    assert likelihood_of(dataset, (), when="throughout", **asked) is None  # type: ignore[arg-type]
+    assert likelihood_of(dataset, dataset.samples("train"), when="never", **asked) is None
+    assert likelihood_of(dataset, (), when="throughout", **asked) is None
     assert not list(tmp_path.glob("rare-classes*"))

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from trainer.batch import IGNORE
+from trainer.batch import IGNORE, Stretch
 from trainer.errors import UserError
-
-Stretch = Literal["never", "first half", "second half", "throughout"]
-"""When in a training something is done."""
 
 
 @dataclass(frozen=True)

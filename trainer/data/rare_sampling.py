@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.batch import IGNORE
+from trainer.batch import IGNORE, Stretch
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.decode import BrokenFile
 from trainer.data.loader import prepare_label
-from trainer.data.rare_classes import Census, Likelihood, Stretch, class_pixels, stretch_of
+from trainer.data.rare_classes import Census, Likelihood, class_pixels, stretch_of
 from trainer.errors import UserError
 
 

@@ -6,8 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.batch import Batch, Domain, LabelMap, Photo, Scores, random
-from trainer.data.rare_classes import Stretch
+from trainer.batch import Batch, Domain, LabelMap, Photo, Scores, Stretch, random
 
 
 class Player(NamedTuple):

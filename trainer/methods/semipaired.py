@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer import losses, semantic_losses
-from trainer.batch import Batch, Domain, LabelMap, Photo, Scores
-from trainer.data.rare_classes import Stretch
+from trainer.batch import Batch, Domain, LabelMap, Photo, Scores, Stretch
 from trainer.labels import best_class
 from trainer.methods.base import Player, Update, constant
 from trainer.methods.from_labels import GENERATORS, FromLabels, GeneratorName

@@ -4,7 +4,7 @@
 
 BASE is the root of a Debian with python3 and python3-venv, as `debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates
 trixie BASE` makes it. It stands in for the base image, a chroot for the engine: what it shows holds of the steps and of the server's
-user, files and memory of places, not of an image. Needs Linux, root and the internet; FOLDER needs 2 GB (cuda: 6 GB).
+user and files, not of an image. Needs Linux, root and the internet; FOLDER needs 2 GB (cuda: 6 GB).
 """
 
 from __future__ import annotations
@@ -44,6 +44,25 @@ class Stage:
         """${NAME} as ARG and ENV have it."""
         return re.sub(r"\$\{(\w+)\}", lambda found: {**self.arguments, **self.environment}.get(found[1], ""), text)
 
+    def note(self, word: str, rest: str, *, device: str) -> None:
+        """Take down an instruction that runs and copies nothing."""
+        if word == "ARG":
+            name, _, default = rest.partition("=")
+            self.arguments[name] = device if name == "DEVICE" else default
+        elif word == "ENV":
+            for name, quoted, bare in re.findall(r'(\w+)=(?:"([^"]*)"|(\S*))', rest):
+                self.environment[name] = self.expand(quoted or bare)
+        elif word == "WORKDIR":
+            self.folder = rest
+        elif word == "USER":
+            self.user = rest
+        elif word == "HEALTHCHECK":
+            self.healthcheck = json.loads(rest.partition(" CMD ")[2])
+        elif word == "ENTRYPOINT":
+            self.entrypoint = json.loads(rest)
+        elif word not in ("LABEL", "EXPOSE"):
+            raise SystemExit(f"{word} {rest}: this instruction cannot be rehearsed; teach deploy/rehearse.py to do it.")
+
 
 def instructions(dockerfile: str) -> list[tuple[str, str]]:
     """Each instruction with its arguments on one line, comments dropped."""
@@ -55,7 +74,6 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
 def build(dockerfile: str, *, base: Path, folder: Path, device: str) -> Stage:
     """Run every step; the last stage."""
     stages: dict[str, Stage] = {}
-    before_stages: dict[str, str] = {}
     stage = Stage(folder)
     for word, rest in instructions(dockerfile):
         print(f"{word} {rest[:150]}", flush=True)
@@ -63,27 +81,14 @@ def build(dockerfile: str, *, base: Path, folder: Path, device: str) -> Stage:
             name = rest.split()[-1] if " AS " in rest else "last"
             stage = stages[name] = Stage(fresh_root(base, folder / name))
             lend_network(stage.root)
-        elif word == "ARG":
-            name, _, default = rest.partition("=")
-            (stage.arguments if stages else before_stages)[name] = device if name == "DEVICE" else default
-        elif word == "ENV":
-            for name, quoted, bare in re.findall(r'(\w+)=(?:"([^"]*)"|(\S*))', rest):
-                stage.environment[name] = stage.expand(quoted or bare)
         elif word == "RUN":
             run(["/bin/sh", "-c", rest], stage)
         elif word == "COPY":
             copy(rest, stage, stages)
-        elif word == "WORKDIR":
-            stage.folder = rest
-            (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
-        elif word == "USER":
-            stage.user = rest
-        elif word == "HEALTHCHECK":
-            stage.healthcheck = json.loads(rest.partition(" CMD ")[2])
-        elif word == "ENTRYPOINT":
-            stage.entrypoint = json.loads(rest)
-        elif word not in ("LABEL", "EXPOSE"):
-            raise SystemExit(f"{word} {rest}: this instruction cannot be rehearsed; teach deploy/rehearse.py to do it.")
+        else:
+            stage.note(word, rest, device=device)
+            if word == "WORKDIR":
+                (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
     return stage
 
 
@@ -147,9 +152,8 @@ def serve(stage: Stage, *, picture: Path) -> None:
     as_user = ["chroot", f"--userspec={stage.user}", "--groups=", str(stage.root)]
     inside = [*as_user, *in_folder(stage.folder), "setpriv", "--no-new-privs"]
     for place in ("/app/new", "/models/new", "/opt/fewpair/new", "/etc/new"):
-        assert subprocess.run([*inside, "touch", place], env=environment, capture_output=True, check=False).returncode, (
-            f"{place} was written"
-        )
+        touched = subprocess.run([*inside, "touch", place], env=environment, capture_output=True, check=False)
+        assert touched.returncode, f"{place} was written"
     began = time.monotonic()
     server = subprocess.Popen([*inside, *stage.entrypoint], env=environment)
     try:
@@ -163,7 +167,7 @@ def serve(stage: Stage, *, picture: Path) -> None:
         server.send_signal(signal.SIGTERM)
         print(f"SIGTERM: exit code {server.wait(60)}")
     written = sorted(path for path in (stage.root / "tmp").rglob("*") if path.is_file())
-    print("left under /tmp:", *(path.relative_to(stage.root) for path in written) or ["nothing"])
+    print("left under /tmp:", ", ".join(str(path.relative_to(stage.root)) for path in written) or "nothing")
 
 
 def ask(port: int, picture: Path) -> None:
@@ -181,8 +185,8 @@ def ask(port: int, picture: Path) -> None:
                 print(f"GET /ui/: {answer.status}")
                 return
         except urllib.error.HTTPError as error:
-            assert error.code == 503, error
-            assert time.monotonic() < until, "the page did not come"
+            if error.code != 503 or time.monotonic() > until:
+                raise
             time.sleep(0.5)
 
 

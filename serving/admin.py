@@ -16,7 +16,7 @@ from serving.errors import Refusal
 from serving.inside import Inside
 from serving.tokens import token_matches
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="admin token", description="FEWPAIR_ADMIN_TOKEN. Without it, this is off.")
+_bearer = HTTPBearer(auto_error=False, scheme_name="adminToken", description="FEWPAIR_ADMIN_TOKEN. Without it, this is off.")
 _EXAMPLE = {
     "added": ["facades-usis"],
     "changed": ["camvid-hybrid-compact"],

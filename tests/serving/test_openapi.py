@@ -43,6 +43,18 @@ OPERATIONS = [
     ("GET", "/v1/models/{name}/legend"),
     ("POST", "/v1/segment"),
     ("POST", "/v1/synthesize"),
+    ("GET", "/v1/jobs"),
+    ("POST", "/v1/jobs"),
+    ("GET", "/v1/jobs/{id}"),
+    ("DELETE", "/v1/jobs/{id}"),
+    ("GET", "/v1/jobs/{id}/result"),
+    ("POST", "/v1/admin/reload"),
+    ("GET", "/v2"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
+    ("GET", "/v2/models/{name}"),
+    ("GET", "/v2/models/{name}/ready"),
+    ("POST", "/v2/models/{name}/infer"),
 ]
 
 
@@ -81,6 +93,13 @@ def test_the_examples_of_requests_can_be_sent_as_they_are(http, document, path):
     content = document["paths"][path]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():
         assert http.post(path, json=example["value"]).status_code == 200
+
+
+def test_the_examples_of_tensors_can_be_sent_as_they_are(http, document):
+    content = document["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]
+    for direction, example in content["application/json"]["examples"].items():
+        model = f"tiny.to_{'label' if direction == 'photo' else 'photo'}"
+        assert http.post(f"/v2/models/{model}/infer", json=example["value"]).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -241,7 +241,7 @@ def test_health_is_answered(http):
 
 def test_the_api_describes_itself_with_pages_that_need_no_internet(http):
     document = http.get("/v1/openapi.json").json()
-    assert set(document["paths"]) == {"/v1/models", "/v1/models/{name}", "/v1/models/{name}/legend", "/v1/segment", "/v1/synthesize"}
+    assert {"/v1/models", "/v1/segment", "/v1/jobs", "/v1/admin/reload", "/v2/models/{name}/infer"} <= set(document["paths"])
     for path in document["paths"].values():
         for operation in path.values():
             assert operation["summary"]

@@ -53,16 +53,16 @@ class Job(BaseModel):
     )
     created: str
     started: str | None
-    finished: str | None
-    expires: str | None = Field(description="When the job and its result are removed.")
+    finished: str | None = None  # FastAPI drops nulls from examples, which are to keep to this schema
+    expires: str | None = Field(default=None, description="When the job and its result are removed.")
     pictures: Pictures
     tiles: DoneTiles | None = Field(description="Null where the picture that is being worked on is run in one piece.")
     progress: float = Field(ge=0, le=1, description="Of pictures, and of tiles of the picture that is being worked on.")
     seconds_left: float | None = Field(description="By what was done so far. Null where nothing was.")
     before: int = Field(description="Jobs that are taken up earlier.")
     failures: list[Failure] = Field(description="The first 100; `index.json` of the result has them all.")
-    error: ErrorBody | None = Field(description="Why the job failed.")
-    result: str | None = Field(description="Where the ZIP of the answers is.")
+    error: ErrorBody | None = Field(default=None, description="Why the job failed.")
+    result: str | None = Field(default=None, description="Where the ZIP of the answers is.")
 
 
 class JobList(BaseModel):

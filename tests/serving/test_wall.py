@@ -9,7 +9,14 @@ import tomllib
 from tests.serving.process import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PROVIDERS = {"PIL": "pillow", "onnxruntime": "onnxruntime-gpu", "pydantic": "fastapi", "starlette": "fastapi"}
+PROVIDERS = {
+    "PIL": "pillow",
+    "pynvml": "bentoml",
+    "opentelemetry": "bentoml",
+    "onnxruntime": "onnxruntime-gpu",
+    "pydantic": "fastapi",
+    "starlette": "fastapi",
+}
 PROGRAM = """
 import sys
 import serving.service, serving.demo, serving.predict, serving.client, serving.__main__

@@ -1,11 +1,26 @@
 """The running average (EMA) of weights: of a player's, to be judged and used; of a network's, to teach it."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def in_place_of(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """The tensors called so in `live` hold `values` inside; what they held before comes back afterwards, bit for bit."""
+    with torch.no_grad():
+        kept = {name: tensor.detach().clone() for name, tensor in live.items()}
+        for name, tensor in live.items():
+            tensor.copy_(values[name])
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in live.items():
+                tensor.copy_(kept[name])
 
 
 class Average:
@@ -28,16 +43,8 @@ class Average:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The averaged weights in the place of the live ones, which come back afterwards, bit for bit."""
-        with torch.no_grad():
-            kept = [each.detach().clone() for each in self._live]
-            for each, averaged in zip(self._live, self._averaged, strict=True):
-                each.copy_(averaged)
-        try:
+        with in_place_of(dict(zip(self._names, self._live, strict=True)), self.state_dict()):
             yield
-        finally:
-            with torch.no_grad():
-                for each, weights in zip(self._live, kept, strict=True):
-                    each.copy_(weights)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by name."""

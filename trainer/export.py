@@ -22,6 +22,7 @@ from trainer.errors import UserError
 from trainer.graphs import NOISE, Direction, Graph, Spot, draw_graph, with_rounded_weights
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import judging
+from trainer.networks.spectral import folded
 from trainer.parity import IDS_TOLERANCE, Material, compared, drawn, prove
 from trainer.recipes import Run
 from trainer.rundir import RunDir, load_method, open_run, sync_folder
@@ -57,6 +58,7 @@ def export(
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r} cannot name a model: use at most 64 of a-z 0-9 . _ - and begin with a letter or a digit")
     trained, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)
+    trained = folded(trained)  # plain convolutions in the file, and rounded as what they are
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     if metrics is None:

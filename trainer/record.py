@@ -17,7 +17,6 @@ from trainer.rundir import RunDir
 from trainer.trainee import Trainee
 from trainer.validation import Validation
 
-
 REFRESHING = 50
 """The batches, the last that were trained on, by which batch statistics are estimated for averaged weights (OASIS's released code)."""
 

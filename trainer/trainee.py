@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.average import Average
+from trainer.average import Average, in_place_of
 from trainer.batch import Batch
 from trainer.errors import UserError
 from trainer.methods.base import Method, Player
@@ -40,15 +40,12 @@ class Trainee:
         with ExitStack() as swapped:
             for average in self.averages.values():
                 swapped.enter_context(average.in_place())
-            swapped.enter_context(keeping_buffers(self.method))
-            with torch.no_grad():
-                for name, value in self.estimates.items():
-                    buffers[name].copy_(value)
+            swapped.enter_context(in_place_of({name: buffers[name] for name in self.estimates}, self.estimates))
             yield
 
     def refresh(self, batches: Iterable[Batch]) -> None:
         """Estimate batch statistics for the averaged weights, which no training step has seen; for methods that have such."""
-        with self.averaged():
+        with self.averaged(), keeping_buffers(self.method):
             networks = self.method.refresh(batches)
             wanted = {id(buffer) for network in networks for buffer in network.buffers()}
             self.estimates = {name: buffer.clone() for name, buffer in self.method.named_buffers() if id(buffer) in wanted}

@@ -43,6 +43,8 @@ class ExperimentOptions:
     resnet50 will do; where only distances do, `inception` or a file of its weights (.pth)."""
     judge: Path | None = None
     """A segmenter that judges photos made from label maps: an exported folder, or an .onnx file."""
+    vgg: Path | None = None
+    """VGG-19's weights for methods with a perceptual loss (torchvision's layout, or up to relu3_1); None: torchvision's, fetched once."""
     unpaired_labels: tuple[str, ...] = ()
     """NAME=DATASET:FOLDER for each source of label maps that a row names, as in carla=labels:data/carla."""
     label_maps: tuple[str, ...] = ()
@@ -89,6 +91,7 @@ def experiment(arguments: list[str]) -> int:
         features_path=asked.features,
         label_sources={name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels)},
         label_maps={name: Path(place) for name, place in _named("--label-maps", asked.label_maps)},
+        vgg=_file("--vgg", asked.vgg),
         cache=asked.out / "features",
     )
     without = [row for row in rows if row.unpaired_labels and row.unpaired_labels not in material.label_sources]
@@ -124,6 +127,12 @@ def experiment(arguments: list[str]) -> int:
             written = write_pages(table, setting, read_results(results), asked.out)
             print(f"written: {', '.join(map(str, written))}", flush=True)
     return _said(outcome)
+
+
+def _file(option: str, path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise UserError(f"{option} {path}: there is no such file")
+    return path
 
 
 def _named(option: str, given: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -51,6 +51,8 @@ class Material:
     """For each name that a row may give as its `unpaired_labels`: the dataset whose label maps it takes."""
     label_maps: Mapping[str, Path] = field(default_factory=dict)
     """For such a name the file that maps its classes to the run's, where they differ by name."""
+    vgg: Path | None = None
+    """VGG-19's weights for the methods with a perceptual loss; None: torchvision's."""
     cache: Path | None = None
     """The folder that features and selections are kept in, so that none is computed twice."""
 
@@ -103,7 +105,7 @@ def trial(table: Table, setting: Setting, row: Row, repeat: int, material: Mater
     run = Run(
         recipe=f"{table.name}/{row.name}",
         method=row.method,
-        config=config_of(table, setting, row),
+        config=_with_vgg(config_of(table, setting, row), material.vgg),
         data=material.dataset.name,
         root=None if material.root is None else str(material.root.resolve()),
         pairs=len(selection.pairs),
@@ -143,7 +145,7 @@ def key_of(run: Run, selection: Selection) -> str:
     A choice that a later version adds, and whose default changes nothing, leaves the keys of earlier results as they are.
     """
     decided = {name: value for name, value in _asked(run).items() if name not in NO_INFLUENCE}
-    decided["config"] = _asked(run.config)
+    decided["config"] = _asked(run.config) | _contents_of_vgg(run.config)
     decided["pairs"] = [[each.photo_sha256, each.label_sha256] for each in selection.pairs]
     decided["unpaired"] = [list(selection.unpaired_photos), list(selection.unpaired_labels)]
     decided["borrowed"] = None if selection.borrowed is None else dataclasses.asdict(selection.borrowed)
@@ -177,6 +179,18 @@ def _selection(row: Row, seed: int, material: Material) -> Selection:
         return selection
     source = material.label_sources[row.unpaired_labels]
     return borrow(selection, dataset, source, label_map=material.label_maps.get(row.unpaired_labels), count=count)
+
+
+def _with_vgg(config: Any, path: Path | None) -> Any:
+    """The config with its perceptual loss's weights from this file, where it has such a loss."""
+    looks = path is not None and getattr(config, "perceptual", 0) and config.vgg is None
+    return dataclasses.replace(config, vgg=str(path.resolve())) if looks and path is not None else config
+
+
+def _contents_of_vgg(config: Any) -> dict[str, str]:
+    """The weights by what they are, not by where they lie."""
+    given = getattr(config, "vgg", None)
+    return {} if given is None else {"vgg": hashlib.sha256(Path(given).read_bytes()).hexdigest()}
 
 
 def _refuse_unknown(table: Table, row: Row, material: Material) -> None:

@@ -54,7 +54,9 @@ class Config:
     r1_every: int = 16
     """Steps between penalties, each of which weighs as much more."""
     lr: float = 1e-4
-    """Learning rate of every Adam, constant."""
+    """Learning rate of the generator's Adam, constant."""
+    lr_discriminator: float = 1e-4
+    """The same for the discriminators; the paper has one rate for all."""
     ema: float = 0.9999
     """Decay of the generator's running average."""
 
@@ -83,9 +85,9 @@ class SemiPaired(FromLabels):
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width) if separate else None
 
     def players(self) -> dict[str, Player]:
-        lr, betas = self.config.lr, (0.0, 0.999)
+        lr, betas = self.config.lr_discriminator, (0.0, 0.999)
         players = {
-            "generator": Player((self.generator,), lr, betas, constant, self.config.ema),
+            "generator": Player((self.generator,), self.config.lr, betas, constant, self.config.ema),
             "discriminator": Player((self.discriminator,), lr, betas, constant, None),
             "critic": Player((self.critic,), lr, betas, constant, None),
         }

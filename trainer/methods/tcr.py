@@ -8,12 +8,12 @@ from torch import Tensor
 from trainer import losses
 from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import Batch, random
-from trainer.methods import oasis
+from trainer.methods.oasis import Config as OasisConfig
 from trainer.methods.oasis import Oasis
 
 
 @dataclass(frozen=True)
-class Config(oasis.Config):
+class Config(OasisConfig):
     """The choices of `tcr`: OASIS's, and the consistency. Eskandar et al., who compare with it, state neither weight nor warps."""
 
     consistency: float = 1.0

@@ -35,7 +35,9 @@ class Config:
     r1_every: int = 16
     """Steps between penalties, each of which weighs as much more."""
     lr: float = 1e-4
-    """Learning rate of every Adam, constant. The released code has 4e-4 for the segmenter and 2e-3 for the discriminator."""
+    """Learning rate of the generator's Adam, constant."""
+    lr_discriminator: float = 1e-4
+    """The same for the segmenter and the discriminator; the released code has 4e-4 and 2e-3."""
     ema: float = 0.9999
     """Decay of the generator's running average."""
 
@@ -59,9 +61,9 @@ class Usis(FromLabels):
         self.critic = SwaganDiscriminator(size=size, width=config.width, from_rgb=1)
 
     def players(self) -> dict[str, Player]:
-        lr, betas = self.config.lr, (0.0, 0.999)
+        lr, betas = self.config.lr_discriminator, (0.0, 0.999)
         return {
-            "generator": Player((self.generator,), lr, betas, constant, self.config.ema),
+            "generator": Player((self.generator,), self.config.lr, betas, constant, self.config.ema),
             "segmenter": Player((self.segmenter,), lr, betas, constant, None),
             "critic": Player((self.critic,), lr, betas, constant, None),
         }

@@ -1,0 +1,268 @@
+"""What the methods that make photos from label maps promise: their turns, their noise, their frozen network, their batch statistics."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.trainer.factories import (
+    CLASSES,
+    LABELS,
+    PHOTOS,
+    material_for,
+    tiny_batch,
+    tiny_config,
+    tiny_label,
+    tiny_method,
+    tiny_run,
+    tiny_size,
+)
+from trainer import parity
+from trainer.augment import drawn_warps, warped, warped_label
+from trainer.batch import IGNORE, random
+from trainer.data.loader import Loader
+from trainer.errors import UserError
+from trainer.graphs import draw_graph
+from trainer.labels import one_hot
+from trainer.loop import FiniteWatch, advance, prepare, start
+from trainer.methods import build, from_labels
+from trainer.methods.base import Update
+from trainer.methods.from_labels import FromLabels
+from trainer.networks.spectral import folded
+from trainer.rundir import load_method
+
+BATCH = tiny_batch(length=2, size=(64, 64))
+FROM_LABELS = ["spade", "oasis", "tcr", "usis", "semipaired"]
+NOISY = [name for name in FROM_LABELS if name != "spade"]
+
+
+def trained(name: str, *, steps: int = 2, **changes: Any) -> Any:
+    """A tiny method after a few steps, so that its batch statistics are no longer the first ones."""
+    method = tiny_method(name, **changes)
+    trainee = prepare(method, fused=False)
+    for step in range(steps):
+        trainee.step = step
+        advance(trainee, BATCH, tiny_run(name), bf16=False, watch=FiniteWatch(torch.device("cpu")))
+    return method
+
+
+def buffers_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}
+
+
+def test_void_has_a_channel_of_its_own_and_every_pixel_one_channel() -> None:
+    label = tiny_label(2, size=(64, 64))
+    encoded = tiny_method("oasis").encode(label)
+    assert encoded.shape == (2, CLASSES.count + 1, 64, 64)
+    assert (encoded.sum(1) == 1).all()
+    assert torch.equal(encoded[:, -1] == 1, label == IGNORE)
+    assert torch.equal(encoded[:, :-1], one_hot(label, CLASSES.count))
+
+
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        ("oasis", ["generator", "discriminator"]),
+        ("tcr", ["generator", "consistency", "discriminator"]),
+        ("usis", ["generator", "segmenter"]),
+        ("semipaired", ["generator", "discriminator", "unpaired", "critic"]),
+    ],
+)
+def test_every_turn_has_noise_of_its_own(name: str, streams: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, torch.Tensor]] = []
+    plain = FromLabels.noise
+
+    def watched(self: FromLabels, label: torch.Tensor, i: int, stream: str) -> torch.Tensor:
+        drawn.append((stream, plain(self, label, i, stream)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(FromLabels, "noise", watched)
+    for _ in tiny_method(name).step(BATCH, 5):
+        pass
+    assert [stream for stream, _ in drawn] == streams
+    values = torch.cat([noise for _, noise in drawn])
+    assert len(torch.unique(values, dim=0)) == len(values)
+
+
+def test_noise_is_a_function_of_seed_step_stream_and_index_and_differs_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, label = tiny_method("oasis"), BATCH.paired.label
+    first = method.noise(label, 3, "generator")
+    assert torch.equal(first, method.noise(label, 3, "generator"))
+    assert not torch.equal(first, method.noise(label, 4, "generator"))
+    assert torch.equal(first[:1], method.noise(label[:1], 3, "generator"))
+    monkeypatch.setattr(from_labels, "rank", lambda: 1)
+    assert not torch.isin(method.noise(label, 3, "generator"), first).any()
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_the_same_noise_gives_the_same_photo_in_every_batch_position_and_other_noise_another(name: str) -> None:
+    method = trained(name).eval()
+    label, noise = tiny_label(3, size=(64, 64), seed=7), torch.randn(3, *method.noise_shape)
+    with torch.inference_mode():
+        together = method.to_photo(label, noise)
+        turned = method.to_photo(label.flip(0), noise.flip(0)).flip(0)
+        other = method.to_photo(label, -noise)
+    assert torch.allclose(together, turned, atol=1e-6)
+    assert not torch.allclose(together, other, atol=1e-6)
+
+
+def test_a_photo_without_its_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"noise Float\[B,4\]"):
+        tiny_method("oasis").to_photo(BATCH.paired.label)
+
+
+def test_the_discriminator_comes_out_of_the_unpaired_turn_as_it_went_in_and_the_generator_learns_from_it() -> None:
+    method = tiny_method("semipaired")
+    turns = method.step(BATCH, 1)
+    next(turns), next(turns)
+    before, modes = copy.deepcopy(method.discriminator.state_dict()), [module.training for module in method.discriminator.modules()]
+    update = next(turns)
+    after = method.discriminator.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "weights and spectral-norm vectors"
+    assert [module.training for module in method.discriminator.modules()] == modes
+    gradients = torch.autograd.grad(update.losses["cycle"], list(method.generator.parameters()), retain_graph=True, allow_unused=True)
+    assert sum(gradient.abs().sum() for gradient in gradients if gradient is not None) > 0
+    assert all(
+        gradient is None
+        for gradient in torch.autograd.grad(
+            update.losses["adversarial_unpaired"], list(method.discriminator.parameters()), allow_unused=True, retain_graph=True
+        )
+    )
+
+
+def losses_of(method: Any, turn: int) -> dict[str, float]:
+    updates: list[Update] = list(method.step(BATCH, 1))
+    return {name: loss.item() for name, loss in updates[turn].losses.items()}
+
+
+def test_the_cycle_loss_cannot_be_reduced_by_being_less_generated() -> None:
+    method = tiny_method("semipaired")
+    louder = copy.deepcopy(method)
+    with torch.no_grad():
+        louder.discriminator.finish.bias[0] += 5
+    assert losses_of(method, 2)["cycle"] == pytest.approx(losses_of(louder, 2)["cycle"], rel=1e-6)
+    assert losses_of(method, 0)["adversarial"] != pytest.approx(losses_of(louder, 0)["adversarial"], rel=1e-2)
+
+
+def test_the_ablations_of_the_paper_are_choices() -> None:
+    def players(**changes: Any) -> list[str]:
+        return [update.player for update in tiny_method("semipaired", **changes).step(BATCH, 1)]
+
+    assert players(reverse="separate") == ["generator", "discriminator", "generator", "segmenter", "critic"]
+    assert players(reverse="unfrozen") == ["generator", "discriminator", "generator", "discriminator", "critic"]
+    assert "feature_matching" not in losses_of(tiny_method("semipaired", feature_matching=0.0), 0)
+    assert tiny_method("semipaired").perceptual is None
+    assert [tiny_method("semipaired", rare_classes=when).rare_classes for when in ("never", "throughout")] == ["never", "throughout"]
+    unfrozen = tiny_method("semipaired", reverse="unfrozen")
+    turns = unfrozen.step(BATCH, 1)
+    next(turns), next(turns)
+    before = buffers_of(unfrozen.discriminator)
+    next(turns)
+    assert any(not torch.equal(value, before[name]) for name, value in unfrozen.discriminator.named_buffers())
+
+
+def test_the_segmenter_of_photos_is_the_discriminator_without_generated_and_void() -> None:
+    method = trained("semipaired").eval()
+    with torch.inference_mode():
+        logits, scores = method.discriminator(BATCH.paired.photo), method.label_scores(BATCH.paired.photo)
+    assert logits.shape[1] == CLASSES.count + 2
+    assert torch.equal(scores, logits[:, 1 : 1 + CLASSES.count])
+
+
+def test_r1_comes_every_so_often_and_weighs_as_much_more() -> None:
+    terms = [set(losses_of_step(tiny_method("usis", r1_every=3), i)) for i in range(5)]
+    assert ["r1" in each for each in terms] == [True, False, False, True, False]
+    once, thrice = (losses_of_step(tiny_method("usis", r1_every=every), 0)["r1"] for every in (1, 3))
+    assert thrice == pytest.approx(3 * once, rel=1e-5)
+    assert "r1" not in losses_of_step(tiny_method("usis", r1=0.0), 0)
+
+
+def losses_of_step(method: Any, i: int) -> dict[str, float]:
+    return {name: loss.item() for update in method.step(BATCH, i) for name, loss in update.losses.items() if update.player == "critic"}
+
+
+def test_averages_follow_once_a_step_however_often_a_player_moves() -> None:
+    method = tiny_method("semipaired")
+    trainee = prepare(method, fused=False)
+    before = {name: value.clone() for name, value in trainee.averages["generator"].state_dict().items()}
+    trainee.step = 4
+    advance(trainee, BATCH, tiny_run("semipaired"), bf16=False, watch=FiniteWatch(torch.device("cpu")))
+    live, decay = dict(method.named_parameters()), min(method.config.ema, 5 / 14)
+    for name, averaged in trainee.averages["generator"].state_dict().items():
+        assert torch.allclose(averaged, decay * before[name] + (1 - decay) * live[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["spade", "usis"])
+def test_averaged_weights_are_saved_with_batch_statistics_of_their_own(name: str, tmp_path: Path) -> None:
+    run = tiny_run(name, steps=3, batch=2)
+    start(tmp_path / "run", run, *material_for(run), device="cpu", progress=False)
+    averaged, raw = (load_method(tmp_path / "run", checkpoint="last", weights=weights)[0] for weights in ("averaged", "raw"))
+    saved, live = buffers_of(averaged.generator), buffers_of(raw.generator)
+    means = [key for key in saved if "running_mean" in key]
+    assert means
+    assert not any(torch.equal(saved[key], live[key]) for key in means)
+    dataset, selection = material_for(run)
+    loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
+    averaged.refresh(loader.batch(step) for step in range(3))
+    again = buffers_of(averaged.generator)
+    assert all(torch.allclose(again[key], saved[key], rtol=1e-2, atol=1e-5) for key in means), "estimated on the batches of the run"
+
+
+def test_evaluating_the_averaged_weights_leaves_the_live_ones_and_their_statistics_as_they_were() -> None:
+    method = trained("oasis")
+    trainee = prepare(method, fused=False)
+    before = copy.deepcopy(method.state_dict())
+    trainee.refresh([BATCH])
+    assert trainee.estimates
+    with trainee.averaged():
+        inside = method.state_dict()
+        assert all(torch.equal(inside[name], value) for name, value in trainee.estimates.items())
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["spade", "oasis", pytest.param("usis", marks=pytest.mark.slow)])
+def test_a_generator_is_exported_without_its_spectral_norms_and_proven_at_two_sizes(name: str) -> None:
+    method = folded(trained(name)).eval()
+    graph = draw_graph(method, "to_photo", name=name, size=tiny_size(name), half=False)
+    rows = parity.prove(graph, method, size=(64, 128), material=parity.drawn(CLASSES))
+    assert [(row["height"], row["width"]) for row in rows] == [(64, 128), parity.other_size((64, 128), method.multiple_of)]
+    assert (graph.noise_shape is None) == (name == "spade")
+    assert not any("parametrizations" in weights.name for weights in graph.model.graph.initializer)
+
+
+def test_the_discriminator_is_exported_as_a_segmenter() -> None:
+    method = folded(trained("semipaired")).eval()
+    graph = draw_graph(method, "to_label", name="semipaired", size=(64, 64), half=False)
+    assert [output.name for output in graph.outputs] == ["label", "confidence"]
+    parity.prove(graph, method, size=(64, 64), material=parity.drawn(CLASSES))
+
+
+def test_a_size_that_the_unconditional_discriminator_cannot_halve_is_refused_in_words() -> None:
+    with pytest.raises(UserError, match="SWAGAN discriminator cannot take 64x1088"):
+        build("usis", tiny_config("usis"), photo_domain=PHOTOS, label_domain=LABELS, size=(64, 1088), seed=0)
+
+
+@pytest.mark.parametrize("rotation", [0.0, 30.0])
+def test_a_warp_moves_a_label_as_it_moves_a_photo(rotation: float) -> None:
+    label = torch.zeros(1, 40, 60, dtype=torch.long)
+    label[:, 10:25, 20:45] = 1
+    draws = [random(0, 0, "warp")]
+    warps = drawn_warps(draws, (40, 60), translation=5.0, rotation=rotation, shear=0.0)
+    turned, inside = warped_label(label, warps)
+    photo = warped(one_hot(label, 2)[:, 1:].expand(-1, 3, -1, -1), warps)[:, :1]
+    sure = (inside == 1) & ((photo < 0.05) | (photo > 0.95))
+    assert sure.float().mean() > 0.6
+    assert torch.equal(turned.unsqueeze(1)[sure] == 1, photo[sure] > 0.5)
+    assert (turned[inside.squeeze(1) == 0] == IGNORE).float().mean() > 0.5
+    assert 0.5 < (turned == 1).float().sum() / (label == 1).float().sum() < 1.1, "turned, neither enlarged nor skewed"
+
+
+def test_no_warp_changes_nothing() -> None:
+    label = tiny_label(2, size=(40, 60))
+    warps = drawn_warps([random(0, 0, "warp", index) for index in range(2)], (40, 60), translation=0, rotation=0, shear=0)
+    turned, inside = warped_label(label, warps)
+    assert torch.equal(turned, label)
+    assert np.allclose(inside, 1)

@@ -183,7 +183,7 @@ def _selection(row: Row, seed: int, material: Material) -> Selection:
 
 def _with_vgg(config: Any, path: Path | None) -> Any:
     """The config with its perceptual loss's weights from this file, where it has such a loss."""
-    looks = path is not None and getattr(config, "perceptual", 0) and config.vgg is None
+    looks = path is not None and getattr(config, "perceptual", None) and config.vgg is None
     return dataclasses.replace(config, vgg=str(path.resolve())) if looks and path is not None else config
 
 

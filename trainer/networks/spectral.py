@@ -26,9 +26,9 @@ def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
 
     In train mode each forward pass moves the vectors u and v by one power iteration; in eval mode they stand still.
 
-    # Unlike the paper: the weight begins as torch's convolutions do, not by `xavier`. The division takes the scale out of the answers but not
-    # out of Adam's step, which would then be as long as the weight itself, and u and v could not keep up: answers explode for single steps.
-    # In the released codes too the gain of 0.02 reaches only what carries no spectral norm: they write it to a tensor that is computed anew.
+    # Unlike the paper: the weight begins as torch's convolutions do, not by `xavier`, and so it does in the released codes, which write the
+    # gain of 0.02 to a tensor that is computed anew from the weight. The division takes the scale out of the answers, but a step of Adam
+    # would be as long as a weight of that scale.
     """
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

@@ -54,6 +54,16 @@ def test_a_host_that_is_no_address_is_refused(models, tmp_path):
     assert "--host nowhere.invalid is no address" in refused(launch(tmp_path, "--models", str(models), "--host", "nowhere.invalid"))
 
 
+def test_a_public_address_without_tokens_is_refused_unless_it_is_said_to_be_open(models, tmp_path):
+    public = ("--models", str(models), "--host", "0.0.0.0", "--port")
+    said = refused(launch(tmp_path, *public, str(free_port())))
+    assert "--host 0.0.0.0 is reached from other machines, and no token is asked for" in said
+    assert "--open" in said
+    for meant in ({"FEWPAIR_OPEN": "on"}, {"FEWPAIR_TOKENS": "a-token-of-the-test"}):
+        assert "--port 70000 lies outside" in refused(launch(tmp_path, *public, "70000", **meant))
+        assert "no token" not in refused(launch(tmp_path, *public, str(free_port()), FEWPAIR_DEFAULT_MODEL="absent", **meant))
+
+
 def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
     options = ("--port", str(free_port()))
     absent = refused(launch(tmp_path, "--models", str(tmp_path / "absent"), *options))

@@ -42,6 +42,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
+            await inside.warm_up()
             following = contextlib.nullcontext() if inside.reloader is None else inside.reloader.following()
             jobs = contextlib.nullcontext() if inside.jobs is None else inside.jobs.working()
             async with following, jobs, contextlib.nullcontext() if page is None else page.opening():

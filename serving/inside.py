@@ -11,6 +11,7 @@ from serving.operations import Operations
 from serving.reload import Reloader
 from serving.settings import Settings
 from serving.shelf import Shelf
+from serving.warmup import first_requests
 
 
 @dataclass
@@ -39,3 +40,8 @@ class Inside:
             self.operations = Operations(shelf, settings)
             if self.metrics is not None:
                 self.metrics.watch(self.operations.gate)
+
+    async def warm_up(self) -> None:
+        """Have every default model answer a request; where one does not, that is the trouble."""
+        if self.operations is not None and self.trouble is None:
+            self.trouble = await first_requests(self.operations)

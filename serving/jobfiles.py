@@ -164,6 +164,7 @@ class _Parts:
         self._field = ""
         self._header = self._value = b""
         self._disposition = b""
+        self._ended = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -174,6 +175,7 @@ class _Parts:
                 "on_headers_finished": self._open,
                 "on_part_data": self._data,
                 "on_part_end": self._end,
+                "on_end": self._complete,
             },
         )
 
@@ -182,10 +184,15 @@ class _Parts:
 
     def finish(self) -> None:
         self._parser.finalize()
+        if not self._ended:  # the parser does not mind, and the last file is cut short
+            raise FormParserError("the closing boundary is missing")
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _complete(self) -> None:
+        self._ended = True
 
     def _begin(self) -> None:
         self._disposition = b""

@@ -97,7 +97,7 @@ class Jobs:
                 headers={"Retry-After": "5"},
             )
         path = self._folder / id / jobfiles.RESULT
-        if not path.is_file():
+        if not (told.done and path.is_file()):
             why = "it was cancelled" if told.state == "cancelled" else (told.error or {}).get("message", "it failed")
             raise Refusal(409, "no_result", f"the job has no result: {why.rstrip('.')}.", hint="Send it again.")
         return path

@@ -134,6 +134,9 @@ def copy(rest: str, stage: Stage, stages: dict[str, Stage]) -> None:
             )
         else:
             shutil.copyfile(path, into)
+        for option in options:
+            if option.startswith("--chown="):
+                subprocess.run(["chown", "--recursive", option.removeprefix("--chown="), into], check=True)
 
 
 def serve(stage: Stage, *, picture: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -118,6 +119,16 @@ def test_help_imports_the_standard_library_only():
     )
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert answer.stderr.strip() == "['trainer']"
+
+
+@pytest.mark.parametrize("half", ["serving", "trainer"])
+def test_onnxruntime_reports_to_nobody(half, tmp_path):
+    """Left to itself it writes a device id, and sends what it is used for to its maker."""
+    graph = ROOT / "exported" / "camvid-hybrid-compact" / "to_label.onnx"
+    program = f"import {half}, onnxruntime; onnxruntime.InferenceSession({str(graph)!r}, providers=['CPUExecutionProvider'])"
+    alone = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=alone)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_every_decision_is_numbered_once_and_fits_a_page():

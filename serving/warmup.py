@@ -15,6 +15,7 @@ from serving.operations import Operations
 from serving.translator import RUN_FAILURES
 
 _SIZE = (128, 192)
+_FAILURES: tuple[type[Exception], ...] = (Refusal, *RUN_FAILURES)
 
 
 async def first_requests(operations: Operations) -> str | None:
@@ -29,7 +30,7 @@ async def first_requests(operations: Operations) -> str | None:
                 await operations.segment([picture], SegmentOptions(model=name))
             else:
                 await operations.synthesize([picture], SynthesizeOptions(model=name, seed=0))
-        except (Refusal, *RUN_FAILURES) as error:
+        except _FAILURES as error:
             return f"the default model {name} does not answer ({direction}): {error}"
     return None
 

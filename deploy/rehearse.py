@@ -150,7 +150,7 @@ def serve(stage: Stage, *, picture: Path) -> None:
     mount("--bind", stage.root, stage.root)
     mount("--types", "proc", "proc", stage.root / "proc")
     mount("--rbind", "/dev", stage.root / "dev")
-    mount("--types", "tmpfs", "--options", "mode=1777,size=512m", "tmpfs", stage.root / "tmp")
+    mount("--types", "tmpfs", "--options", "mode=1777,size=512m,noexec,nosuid,nodev", "tmpfs", stage.root / "tmp")
     mount("--options", "remount,bind,ro", stage.root)
     as_user = ["chroot", f"--userspec={stage.user}", "--groups=", str(stage.root)]
     inside = [*as_user, *in_folder(stage.folder), "setpriv", "--no-new-privs"]

@@ -1,6 +1,7 @@
 """Label maps: from an uploaded file to class ids, and from ids to palette PNG, overlay, shares and legend."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from serving.errors import Refusal
 from serving.imaging import Bytes, Limits, as_rgb, open_upload, whole_numbers
 from serving.manifest import IGNORE, ClassRow, Domain
 
+_BAND = 2**20
 Spelling = Literal["ids", "colours", "snapped colours"]
 
 
@@ -63,21 +65,41 @@ def encode_label(ids: Bytes, domain: Domain) -> bytes:
 
 def overlay(photo: Bytes, ids: Bytes, *, domain: Domain, opacity: float) -> Bytes:
     """Class colours laid over the photo; void leaves the photo as it is."""
-    void = np.isin(ids, [IGNORE, *(row.id for row in domain.classes if row.ignore)])
-    return np.where(void[..., None], photo, blended(photo, colours_of(ids, domain), opacity=opacity))
+    empty = [IGNORE, *(row.id for row in domain.classes if row.ignore)]
+    laid = np.empty_like(photo)
+    for band in _bands(ids):
+        mixed = _mixed(photo[band], colours_of(ids[band], domain), opacity=opacity)
+        laid[band] = np.where(np.isin(ids[band], empty)[..., None], photo[band], mixed)
+    return laid
 
 
 def blended(below: Bytes, above: Bytes, *, opacity: float) -> Bytes:
     """One picture laid over another of its size."""
+    laid = np.empty_like(below)
+    for band in _bands(below):
+        laid[band] = _mixed(below[band], above[band], opacity=opacity)
+    return laid
+
+
+def _mixed(below: Bytes, above: Bytes, *, opacity: float) -> Bytes:
     weight = round(256 * opacity)
     mixed: Bytes = ((below.astype(np.uint16) * (256 - weight) + above.astype(np.uint16) * weight + 128) >> 8).astype(np.uint8)
     return mixed
 
 
+def _bands(picture: Bytes) -> Iterator[slice]:
+    """Rows of about a megapixel: what is worked out in wider numbers takes many times the memory of 100 megapixels."""
+    rows = max(1, _BAND // picture.shape[1])
+    return (slice(first, first + rows) for first in range(0, picture.shape[0], rows))
+
+
 def shares(ids: Bytes, confidence: Bytes | None, *, domain: Domain) -> tuple[Share, ...]:
     """The classes that occur, largest first."""
-    pixels = np.bincount(ids.ravel(), minlength=256)
-    sums = None if confidence is None else np.bincount(ids.ravel(), weights=confidence.ravel(), minlength=256)
+    pixels = sum((np.bincount(ids[band].ravel(), minlength=256) for band in _bands(ids)), np.zeros(256, np.int64))
+    sums = None
+    if confidence is not None:
+        weighed = (np.bincount(ids[band].ravel(), weights=confidence[band].ravel(), minlength=256) for band in _bands(ids))
+        sums = sum(weighed, np.zeros(256))
     found = [
         Share(
             row, int(pixels[row.id]), float(pixels[row.id]) / ids.size, None if sums is None else float(sums[row.id] / pixels[row.id] / 255)

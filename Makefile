@@ -31,7 +31,7 @@ serve: $(READY)
 
 # Everything, the slow and the browser tests too. First, with the machine to themselves, those that hold a time against a limit.
 test: $(READY)
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -m alone $$(grep -rlF mark.alone --include='*.py' tests)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not alone"
 
 # Lint, types, and the tests that take seconds.

@@ -173,6 +173,26 @@ def serve(stage: Stage, *, picture: Path) -> None:
     print("left under /tmp:", ", ".join(str(path.relative_to(stage.root)) for path in written) or "nothing")
 
 
+def check_cuda(stage: Stage) -> None:
+    """Load onnxruntime's CUDA provider with the image's libraries: without a driver only that may be missing."""
+    program = """
+import ctypes, pathlib, onnxruntime
+onnxruntime.preload_dlls(directory="")
+libraries = pathlib.Path(onnxruntime.__file__).parent / "capi"
+try:
+    ctypes.CDLL(str(libraries / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(libraries / "libonnxruntime_providers_cuda.so"))
+except OSError as error:
+    print("the CUDA provider lacks", error)
+else:
+    print("the CUDA provider lacks nothing")
+"""
+    command = ["chroot", str(stage.root), "/opt/fewpair/bin/python", "-c", program]
+    said = subprocess.run(command, env=stage.environment, check=True, capture_output=True, text=True).stdout
+    print(said, end="")
+    assert "lacks nothing" in said or "lacks libcuda.so.1" in said, "a library that the image should bring is missing"
+
+
 def ask(port: int, picture: Path) -> None:
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/segment", data=picture.read_bytes(), headers={"Content-Type": "image/png"}, method="POST"
@@ -227,6 +247,7 @@ def main() -> None:
     stage = build((ROOT / "deploy" / "Dockerfile").read_text(), base=asked.base.resolve(), folder=folder, device=asked.device)
     report(stage, asked.base.resolve())
     if asked.device == "cuda":
+        check_cuda(stage)
         stage.environment["FEWPAIR_DEVICE"] = "auto"  # cuda refuses to start where there is none
     serve(stage, picture=ROOT / "exported" / "camvid-hybrid-compact" / "preview.png")
 

@@ -35,6 +35,9 @@ RUN_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
+UNFIT: type[Exception] = _raised.InvalidArgument  # what the graph was fed is nothing that it runs on
+
+
 class ExportedModel:
     """A model folder that answers: `to_label` and `to_photo` on arrays, and their three steps for a server that times them."""
 
@@ -136,7 +139,7 @@ def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:
     except ModelError:
         raise
     except Exception as error:  # whatever onnxruntime raises, the model is of no use
-        raise ModelError(f"{manifest.name} failed its warm-up run: {_first_line(error)}.", hint="Export it again.") from error
+        raise ModelError(f"{manifest.name} failed its warm-up run: {first_line(error)}.", hint="Export it again.") from error
     return model
 
 
@@ -170,7 +173,7 @@ def _session(direction: Direction, *, device: Device, threads: int) -> onnxrunti
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
+        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {first_line(error)}.", hint="Export it again.") from error
     if device != "cpu" and session.get_providers()[0] != _CUDA:
         why = reason or _why_it_fell_back(session.get_providers()[0])
         if device == "cuda":
@@ -228,5 +231,6 @@ def _loads(library: str) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, as part of a sentence."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

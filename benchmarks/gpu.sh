@@ -41,6 +41,9 @@ if [ -n "$missing" ]; then
   echo "The tests marked gpu are skipped: this Python lacks $missing."
 else
   tests=(tests/trainer/test_loop.py)  # every file that holds such a test; others import packages that this Python may lack
+  if [ -z "$(lacking onnx onnxscript onnxruntime tyro jsonschema)" ]; then
+    tests+=(tests/trainer/test_judge.py)
+  fi
   timeout 240 "$python" -m pytest -c /dev/null --rootdir . --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -q -m gpu "${tests[@]}"
   code=$?
   [ $code -eq 0 ] || [ $code -eq 5 ] || failed=1

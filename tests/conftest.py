@@ -1,5 +1,4 @@
-"""What every test shares: those marked `gpu` or `browser` skip where there is no CUDA device or no Chromium, and say so; and how
-many processes share the work, and how many threads each of them takes."""
+"""What every test shares: who skips where there is no CUDA device or no Chromium and says so, and how many processes and threads."""
 
 import os
 import shutil

@@ -80,7 +80,7 @@ def judged(folder: RunDir, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
     """The figures of the last and of the best averaged weights on every split, and the names of the judges."""
     dataset, device = folder.dataset(), device_named(job.device)
     selection = folder.selection(dataset)
-    judge = None if job.judge is None else open_judge(Path(job.judge), classes_of(dataset.label_domain))
+    judge = None if job.judge is None else open_judge(Path(job.judge), classes_of(dataset.label_domain), device=device)
     features = None if job.features is None else open_extractor(job.features, device=device)
     figures: dict[str, Any] = {}
     for checkpoint in ("last", "best"):

@@ -27,7 +27,7 @@ from serving.operations import Operations
 from serving.palette import checked_ids
 from serving.shelf import Shelf
 from serving.tensors import MOST_JSON_VALUES, Body, Declared, packed
-from serving.translator import RUN_FAILURES, UNFIT, ExportedModel, draw_noise, first_line
+from serving.translator import RUN_FAILURES, ExportedModel, draw_noise
 
 logger = logging.getLogger("fewpair.serving")
 _IN_MEMORY = 2**20  # what is larger waits for its turn on the disk
@@ -196,10 +196,6 @@ async def _infer(operations: Operations, served: Served, name: str, body: Any, *
             inference = await operations.gate.off_loop(read)
         try:
             found = await operations.run(lambda: run(inference), images=inference.size[0])
-        except UNFIT as error:  # reflection padding, for one, wants more pixels than it adds
-            size = " x ".join(map(str, inference.size[1:]))
-            why = f"the graph does not run on {size} pixels: {first_line(error)}."
-            raise _bad(why, "GET /v1/models/{name} tells the size it runs at.") from error
         except RUN_FAILURES as error:  # pictures too large for the machine, for one
             logger.error("%s could not be run: %s: %s", name, type(error).__name__, error)
             raise Refusal(500, "internal", "the model could not be run on it.", hint="Send fewer or smaller pictures.") from error

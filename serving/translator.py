@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
 from serving.cuda import why_the_provider_fails
-from serving.errors import DeviceError, ModelError
+from serving.errors import DeviceError, ModelError, Refusal
 from serving.imaging import Bytes
 from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_graph, read_manifest
 from serving.scale import Scaled, from_model, to_model
@@ -35,7 +35,7 @@ RUN_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
-UNFIT: type[Exception] = _raised.InvalidArgument  # what the graph was fed is nothing that it runs on
+_UNFIT: type[Exception] = _raised.InvalidArgument  # reflection padding, for one, wants more pixels than it adds
 
 
 class ExportedModel:
@@ -92,9 +92,22 @@ class ExportedModel:
         return self.infer(direction, feed)
 
     def infer(self, direction: DirectionName, feed: Mapping[str, NDArray[Any]]) -> dict[str, Bytes]:
-        """One run of the graph on its own inputs, noise included: output name -> [N,H,W] or [N,H,W,3]."""
-        names = [output.name for output in self.manifest.directions[direction].outputs]
-        found = self._sessions[direction].run(names, dict(feed))
+        """One run of the graph on its own inputs, noise included: output name -> [N,H,W] or [N,H,W,3].
+
+        Refusal (400) where the graph does not run on pictures of this size.
+        """
+        spec = self.manifest.directions[direction]
+        names = [output.name for output in spec.outputs]
+        try:
+            found = self._sessions[direction].run(names, dict(feed))
+        except _UNFIT as error:
+            sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
+            raise Refusal(
+                400,
+                "unfit_size",
+                f"the graph of {self.name} does not run on {sides} pixels: {_first_line(error)}.",
+                hint="Send larger pictures; GET /v1/models tells the size the model runs at.",
+            ) from error
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def restore(self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled) -> Bytes:
@@ -139,7 +152,7 @@ def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:
     except ModelError:
         raise
     except Exception as error:  # whatever onnxruntime raises, the model is of no use
-        raise ModelError(f"{manifest.name} failed its warm-up run: {first_line(error)}.", hint="Export it again.") from error
+        raise ModelError(f"{manifest.name} failed its warm-up run: {_first_line(error)}.", hint="Export it again.") from error
     return model
 
 
@@ -173,7 +186,7 @@ def _session(direction: Direction, *, device: Device, threads: int) -> onnxrunti
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {first_line(error)}.", hint="Export it again.") from error
+        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
     if device != "cpu" and session.get_providers()[0] != _CUDA:
         why = reason or _why_it_fell_back(session.get_providers()[0])
         if device == "cuda":
@@ -231,6 +244,5 @@ def _loads(library: str) -> bool:
     return True
 
 
-def first_line(error: Exception) -> str:
-    """What an exception says, as part of a sentence."""
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

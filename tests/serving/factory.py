@@ -157,6 +157,26 @@ def write_model(
     return _write_manifest(folder, described, **changes)
 
 
+def reflect(folder: Path) -> Path:
+    """Have the to_label graph of a model reflect its input by two pixels and cut them off again, as convolutions with padding do."""
+    path = folder / "to_label.onnx"
+    model = onnx.load(path)
+    model.graph.node[0].output[0] = "plain"
+    padding = [
+        helper.make_node("Pad", ["plain", "pads"], ["padded"], mode="reflect"),
+        helper.make_node("Slice", ["padded", "starts", "ends", "sides"], ["float"]),
+    ]
+    for index, node in enumerate(padding, 1):
+        model.graph.node.insert(index, node)
+    constants = {"pads": [0, 2, 2, 0, 0, 2, 2, 0], "starts": [2, 2], "ends": [-2, -2], "sides": [1, 2]}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
+    onnx.save(model, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
 def write_picture_model(folder: Path) -> Path:
     """An exported folder whose label side is a picture: each direction answers with the negative."""
     sides = {"to_label": ("photo", "picture"), "to_photo": ("picture", "photo")}

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from serving import translator
-from serving.errors import DeviceError
+from serving.errors import DeviceError, Refusal
 from serving.manifest import Resize
 from serving.scale import from_model, to_model
 from serving.translator import draw_noise, load_model
-from tests.serving.factory import CLASSES, write_model
+from tests.serving.factory import CLASSES, reflect, write_model
 from tests.serving.pictures import noise, ramp, stripes
 
 SIZES = [(1, 1), (3, 7), (45, 61), (64, 96), (200, 33)]
@@ -128,3 +128,11 @@ def test_where_the_cpu_is_what_was_meant_nothing_is_said(tmp_path, machine, capl
     machine(libraries=libraries)
     load_model(write_model(tmp_path / "tiny"), device=device, threads=1)
     assert not caplog.messages
+
+
+def test_a_picture_that_is_too_small_for_the_graph_is_refused_with_its_reason(tmp_path):
+    model = load_model(reflect(write_model(tmp_path / "tiny")), device="cpu", threads=1)
+    assert np.array_equal(model.to_label(ramp(3, 3))[0], brightness_ids(ramp(3, 3)))
+    with pytest.raises(Refusal, match=r"does not run on 1 x 3 pixels: .*Pad reflect") as refusal:
+        model.to_label(ramp(1, 3))
+    assert (refusal.value.status, refusal.value.code) == (400, "unfit_size")

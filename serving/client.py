@@ -46,8 +46,8 @@ class Translated:
 class Client:
     """`with Client("http://127.0.0.1:3000") as fewpair: fewpair.segment("street.jpg")`; errors are `serving.errors.Refusal`."""
 
-    def __init__(self, url: str, *, timeout: float = 120.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=_bearing(token))
         self.jobs = Jobs(self._http)
 
     def __enter__(self) -> Self:
@@ -162,8 +162,8 @@ class Client:
 class AsyncClient:
     """What `Client` does, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
 
-    def __init__(self, url: str, *, timeout: float = 120.0) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout)
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, headers=_bearing(token))
         self.jobs = AsyncJobs(self._http)
 
     async def __aenter__(self) -> Self:
@@ -299,6 +299,10 @@ def _bytes(picture: Picture) -> bytes:
 
 def _text(picture: Picture) -> str:
     return str(picture) if is_address(picture) else base64.b64encode(_bytes(picture)).decode()
+
+
+def _bearing(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def _parsed(body: bytes) -> dict[str, Any]:

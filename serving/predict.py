@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,7 +32,11 @@ def predict(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     files = _inputs(asked.input, asked.out)
     with contextlib.ExitStack() as open_things:
-        translate = _on_server(asked, open_things.enter_context(Client(asked.server))) if asked.server else _here(asked)
+        translate = (
+            _on_server(asked, open_things.enter_context(Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN"))))
+            if asked.server
+            else _here(asked)
+        )
         failures = _translate_all(files, asked, translate)
     print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
     for file, why in failures:
@@ -79,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
-    parser.add_argument("--server", metavar="URL", help="let a running server do it, for example http://127.0.0.1:3000")
+    parser.add_argument(
+        "--server", metavar="URL", help="let a running server do it, for example http://127.0.0.1:3000; FEWPAIR_TOKEN holds its token"
+    )
     return parser
 
 

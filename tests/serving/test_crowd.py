@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import socket
+import subprocess
+import sys
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +16,11 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.client import Client
+from serving.errors import Refusal
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
-from tests.serving.process import running_server
+from tests.serving.process import ROOT, environment, running_server
 from tests.serving.slow import write_slow_model
 
 TOKEN = "a-token-of-the-test"
@@ -92,6 +96,19 @@ class TestDoors:
                 assert (
                     client.get("/v1/models").status_code == client.get("/metrics").status_code == client.get("/v1/docs").status_code == 200
                 )
+
+    def test_the_client_and_predict_bring_a_token(self, server, tmp_path):
+        with Client(server.url, token=TOKEN) as client:
+            assert [model["name"] for model in client.models()] == ["slow", "tiny"]
+        with Client(server.url) as client, pytest.raises(Refusal, match="none of the tokens"):
+            client.models()
+        (tmp_path / "photo.png").write_bytes(file_of(ramp()))
+        files = ("tiny", str(tmp_path / "photo.png"), "--out", str(tmp_path / "out"), "--direction", "to_label")
+        command = [sys.executable, "-m", "serving", "predict", *files, "--server", server.url]
+        for token, answered in ((TOKEN, True), ("another-guess", False)):
+            variables = environment(tmp_path, FEWPAIR_TOKEN=token)
+            ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert (ended.returncode == 0) is answered, ended.stdout + ended.stderr
 
     def test_a_browser_is_asked_for_the_password_and_does_not_lend_it_to_a_strangers_page(self, server):
         with httpx.Client(base_url=server.url, auth=("anybody", TOKEN)) as browser:

@@ -10,10 +10,10 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.requests import Request
 
@@ -33,7 +33,7 @@ Operation = Literal["segment", "synthesize"]
 OPTIONS: dict[str, type[SegmentOptions] | type[SynthesizeOptions]] = {"segment": SegmentOptions, "synthesize": SynthesizeOptions}
 _LOOK_EVERY = 1.0  # seconds; a job that this worker was sent itself is seen at once
 _SWEEP_EVERY = 60.0
-_ABANDONED = 3600.0  # seconds after which a folder without a job is an upload that never ended
+_ABANDONED = 3600.0  # seconds, at least, after which a folder without a job is an upload that never ended
 _PATIENCE = 5.0  # seconds that a run of a job lets every request pass before it queues like them
 _GLANCE = 0.01
 
@@ -66,9 +66,11 @@ class Jobs:
             await asyncio.to_thread(jobfiles.on_disk, lambda: sent.mkdir(mode=0o700, parents=True))
             form = await jobfiles.read_form(request, sent, self._settings)
             job = self._task(id, (*request.query_params.multi_items(), *form.texts))
-            await asyncio.to_thread(self._add, job, form, sent)
-        except BaseException:
+            await _to_its_end(asyncio.to_thread(self._add, job, form, sent))
+        except BaseException as error:
             shutil.rmtree(sent.parent, ignore_errors=True)
+            if isinstance(error, asyncio.CancelledError):  # whoever has gone does not know the id, and could not cancel it
+                self._store.remove(id)
             raise
         self._new.set()
         return await self.find(id)
@@ -263,9 +265,10 @@ class Jobs:
         for id in self._store.finished_before(time.time() - 3600 * self._settings.jobs_hours):
             shutil.rmtree(self._folder / id, ignore_errors=True)
             self._store.remove(id)
+        abandoned = time.time() - max(_ABANDONED, 2 * self._settings.longest())
         known = set(self._store.ids())
         for path in self._folder.iterdir():
-            if path.is_dir() and path.name not in known and path.stat().st_mtime < time.time() - _ABANDONED:
+            if path.is_dir() and path.name not in known and path.stat().st_mtime < abandoned:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -297,6 +300,15 @@ class _Patient:
         until = time.monotonic() + _PATIENCE
         while self._gate.inside and time.monotonic() < until:
             await asyncio.sleep(_GLANCE)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await what must not go on when its caller, who may be cancelled, believes it over."""
+    begun = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(begun)
+    finally:
+        await asyncio.wait({begun})
 
 
 def _failed(message: str, *, hint: str) -> Refusal:

@@ -228,7 +228,7 @@ class Operations:
 
         before = trace.stages.get("run", 0.0)
         with trace.stage("wait"):
-            found = await self.gate.run(timed)
+            found = await self.gate.run(timed, images=images)
         trace.stages["wait"] -= trace.stages.get("run", 0.0) - before
         return found
 

@@ -31,6 +31,8 @@ def server(models, tmp_path_factory):
         "FEWPAIR_MAX_UNPACKED_BYTES": "2097152",
         "FEWPAIR_MAX_PIXELS_IN_ALL": "100000",
         "FEWPAIR_URL_HOSTS": "localhost,example.invalid",
+        "FEWPAIR_JOBS": str(tmp_path_factory.mktemp("jobs")),
+        "FEWPAIR_JOBS_MAX_PICTURES": "5",
     }
     with running_server(models, tmp_path_factory.mktemp("server"), "--default-model", "tiny", **limits) as running:
         yield running

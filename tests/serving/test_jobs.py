@@ -120,6 +120,18 @@ def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answere
     error_of(http.get(job["result"]), 404)
 
 
+@pytest.mark.parametrize("face", ["", "/v1"])
+def test_an_answer_tells_how_its_picture_was_run(http, face):
+    told = {}
+    for tiles in ("auto", "always"):
+        answer = http.post(f"{face}/segment", files={"image": file_of(noise())}, data={**LONG, "tiles": tiles})
+        told[answer.headers["x-tiling"]] = answer.content
+    assert list(told) == ["none", "4x3"]
+    assert len(set(told.values())) == 1
+    refused = http.post(f"{face}/segment", files={"image": file_of(ramp())}, data={"model": "tiny", "tiles": "always"})
+    assert error_of(refused, 400)["code"] == "tiling_forbidden"
+
+
 def test_photos_come_from_the_seed_as_in_a_request(client, tmp_path):
     job = client.jobs.synthesize([file_of(stripes())], seed=7, count=2, format="png")
     assert client.jobs.wait(job.id, seconds=60, every=0.05).state == "done"

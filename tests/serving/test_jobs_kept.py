@@ -177,7 +177,7 @@ def test_old_jobs_and_uploads_that_never_ended_are_removed(models, tmp_path, mon
             id = (await jobs.submit(request(file_of(ramp()), operation="segment"))).id
             await until(jobs, id, lambda told: told.finished is not None)
         now = time.time()
-        monkeypatch.setattr("serving.jobs.time.time", lambda: now + 3700)
+        monkeypatch.setattr("serving.jobs.time.time", lambda: now + 8000)
         (tmp_path / "other").mkdir()
         jobs._clean()
         with pytest.raises(Refusal, match="there is no job"):
@@ -219,3 +219,26 @@ def test_a_folder_that_cannot_be_used_is_named(models, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ServingError, match="file/jobs cannot be used"):
         jobs_of(models, tmp_path / "file" / "jobs")
+
+
+def test_a_sender_who_leaves_before_the_answer_leaves_no_job(models, tmp_path):
+    async def gone():
+        jobs = jobs_of(models, tmp_path)
+        added, really_added = asyncio.Event(), jobs._add
+        loop = asyncio.get_running_loop()
+
+        def slowly(*sent):
+            loop.call_soon_threadsafe(added.set)
+            time.sleep(0.1)
+            really_added(*sent)
+
+        jobs._add = slowly
+        sending = asyncio.create_task(jobs.submit(request(file_of(ramp()), operation="segment")))
+        await added.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        return await jobs.all()
+
+    assert asyncio.run(gone()) == []
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -127,7 +127,7 @@ PAPER: dict[str, Any] = {"size": (256, 512), "batch": 8, "steps": 9200, "evaluat
 
 
 def _from_labels(recipe: str, method: str, config: Any, **changes: Any) -> Run:
-    return _camvid(recipe, method, config, **({"pairs": 73, "unpaired": None, "steps": 1000, "batch": 2, "evaluate_every": 500} | changes))
+    return _camvid(recipe, method, config, **({"pairs": 73, "unpaired": None, "steps": 800, "batch": 2, "evaluate_every": 400} | changes))
 
 
 UCSD: dict[str, Any] = {"generator": "unet", "norm": "batch", "game": "vanilla"}

@@ -168,7 +168,7 @@ def test_a_picture_over_the_limits_of_a_request_is_done_in_tiles_and_its_progres
 
 def test_a_worker_that_is_killed_has_its_job_taken_up_and_finished_pictures_are_not_done_again(http, folder, large):
     id = submit(http, file_of(ramp()), large, file_of(noise()), **LONG).json()["id"]
-    until(http, id, in_its_tiles)
+    until(http, id, lambda job: job["pictures"]["done"] == 1 and in_its_tiles(job))
     worker = rows(folder, "SELECT worker FROM jobs WHERE state = 'running'")[0][0]
     os.kill(int(worker.split(":")[1]), signal.SIGKILL)
     end = time.monotonic() + 120

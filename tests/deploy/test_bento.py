@@ -91,7 +91,7 @@ def test_a_bento_holds_the_server_and_the_models_and_nothing_of_the_trainer(bent
 
 def test_a_bento_installs_what_the_server_needs_and_no_torch(bento):
     wanted = {re.split(r"[=<>\[ ]", line)[0] for line in (bento / "env" / "python" / "requirements.txt").read_text().splitlines()}
-    assert {"bentoml", "gradio", "onnxruntime-gpu", "huey"} <= wanted
+    assert {"bentoml", "gradio", "onnxruntime-gpu"} <= wanted
     assert not wanted & {"torch", "torchvision", "onnxruntime", "fewpair"}
 
 

@@ -194,6 +194,16 @@ def test_the_plot_is_written_and_shows_the_error_bars(pages):
     assert [float(each) for each in NUMBER.findall("0.405 ± 0.152")] == [0.405, 0.152]
 
 
+def test_a_figure_that_the_paper_does_not_print_is_a_dash_and_no_point_of_the_plot(tmp_path):
+    path = small_file(tmp_path, "one")
+    path.write_text(path.read_text().replace('paper = ["0.5 ± 0.1", "0.2 ± 0.1"]', 'paper = ["0.5 ± 0.1", "-"]'))
+    table = open_table(str(path))
+    (tmp_path / "out").mkdir()
+    page, *_, plot = write_pages(table, table.setting("compact"), [], tmp_path / "out")
+    assert "| 0.5 ± 0.1 | - |" in page.read_text()
+    assert plot.is_file()
+
+
 def test_what_a_person_wrote_around_the_figures_stays(pages):
     table, results, folder = pages
     page = folder / "small.md"

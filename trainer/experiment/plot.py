@@ -106,8 +106,9 @@ def _ours(line: Line, metric: Metric, split: str) -> Point | None:
 
 
 def _printed(figures: Sequence[str], place: int) -> Point | None:
-    """ "0.405 ± 0.152" as numbers; None where the paper has no such row."""
-    if not figures:
+    """ "0.405 ± 0.152" as numbers; None where the paper has no such row, or a dash in this column."""
+    found = NUMBER.findall(figures[place]) if figures else []
+    if not found:
         return None
-    mean, *rest = NUMBER.findall(figures[place])
+    mean, *rest = found
     return float(mean), float(rest[0]) if rest else nan

@@ -37,15 +37,15 @@ class Trainee:
     def averaged(self) -> Iterator[None]:
         """The averaged weights, and the estimates that belong to them, in the place of the live ones, which come back afterwards."""
         buffers = dict(self.method.named_buffers())
-        with ExitStack() as swapped:
-            for average in self.averages.values():
-                swapped.enter_context(average.in_place())
-            swapped.enter_context(in_place_of({name: buffers[name] for name in self.estimates}, self.estimates))
+        with self._averaged_weights(), in_place_of({name: buffers[name] for name in self.estimates}, self.estimates):
             yield
 
     def refresh(self, batches: Iterable[Batch]) -> None:
-        """Estimate batch statistics for the averaged weights, which no training step has seen; for methods that have such."""
-        with self.averaged(), keeping_buffers(self.method):
+        """Estimate batch statistics for the averaged weights, which no training step has seen; for methods that have such.
+
+        It begins at the live buffers and not at the last estimates, so it is the same however often it was done before.
+        """
+        with self._averaged_weights(), keeping_buffers(self.method):
             networks = self.method.refresh(batches)
             wanted = {id(buffer) for network in networks for buffer in network.buffers()}
             self.estimates = {name: buffer.clone() for name, buffer in self.method.named_buffers() if id(buffer) in wanted}
@@ -88,6 +88,13 @@ class Trainee:
         torch.set_rng_state(own["random"].cpu())
         if own["random_cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(own["random_cuda"].cpu())
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        with ExitStack() as swapped:
+            for average in self.averages.values():
+                swapped.enter_context(average.in_place())
+            yield
 
     def _own_state(self) -> dict[str, Any]:
         """What differs between processes: pools and other buffers, and torch's random numbers."""

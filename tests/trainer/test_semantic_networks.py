@@ -367,6 +367,15 @@ def test_what_was_frozen_comes_back_even_where_an_error_leaves_the_block() -> No
     assert [parameter.requires_grad for parameter in critic.parameters()].count(False) == 1
 
 
+def test_batch_statistics_that_a_pass_in_training_moved_come_back_too() -> None:
+    norm = SynchronisedBatchNorm(3)
+    before = vectors(norm)
+    with keeping_buffers(norm):
+        norm(torch.rand(2, 3, 4, 4))
+        assert not torch.equal(norm.running_mean, before["running_mean"])
+    assert same(vectors(norm), before)
+
+
 def test_a_backward_may_come_after_the_frozen_batch_norm() -> None:
     network = nn.Sequential(SynchronisedBatchNorm(3), nn.Conv2d(3, 2, 1))
     photo = torch.rand(2, 3, 4, 4, requires_grad=True)

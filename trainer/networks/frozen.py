@@ -31,13 +31,15 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
 @contextmanager
 def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
     """Whatever is done to the networks' buffers inside, afterwards they hold what they held before, bit for bit."""
-    buffers = [buffer for network in networks for buffer in network.buffers()]
-    kept = [(buffer.detach().clone(), buffer._version) for buffer in buffers]
+    modules = [list(module.buffers(recurse=False)) for network in networks for module in network.modules()]
+    kept = [[(buffer, buffer.detach().clone(), buffer._version) for buffer in buffers] for buffers in modules]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, (before, version) in zip(buffers, kept, strict=True):
-                # One that nobody wrote to is left alone: a graph that waits for its backward may have saved it.
-                if buffer._version != version:
-                    buffer.copy_(before)
+            for module in kept:
+                # Those that nobody wrote to are left alone: a graph that waits for its backward may have saved them. A module's are taken
+                # together: batch norm counts its passes as autograd can see, but writes its statistics behind its back.
+                if any(buffer._version != version for buffer, _, version in module):
+                    for buffer, before, _ in module:
+                        buffer.copy_(before)

@@ -26,9 +26,9 @@ def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
 
     In train mode each forward pass moves the vectors u and v by one power iteration; in eval mode they stand still.
 
-    # Unlike the paper: the weight begins as torch's convolutions do, not by `xavier`, and so it does in the released codes, which write the
-    # gain of 0.02 to a tensor that is computed anew from the weight. The division takes the scale out of the answers, but a step of Adam
-    # would be as long as a weight of that scale.
+    # Unlike the released codes: the weight begins as torch's convolutions do, and not by `xavier`, which there reaches the weights under
+    # the norm too. The division takes the scale out of the answers, but a step of Adam would at first be as long as such a weight: u and v
+    # cannot follow it, and in a run of hundreds of steps that start is not forgotten.
     """
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

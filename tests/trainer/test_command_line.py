@@ -130,6 +130,13 @@ def test_a_value_that_cannot_be_is_refused_before_a_folder_is_made(capsys, tmp_p
             "--size 96x128: pix2pix needs multiples of 64; the nearest size is 128x128",
         ),
         ("ucsd-unpaired-compact", ("--config.levels", "1"), "--config.levels 1: give a number from 2 to 10"),
+        ("tcr-compact", ("--no-balanced",), "a step of tcr cannot go on with"),
+        ("oasis-compact", ("--config.lr-discriminator", "0"), "--config.lr-discriminator 0.0: give a number above 0"),
+        ("spade-compact", ("--config.scales", "0"), "--config.scales 0: give 1 or more"),
+        ("usis-compact", ("--config.noise", "0"), "--config.noise 0: give 1 or more"),
+        ("usis-compact", ("--config.r1-every", "0"), "--config.r1-every 0: give 1 or more; --config.r1 0 leaves the penalty out"),
+        ("usis-compact", ("--config.width", "10"), "width 10 is not a multiple of 4, and the wavelet transform has four bands: take 8 or"),
+        ("semipaired-compact", ("--config.vgg", "nowhere.pth"), "nowhere.pth: there is no such file; give a state dict of VGG-19"),
     ],
 )
 def test_a_method_refuses_what_it_cannot_do_before_a_folder_is_made(capsys, tmp_path, recipe, words, sentence):

@@ -130,6 +130,7 @@ def train(arguments: list[str]) -> int:
         recipe,
         **{field.name: getattr(asked, field.name) for field in dataclasses.fields(Run) if hasattr(asked, field.name)}
         | {
+            "config": _with_whole_paths(asked.config),
             "root": None if asked.root is None else str(asked.root.resolve()),
             "rule": selection.rule,
             "pool_rule": selection.pool_rule,
@@ -292,11 +293,21 @@ def _refuse_config(config: Any) -> None:
         sound, wanted = {
             "width": (value >= 1, "give 1 or more"),
             "levels": (2 <= value <= 10, "give a number from 2 to 10"),
+            "noise": (value >= 1, "give 1 or more"),
+            "scales": (value >= 1, "give 1 or more"),
+            "r1_every": (value >= 1, "give 1 or more; --config.r1 0 leaves the penalty out"),
             "lr": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
+            "lr_discriminator": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
             "ema": (0 <= value < 1, "give a number from 0 to below 1, as in 0.999"),
         }.get(name, (0 <= value < math.inf, "give 0 or more"))
         if not sound:
             raise UserError(f"--config.{name.replace('_', '-')} {value}: {wanted}")
+
+
+def _with_whole_paths(config: Any) -> Any:
+    """The config with the perceptual loss's weights by their whole path: they are read again where the run is continued."""
+    vgg = getattr(config, "vgg", None)
+    return config if vgg is None else dataclasses.replace(config, vgg=str(Path(vgg).resolve()))
 
 
 def _from_pairs_alone() -> str:

@@ -48,7 +48,8 @@ class WaveletSpadeGenerator(nn.Module):
     def __init__(self, channels: int, *, width: int, norm: Norm, noise: int = NOISE) -> None:
         super().__init__()
         if width % 4:
-            raise ValueError(f"width {width} is not a multiple of 4: the wavelet transform has four bands")
+            near = f"{width // 4 * 4} or {width // 4 * 4 + 4}" if width > 4 else "4"
+            raise ValueError(f"width {width} is not a multiple of 4, and the wavelet transform has four bands: take {near}")
         self.noise_shape = (noise,)
         steps = [width * factor for factor in (16, 16, 16, 8, 4, 2, 1)]
         condition = noise + channels

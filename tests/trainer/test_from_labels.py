@@ -20,6 +20,7 @@ from tests.trainer.factories import (
     tiny_run,
     tiny_size,
 )
+from tests.trainer.test_perceptual import partial, saved
 from trainer import parity
 from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
@@ -164,6 +165,19 @@ def test_the_ablations_of_the_paper_are_choices() -> None:
     assert any(not torch.equal(value, before[name]) for name, value in unfrozen.discriminator.named_buffers())
 
 
+@pytest.mark.parametrize("name", ["spade", "oasis", "semipaired"])
+def test_the_vgg_loss_is_the_generator_s_on_pairs_and_its_weight_counts(name: str, tmp_path: Path) -> None:
+    path = str(saved(partial(), tmp_path / "vgg_little.pth"))
+    once, twice = (next(tiny_method(name, perceptual=weight, vgg=path).step(BATCH, 1)) for weight in (1.0, 2.0))
+    assert once.player == "generator"
+    assert twice.losses["perceptual"].item() == pytest.approx(2 * once.losses["perceptual"].item(), rel=1e-6)
+    method = tiny_method(name, perceptual=1.0, vgg=path)
+    terms = next(method.step(BATCH, 1)).losses
+    gradients = torch.autograd.grad(terms["perceptual"], list(method.generator.parameters()), allow_unused=True)
+    assert sum(gradient.abs().sum() for gradient in gradients if gradient is not None) > 0
+    assert not any("perceptual" in key for key in method.state_dict()), "a checkpoint does not hold VGG's weights"
+
+
 def test_the_segmenter_of_photos_is_the_discriminator_without_generated_and_void() -> None:
     method = trained("semipaired").eval()
     with torch.inference_mode():
@@ -221,6 +235,17 @@ def test_evaluating_the_averaged_weights_leaves_the_live_ones_and_their_statisti
         inside = method.state_dict()
         assert all(torch.equal(inside[name], value) for name, value in trainee.estimates.items())
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_estimated_statistics_do_not_depend_on_when_they_were_last_estimated() -> None:
+    method = trained("oasis")
+    trainee = prepare(method, fused=False)
+    trainee.refresh([BATCH])
+    first = trainee.estimates
+    trainee.refresh([tiny_batch(length=2, size=(64, 64), seed=1)])
+    assert any(not torch.equal(value, first[name]) for name, value in trainee.estimates.items())
+    trainee.refresh([BATCH])
+    assert all(torch.equal(value, first[name]) for name, value in trainee.estimates.items())
 
 
 @pytest.mark.parametrize("name", ["spade", "oasis", pytest.param("usis", marks=pytest.mark.slow)])

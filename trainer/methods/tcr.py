@@ -10,6 +10,7 @@ from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import Batch, random
 from trainer.methods.oasis import Config as OasisConfig
 from trainer.methods.oasis import Oasis
+from trainer.networks.synchronised import rank
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Tcr(Oasis):
     def generator_losses(self, batch: Batch, i: int) -> dict[str, Tensor]:
         config, label = self.config, batch.unpaired.label
         terms = super().generator_losses(batch, i)
-        draws = [random(self.seed, i, "warp", index) for index in range(len(label))]
+        draws = [random(self.seed, i, "warp", rank() * len(label) + index) for index in range(len(label))]
         warps = drawn_warps(
             draws, (label.shape[1], label.shape[2]), translation=config.translation, rotation=config.rotation, shear=config.shear
         )

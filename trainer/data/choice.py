@@ -229,7 +229,9 @@ def _refuse_counts(dataset: Dataset, k: int, unpaired: int | None, *, eligible: 
         what = "training photos" if to_label else "training samples" if eligible == train else "training pairs"
         raise UserError(f"--pairs {k} asks for more than the {eligible} {what} of {dataset.place}")
     if unpaired is not None and unpaired > train:
-        raise UserError(f"--unpaired {unpaired} asks for more than the {train} training samples of {dataset.place}")
+        raise UserError(
+            f"--unpaired {unpaired} asks for more than the {train} training samples of {dataset.place}; `--unpaired all` takes all of them"
+        )
     if unpaired and unpaired < k:
         raise UserError(
             f"--unpaired {unpaired} is a smaller pool than the {k} pairs chosen from it: ask for at least {k}, or for 0 (pairs alone)"

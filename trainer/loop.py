@@ -1,6 +1,7 @@
 """THE LOOP: read this first. It pulls updates from a method, optimises, averages, logs, evaluates and saves."""
 
 import errno
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -310,6 +311,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print may be in the middle of a line of its own
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -162,7 +162,9 @@ def test_labels_that_appear_after_the_choice_join_the_unpaired_pool_and_it_is_sa
     later = Selection.from_json(selection.to_json(), dataset)
     of_the_pool = {sample.label for sample in dataset.samples("train") if sample.photo in selection.unpaired_photos}
     assert set(later.unpaired_labels) == of_the_pool | {"labels/alone.png"}
-    assert later.notes == ("pairs.json: 5 label maps that have appeared since it was written join the unpaired pool",)
+    assert later.notes == (
+        "pairs.json: its 2 pairs have their label maps; 5 label maps that have appeared since it was written join the unpaired pool",
+    )
     again = Selection.from_json(later.to_json(), dataset)
     assert again == later
     assert not again.notes

@@ -142,7 +142,10 @@ class Selection:
             raise UserError(f"{source} does not match {places} ({'; '.join(told)}): put them back, or choose anew with `fewpair pairs`")
         _refuse_unlabelled(dataset, unlabelled, total=len(entries), source=source)
         appeared = [] if borrowed is not None else _appeared(dataset, content)
-        note = f"{source}: {len(appeared)} label maps that have appeared since it was written join the unpaired pool"
+        note = (
+            f"{source}: its {len(entries)} pairs have their label maps; "
+            f"{len(appeared)} label maps that have appeared since it was written join the unpaired pool"
+        )
         return cls(
             dataset=content["dataset"],
             rule=content["rule"],

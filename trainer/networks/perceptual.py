@@ -126,7 +126,7 @@ def _shape(state: dict[str, Tensor], key: str) -> tuple[int, ...]:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    wanted = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0"
+    wanted = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0 (--config.perceptual 0)"
     state = read_state_dict(path, source=str(path), wanted=wanted)
     return {name.removeprefix("features."): value for name, value in state.items()}
 
@@ -138,7 +138,7 @@ def _fetched() -> dict[str, Tensor]:
         state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{FETCHED} cannot be fetched here ({error}): name a local file of VGG-19 weights for the perceptual loss, "
-            "or set its weight to 0"
+            f"{FETCHED} cannot be fetched here ({error}): name a local file of VGG-19 weights for the perceptual loss "
+            "(--config.vgg FILE), or set its weight to 0 (--config.perceptual 0)"
         ) from error
     return {name.removeprefix("features."): value for name, value in state.items()}

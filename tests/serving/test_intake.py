@@ -175,7 +175,7 @@ class TestSeveralPictures:
         assert np.array_equal(pixels_of(found["one.png"]), brightness_ids(ramp()))
         assert np.array_equal(pixels_of(found["deep/two.png"]), brightness_ids(noise()))
         index = json.loads(found["index.json"])["answers"]
-        assert index[1] == {"name": "deep/two.png", "file": "deep/two.png", "model": "tiny"}
+        assert index[1] == {"name": "deep/two.png", "file": "deep/two.png", "model": "tiny", "tiling": "none"}
         assert response.headers["x-failed"] == "0"
 
     @pytest.mark.parametrize("face", ["", "/v1"])

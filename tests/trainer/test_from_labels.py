@@ -220,9 +220,11 @@ def test_averaged_weights_are_saved_with_batch_statistics_of_their_own(name: str
     assert not any(torch.equal(saved[key], live[key]) for key in means)
     dataset, selection = material_for(run)
     loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
+    for key, buffer in averaged.generator.named_buffers():
+        buffer.copy_(live[key])  # where the run begins its estimates
     averaged.refresh(loader.batch(step) for step in range(3))
     again = buffers_of(averaged.generator)
-    assert all(torch.allclose(again[key], saved[key], rtol=1e-2, atol=1e-5) for key in means), "estimated on the batches of the run"
+    assert all(torch.allclose(again[key], saved[key], rtol=1e-4, atol=1e-6) for key in means), "estimated on the batches of the run"
 
 
 def test_evaluating_the_averaged_weights_leaves_the_live_ones_and_their_statistics_as_they_were() -> None:

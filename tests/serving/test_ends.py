@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tests.serving.factory import write_model
@@ -46,6 +47,10 @@ def workers_of(launcher):
     return [worker for worker in found if b"_bentoml_impl.worker" in Path(f"/proc/{worker}/cmdline").read_bytes()]
 
 
+def is_asked(worker):
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in psutil.Process(worker).net_connections("tcp"))
+
+
 @pytest.mark.slow
 def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after(models, tmp_path):
     with running_server(models, tmp_path, "--no-ui", "--default-model", "tiny") as server, ThreadPoolExecutor(4) as pool:
@@ -72,10 +77,11 @@ def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_p
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask, server.url, "slow", LONG) for _ in range(6)]
             time.sleep(1)
-            os.kill(workers[0], signal.SIGKILL)
+            killed = next(worker for worker in workers if is_asked(worker))  # one worker may have accepted them all
+            os.kill(killed, signal.SIGKILL)
             ends = [answer.result() for answer in asked]
         answered = [end.status_code for end in ends if isinstance(end, httpx.Response)]
-        assert set(answered) == {200}, "the other worker's requests are answered"
+        assert set(answered) <= {200}, "the other worker's requests are answered"
         assert len(answered) < len(ends), "those of the killed one are not"
 
         until = time.monotonic() + 60
@@ -83,7 +89,7 @@ def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_p
             assert ask(server.url, "tiny", file_of(ramp())).status_code == 200, "the other one answers meanwhile"
             assert time.monotonic() < until, "it did not come back"
             time.sleep(0.2)
-        assert workers[0] not in again
+        assert killed not in again
         assert {ask(server.url, "tiny", file_of(ramp())).status_code for _ in range(20)} == {200}
         until = time.monotonic() + 10  # an answer is out a moment before its place is given back
         while float(re.findall(r"^fewpair_requests_inside (\S+)", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)[0]) != 0:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from tqdm import tqdm
 
@@ -16,10 +17,11 @@ from serving.asked import MOST_AREA, PHOTO_FORMATS, SEEDS, SEGMENT_OUTPUTS, Segm
 from serving.batch import clean_name
 from serving.client import Client
 from serving.errors import Refusal, ServingError
-from serving.imaging import Limits, read_photo
+from serving.imaging import Bytes, Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
+from serving.tiles import Mosaic, Tiles, check_tiles, cut, plan
 from serving.translator import RUN_FAILURES, ExportedModel, load_model
 
 Translate = Callable[[Path], bytes]
@@ -82,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--format", choices=PHOTO_FORMATS, default="jpeg", help="of to_photo (default: %(default)s)")
     parser.add_argument("--seed", type=_seed, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
     parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
+    parser.add_argument(
+        "--tiles",
+        choices=get_args(Tiles),
+        default="auto",
+        help="whether a picture larger than the model's scale is run in overlapping tiles at its own size. auto: where the model was "
+        "trained at the pictures' own size, and over 4 megapixels; always: wherever the model allows it (default: %(default)s)",
+    )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
     parser.add_argument(
@@ -138,6 +147,7 @@ def _here(asked: argparse.Namespace) -> Translate:
             raise ServingError(f"{asked.model} is neither an exported folder nor a model of {shelf}.", hint=f"Models there: {there}.")
     model = load_model(folder, device=asked.device, threads=0)
     direction = _direction(asked.direction, list(model.manifest.directions), name=model.name)
+    check_tiles(model.manifest, asked.tiles)
     print(f"{model.name}, {direction}, on {model.provider}")
     return (
         (lambda file: _segment(model, file, asked))
@@ -150,25 +160,41 @@ def _segment(model: ExportedModel, file: Path, asked: argparse.Namespace) -> byt
     photo = read_photo(file.read_bytes(), _LIMITS)
     options = SegmentOptions(output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
     check_output(model, options)
-    answer, confidence = model.to_label(photo)
+    answer, confidence = _translated(model, "to_label", photo, asked)
     return encode_segmentation(see(model, photo, answer, confidence=confidence), options, name=clean_name(file.name)).body
 
 
 def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
     if model.manifest.label.kind == "picture":
-        made = Synthesis(model, (model.to_photo(read_photo(upload, _LIMITS), seed=asked.seed),), (asked.seed,), "picture")
+        photo, _ = _translated(model, "to_photo", read_photo(upload, _LIMITS), asked)
+        made = Synthesis(model, (photo,), (asked.seed,), "picture")
     else:
         label = read_label(upload, _LIMITS, domain=model.manifest.label, snap=asked.snap)
-        made = Synthesis(model, (model.to_photo(label.ids, seed=asked.seed),), (asked.seed,), label.spelling)
+        photo, _ = _translated(model, "to_photo", label.ids, asked)
+        made = Synthesis(model, (photo,), (asked.seed,), label.spelling)
     return encode_photos(made, asked.format)[0].body
+
+
+def _translated(model: ExportedModel, direction: DirectionName, pixels: Bytes, asked: argparse.Namespace) -> tuple[Bytes, Bytes | None]:
+    """The main answer and the confidence at the picture's size; in tiles where the server would take them too."""
+    grid = plan(model.manifest, (pixels.shape[0], pixels.shape[1]), asked.tiles)
+    if grid is None:
+        return model.to_label(pixels) if direction == "to_label" else (model.to_photo(pixels, seed=asked.seed), None)
+    mosaic = Mosaic(grid, model.manifest.directions[direction].outputs)
+    for row, columns in grid.batches():
+        tiles = cut(pixels, grid, row, columns, void=model.manifest.label.void)
+        mosaic.add(row, columns, model.run_batch(direction, tiles, seed=asked.seed))
+    return model.answers(direction, mosaic.answers(), None)
 
 
 def _on_server(asked: argparse.Namespace, client: Client) -> Translate:
     direction = _direction(asked.direction, client.model(asked.model)["directions"], name=asked.model)
     print(f"{asked.model}, {direction}, on {asked.server}")
     if direction == "to_label":
-        return lambda upload: client.segment(upload, model=asked.model, output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
-    return lambda file: client.synthesize(file, model=asked.model, seed=asked.seed, format=asked.format, snap=asked.snap).photo
+        options: dict[str, Any] = {"output": asked.output, "opacity": asked.opacity, "min_area": asked.min_area, "tiles": asked.tiles}
+        return lambda file: client.segment(file, model=asked.model, **options)
+    made: dict[str, Any] = {"seed": asked.seed, "format": asked.format, "snap": asked.snap, "tiles": asked.tiles}
+    return lambda file: client.synthesize(file, model=asked.model, **made).photo
 
 
 def _direction(asked: DirectionName | None, offered: Sequence[str], *, name: str) -> str:

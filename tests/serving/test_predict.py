@@ -1,11 +1,20 @@
 """`predict` over files and folders, here and through a server."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as raised
 
+from serving.asked import SegmentOptions, SynthesizeOptions
+from serving.batch import Picture
+from serving.errors import Refusal
+from serving.operations import Operations
 from serving.predict import predict
+from serving.settings import Settings
+from serving.shelf import fill
 from serving.translator import ExportedModel
+from tests.serving.factory import write_blurring_model
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
 from tests.serving.process import launch
 from tests.serving.test_translator import brightness_ids
@@ -123,6 +132,48 @@ def test_a_server_gives_the_same_files(models, photos, server, tmp_path, output)
     ending = {"overlay": ".jpg", "polygons": ".json", "json": ".json"}.get(output, ".png")
     for name in (f"street{ending}", f"deep/er/other{ending}"):
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory):
+    """A model that shrinks what it is given to 48x48, unless it is run in tiles of that size."""
+    resize = {"rule": "exact", "height": 48, "width": 48, "filter": "bicubic"}
+    return write_blurring_model(tmp_path_factory.mktemp("tiled") / "shrinking", side=48, resize=resize)
+
+
+@pytest.mark.parametrize("tiles", [None, "auto", "always", "never"])
+def test_a_large_picture_is_run_in_tiles_where_the_server_would_run_it_in_tiles(tiled, photos, tmp_path, tiles):
+    (photos / "large.png").write_bytes(file_of(noise(100, 131)))
+    (photos / "label.png").write_bytes(file_of((np.arange(100 * 131).reshape(100, 131) // 700 % 4).astype(np.uint8)))
+    operations = Operations(fill(Settings(models=tiled.parent, device="cpu", threads=1)), Settings(models=tiled.parent))
+    said = {} if tiles is None else {"tiles": tiles}
+    for name, direction, options, act in (
+        ("large.png", "to_label", SegmentOptions(output="confidence", **said), operations.segment),
+        ("label.png", "to_photo", SynthesizeOptions(seed=0, format="png", **said), operations.synthesize),
+    ):
+        asked = ["--direction", direction, "--output", "confidence", "--format", "png", *(["--tiles", tiles] if tiles else [])]
+        assert predict([str(tiled), str(photos / name), "--out", str(tmp_path / "out"), *asked]) == 0
+        served = asyncio.run(act([Picture(name, (photos / name).read_bytes)], options))
+        assert served.headers["X-Tiling"] == ("4x3" if tiles == "always" else "none")
+        assert (tmp_path / "out" / name).read_bytes() == served.body
+
+
+def test_tiles_that_the_model_forbids_or_that_are_none_are_refused(models, photos, tmp_path, capsys):
+    asked = [str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), "--direction", "to_label", "--tiles"]
+    with pytest.raises(Refusal, match="model tiny cannot be run in tiles"):
+        predict([*asked, "always"])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="2"):
+        predict([*asked, "some"])
+    said = capsys.readouterr().err
+    assert [choice in said for choice in ("invalid choice: 'some'", "auto", "never", "always")] == [True] * 4
+
+
+def test_a_server_is_told_whether_tiles_are_wanted(photos, server, tmp_path, capsys):
+    asked = ["tiny", str(photos / "street.jpg"), "--out", str(tmp_path / "out"), "--server", server.url, "--direction", "to_label"]
+    assert predict([*asked, "--tiles", "never"]) == 0
+    assert predict([*asked, "--tiles", "always"]) == 1
+    assert "model tiny cannot be run in tiles" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_said_in_a_sentence(photos, tmp_path):

@@ -194,12 +194,12 @@ RECIPES: dict[str, Run] = {
             "semipaired",
             semipaired.Config(lr_discriminator=2e-4, feature_matching=1e-4, **NARROW),
         ),
-        # The papers' networks, rates and batches; the steps are 200 epochs of the 367 photos.
-        _from_labels("spade-paper", "spade", spade.Config(), unpaired=0, **PAPER),
-        _from_labels("oasis-paper", "oasis", oasis.Config(), unpaired=0, **PAPER),
-        _from_labels("tcr-paper", "tcr", tcr.Config(), **PAPER),
-        _from_labels("usis-paper", "usis", usis.Config(), pairs=0, **PAPER),
-        _from_labels("semipaired-paper", "semipaired", semipaired.Config(), **PAPER),
+        # The papers' networks, rates and batches, and the released codes' first weights; the steps are 200 epochs of the 367 photos.
+        _from_labels("spade-paper", "spade", spade.Config(first_weights="xavier"), unpaired=0, **PAPER),
+        _from_labels("oasis-paper", "oasis", oasis.Config(first_weights="xavier"), unpaired=0, **PAPER),
+        _from_labels("tcr-paper", "tcr", tcr.Config(first_weights="xavier"), **PAPER),
+        _from_labels("usis-paper", "usis", usis.Config(first_weights="xavier"), pairs=0, **PAPER),
+        _from_labels("semipaired-paper", "semipaired", semipaired.Config(first_weights="xavier"), **PAPER),
         # The papers' own networks, size and weights; 80 000 steps is our reading of their five hours (docs/methods/hybrid.md).
         _camvid("hybrid-paper", "hybrid", hybrid.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),
         _camvid("pix2pix-paper", "pix2pix", pix2pix.Config(), steps=80_000, size=(256, 256), evaluate_every=4000, save_every=1000),

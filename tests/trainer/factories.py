@@ -58,7 +58,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("spade", {"norm": "instance", "scales": 1, "feature_matching": 0.0}),
     ("usis", {"generator": "oasis", "norm": "instance"}),
     ("semipaired", {"reverse": "unfrozen", "generator": "oasis", "label_mix": 10.0}),
-    ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance"}),
+    ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "first_weights": "xavier"}),
 ]
 """Choices of single methods that change which networks play, or what on."""
 

@@ -11,6 +11,7 @@ from trainer import semantic_losses
 from trainer.batch import Batch, Domain, LabelMap, Photo, random
 from trainer.methods.base import Player, Update, constant
 from trainer.methods.from_labels import FromLabels
+from trainer.networks.first_weights import FirstWeights, redraw
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
 from trainer.networks.spade import NOISE, Norm, OasisGenerator
 
@@ -37,6 +38,8 @@ class Config:
     """The same for the discriminator."""
     ema: float = 0.9999
     """Decay of the generator's running average; Cityscapes has 0.999."""
+    first_weights: FirstWeights = "torch"
+    """torch: what carries spectral norm begins as torch's convolutions do. xavier: as released, small like the rest."""
 
 
 class Oasis(FromLabels):
@@ -54,6 +57,7 @@ class Oasis(FromLabels):
         self.noise_shape = (config.noise,)
         self.generator = OasisGenerator(self.channels, width=config.width, norm=config.norm, noise=config.noise)
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
+        redraw(config.first_weights, self.generator, self.discriminator)
 
     def players(self) -> dict[str, Player]:
         config, betas = self.config, (0.0, 0.999)

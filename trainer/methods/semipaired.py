@@ -14,6 +14,7 @@ from trainer.methods.base import Player, Update, constant
 from trainer.methods.from_labels import GENERATORS, FromLabels, GeneratorName
 from trainer.methods.oasis import discriminator_losses, label_mix_bits
 from trainer.methods.usis import critic_losses
+from trainer.networks.first_weights import FirstWeights, redraw
 from trainer.networks.frozen import frozen
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
 from trainer.networks.spade import NOISE, Norm
@@ -59,6 +60,8 @@ class Config:
     """The same for the discriminators; the paper has one rate for all."""
     ema: float = 0.9999
     """Decay of the generator's running average."""
+    first_weights: FirstWeights = "torch"
+    """torch: what carries spectral norm begins as torch's convolutions do. xavier: as released, small like the rest."""
 
 
 class SemiPaired(FromLabels):
@@ -83,6 +86,7 @@ class SemiPaired(FromLabels):
         self.critic = SwaganDiscriminator(size=size, width=config.width, from_rgb=1)
         separate = config.reverse == "separate"
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width) if separate else None
+        redraw(config.first_weights, self.generator, self.discriminator, *(() if self.segmenter is None else (self.segmenter,)))
 
     def players(self) -> dict[str, Player]:
         lr, betas = self.config.lr_discriminator, (0.0, 0.999)

@@ -10,6 +10,7 @@ from trainer import semantic_losses
 from trainer.batch import Batch, Domain
 from trainer.methods.base import Player, Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels
+from trainer.networks.first_weights import FirstWeights, redraw
 from trainer.networks.multiscale_patchgan import MultiScalePatchGAN
 from trainer.networks.spade import Norm, SpadeGenerator
 
@@ -38,6 +39,8 @@ class Config:
     """The same for the discriminators."""
     ema: float = 0.999
     """Decay of the generator's running average (ours; the paper evaluates the weights themselves: --weights raw)."""
+    first_weights: FirstWeights = "torch"
+    """torch: what carries spectral norm begins as torch's convolutions do. xavier: as released, small like the rest."""
 
 
 class Spade(FromLabels):
@@ -54,6 +57,7 @@ class Spade(FromLabels):
         self.generator = generator = SpadeGenerator(self.channels, width=config.width, norm=config.norm, more=config.more)
         self.multiple_of = generator.multiple_of
         self.critic = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
+        redraw(config.first_weights, self.generator, self.critic)
 
     def players(self) -> dict[str, Player]:
         config, betas = self.config, (0.0, 0.9)

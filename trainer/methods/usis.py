@@ -11,6 +11,7 @@ from trainer import losses, semantic_losses
 from trainer.batch import Batch, Domain, Photo
 from trainer.methods.base import Player, Update, constant
 from trainer.methods.from_labels import GENERATORS, FromLabels, GeneratorName
+from trainer.networks.first_weights import FirstWeights, redraw
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
 from trainer.networks.spade import NOISE, Norm
 from trainer.networks.swagan import SwaganDiscriminator
@@ -40,6 +41,8 @@ class Config:
     """The same for the segmenter and the discriminator; the released code has 4e-4 and 2e-3."""
     ema: float = 0.9999
     """Decay of the generator's running average."""
+    first_weights: FirstWeights = "torch"
+    """torch: what carries spectral norm begins as torch's convolutions do. xavier: as released, small like the rest."""
 
 
 class Usis(FromLabels):
@@ -59,6 +62,7 @@ class Usis(FromLabels):
         self.generator = GENERATORS[config.generator](self.channels, width=config.width, norm=config.norm, noise=config.noise)
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width)
         self.critic = SwaganDiscriminator(size=size, width=config.width, from_rgb=1)
+        redraw(config.first_weights, self.generator, self.segmenter)
 
     def players(self) -> dict[str, Player]:
         lr, betas = self.config.lr_discriminator, (0.0, 0.999)

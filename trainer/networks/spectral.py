@@ -5,20 +5,25 @@ from collections.abc import Iterator
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear)
 
 
-def xavier(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution, its weight Xavier-normal with gain 0.02 and its bias 0: the initialisation of SPADE, OASIS and USIS."""
-    nn.init.xavier_normal_(convolution.weight, gain=0.02)
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
-    return convolution
+def xavier(layer: Layer) -> Layer:
+    """The same layer, its weight Xavier-normal with gain 0.02 and its bias 0: the initialisation of SPADE, OASIS and USIS.
+
+    Under spectral norm it is the weight before the division that is drawn; `settle` then brings the norm's vectors up to date.
+    """
+    drawn = cast(nn.ModuleDict, layer.parametrizations)["weight"].original if is_parametrized(layer, "weight") else layer.weight
+    nn.init.xavier_normal_(cast(Tensor, drawn), gain=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
@@ -26,9 +31,9 @@ def spectral(convolution: nn.Conv2d) -> nn.Conv2d:
 
     In train mode each forward pass moves the vectors u and v by one power iteration; in eval mode they stand still.
 
-    # Unlike the released codes: the weight begins as torch's convolutions do, and not by `xavier`, which there reaches the weights under
-    # the norm too. The division takes the scale out of the answers, but a step of Adam would at first be as long as such a weight: u and v
-    # cannot follow it, and in a run of hundreds of steps that start is not forgotten.
+    # Unlike the released codes: the weight begins as torch's convolutions do. There `xavier` reaches the weights under the norm too, as it
+    # does here where a method is asked for that (`redraw`). The division takes the scale out of the answers, but not out of the training:
+    # a step of Adam, which has one length for all weights, turns a weight of gain 0.02 some thirty times as far.
     """
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.operations import Operations
 
 logger = logging.getLogger("fewpair.serving")
+_EACH = 1.0  # seconds between two looks at whether there is something to show by now
 _SOON = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fewpair</title>
 <body style="font:16px system-ui;margin:4rem auto;max-width:32rem"><h1>fewpair</h1><p>{sentence}</p></body></html>"""
 
@@ -47,10 +48,12 @@ class LatePage:
             await opened
 
     async def _open(self, leaving: asyncio.Event) -> None:
-        operations = self._operations()
-        if operations is None:
+        while (operations := self._operations()) is None:  # until a reload finds a model
             self._trouble = "No model can be served, so there is nothing to show. GET /readyz says why."
-            return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(leaving.wait(), _EACH)
+                return
+        self._trouble = None
         try:
             app = await asyncio.get_running_loop().run_in_executor(None, _build, operations)
             async with app.router.lifespan_context(app):

@@ -10,16 +10,22 @@ from tests.serving.factory import write_model
 from tests.serving.process import running_server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # tests/conftest.py skips, or fails, where there is none
+ADMIN = {"Authorization": "Bearer the-operators-own"}
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
-def page_server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def page_server(folder, tmp_path_factory):
     write_model(folder / "tiny")
     write_model(folder / "other", noise=False, resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"})
-    with running_server(folder, tmp_path_factory.mktemp("server"), "--default-model", "tiny") as running:
+    variables = {"FEWPAIR_ADMIN_TOKEN": ADMIN["Authorization"].removeprefix("Bearer ")}
+    with running_server(folder, tmp_path_factory.mktemp("server"), "--default-model", "tiny", **variables) as running:
         yield running
 
 

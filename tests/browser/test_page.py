@@ -1,12 +1,15 @@
 """The page in a real Chromium: upload, press, see the result."""
 
 import base64
+import shutil
 import urllib.request
 
+import httpx
 import numpy as np
 import pytest
 
-from tests.serving.factory import CLASSES
+from tests.browser.conftest import ADMIN
+from tests.serving.factory import CLASSES, write_model
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
 from tests.serving.test_translator import brightness_ids
 
@@ -133,3 +136,42 @@ def test_the_other_model_can_be_chosen(page):
     upload(page, "#photo", file_of(ramp()))
     page.click("#segment")
     assert pixels_of(shown(page, "#label")).shape == (45, 61)
+
+
+def reloaded(page_server):
+    httpx.post(f"{page_server.url}/v1/admin/reload", headers=ADMIN, timeout=60).raise_for_status()
+
+
+@pytest.fixture
+def fresh(page, page_server, folder):
+    """A model that came after the page was built, and after a visitor had opened it."""
+    write_model(folder / "fresh", description="Came later.", directions=("to_label",))
+    reloaded(page_server)
+    yield folder / "fresh"
+    shutil.rmtree(folder / "fresh", ignore_errors=True)
+    reloaded(page_server)
+
+
+def choose(page, name):
+    page.click("#model-to_label input")
+    page.get_by_role("option", name=name).click()
+
+
+def test_a_model_that_came_with_a_reload_can_be_chosen_by_who_opens_the_page_after_it(page, fresh):
+    page.reload()
+    page.wait_for_selector("#segment")
+    choose(page, "fresh")
+    page.wait_for_function("document.querySelector('#card-to_label').innerText.includes('Came later.')")
+    upload(page, "#photo", file_of(ramp()))
+    page.click("#segment")
+    assert np.array_equal(pixels_of(shown(page, "#label")), brightness_ids(ramp()))
+
+
+def test_a_model_that_was_removed_while_the_page_was_open_is_said_to_be_gone(page, page_server, fresh):
+    page.reload()
+    page.wait_for_selector("#segment")
+    shutil.rmtree(fresh)
+    reloaded(page_server)
+    choose(page, "fresh")
+    toast = page.wait_for_selector("[data-testid=toast-body]")
+    assert "There is no model called 'fresh'. Models here: other, tiny." in toast.inner_text()

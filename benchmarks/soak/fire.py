@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,28 +71,28 @@ async def _fire_each(client: httpx.AsyncClient, seeds: Any, fired: Fired) -> Non
         fired.slowest = max(fired.slowest, time.monotonic() - began)
         fired.statuses[answer.status_code] += 1
         fired.kinds.setdefault(sent.kind.partition(",")[0], Counter())[answer.status_code] += 1
-        why = _fault(sent, answer)
+        why = fault(sent, answer.status_code, answer.headers, answer.content)
         if why is not None:
             fired.broken[seed] = f"{sent.kind} to {sent.path}: {answer.status_code}, {why}"
 
 
-def _fault(sent: Upload, answer: httpx.Response) -> str | None:
+def fault(sent: Upload, status: int, headers: Mapping[str, str], body: bytes) -> str | None:
     """What is wrong with an answer; None where it is a refusal in the one shape, or a file that can be read."""
-    if answer.status_code in _BUSY and "retry-after" in answer.headers:
+    if status in _BUSY and "retry-after" in headers:
         return None
-    if answer.status_code >= 500:
-        return answer.text[:200]
-    if answer.status_code >= 400:
+    if status >= 500:
+        return body[:200].decode("utf-8", "replace")
+    if status >= 400:
         try:
-            error = answer.json()["error"]
+            error = json.loads(body)["error"]
         except (ValueError, KeyError, TypeError):
-            return f"no error of ours: {answer.text[:200]}"
+            return f"no error of ours: {body[:200].decode('utf-8', 'replace')}"
         return None if set(error) == {"code", "message", "hint"} and error["message"] else f"an error of another shape: {error}"
     try:
-        if answer.headers["content-type"].startswith("image/"):
-            Image.open(io.BytesIO(answer.content)).load()
-        elif answer.headers["content-type"] == "application/json":
-            answer.json()
+        if headers["content-type"].startswith("image/"):
+            Image.open(io.BytesIO(body)).load()
+        elif headers["content-type"] == "application/json":
+            json.loads(body)
     except (OSError, ValueError) as error:
         return f"an answer that cannot be read: {error}"
     return None

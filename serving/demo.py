@@ -88,14 +88,14 @@ class _Page:
                 elem_id="head",
             )
             nothing = gr.HTML(looks.empty("No model here can be served: GET /readyz says why."), visible=self._nothing(), elem_id="nothing")
-            page.load(lambda: gr.HTML(visible=self._nothing()), None, nothing, api_visibility="private", show_progress="hidden")
-            with gr.Tabs():
+            with gr.Tabs(visible=not self._nothing()) as tabs:
                 for direction, title in _TITLES.items():
                     offer = self._offer(direction)
                     with gr.Tab(title, id=direction, visible=offer.default is not None) as tab:
                         shown = self._segment_tab(offer) if direction == "to_label" else self._synthesize_tab(offer)
                     renew = partial(self._renewed, direction, offer, tab, *shown)
                     page.load(renew, None, [tab, *shown], api_visibility="private", show_progress="hidden")
+            page.load(self._something, None, [nothing, tabs], api_visibility="private", show_progress="hidden")
         page.queue(default_concurrency_limit=8, max_size=64)  # how many really run is the gate's business
         return page
 
@@ -168,6 +168,12 @@ class _Page:
 
     def _nothing(self) -> bool:
         return not self._operations.shelf.models
+
+    def _something(self) -> tuple[gr.HTML, gr.Tabs]:
+        """What there is beside the tabs' own fields; who opens the page on a tab that is not offered any more is shown the other."""
+        offered = [direction for direction in _TITLES if self._offer(direction).names]
+        elsewhere = {"selected": offered[0]} if offered and offered[0] != next(iter(_TITLES)) else {}
+        return gr.HTML(visible=not offered), gr.Tabs(visible=bool(offered), **elsewhere)
 
     def _renewed(self, direction: DirectionName, built: _Offer, tab: gr.Tab, *shown: gr.Component) -> Any:
         """What a visitor sees otherwise than the page was built, because the models have been reloaded since."""
@@ -289,7 +295,7 @@ def _picture_field(label: str, *, elem_id: str) -> gr.Image:
 def _gallery(pictures: list[tuple[str, str]], *, elem_id: str) -> gr.Gallery:
     gr.HTML('<div class="card">Or click an example</div>')
     return gr.Gallery(
-        pictures, show_label=False, columns=SKETCHES, height=170, object_fit="contain", allow_preview=False, interactive=False,
+        pictures, show_label=False, columns=SKETCHES, height=196, object_fit="contain", allow_preview=False, interactive=False,
         buttons=[], elem_id=elem_id,
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ Try it:
     curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:3000/v1/segment?output=polygons'
     curl -F image=@one.jpg -F image=@two.jpg http://127.0.0.1:3000/v1/segment -o labels.zip
 
+Where the server asks for a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password that the browser was given will do.
+
 `/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize` for one file in a form (a picture, or a ZIP
 of them). `/v1` also takes several files, the bare file with its options in the query, and JSON with files in base64.
 Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.

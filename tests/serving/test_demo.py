@@ -10,7 +10,7 @@ import gradio as gr
 from serving import demo, looks
 from serving.operations import Operations
 from serving.settings import Settings
-from serving.shelf import fill, restock
+from serving.shelf import Shelf, fill, restock
 from serving.sketches import SKETCHES
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp, stripes
@@ -34,6 +34,11 @@ def test_a_tab_appears_with_the_first_model_of_its_direction_and_goes_with_the_l
     assert len(found["examples"]) == SKETCHES
     gone = page._renewed("to_label", built["to_label"], *fields[:4])
     assert (gone["tab"].visible, gone["model"].value, gone["card"], gone["examples"]) == (False, None, "", [])
+    nothing, tabs = page._something()
+    assert (nothing.visible, tabs.visible, tabs.selected) == (False, True, "to_photo")
+    operations.shelf = Shelf({}, {}, {})
+    nothing, tabs = page._something()
+    assert (nothing.visible, tabs.visible) == (True, False)
     page.forget()
 
 

@@ -29,15 +29,17 @@ _ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("ticket"
 class Gate:
     """Admits a bounded number of requests, refuses the rest at once, and keeps decoded pictures few."""
 
-    def __init__(self, *, runs_at_once: int, queue: int, timeout: float) -> None:
+    def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float) -> None:
         self.inside = 0  # admitted and not yet answered
         self.waiting = 0  # of these, waiting for their turn
         self.on_run: Callable[[int], None] = lambda images: None  # told of each run, with how many pictures it took
-        self._room = runs_at_once + _AHEAD + queue
+        at_work = runs_at_once * batch + _AHEAD
+        self._room = at_work + queue
         self._timeout = timeout
-        self._worked_on = asyncio.Semaphore(runs_at_once + _AHEAD)
+        self._worked_on = asyncio.Semaphore(at_work)
         self._running = asyncio.Semaphore(runs_at_once)
         self._threads = ThreadPoolExecutor(2 * (runs_at_once + _AHEAD), thread_name_prefix="fewpair")
+        self._runners = ThreadPoolExecutor(runs_at_once, thread_name_prefix="fewpair-run")
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -108,17 +110,43 @@ class Gate:
         """Decode or encode in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, contextvars.copy_context().run, work)
 
-    async def run(self, work: Callable[[], T], *, images: int = 1) -> T:
-        """Run a model on some images in a thread, with no more runs beside it than the device was given."""
+    async def run(self, work: Callable[[], T], *, images: int = 1, abandon: Callable[[], None] = lambda: None) -> T:
+        """Run a model on some images in a thread, with no more runs beside it than the device was given.
+
+        `abandon` is called where the caller is cancelled while the run goes on.
+        """
+        await self.slot()
+        run = self.start(work, images=images)
+        try:
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
+            abandon()
+            raise
+
+    async def slot(self) -> None:
+        """Wait until the device has room for a run; who has waited calls `start` or `give_back`."""
         await self._wait_for(self._running)
-        run = asyncio.get_running_loop().run_in_executor(self._threads, contextvars.copy_context().run, work)
-        # A caller may be cancelled while its run goes on; the slot is free when the run is over, not when the caller is.
+
+    def waits_no_more(self) -> None:
+        """Say that the request has got to the device by somebody else's slot."""
+        ticket = _ticket.get()
+        if ticket is not None:
+            ticket.waits = False
+
+    def give_back(self) -> None:
+        """Leave the device to the next."""
+        self._running.release()
+
+    def start(self, work: Callable[[], T], *, images: int) -> asyncio.Future[T]:
+        """Run a model in the slot that was waited for; it is free when the run is over, not when the caller is."""
+        run = asyncio.get_running_loop().run_in_executor(self._runners, contextvars.copy_context().run, work)
         run.add_done_callback(lambda run: self._ran(run, images))
-        return await asyncio.shield(run)
+        return run
 
     def close(self) -> None:
         """Let the threads go: what has not begun will not, so that a server that stops waits for nothing but the runs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._runners):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _ran(self, run: asyncio.Future[T], images: int) -> None:
         self._running.release()

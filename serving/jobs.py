@@ -11,6 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -21,12 +22,13 @@ from serving import jobfiles
 from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.errors import Refusal, ServingError
 from serving.gate import Gate
-from serving.imaging import Limits
+from serving.imaging import Bytes, Limits
 from serving.intake import read_options
 from serving.jobstore import LEASE, Kept, NotMine, Sent, Store, Task, Told, disk_full
+from serving.manifest import DirectionName
 from serving.operations import Found, Operations, Translate
 from serving.settings import Settings
-from serving.translator import RUN_FAILURES
+from serving.translator import RUN_FAILURES, Brake, ExportedModel
 
 logger = logging.getLogger("fewpair.serving")
 Operation = Literal["segment", "synthesize"]
@@ -285,13 +287,21 @@ class _Patient:
     def progress(self, done: int, tiles: int) -> None:
         self._at = (done, tiles)
 
-    async def run(self, work: Callable[[], Found], *, images: int) -> Found:
+    async def whole(self, chosen: ExportedModel, direction: DirectionName, pixels: Bytes, *, seeds: Sequence[int]) -> list[Found]:
+        found = []
+        for seed in seeds:
+            answer = await self.run(partial(_run_one, chosen, direction, pixels, seed), images=1)
+            found.append({name: value[0] for name, value in answer.items()})
+        return found
+
+    async def run(self, work: Callable[[Brake], Found], *, images: int) -> Found:
         done, tiles = self._at
         await asyncio.to_thread(lambda: self._store.progress(self._job, self._worker, done=done, tiles=tiles))
         while True:
             await self._let_others_pass()
+            brake = Brake()
             try:
-                return await self._gate.run(work, images=images)
+                return await self._gate.run(partial(work, brake), images=images, abandon=brake.pull)
             except Refusal as refusal:
                 if refusal.code != "waited_too_long":
                     raise
@@ -300,6 +310,10 @@ class _Patient:
         until = time.monotonic() + _PATIENCE
         while self._gate.inside and time.monotonic() < until:
             await asyncio.sleep(_GLANCE)
+
+
+def _run_one(chosen: ExportedModel, direction: DirectionName, pixels: Bytes, seed: int, brake: Brake) -> Found:
+    return chosen.run_batch(direction, pixels[None], seeds=[seed], brake=brake)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

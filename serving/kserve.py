@@ -27,7 +27,7 @@ from serving.operations import Operations
 from serving.palette import checked_ids
 from serving.shelf import Shelf
 from serving.tensors import MOST_JSON_VALUES, Body, Declared, packed
-from serving.translator import RUN_FAILURES, ExportedModel, draw_noise
+from serving.translator import RUN_FAILURES, Brake, ExportedModel, draw_noise
 
 logger = logging.getLogger("fewpair.serving")
 _IN_MEMORY = 2**20  # what is larger waits for its turn on the disk
@@ -187,15 +187,15 @@ async def _infer(operations: Operations, served: Served, name: str, body: Any, *
         body.seek(0)
         return Inference(Body(body.read(), json_length=json_length), served, operations)
 
-    def run(inference: Inference) -> dict[str, Bytes]:
-        return served.model.infer(served.direction, inference.feed)
+    def run(inference: Inference, brake: Brake) -> dict[str, Bytes]:
+        return served.model.infer(served.direction, inference.feed, brake=brake)
 
     async with operations.gate.place():
         trace.stages["wait"] = perf_counter() - asked
         with trace.stage("decode"):
             inference = await operations.gate.off_loop(read)
         try:
-            found = await operations.run(lambda: run(inference), images=inference.size[0])
+            found = await operations.run(lambda brake: run(inference, brake), images=inference.size[0])
         except RUN_FAILURES as error:  # pictures too large for the machine, for one
             logger.error("%s could not be run: %s: %s", name, type(error).__name__, error)
             raise Refusal(500, "internal", "the model could not be run on it.", hint="Send fewer or smaller pictures.") from error

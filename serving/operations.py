@@ -20,12 +20,13 @@ from serving.gate import Gate
 from serving.imaging import Bytes, Limits, read_photo
 from serving.manifest import DirectionName
 from serving.metrics import current_trace
+from serving.microbatch import MicroBatches
 from serving.palette import Spelling, read_label
 from serving.scale import Scaled
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.tiles import Grid, Mosaic, Tiles, check_tiles, cut, plan
-from serving.translator import RUN_FAILURES, ExportedModel
+from serving.translator import RUN_FAILURES, Brake, ExportedModel
 
 logger = logging.getLogger("fewpair.serving")
 Found = dict[str, Bytes]
@@ -35,8 +36,11 @@ Translate = Callable[[Picture, Limits], Awaitable[tuple[Answer, ...]]]
 class Way(Protocol):
     """How a picture gets to the device: at once, in its sender's turn, or whenever there is room (a job)."""
 
-    async def run(self, work: Callable[[], Found], *, images: int) -> Found:
-        """Run a model."""
+    async def whole(self, chosen: ExportedModel, direction: DirectionName, pixels: Bytes, *, seeds: Sequence[int]) -> list[Found]:
+        """Run a model on a picture at its scale, once for each seed."""
+
+    async def run(self, work: Callable[[Brake], Found], *, images: int) -> Found:
+        """Run a model; the brake is pulled where nobody waits for it any more."""
 
     def progress(self, done: int, tiles: int) -> None:
         """Be told how many tiles of a picture are done, before each run."""
@@ -62,7 +66,8 @@ class Operations:
         self.shelf = shelf
         self.settings = settings
         self.limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
-        self.gate = Gate(runs_at_once=settings.runs_at_once, queue=settings.queue, timeout=settings.timeout)
+        self.gate = Gate(runs_at_once=settings.runs_at_once, batch=settings.batch, queue=settings.queue, timeout=settings.timeout)
+        self._shared = MicroBatches(self.gate, most=settings.batch, wait=settings.batch_wait / 1000)
         self._fetcher = Fetcher(settings.url_hosts, max_bytes=settings.max_bytes)
 
     async def segment(self, pictures: Sequence[Picture], options: SegmentOptions, *, listed: bool = False) -> Answer:
@@ -165,7 +170,7 @@ class Operations:
         trace.model = chosen.name
         with trace.stage("decode"):
             photo = await self.gate.off_loop(lambda: _prepare(chosen, read_photo(upload(), limits), limits, tiles=tiles))
-        answer, confidence = await self._translate(chosen, "to_label", photo, seed=0, way=way)
+        ((answer, confidence),) = await self._translate(chosen, "to_label", photo, seeds=(0,), way=way)
         return see(chosen, photo.pixels, answer, confidence=confidence), photo.tiling
 
     async def _synthesize(
@@ -182,21 +187,21 @@ class Operations:
 
         with trace.stage("decode"):
             label, spelling = await self.gate.off_loop(decode)
-        photos = [(await self._translate(chosen, "to_photo", label, seed=one, way=way))[0] for one in seeds]
-        return Synthesis(chosen, tuple(photos), seeds, spelling), label.tiling
+        photos = await self._translate(chosen, "to_photo", label, seeds=seeds, way=way)
+        return Synthesis(chosen, tuple(photo for photo, _ in photos), seeds, spelling), label.tiling
 
     async def _translate(
-        self, chosen: ExportedModel, direction: DirectionName, prepared: _Prepared, *, seed: int, way: Way
-    ) -> tuple[Bytes, Bytes | None]:
-        """The main answer and the confidence at the upload's size."""
+        self, chosen: ExportedModel, direction: DirectionName, prepared: _Prepared, *, seeds: tuple[int, ...], way: Way
+    ) -> list[tuple[Bytes, Bytes | None]]:
+        """For each seed the main answer and the confidence at the upload's size."""
         scaled = prepared.scaled
         if scaled is None:
-            found = await self._in_tiles(chosen, direction, prepared, seed=seed, way=way)
+            each = [await self._in_tiles(chosen, direction, prepared, seed=seed, way=way) for seed in seeds]
         else:
             way.progress(0, 1)
-            found = await way.run(lambda: chosen.run(direction, scaled, seed=seed), images=1)
+            each = await way.whole(chosen, direction, scaled.pixels, seeds=seeds)
         with current_trace().stage("encode"):
-            return await self.gate.off_loop(lambda: chosen.answers(direction, found, scaled))
+            return [await self.gate.off_loop(partial(chosen.answers, direction, found, scaled)) for found in each]
 
     async def _in_tiles(self, chosen: ExportedModel, direction: DirectionName, prepared: _Prepared, *, seed: int, way: Way) -> Found:
         grid = prepared.grid
@@ -206,8 +211,9 @@ class Operations:
         for row, columns in grid.batches():
             way.progress(done, len(grid))
 
-            def ran(row: int = row, columns: Sequence[int] = columns) -> Found:
-                return chosen.run_batch(direction, cut(prepared.pixels, grid, row, columns, void=void), seed=seed)
+            def ran(brake: Brake, row: int = row, columns: Sequence[int] = columns) -> Found:
+                pixels = cut(prepared.pixels, grid, row, columns, void=void)
+                return chosen.run_batch(direction, pixels, seeds=[seed] * len(columns), brake=brake)
 
             found = await way.run(ran, images=len(columns))
             with trace.stage("encode"):
@@ -218,17 +224,21 @@ class Operations:
     def progress(self, done: int, tiles: int) -> None:
         """Nobody asks how far a request is that waits for its answer."""
 
-    async def run(self, work: Callable[[], Found], *, images: int) -> Found:
+    async def whole(self, chosen: ExportedModel, direction: DirectionName, pixels: Bytes, *, seeds: Sequence[int]) -> list[Found]:
+        """Run a model on a picture at its scale, in company where there is some."""
+        return await self._shared.run(chosen, direction, pixels, seeds=seeds)
+
+    async def run(self, work: Callable[[Brake], Found], *, images: int) -> Found:
         """Run a model in the turn of the request that is being answered."""
-        trace = current_trace()
+        trace, brake = current_trace(), Brake()
 
         def timed() -> Found:
             with trace.stage("run"):
-                return work()
+                return work(brake)
 
         before = trace.stages.get("run", 0.0)
         with trace.stage("wait"):
-            found = await self.gate.run(timed, images=images)
+            found = await self.gate.run(timed, images=images, abandon=brake.pull)
         trace.stages["wait"] -= trace.stages.get("run", 0.0) - before
         return found
 

@@ -52,6 +52,9 @@ class Settings:
     workers: int = _whole(1, 1, 256)
     threads: int = _whole(0, 0, 1024)  # of one run; 0: the cores of this machine, shared out between workers and runs
     runs_at_once: int = _whole(1, 1, 64)
+    batch: int = _whole(4, 1, 64)  # pictures of one size that share a run, whoever sent them
+    batch_wait: int = _whole(0, 0, 1000)  # milliseconds that a run which is not full waits for more
+    deterministic: bool = _switch(False)  # the same bytes on CUDA too: its own order of sums for every run, and no shared runs
     queue: int = _whole(32, 0, 100_000)
     timeout: int = _whole(60, 1, 3600)  # seconds from the end of a request's body to its answer
     max_bytes: int = _whole(32 * 2**20, 1024, 2**31)

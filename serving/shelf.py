@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving.errors import DeviceError, ModelError, Refusal
@@ -16,6 +17,7 @@ from serving.translator import ExportedModel, load_model
 logger = logging.getLogger("fewpair.serving")
 _MOMENT = 0.2  # seconds; between two renames of an export lie microseconds
 _LOOKS = 2
+Load = Callable[[Path], ExportedModel]
 WORDS: dict[DirectionName, str] = {"to_label": "photo to label map", "to_photo": "label map to photo"}
 
 
@@ -77,7 +79,14 @@ def restock(former: Shelf, settings: Settings) -> Restocked:
 
     ModelError where the folder cannot be read, or the model that the settings name as the default has never been there.
     """
-    found = _look(former, settings.models, device=settings.device, threads=settings.intra_op_threads, default=settings.default_model)
+    load = partial(
+        load_model,
+        device=settings.device,
+        threads=settings.intra_op_threads,
+        batch=settings.batch,
+        deterministic=settings.deterministic,
+    )
+    found = _look(former, settings.models, load, default=settings.default_model)
     if settings.default_model is not None and settings.default_model not in found.shelf.models:
         why = found.shelf.broken.get(settings.default_model, f"models here: {', '.join(found.shelf.models) or 'none'}")
         raise ModelError(f"FEWPAIR_DEFAULT_MODEL={settings.default_model} cannot be the default: {why}.")
@@ -86,17 +95,17 @@ def restock(former: Shelf, settings: Settings) -> Restocked:
 
 def load_folders(folder: Path, *, device: Device, threads: int, default: str | None) -> Shelf:
     """The shelf of one models folder."""
-    return _look(Shelf({}, {}, {}), folder, device=device, threads=threads, default=default).shelf
+    return _look(Shelf({}, {}, {}), folder, partial(load_model, device=device, threads=threads), default=default).shelf
 
 
-def _look(former: Shelf, folder: Path, *, device: Device, threads: int, default: str | None) -> Restocked:
+def _look(former: Shelf, folder: Path, load: Load, *, default: str | None) -> Restocked:
     models: dict[str, ExportedModel] = {}
     broken: dict[str, str] = {}
     paths = _present(folder, former)
     for path in paths:
         held = former.models.get(path.name)
         try:
-            models[path.name] = _settled(path, held, device=device, threads=threads)
+            models[path.name] = _settled(path, held, load)
         except (ModelError, DeviceError) as error:
             if isinstance(error, DeviceError) and not former.models:  # not this folder's fault, nothing here can be served
                 raise
@@ -128,26 +137,26 @@ def _present(folder: Path, former: Shelf) -> list[Path]:
     return model_folders(folder)
 
 
-def _settled(path: Path, held: ExportedModel | None, *, device: Device, threads: int) -> ExportedModel:
+def _settled(path: Path, held: ExportedModel | None, load: Load) -> ExportedModel:
     """The model of a folder; looked at again where another folder took its place meanwhile, as an export does."""
     for _ in range(_LOOKS):
         before = _inode(path)
         try:
-            return _model_of(path, held, device=device, threads=threads)
+            return _model_of(path, held, load)
         except ModelError:
             if _inode(path) == before:
                 raise
             time.sleep(_MOMENT)
-    return _model_of(path, held, device=device, threads=threads)
+    return _model_of(path, held, load)
 
 
-def _model_of(path: Path, held: ExportedModel | None, *, device: Device, threads: int) -> ExportedModel:
+def _model_of(path: Path, held: ExportedModel | None, load: Load) -> ExportedModel:
     """The model that is served already, where the folder holds exactly that one; otherwise it is loaded."""
     if held is None:
-        return load_model(path, device=device, threads=threads)
+        return load(path)
     manifest = read_manifest(path)
     if manifest.digest != held.manifest.digest:
-        return load_model(path, device=device, threads=threads)
+        return load(path)
     for direction in manifest.directions.values():
         read_graph(direction)  # that the manifest is the same says nothing of the files beside it
     return held

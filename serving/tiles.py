@@ -17,7 +17,7 @@ Tiles = Literal["auto", "never", "always"]
 SIDE = 1024  # of a tile, where the manifest names no size
 _WHOLE = 2**22  # pixels that `auto` still runs in one piece
 _OVERLAP = 4  # a tile shares a quarter of its sides with each neighbour
-_BATCH_PIXELS = 2**20  # of the tiles that run together
+BATCH_PIXELS = 2**20  # of the tiles that run together
 _MOST_AT_ONCE = 16
 
 
@@ -71,7 +71,7 @@ class Grid:
 
     def batches(self) -> Iterator[tuple[int, Sequence[int]]]:
         """(row, columns) of the tiles that are run together."""
-        size = min(_MOST_AT_ONCE, max(1, _BATCH_PIXELS // (self.rows.tile * self.columns.tile)))
+        size = min(_MOST_AT_ONCE, max(1, BATCH_PIXELS // (self.rows.tile * self.columns.tile)))
         across = range(len(self.columns.starts))
         for row in range(len(self.rows.starts)):
             for first in range(0, len(across), size):

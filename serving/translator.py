@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from serving.scale import Scaled, from_model, to_model
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
+_CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _DRIVER = "libcuda.so.1"
 _CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
@@ -43,6 +44,7 @@ class ExportedModel:
 
     def __init__(self, manifest: Manifest, sessions: Mapping[DirectionName, onnxruntime.InferenceSession]) -> None:
         self.manifest = manifest
+        self.batches = False  # whether pictures may share a run, because none of them shows in the others' answers
         self._sessions = sessions
 
     @property
@@ -81,25 +83,26 @@ class ExportedModel:
 
     def run(self, direction: DirectionName, scaled: Scaled, *, seed: int = 0) -> dict[str, Bytes]:
         """One run of the graph at the model's scale: output name -> [H,W] or [H,W,3]."""
-        return {name: value[0] for name, value in self.run_batch(direction, scaled.pixels[None], seed=seed).items()}
+        return {name: value[0] for name, value in self.run_batch(direction, scaled.pixels[None], seeds=[seed]).items()}
 
-    def run_batch(self, direction: DirectionName, pixels: Bytes, *, seed: int = 0) -> dict[str, Bytes]:
-        """One run over [N,H,W] or [N,H,W,3], with one noise for all: output name -> [N,H,W] or [N,H,W,3]."""
+    def run_batch(self, direction: DirectionName, pixels: Bytes, *, seeds: Sequence[int], brake: Brake | None = None) -> dict[str, Bytes]:
+        """One run over [N,H,W] or [N,H,W,3], each with the noise of its seed: output name -> [N,H,W] or [N,H,W,3]."""
         spec = self.manifest.directions[direction]
         feed: dict[str, NDArray[Any]] = {spec.input.name: pixels}
         if spec.noise is not None:
-            feed[spec.noise.name] = np.repeat(draw_noise(seed, spec.noise.shape)[None], len(pixels), axis=0)
-        return self.infer(direction, feed)
+            drawn = {seed: draw_noise(seed, spec.noise.shape) for seed in seeds}
+            feed[spec.noise.name] = np.stack([drawn[seed] for seed in seeds])
+        return self.infer(direction, feed, brake=brake)
 
-    def infer(self, direction: DirectionName, feed: Mapping[str, NDArray[Any]]) -> dict[str, Bytes]:
+    def infer(self, direction: DirectionName, feed: Mapping[str, NDArray[Any]], *, brake: Brake | None = None) -> dict[str, Bytes]:
         """One run of the graph on its own inputs, noise included: output name -> [N,H,W] or [N,H,W,3].
 
-        Refusal (400) where the graph does not run on pictures of this size.
+        Refusal (400) where the graph does not run on pictures of this size; a RuntimeError where the brake is pulled meanwhile.
         """
         spec = self.manifest.directions[direction]
         names = [output.name for output in spec.outputs]
         try:
-            found = self._sessions[direction].run(names, dict(feed))
+            found = self._sessions[direction].run(names, dict(feed), None if brake is None else brake.options)
         except _UNFIT as error:
             sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
             raise Refusal(
@@ -141,14 +144,52 @@ class ExportedModel:
                 _check_answer(found[output.name], spec.file, output=output, size=scaled.pixels.shape[:2])
             self.restore(direction, found, scaled)
 
+    def try_batches(self, most: int) -> None:
+        """Allow shared runs where a drawn picture's answer does not depend on its neighbours: to the byte, on CUDA within one level."""
+        height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
+        drawn = np.random.Generator(np.random.PCG64(0))
+        strays = 0
+        for direction, spec in self.manifest.directions.items():
+            if spec.input.layout == "NHWC":
+                pixels = np.stack([self.prepare(drawn.integers(0, 256, (height, width, 3), np.uint8)).pixels for _ in range(most)])
+            else:
+                ids = np.array([*(one.id for one in self.manifest.label.classes)], np.uint8)
+                pixels = np.stack([self.prepare(drawn.choice(ids, (height, width))).pixels for _ in range(most)])
+            for size in {2, most}:
+                together = self.run_batch(direction, pixels[:size], seeds=range(size))
+                for index in range(size):
+                    alone = self.run_batch(direction, pixels[index : index + 1], seeds=[index])
+                    strays = max(strays, *(_stray(together[one.name][index], alone[one.name][0], one) for one in spec.outputs))
+        self.batches = strays <= (0 if self.provider == _CPU else 1)
+        if not self.batches:
+            logger.warning("%s runs every picture alone: its answers change with the pictures beside it.", self.name)
 
-def load_model(folder: Path, *, device: Device, threads: int) -> ExportedModel:
-    """Read a folder, start its sessions, check them against the manifest; ModelError or DeviceError says what is wrong."""
+
+class Brake:
+    """Breaks off a run that nobody waits for any more, between two nodes of its graph."""
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+
+    def pull(self) -> None:
+        self.options.terminate = True
+
+
+def load_model(folder: Path, *, device: Device, threads: int, batch: int = 1, deterministic: bool = False) -> ExportedModel:
+    """Read a folder, start its sessions, check them against the manifest; ModelError or DeviceError says what is wrong.
+
+    With a `batch` over 1 the model is tried on as many pictures at once. `deterministic` sums in one order on CUDA too.
+    """
     manifest = read_manifest(folder)
-    sessions = {name: _session(direction, device=device, threads=threads) for name, direction in manifest.directions.items()}
+    sessions = {
+        name: _session(direction, device=device, threads=threads, deterministic=deterministic)
+        for name, direction in manifest.directions.items()
+    }
     model = ExportedModel(manifest, sessions)
     try:
         model.warm_up()
+        if batch > 1 and not deterministic:
+            model.try_batches(batch)
     except ModelError:
         raise
     except Exception as error:  # whatever onnxruntime raises, the model is of no use
@@ -170,18 +211,25 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def _session(direction: Direction, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+def _stray(one: Bytes, other: Bytes, output: TensorSpec) -> int:
+    """How far two answers are from one another, in levels; ids that differ have none between them."""
+    furthest = int(np.abs(one.astype(np.int16) - other).max())
+    return 255 if furthest and output.kind == "label" else furthest
+
+
+def _session(direction: Direction, *, device: Device, threads: int, deterministic: bool) -> onnxruntime.InferenceSession:
     reason = "the CPU was asked for" if device == "cpu" else why_no_cuda()
     if device == "cuda" and reason is not None:
         raise DeviceError(f"device cuda was demanded, but {reason}.", hint="Say --device auto to use the CPU where there is no CUDA.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    providers: list[Any] = ["CPUExecutionProvider"]
+    options.use_deterministic_compute = deterministic
+    providers: list[Any] = [_CPU]
     if reason is None:
         onnxruntime.preload_dlls(directory="")  # without it the provider does not find the CUDA wheels, and falls back in silence
-        # cuDNN's exhaustive search would time every algorithm anew for every upload of a new size.
-        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "HEURISTIC"}))
+        # cuDNN's exhaustive search would time every algorithm anew for every upload of a new size, and choose as the clock says.
+        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "DEFAULT" if deterministic else "HEURISTIC"}))
     graph = read_graph(direction)
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers)

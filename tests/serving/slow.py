@@ -10,8 +10,8 @@ from tests.serving import factory
 SIDE = 31
 
 
-def write_slow_model(folder, monkeypatch):
-    """The tiny model with a convolution of 31x31 in front, some 50 GFLOP a megapixel, that changes nothing."""
+def write_slow_model(folder, monkeypatch, *, times=1):
+    """The tiny model with a convolution of 31x31 in front, some 50 GFLOP a megapixel, that changes nothing; or with several in a row."""
     plain = factory.segmenting_graph
 
     def slow():
@@ -23,8 +23,12 @@ def write_slow_model(folder, monkeypatch):
         for offset, node in enumerate(
             [
                 helper.make_node("Transpose", ["float"], ["channels"], perm=[0, 3, 1, 2]),
-                helper.make_node("Conv", ["channels", "kernel"], ["spread"], pads=[SIDE // 2] * 4),
-                helper.make_node("ReduceMean", ["spread", "channel"], ["mean"], keepdims=0),
+                helper.make_node("Conv", ["channels", "kernel"], ["spread 0"], pads=[SIDE // 2] * 4),
+                *(
+                    helper.make_node("Conv", [f"spread {turn - 1}", "again"], [f"spread {turn}"], pads=[SIDE // 2] * 4)
+                    for turn in range(1, times)
+                ),
+                helper.make_node("ReduceMean", [f"spread {times - 1}", "channel"], ["mean"], keepdims=0),
                 helper.make_node("Mul", ["mean", "nothing"], ["none"]),
                 helper.make_node("Add", ["quick", "none"], ["grey"]),
             ]
@@ -33,6 +37,7 @@ def write_slow_model(folder, monkeypatch):
         graph.initializer.extend(
             [
                 numpy_helper.from_array(np.full((8, 3, SIDE, SIDE), 1e-6, np.float32), "kernel"),
+                *([numpy_helper.from_array(np.full((8, 8, SIDE, SIDE), 1e-6, np.float32), "again")] if times > 1 else []),
                 numpy_helper.from_array(np.array([1], np.int64), "channel"),
                 numpy_helper.from_array(np.float32(0), "nothing"),
             ]

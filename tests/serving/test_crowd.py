@@ -36,7 +36,7 @@ def server(tmp_path_factory):
     write_slow_model(folder / "models" / "slow", pytest.MonkeyPatch())
     (folder / "tokens.txt").write_text(f"{TOKEN}\nanother-token\n")
     (folder / "server.toml").write_text(
-        'queue = 1\ntimeout = 4\nbody_timeout = 2\nmax_bytes = 1048576\nmax_answer_bytes = 20000\nlog = "json"\nui = false\n'
+        'queue = 1\nbatch = 1\ntimeout = 4\nbody_timeout = 2\nmax_bytes = 1048576\nmax_answer_bytes = 20000\nlog = "json"\nui = false\n'
         'cors_origins = ["https://app.example"]\nallowed_hosts = ["127.0.0.1", "*.example.org"]\ntokens_file = "tokens.txt"\n'
         'default_model = "tiny"\n'
     )
@@ -217,7 +217,7 @@ class TestRecords:
         assert len(lines) == 1
         assert (told["endpoint"], told["method"], told["model"], told["status"]) == ("/v1/segment", "POST", "tiny", 200)
         assert (told["bytes_in"], told["bytes_out"]) == (len(photo), len(answer.content))
-        assert set(told["stages"]) == {"wait", "decode", "run", "encode"}
+        assert set(told["stages"]) == {"wait", "decode", "batch", "run", "encode"}
         assert sum(told["stages"].values()) <= told["seconds"] + 0.01
 
     def test_an_id_that_would_break_a_log_is_replaced(self, server, http):

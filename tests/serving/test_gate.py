@@ -15,7 +15,7 @@ from serving.shelf import Shelf
 
 def test_what_is_over_the_queue_is_refused_at_once_with_when_to_come_back():
     async def crowd():
-        gate, go = Gate(runs_at_once=1, queue=1, timeout=10), threading.Event()
+        gate, go = Gate(runs_at_once=1, batch=1, queue=1, timeout=10), threading.Event()
 
         async def one():
             async with gate.place():
@@ -47,7 +47,7 @@ def test_no_more_run_at_once_than_were_given():
             running -= 1
 
     async def crowd():
-        gate = Gate(runs_at_once=2, queue=100, timeout=10)
+        gate = Gate(runs_at_once=2, batch=1, queue=100, timeout=10)
 
         async def one():
             async with gate.place():
@@ -61,7 +61,7 @@ def test_no_more_run_at_once_than_were_given():
 
 def test_a_wait_and_a_run_that_are_too_long_end_in_a_sentence_each():
     async def crowd():
-        gate, go = Gate(runs_at_once=1, queue=9, timeout=0.05), threading.Event()
+        gate, go = Gate(runs_at_once=1, batch=1, queue=9, timeout=0.05), threading.Event()
 
         async def one():
             async with gate.place():
@@ -77,7 +77,7 @@ def test_a_wait_and_a_run_that_are_too_long_end_in_a_sentence_each():
 
 def test_who_is_inside_already_takes_no_second_place_and_who_outlives_his_request_queues_anew():
     async def visit():
-        gate = Gate(runs_at_once=1, queue=0, timeout=10)
+        gate = Gate(runs_at_once=1, batch=1, queue=0, timeout=10)
         later = asyncio.Event()
 
         async def outlives():
@@ -98,7 +98,7 @@ def test_who_is_inside_already_takes_no_second_place_and_who_outlives_his_reques
 
 def test_the_clock_of_a_request_is_one_for_all_it_does():
     async def several():
-        gate = Gate(runs_at_once=1, queue=9, timeout=0.2)
+        gate = Gate(runs_at_once=1, batch=1, queue=9, timeout=0.2)
         async with gate.admitted():
             first = gate.start_clock()
             await asyncio.sleep(0.05)
@@ -116,7 +116,7 @@ def test_the_clock_of_a_request_is_one_for_all_it_does():
 
 def test_a_caller_that_goes_away_does_not_give_its_running_place_to_another():
     async def crowd():
-        gate, go, second_ran = Gate(runs_at_once=1, queue=9, timeout=10), threading.Event(), threading.Event()
+        gate, go, second_ran = Gate(runs_at_once=1, batch=1, queue=9, timeout=10), threading.Event(), threading.Event()
 
         async def one(work):
             async with gate.place():

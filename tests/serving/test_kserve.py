@@ -290,7 +290,9 @@ def test_pictures_that_are_too_small_for_the_graph_are_refused_with_its_reason(t
 
 def test_a_full_server_refuses_at_once_with_when_to_come_back_and_a_server_without_models_is_not_ready(tmp_path):
     write_model(tmp_path / "tiny")
-    settings = Settings.from_environment({"FEWPAIR_MODELS": str(tmp_path), "FEWPAIR_DEVICE": "cpu", "FEWPAIR_QUEUE": "0"})
+    settings = Settings.from_environment(
+        {"FEWPAIR_MODELS": str(tmp_path), "FEWPAIR_DEVICE": "cpu", "FEWPAIR_QUEUE": "0", "FEWPAIR_BATCH": "1"}
+    )
     inside = Inside()
     app = OneErrorShape(build_api(inside, page=None), why_not_ready=lambda: inside.trouble, page=False)
 

@@ -188,7 +188,7 @@ class TestBothFaces:
 
     def test_the_stages_are_timed(self, http, face):
         told = segment(http, face).headers["server-timing"]
-        assert [stage.split(";")[0] for stage in told.replace(" ", "").split(",")] == ["wait", "decode", "run", "encode"]
+        assert [stage.split(";")[0] for stage in told.replace(" ", "").split(",")] == ["wait", "decode", "batch", "run", "encode"]
 
     def test_a_request_id_is_given_back(self, http, face):
         response = http.post(f"{face}/segment", files={"image": file_of(ramp())}, headers={"X-Request-ID": "mine-1"})

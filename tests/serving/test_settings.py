@@ -15,7 +15,28 @@ from tests.serving.process import ROOT
 
 def test_settings_survive_the_way_to_a_child_process():
     chosen = Settings(
-        *(Path("/m"), "cpu", "tiny", False, 2, 3, 4, 5, 6, 2048, 7, ("https://a", "https://b"), True, 8, 2000, 9, ("a", "b:80")),
+        *(
+            Path("/m"),
+            "cpu",
+            "tiny",
+            False,
+            2,
+            3,
+            4,
+            7,
+            20,
+            True,
+            5,
+            6,
+            2048,
+            7,
+            ("https://a", "https://b"),
+            True,
+            8,
+            2000,
+            9,
+            ("a", "b:80"),
+        ),
         *(("one-token", "two-tokens"), "admin-token", "0.0.0.0", 80, True, ("example.org",), 10, 4096, "json"),
         *(Path("/jobs"), 11, 12, 2048, 4096, 13, 14),
     )

@@ -46,7 +46,7 @@ def in_tiles(model, photo, *, overlap):
     grid = Grid(*axes)
     mosaic = Mosaic(grid, model.manifest.directions["to_label"].outputs)
     for row, columns in grid.batches():
-        mosaic.add(row, columns, model.run_batch("to_label", cut(photo, grid, row, columns, void=255)))
+        mosaic.add(row, columns, model.run_batch("to_label", cut(photo, grid, row, columns, void=255), seeds=[0] * len(columns)))
     return mosaic.answers()
 
 

@@ -1,19 +1,26 @@
 """A model on arrays: to its scale by the manifest's rule, and back to the upload's size."""
 
+import hashlib
+import json
 import logging
+import threading
+import time
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 from PIL import Image
 
 from serving import translator
 from serving.errors import DeviceError, Refusal
 from serving.manifest import Resize
 from serving.scale import from_model, to_model
-from serving.translator import draw_noise, load_model
+from serving.translator import RUN_FAILURES, Brake, draw_noise, load_model
 from tests.serving.factory import CLASSES, reflect, write_model
 from tests.serving.pictures import noise, ramp, stripes
+from tests.serving.slow import write_slow_model
 
 SIZES = [(1, 1), (3, 7), (45, 61), (64, 96), (200, 33)]
 
@@ -136,3 +143,53 @@ def test_a_picture_that_is_too_small_for_the_graph_is_refused_with_its_reason(tm
     with pytest.raises(Refusal, match=r"does not run on 1 x 3 pixels: .*Pad reflect") as refusal:
         model.to_label(ramp(1, 3))
     assert (refusal.value.status, refusal.value.code) == (400, "unfit_size")
+
+
+def mixed(folder):
+    """Have the to_label graph of a model subtract the mean of the whole batch: what a picture is answered depends on its neighbours."""
+    path = folder / "to_label.onnx"
+    model = onnx.load(path)
+    model.graph.node[0].output[0] = "plain"
+    mixing = [
+        helper.make_node("ReduceMean", ["plain"], ["all"], keepdims=1),
+        helper.make_node("Sub", ["plain", "all"], ["float"]),
+    ]
+    for index, node in enumerate(mixing, 1):
+        model.graph.node.insert(index, node)
+    onnx.save(model, path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_model_may_share_its_runs_where_no_picture_shows_in_the_answer_to_another(tmp_path, caplog):
+    assert load_model(write_model(tmp_path / "plain"), device="cpu", threads=1, batch=4).batches
+    assert not caplog.messages
+    assert not load_model(mixed(write_model(tmp_path / "mixed")), device="cpu", threads=1, batch=4).batches
+    assert "mixed runs every picture alone" in caplog.text
+    for asked in ({"batch": 1}, {"batch": 4, "deterministic": True}):
+        assert not load_model(tmp_path / "plain", device="cpu", threads=1, **asked).batches
+
+
+def test_each_picture_of_a_run_has_the_noise_of_its_own_seed(tmp_path):
+    model = load_model(write_model(tmp_path / "tiny"), device="cpu", threads=1)
+    labels = np.stack([brightness_ids(ramp(12, 8)), brightness_ids(noise(12, 8))])
+    together = model.run_batch("to_photo", labels, seeds=[5, 9])
+    for index, seed in enumerate((5, 9)):
+        assert np.array_equal(together["photo"][index], model.run_batch("to_photo", labels[index : index + 1], seeds=[seed])["photo"][0])
+    assert not np.array_equal(*(model.run_batch("to_photo", labels[:1], seeds=[seed])["photo"] for seed in (5, 9)))
+
+
+def test_a_run_whose_brake_is_pulled_ends_before_its_graph_does(tmp_path):
+    """Ten convolutions in a row: a brake that works ends the run after the one that it is in."""
+    model = load_model(write_slow_model(tmp_path / "slow", pytest.MonkeyPatch(), times=10), device="cpu", threads=1)
+    photo, brake = np.zeros((1, 120, 120, 3), np.uint8), Brake()
+    began = time.perf_counter()
+    model.run_batch("to_label", photo, seeds=[0])
+    whole = time.perf_counter() - began
+    threading.Timer(whole / 10, brake.pull).start()
+    began = time.perf_counter()
+    with pytest.raises(RUN_FAILURES, match="terminate"):
+        model.run_batch("to_label", photo, seeds=[0], brake=brake)
+    assert time.perf_counter() - began < whole / 2

@@ -22,10 +22,12 @@ from typing import Any
 
 from serving.configuration import Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
+from serving.options import parsed
 from serving.settings import DEVICES, Settings
 
 _READY_WITHIN = 300.0
 _LEAVING = 20.0  # beyond the requests: streams of the page, sessions and threads
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # what is bound, and where that is reached from here
 _LAST_STREAMS = "3"  # seconds: once all requests are answered, only the event streams of open pages are left
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment does not reach this server
 
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(argv: Sequence[str]) -> int:
-    asked = _parser().parse_args(argv)
+    asked = parsed(_parser(), argv)
     configured = configure(_flags(asked), os.environ, file=asked.config)
     settings = _from_anywhere(configured.settings)
     say = partial(print, flush=True, file=sys.stderr if settings.log == "json" else sys.stdout)  # there stdout is for lines of JSON
@@ -55,8 +57,9 @@ def _serve(argv: Sequence[str]) -> int:
     _check_open(settings, host)
     _check_port(host, settings.port)
     _check_models(settings)
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host}:{settings.port}"
-    say(f"Starting on {url}, {settings.intra_op_threads} threads a run, with:", *configured.lines(), sep="\n")
+    url = _url(host, settings.port)
+    where = f"{_bound(host, settings.port)}, here {url}" if host in _EVERYWHERE else url
+    say(f"Starting on {where}, {settings.intra_op_threads} threads a run, with:", *configured.lines(), sep="\n")
     return _Server(settings, host=host, say=say).run(url)
 
 
@@ -121,6 +124,15 @@ def _address(host: str) -> str:
         ) from None
 
 
+def _url(host: str, port: int) -> str:
+    """What can be opened on this machine."""
+    return f"http://{_EVERYWHERE.get(host) or (f'[{host}]' if ':' in host else host)}:{port}"
+
+
+def _bound(host: str, port: int) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{port} (every address of this machine)"
+
+
 def _check_port(host: str, port: int) -> None:
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -162,6 +174,7 @@ class _Server:
         inherited.pop("BENTOML_CONTAINERIZED", None)  # with it a worker that is killed would not come back
         self._environment = child_environment(settings, inherited)
         self._settings = settings
+        self._bound = f"{_bound(host, settings.port)}; others open it by this machine's name" if host in _EVERYWHERE else None
         self._say = say
         self._stopping = False
         self._child: subprocess.Popen[bytes] | None = None
@@ -176,7 +189,7 @@ class _Server:
         try:
             trouble = self._until_ready(url, child)
             if trouble is None and not self._stopping:
-                self._say(_welcome(url, self._settings))
+                self._say(_welcome(url, self._settings, bound=self._bound))
             elif trouble is not None:
                 print(trouble, file=sys.stderr)
                 self._stop()
@@ -218,7 +231,7 @@ def _wait_for_the_end(child: subprocess.Popen[bytes], seconds: float) -> int:
         return child.wait()
 
 
-def _welcome(url: str, settings: Settings) -> str:
+def _welcome(url: str, settings: Settings, *, bound: str | None) -> str:
     asked = urllib.request.Request(f"{url}/v1/models")
     if settings.tokens:
         asked.add_header("Authorization", f"Bearer {settings.tokens[0]}")
@@ -229,6 +242,8 @@ def _welcome(url: str, settings: Settings) -> str:
     lines = ["", "Ready.", ""]
     lines += [f"  model   {model['name']}: {', '.join(model['directions'])} on {model['provider']}" for model in listed["models"]]
     lines += [f"  broken  {broken['name']}: {broken['reason']}" for broken in listed["broken"]]
+    if bound:
+        lines.append(f"  bound   {bound}")
     if settings.ui:
         lines.append(f"  page    {url}/ui/{' (any user name, a token as the password)' if settings.tokens else ''}")
     lines += [

@@ -19,6 +19,7 @@ from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.imaging import Bytes, Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
+from serving.options import parsed
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.tiles import Mosaic, Tiles, check_tiles, cut, plan
@@ -31,7 +32,7 @@ _LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files,
 
 def predict(argv: Sequence[str]) -> int:
     """0 where every file was translated, 1 where some were not (they are named at the end)."""
-    asked = _parser().parse_args(argv)
+    asked = parsed(_parser(), argv)
     files = _inputs(asked.input, asked.out)
     with contextlib.ExitStack() as open_things:
         translate = (

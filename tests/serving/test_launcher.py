@@ -10,7 +10,7 @@ import time
 import httpx
 import pytest
 
-from serving.__main__ import _Server
+from serving.__main__ import _Server, main
 from serving.settings import Settings
 from serving.translator import why_no_cuda
 from tests.serving.factory import write_model
@@ -34,6 +34,21 @@ def test_cuda_is_refused_where_there_is_none(models, tmp_path):
     assert "device cuda was demanded, but" in refused(
         launch(tmp_path, "--models", str(models), "--device", "cuda", "--port", str(free_port()))
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--prot", "3000"], "there is no option --prot; did you mean --port?"),
+        (["--modles=x"], "there is no option --modles; did you mean --models?"),
+        (["--xyzzy"], "there is no option --xyzzy; --help lists those that there are"),
+        (["predict", "tiny", "in", "--uot", "x"], "there is no option --uot; did you mean --out?"),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_the_nearest(words, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_refused(models, tmp_path):
@@ -98,14 +113,19 @@ def test_the_help_reads_well_and_comes_at_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_server_cleanly(models, tmp_path, number):
-    with running_server(models, tmp_path, "--no-ui") as server:
+@pytest.mark.parametrize(("number", "host"), [(signal.SIGTERM, "127.0.0.1"), (signal.SIGINT, "0.0.0.0")])
+def test_a_signal_stops_the_server_cleanly_and_the_greeting_names_what_is_bound_and_what_can_be_opened(models, tmp_path, number, host):
+    with running_server(models, tmp_path, "--no-ui", "--open", "--host", host) as server:
         assert httpx.get(f"{server.url}/ui/").json()["error"]["code"] == "not_found"
         assert httpx.get(f"{server.url}/", follow_redirects=True).url.path == "/v1/docs"
         assert server.stop(number) == 0
         said = server.log.read_text()
     assert "Traceback" not in said
+    bound = f"0.0.0.0:{httpx.URL(server.url).port} (every address of this machine)"
+    told = [f"Starting on {bound}, here {server.url}, ", f"  bound   {bound}; others open it by this machine's name\n"]
+    assert [line in said for line in told] == [host == "0.0.0.0"] * 2
+    assert (f"Starting on {server.url}, " in said) == (host == "127.0.0.1")
+    assert f"  API     {server.url}/v1/docs\n" in said
     assert f"try     curl -F image=@photo.jpg {server.url}/segment -o label.png" in said
     assert "tiny: to_label, to_photo on CPUExecutionProvider" in said or "CUDAExecutionProvider" in said
     with pytest.raises(httpx.ConnectError):

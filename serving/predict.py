@@ -184,7 +184,7 @@ def _translated(model: ExportedModel, direction: DirectionName, pixels: Bytes, a
     mosaic = Mosaic(grid, model.manifest.directions[direction].outputs)
     for row, columns in grid.batches():
         tiles = cut(pixels, grid, row, columns, void=model.manifest.label.void)
-        mosaic.add(row, columns, model.run_batch(direction, tiles, seed=asked.seed))
+        mosaic.add(row, columns, model.run_batch(direction, tiles, seeds=[asked.seed] * len(columns)))
     return model.answers(direction, mosaic.answers(), None)
 
 

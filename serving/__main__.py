@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1, this machine only); others need tokens")
     parser.add_argument("--open", action="store_true", help="without tokens on a public address: everybody who reaches it may use it")
     parser.add_argument("--port", help="port to listen on (default: 3000)")
-    parser.add_argument("--device", choices=DEVICES, help="auto: CUDA where there is one; cuda: refuse to start without (default: auto)")
+    parser.add_argument(
+        "--device", choices=DEVICES, help="auto: CUDA where there is one; cuda, tensorrt: refuse to start without (default: auto)"
+    )
     parser.add_argument("--default-model", metavar="NAME", help="who answers when no model is named (default: the first by name)")
     parser.add_argument("--no-ui", action="store_true", help="without the page at /ui")
     parser.add_argument("--workers", metavar="N", help="processes, each with its own copy of the models; over 1 needs --no-ui")

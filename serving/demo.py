@@ -172,7 +172,7 @@ class _Page:
     def _something(self) -> tuple[gr.HTML, gr.Tabs]:
         """What there is beside the tabs' own fields; who opens the page on a tab that is not offered any more is shown the other."""
         offered = [direction for direction in _TITLES if self._offer(direction).names]
-        elsewhere = {"selected": offered[0]} if offered and offered[0] != next(iter(_TITLES)) else {}
+        elsewhere: dict[str, Any] = {"selected": offered[0]} if offered and offered[0] != next(iter(_TITLES)) else {}
         return gr.HTML(visible=not offered), gr.Tabs(visible=bool(offered), **elsewhere)
 
     def _renewed(self, direction: DirectionName, built: _Offer, tab: gr.Tab, *shown: gr.Component) -> Any:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from serving.errors import ServingError
 
-Device = Literal["auto", "cpu", "cuda"]
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda", "tensorrt")
 LogFormat = Literal["text", "json"]
 PIXELS_CEILING = 178_000_000  # Pillow itself refuses to open more
 
@@ -46,7 +46,7 @@ class Settings:
     """Everything an operator may choose. A field `queue` is the variable FEWPAIR_QUEUE and the key `queue` of the file."""
 
     models: Path = field(metadata={"kind": "path"})
-    device: Device = _choice("auto", "cpu", "cuda")  # noqa: RUF009 - makes a field, as the others do
+    device: Device = _choice(*DEVICES)  # noqa: RUF009 - makes a field, as the others do
     default_model: str | None = _text()
     ui: bool = _switch(True)
     workers: int = _whole(1, 1, 256)
@@ -131,6 +131,11 @@ def check(settings: Settings) -> Settings:
         raise ServingError(
             f"the page keeps its visitors' state in one process, so it cannot be shared by {settings.workers} workers.",
             hint="Say --no-ui (FEWPAIR_UI=off) to scale the API, or --workers 1 to keep the page.",
+        )
+    if settings.device == "tensorrt" and settings.deterministic:
+        raise ServingError(
+            "TensorRT chooses its kernels by the clock, so device tensorrt and deterministic do not go together.",
+            hint="Say --device cuda (FEWPAIR_DEVICE=cuda), or leave FEWPAIR_DETERMINISTIC out.",
         )
     return settings
 

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
-from serving.cuda import why_the_provider_fails
+from serving.cuda import TENSORRT, why_no_tensorrt, why_the_provider_fails
 from serving.errors import DeviceError, ModelError, Refusal
 from serving.imaging import Bytes
 from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_graph, read_manifest
@@ -26,6 +26,11 @@ _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _DRIVER = "libcuda.so.1"
 _CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
+_DEMANDED = {"cuda": _CUDA, "tensorrt": TENSORRT}
+_INSTEAD = {
+    "cuda": "Say --device auto to use the CPU where there is no CUDA.",
+    "tensorrt": "Install TensorRT 10 for CUDA 13 beside the driver, or say --device cuda or auto.",
+}
 _CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
 _WARM_SIZE = (128, 192)
 # What a run raises; onnxruntime gives its exceptions no base of their own, and passes on a C++ exception as a RuntimeError.
@@ -218,9 +223,9 @@ def _stray(one: Bytes, other: Bytes, output: TensorSpec) -> int:
 
 
 def _session(direction: Direction, *, device: Device, threads: int, deterministic: bool) -> onnxruntime.InferenceSession:
-    reason = "the CPU was asked for" if device == "cpu" else why_no_cuda()
-    if device == "cuda" and reason is not None:
-        raise DeviceError(f"device cuda was demanded, but {reason}.", hint="Say --device auto to use the CPU where there is no CUDA.")
+    reason = "the CPU was asked for" if device == "cpu" else why_no_cuda() or (why_no_tensorrt() if device == "tensorrt" else None)
+    if device in _DEMANDED and reason is not None:
+        raise DeviceError(f"device {device} was demanded, but {reason}.", hint=_INSTEAD[device])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -230,24 +235,26 @@ def _session(direction: Direction, *, device: Device, threads: int, deterministi
         onnxruntime.preload_dlls(directory="")  # without it the provider does not find the CUDA wheels, and falls back in silence
         # cuDNN's exhaustive search would time every algorithm anew for every upload of a new size, and choose as the clock says.
         providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "DEFAULT" if deterministic else "HEURISTIC"}))
+    if device == "tensorrt":
+        providers.insert(0, TENSORRT)  # what it cannot run goes to CUDA
     graph = read_graph(direction)
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:
         raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
-    if device != "cpu" and session.get_providers()[0] != _CUDA:
-        why = reason or _why_it_fell_back(session.get_providers()[0])
-        if device == "cuda":
-            raise DeviceError(f"device cuda was demanded, but {why}.", hint=_CUDA_REMEDY)
+    if device != "cpu" and session.get_providers()[0] != _DEMANDED.get(device, _CUDA):
+        why = reason or _why_it_fell_back(session.get_providers()[0], tensorrt=device == "tensorrt")
+        if device in _DEMANDED:
+            raise DeviceError(f"device {device} was demanded, but {why}.", hint=_CUDA_REMEDY)
         if _loads(_DRIVER):  # a machine without a driver was never meant to use CUDA
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_REMEDY}")
     _check_names(direction, session)
     return session
 
 
-def _why_it_fell_back(provider: str) -> str:
+def _why_it_fell_back(provider: str, *, tensorrt: bool) -> str:
     missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
-    why = f"{', '.join(missing)} cannot be loaded" if missing else why_the_provider_fails()
+    why = f"{', '.join(missing)} cannot be loaded" if missing else why_the_provider_fails(tensorrt=tensorrt)
     return f"onnxruntime {onnxruntime.__version__} fell back to {provider}{f' because {why}' if why else ''}"
 
 

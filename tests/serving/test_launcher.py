@@ -26,7 +26,7 @@ def refused(process: subprocess.CompletedProcess[str]) -> str:
 
 def test_a_device_that_is_none_is_refused(models, tmp_path):
     assert "choose from" in refused(launch(tmp_path, "--models", str(models), "--device", "tpu"))
-    assert "device tpu is none of auto, cpu, cuda" in refused(launch(tmp_path, "--models", str(models), FEWPAIR_DEVICE="tpu"))
+    assert "device tpu is none of auto, cpu, cuda, tensorrt" in refused(launch(tmp_path, "--models", str(models), FEWPAIR_DEVICE="tpu"))
 
 
 @pytest.mark.skipif(why_no_cuda() is None, reason="this machine has CUDA")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import random
 import signal
 import time
+import zipfile
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +198,7 @@ async def _reload(soak: Soak, visitor: Visitor, change: Change) -> None:
         visitor.settled(change)
     soak.counts["reloads"] += 1
     seconds = round(time.monotonic() - began, 2)
-    soak.tell("reload", change=change.what, seconds=seconds, workers=told["workers"], failed=[one["name"] for one in told["failed"]])
+    soak.tell("reload", change=change.what, took=seconds, workers=told["workers"], failed=[one["name"] for one in told["failed"]])
     for _ in range(6):
         listed = await soak.ask(get("/v1/models"), who="reloads")
         if listed is not None and not behind:
@@ -246,15 +248,24 @@ async def job_sender(soak: Soak, job: Asked, *, expected: bytes, every: float) -
             if state != "done":
                 soak.wrong(f"job {told['id']} is {state} after {time.monotonic() - began:.0f} s")
                 continue
-            soak.tell("job", seconds=round(time.monotonic() - began, 1))
+            soak.tell("job", took=round(time.monotonic() - began, 1))
             while (result := await soak.ask(get(f"{where}/result"), who="jobs")) is None and time.monotonic() < began + _JOB_WITHIN:
                 pass
-            if result is None or result.body != expected:
+            if result is None or unpacked(result.body) != unpacked(expected):
                 soak.counts["different answers"] += 1
                 soak.wrong(f"job {told['id']}: another result than the request's")
             else:
                 soak.counts["jobs compared"] += 1
             await soak.ask(Asked(where, where, method="DELETE"), who="jobs")
+
+
+def unpacked(packed: bytes) -> dict[str, bytes] | None:
+    """The files of a ZIP by name; None where it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return None
 
 
 async def _insist(soak: Soak, job: Asked) -> dict[str, Any] | None:

@@ -109,17 +109,16 @@ async def _answer(connection: socket.socket, wire: h11.Connection, sending: asyn
     loop = asyncio.get_running_loop()
     status, headers, parts, whole = 0, {}, [], True
     while True:
-        event = wire.next_event()
-        if event is h11.NEED_DATA:
-            try:
-                read = await loop.sock_recv(connection, _PIECE)
-            except ConnectionError as error:
-                return Answered(began, time.monotonic(), trouble=_cut(type(error).__name__, status))
-            try:
-                wire.receive_data(read)
-            except h11.RemoteProtocolError:
-                return Answered(began, time.monotonic(), trouble=_cut("closed", status))
-        elif isinstance(event, h11.Response):
+        try:
+            event = wire.next_event()
+            if event is h11.NEED_DATA:
+                wire.receive_data(await loop.sock_recv(connection, _PIECE))
+                continue
+        except ConnectionError as error:
+            return Answered(began, time.monotonic(), trouble=_cut(type(error).__name__, status))
+        except h11.RemoteProtocolError:
+            return Answered(began, time.monotonic(), trouble=_cut("closed", status))
+        if isinstance(event, h11.Response):
             status, headers = event.status_code, {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
             whole = sending.done()
         elif isinstance(event, h11.Data):

@@ -1,4 +1,13 @@
-"""Fire uploads of benchmarks/soak/uploads.py at a running server and say what came back: `python -m benchmarks.soak.fire --url URL`."""
+"""Fires the uploads of benchmarks/soak/uploads.py at a server and says what came back.
+
+    python -m benchmarks.soak.fire --url URL --count 5000 --pid LAUNCHER
+    python -m benchmarks.soak.fire --models exported --count 5000 [--figures FILE] [-- SERVER OPTIONS]
+
+The second starts a server of its own, with the models folder and settings that are named, and stops it in the end. Broken is: a 5xx
+(but a 503 with Retry-After), no answer within the deadline, an answer that cannot be read, a refusal in another shape than ours. Memory
+counts as flat where the median of the last fifth of the looks (RSS of all processes) is at most 5 % above that of the second fifth; the
+first is the warm-up.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +15,22 @@ import argparse
 import asyncio
 import io
 import json
+import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # one of BentoML's own dependencies
 from PIL import Image
 
+from benchmarks.soak.record import Figures, Promises
+from benchmarks.soak.server import running
 from benchmarks.soak.uploads import Upload, upload
 
 _BUSY = (503,)  # with Retry-After, the answer to a crowd
@@ -33,6 +47,8 @@ class Fired:
     slowest: float = 0.0
     rss_before: int = 0  # bytes, of the server and all its processes
     rss_after: int = 0
+    weights: list[tuple[int, int]] = field(default_factory=list)  # after how many uploads, how many bytes
+    look_every: int = 250
 
     def line(self) -> dict[str, Any]:
         """The figures, for a line of JSON."""
@@ -43,24 +59,34 @@ class Fired:
             "slowest_seconds": round(self.slowest, 2),
             "rss_before_mib": self.rss_before // 2**20,
             "rss_after_mib": self.rss_after // 2**20,
+            "weights_mb": [(count, round(weight / 1e6, 1)) for count, weight in self.weights],
         }
+
+    def growth(self) -> float | None:
+        """By which share the memory of the last fifth of the looks is above that of the second; None of fewer than five looks."""
+        weights, fifth = [weight for _, weight in self.weights], len(self.weights) // 5
+        return statistics.median(weights[-fifth:]) / statistics.median(weights[fifth : 2 * fifth]) - 1 if fifth else None
 
 
 async def fire(
     url: str, *, count: int, first: int = 0, clients: int = 8, deadline: float = 60, token: str | None = None, pid: int | None = None
 ) -> Fired:
     """Send the uploads of the seeds `first` to `first + count`, over `clients` connections; `pid` is the launcher's, to weigh it."""
-    fired, seeds = Fired(rss_before=_weight(pid)), iter(range(first, first + count))
+    fired = Fired(rss_before=_weight(pid), look_every=max(1, count // 25))
+    seeds = iter(range(first, first + count))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     began = time.monotonic()
     async with httpx.AsyncClient(base_url=url, timeout=deadline, headers=headers, trust_env=False) as client:
-        await asyncio.gather(*(_fire_each(client, seeds, fired) for _ in range(clients)))
+        await asyncio.gather(*(_fire_each(client, seeds, fired, pid=pid) for _ in range(clients)))
     fired.seconds, fired.rss_after = time.monotonic() - began, _weight(pid)
     return fired
 
 
-async def _fire_each(client: httpx.AsyncClient, seeds: Any, fired: Fired) -> None:
+async def _fire_each(client: httpx.AsyncClient, seeds: Iterator[int], fired: Fired, *, pid: int | None) -> None:
     for seed in seeds:
+        done = sum(fired.statuses.values())
+        if pid is not None and done // fired.look_every > len(fired.weights):
+            fired.weights.append((done, _weight(pid)))
         sent = await asyncio.to_thread(upload, seed)
         began = time.monotonic()
         try:
@@ -105,23 +131,43 @@ def _weight(pid: int | None) -> int:
     return sum(int(process.memory_info().rss) for process in [launcher, *launcher.children(recursive=True)])
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """0 where nothing is broken."""
-    parser = argparse.ArgumentParser(description="Fire mutated uploads at a server; prints one line of JSON.")
-    parser.add_argument("--url", default="http://127.0.0.1:3000")
+    words = list(sys.argv[1:] if argv is None else argv)
+    asked = _parser().parse_args(words)
+    figures = Figures("fire", asked.figures, words)
+    options = {"count": asked.count, "first": asked.first, "clients": asked.clients, "deadline": asked.deadline}
+    if asked.models is None:
+        fired = asyncio.run(fire(asked.url, token=asked.token, pid=asked.pid, **options))
+    else:
+        with tempfile.TemporaryDirectory(prefix="fewpair-fire-") as home, running(asked.models, Path(home), asked.server) as server:
+            fired = asyncio.run(fire(server.url, pid=server.process.pid, **options))
+    for kind, statuses in sorted(fired.kinds.items()):
+        print(f"{kind:16}", dict(sorted(statuses.items())), file=sys.stderr)
+    promises, growth = Promises(), fired.growth()
+    promises.hold("no 5xx, no hang, no answer that cannot be read", not fired.broken, f"{len(fired.broken)} of {asked.count} broken")
+    if growth is not None:
+        promises.hold("memory does not grow by more than 5 %", growth <= 0.05, f"{100 * growth:+.1f} %")
+    of = {"uploads": asked.count, "first": asked.first, "clients": asked.clients, "growth": growth}
+    figures.add("fired", **of, **fired.line(), promises=promises.made)
+    return 1 if promises.broken else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.soak.fire", description=__doc__.replace("%", "%%"), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:3000", help="of a running server")
+    parser.add_argument("--models", type=Path, help="start a server over these models instead")
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--deadline", type=float, default=60, help="seconds after which an answer counts as a hang (default: 60)")
     parser.add_argument("--token", help="the server's bearer token")
     parser.add_argument("--pid", type=int, help="the launcher's process, to weigh the server's memory")
-    asked = parser.parse_args()
-    options = {"count": asked.count, "first": asked.first, "clients": asked.clients, "deadline": asked.deadline}
-    fired = asyncio.run(fire(asked.url, token=asked.token, pid=asked.pid, **options))
-    print(json.dumps(fired.line()))
-    for kind, statuses in sorted(fired.kinds.items()):
-        print(f"{kind:16}", dict(sorted(statuses.items())), file=sys.stderr)
-    return 1 if fired.broken else 0
+    parser.add_argument("--figures", type=Path, help="a file of JSON lines to add the figures to")
+    parser.add_argument("server", nargs="*", metavar="-- SERVER OPTIONS", help="settings of the server that is started")
+    return parser
 
 
 if __name__ == "__main__":

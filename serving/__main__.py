@@ -22,7 +22,7 @@ from typing import Any
 
 from serving.configuration import Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
-from serving.options import parsed
+from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
 
 _READY_WITHIN = 300.0

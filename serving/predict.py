@@ -19,7 +19,7 @@ from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.imaging import Bytes, Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
-from serving.options import parsed
+from serving.misspelt import parsed
 from serving.palette import read_label
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.tiles import Mosaic, Tiles, check_tiles, cut, plan

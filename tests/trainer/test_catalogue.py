@@ -84,7 +84,7 @@ def test_photos_without_labels_and_labels_without_photos_are_kept_and_counted(tm
     dataset = open_folders(tmp_path)
     assert dataset.samples("train")[0].label is None
     assert dataset.samples("train")[3].photo is None
-    assert "train: 2 pairs, 1 photos without a label, 1 labels without a photo" in dataset.notes
+    assert "train: 2 pairs, 1 photo without a label, 1 label without a photo" in dataset.notes
 
 
 def test_two_photos_of_one_stem_are_refused(tmp_path):

@@ -209,10 +209,44 @@ def test_photos_that_cannot_be_read_are_named_before_anything_is_chosen_and_can_
         assert main(pairs(root, out, "--k", "4", "--rule", rule, "--skip-broken")) == 0
         told = capsys.readouterr().out
         assert told.count("skipped: ") == 2
+        assert "--skip-broken" not in told
         assert "22 photos and 22 label maps unpaired" in told
         named = {entry["photo"] for entry in json.loads(out.read_text())["pairs"]}
         assert len(named) == 4
         assert not named & {"photos/street05.png", "photos/street06.png"}
+
+
+def test_no_pairs_at_all_are_refused_and_one_is_told_as_one(capsys, tmp_path):
+    root, out = kinds(tmp_path / "mine", count=3), tmp_path / "pairs.json"
+    words = ["pairs", "--data", "folders", "--root", str(root), "--out", str(out)]
+    for k in ("0", "-3"):
+        assert f"--k {k}: give 1 or more" in refused(capsys, *words, "--k", k)
+    assert not out.exists()
+    assert main([*words, "--k", "1", "--unpaired", "1"]) == 0
+    assert "1 pair, 1 photo and 1 label map unpaired, of folders in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_the_folder_of_the_label_maps_that_are_to_be_drawn_is_named(capsys, tmp_path, split):
+    root = make_folders(tmp_path / "mine", count=3, split=split)
+    shutil.rmtree(root / split / "labels")
+    words = ["pairs", "--data", "folders", "--root", str(root), "--k", "2", "--unlabelled", "--out", str(tmp_path / "pairs.json")]
+    assert main(words) == 0
+    photos, labels = root / split / "photos", root / split / "labels"
+    assert f"under its name, as {labels}/NAME.png for {photos}/NAME.jpg; then: fewpair train" in capsys.readouterr().out
+
+
+def test_a_label_map_in_a_jpeg_is_refused_by_its_name_before_photos_are_chosen(capsys, tmp_path):
+    root = kinds(tmp_path / "mine", count=41)  # more than the files that are looked into
+    for drawn, name in ((ids_of(3), "street17"), (photo_of(3), "street17")):
+        (root / "labels" / f"{name}.png").unlink(missing_ok=True)
+        write(root / "labels" / f"{name}.jpg", drawn)
+        said = refused(capsys, *pairs(root, tmp_path / "pairs.json", "--k", "2"))
+        assert f"labels/{name}.jpg is a JPEG, which cannot hold the classes of a label map exactly: draw or export it anew as PNG" in said
+    (root / "labels" / "street17.jpg").rename(root / "labels" / "street17.png")  # by another name it is found when it is read
+    dataset = open_folders(root)
+    with pytest.raises(UserError, match=r"street17\.png is a JPEG"):
+        dataset.read_label(next(sample for sample in dataset.samples("train") if sample.name == "street17"))
 
 
 def test_a_random_choice_without_features_leaves_out_what_cannot_be_read_too(capsys, tmp_path):

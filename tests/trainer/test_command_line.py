@@ -261,6 +261,7 @@ def test_a_run_goes_past_broken_files_in_training_validation_and_evaluation(caps
     assert main(["evaluate", str(run), "--split", "val", "--skip-broken"]) == 0
     said = capsys.readouterr().out
     assert f"skipped: {mine / 'val' / 'photos' / '0.jpg'} cannot be read" in said
+    assert "--skip-broken" not in said
     assert json.loads((run / "evaluation" / "val-best-averaged.json").read_text())["figures"]["skipped"] == 1
 
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.trainer.extractors import write_extractor
 from tests.trainer.papers import small_file, small_material
 from tests.trainer.test_experiment_runs import Inline
 from trainer.__main__ import main
@@ -30,6 +31,18 @@ def test_a_judge_or_an_extractor_that_cannot_be_used_is_refused_before_training(
     assert main(["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_who_asks_what_is_missing_is_told_first_that_photos_are_looked_at(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "spawn", lambda *_, **__: pytest.fail("a run was begun"))
+    path, material = small_file(tmp_path, "one"), small_material(tmp_path)
+    path.write_text(path.read_text().replace('rule = "random"', 'rule = "kcenter"'))
+    extractor = write_extractor(tmp_path / "extractor.onnx")
+    asked = ["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), "--dry-run", "--device", "cpu"]
+    assert main([*asked, "--features", str(extractor)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = next(place for place, line in enumerate(lines) if line.startswith("looking at the photos of folders in "))
+    assert any("one" in line and "missing" in line for line in lines[told + 1 :])
 
 
 def test_runs_on_another_dataset_than_the_setting_s_are_told_as_what_they_are(tmp_path, monkeypatch):

@@ -98,6 +98,8 @@ def experiment(arguments: list[str]) -> int:
     if without and not asked.rows:
         print("left out, as their label maps are not given with --unpaired-labels: " + ", ".join(row.name for row in without))
         rows = tuple(row for row in rows if row not in without)
+    if material.features is not None:
+        print(f"looking at the photos of {dataset.place} for what rows choose by; features are kept in {material.cache}", flush=True)
     trials = plan(table, setting, rows, material, repeats=asked.repeats)
     results = asked.results or asked.out / f"{table.name}.jsonl"
     needs = [metric.figure for metric in table.metrics]

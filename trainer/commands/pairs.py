@@ -11,10 +11,13 @@ import tyro
 from trainer.commands.arguments import count, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE, Dataset, Sample
 from trainer.data.choice import RULES, Choice, Reader, Stage, choose
+from trainer.data.layouts.files import number_of
 from trainer.data.pairs import Selection, selection_of
 from trainer.data.selection import coverage, random_coverage
 from trainer.errors import UserError
 
+LABELS_OF = {"photos": "labels", "photo": "label"}
+"""The folder of the label maps beside a folder of photos, in the layouts that a person fills."""
 DRAWS = 20
 """Random choices of the same size that a choice is compared with."""
 
@@ -61,6 +64,8 @@ def pairs(arguments: list[str]) -> int:
     for path in (asked.out, sheet_file, map_file):
         if path.exists():
             raise UserError(f"{path} exists: name another file with --out, or remove it")
+    if asked.k < 1:
+        raise UserError(f"--k {asked.k}: give 1 or more")
     refuse_seed(asked.seed)
     use_threads(asked.threads)
     dataset = opened(asked.data, asked.root)
@@ -84,7 +89,7 @@ def pairs(arguments: list[str]) -> int:
     selection = selection_of(dataset, choice)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     covers = _covers(choice.stage) if choice.stage else None
-    written = _pictures(dataset, choice, sheet_file, map_file, covers=covers) if choice.pairs else []
+    written = _pictures(dataset, choice, sheet_file, map_file, covers=covers)
     asked.out.write_text(selection.to_json())
     _tell(asked.out, dataset, choice, selection, covers=covers, written=written)
     return 0
@@ -123,13 +128,28 @@ def _tell(out: Path, dataset: Dataset, choice: Choice, selection: Selection, *, 
         if near:
             told = ", ".join(f"{one.photo} and {other.photo}" for one, other in near[:5]) + (" and others" if near[5:] else "")
             print(f"near-duplicates among the picks: {told}. A smaller --k, or a set without duplicates, wastes less labelling")
-    elif choice.pairs:
+    else:
         print("chosen by chance; --rule kmeans-medoid chooses photos that cover the set, and shows how well")
-    pool = f"{len(selection.unpaired_photos)} photos and {len(selection.unpaired_labels)} label maps unpaired"
+    unpaired = number_of(len(selection.unpaired_photos), "photo"), number_of(len(selection.unpaired_labels), "label map")
     files = ", ".join(map(str, [out, *written]))
-    print(f"{len(selection.pairs)} pairs, {pool}, of {dataset.place}: written to {files}")
-    if any(entry.label is None for entry in selection.pairs):
-        print(f"Next: save the label map of each photo marked above under its name; then: fewpair train RECIPE --pairs {out} ...")
+    counts = f"{number_of(len(selection.pairs), 'pair')}, {' and '.join(unpaired)} unpaired"
+    print(f"{counts}, of {dataset.place}: written to {files}")
+    marked = [entry.photo for entry in selection.pairs if entry.label is None]
+    if marked:
+        print(
+            f"Next: save the label map of each photo marked above under its name{_where(dataset, marked[0])}; "
+            f"then: fewpair train RECIPE --pairs {out} ..."
+        )
+
+
+def _where(dataset: Dataset, photo: str) -> str:
+    """The folder that the label map of a photo is looked for in, where the layout has one beside the photos'."""
+    parts = Path(photo).parts
+    place = next((place for place, part in enumerate(parts[:-1]) if part in LABELS_OF), None)
+    if dataset.root is None or place is None:
+        return ""
+    photos, labels = (dataset.root.joinpath(*parts[:place], folder) for folder in (parts[place], LABELS_OF[parts[place]]))
+    return f", as {labels}/NAME.png for {photos}/NAME{Path(photo).suffix}"
 
 
 def _title(dataset: Dataset, choice: Choice) -> str:

@@ -114,7 +114,7 @@ class Reader:
             except BrokenFile as error:
                 if not self._skip_broken:
                     raise
-                self.broken[sample] = str(error)
+                self.broken[sample] = error.reason
         if len(found) < k:
             raise UserError(f"--pairs {k} asks for more than the {len(found)} photos of {self.dataset.place} that can be read")
         return found

@@ -25,7 +25,11 @@ NEAR = 60
 
 
 class BrokenFile(UserError):
-    """A file that cannot be decoded at all; what `--skip-broken` skips."""
+    """A file that cannot be decoded at all; what `--skip-broken` skips, with its `reason` alone."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason + remedy)
+        self.reason = reason
 
 
 def read_photo(path: Path) -> np.ndarray:
@@ -55,6 +59,7 @@ def photo_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
 def read_label(path: Path, classes: Classes, *, spelling: Spelling) -> np.ndarray:
     """A label file as class indices uint8[H,W] in 0..C-1 or IGNORE."""
     with _opened(path) as image:
+        _refuse_jpeg(path, image)
         if spelling == "colours":
             if image.mode not in ("RGB", "RGBA", "P", "PA"):
                 raise UserError(f"{path} is a grey picture, but the other label files are spelt in palette colours: save it in colour")
@@ -83,6 +88,7 @@ def nearest_colours(picture: np.ndarray, classes: Classes) -> np.ndarray:
 def spelling_of(path: Path, classes: Classes) -> Spelling:
     """Whether a label file holds ids or palette colours: colour files hold colours, as do indexed ones with indices the table lacks."""
     with _opened(path) as image:
+        _refuse_jpeg(path, image)
         if image.mode in ("P", "PA"):
             return "ids" if classes.known_ids().issuperset(np.unique(_ids(image)).tolist()) else "colours"
         return "colours" if image.mode in ("RGB", "RGBA", "CMYK", "YCbCr") else "ids"
@@ -99,7 +105,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise BrokenFile(f"{path} is not there (any more)") from error
     except BROKEN as error:
-        raise BrokenFile(f"{path} cannot be read as a picture ({error}): replace it, or go on without it with --skip-broken") from error
+        remedy = ": replace it, or go on without it with --skip-broken"
+        raise BrokenFile(f"{path} cannot be read as a picture ({error})", remedy=remedy) from error
+
+
+def _refuse_jpeg(path: Path, image: Image.Image) -> None:
+    """A JPEG of ids opens like any other, with ids that nobody drew between those of two neighbours."""
+    if image.format in ("JPEG", "MPO"):
+        raise UserError(f"{path} is a JPEG, which cannot hold the classes of a label map exactly: draw or export it anew as PNG")
 
 
 def _ids(image: Image.Image) -> np.ndarray:

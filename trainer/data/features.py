@@ -58,7 +58,8 @@ class FeatureSource:
         rows, broken = self.readable(dataset, samples, cache=cache, progress=progress)
         if broken:
             first = "; ".join(list(broken.values())[:5]) + (f"; and {len(broken) - 5} more" if len(broken) > 5 else "")
-            raise UserError(f"{len(broken)} of the {len(samples)} photos of {dataset.place} cannot be read: {first}")
+            remedy = "replace them, or go on without them with --skip-broken"
+            raise UserError(f"{len(broken)} of the {len(samples)} photos of {dataset.place} cannot be read: {first}: {remedy}")
         return rows
 
     def readable(
@@ -158,7 +159,7 @@ def _decoded(
                     try:
                         yield ready, future.result()
                     except BrokenFile as error:
-                        broken[samples[ready]] = str(error)
+                        broken[samples[ready]] = error.reason
                         bar.update()
         finally:
             threads.shutdown(cancel_futures=True)
@@ -241,7 +242,10 @@ def _onnx(path: Path, device: torch.device) -> Extract:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common class but this one
-        raise UserError(f"--features {path} cannot be read as an ONNX model ({str(error).splitlines()[0]})") from error
+        raise UserError(
+            f"--features {path} cannot be read as an ONNX model ({str(error).splitlines()[0]}): give an extractor with {CONTRACT}, "
+            "or a state dict of torchvision's resnet50 (.pth)"
+        ) from error
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise UserError(f"--device {device}: onnxruntime cannot use CUDA here; say --device cpu, or install fewpair[cuda]")
     inputs, outputs = ([(each.name, each.type, each.shape) for each in side] for side in (session.get_inputs(), session.get_outputs()))

@@ -216,7 +216,7 @@ class Loader:
                 new = key not in self.broken
                 self.broken[key] = str(error)
             if new and self.skip_broken:
-                log.warning("skipped: %s", error)
+                log.warning("skipped: %s", error.reason)
             raise
         with self._lock:
             if key not in self._cache and array.nbytes <= self._room:

@@ -59,7 +59,7 @@ def take_census(dataset: Dataset, pairs: Sequence[Sample], *, size: tuple[int, i
         except BrokenFile as error:
             if not skip_broken:
                 raise
-            reasons.append(str(error))
+            reasons.append(error.reason)
             return np.full(size, IGNORE, dtype=np.uint8)
         return prepare_label(label, size).numpy()
 

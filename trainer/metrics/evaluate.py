@@ -216,7 +216,7 @@ class Material:
             except BrokenFile as error:
                 if not self.skip_broken:
                     raise
-                self.skipped.append(str(error))
+                self.skipped.append(error.reason)
                 continue
             yield place, sample, photo, label
 

@@ -106,7 +106,8 @@ def found_spelling(root: Path, splits: Mapping[str, tuple[Sample, ...]], classes
     """Found from up to 20 label files over the splits; files that disagree are refused."""
     files = [root / sample.label for samples in splits.values() for sample in samples if sample.label is not None]
     seen: dict[decode.Spelling, Path] = {}
-    for path in files[:: max(1, len(files) // 20)]:
+    jpegs = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]  # refused, however many others there are
+    for path in [*jpegs[:1], *files[:: max(1, len(files) // 20)]]:
         try:
             seen.setdefault(decode.spelling_of(path, classes), path)
         except decode.BrokenFile:
@@ -119,6 +120,11 @@ def found_spelling(root: Path, splits: Mapping[str, tuple[Sample, ...]], classes
         twice = next(row for row in classes.rows if colours.count(row.color) > 1)
         raise UserError(f"{root / 'classes.csv'}: colour {twice.color} of {twice.name} is used twice, but the label files hold colours")
     return spelling
+
+
+def number_of(count: int, noun: str) -> str:
+    """1 photo, 2 photos."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _pictures_below(folder: Path) -> list[str]:
@@ -143,4 +149,5 @@ def _alone(split: str, samples: tuple[Sample, ...]) -> str | None:
     labels = sum(sample.photo is None for sample in samples)
     if not photos and not labels:
         return None
-    return f"{split}: {len(samples) - photos - labels} pairs, {photos} photos without a label, {labels} labels without a photo"
+    pairs = number_of(len(samples) - photos - labels, "pair")
+    return f"{split}: {pairs}, {number_of(photos, 'photo')} without a label, {number_of(labels, 'label')} without a photo"

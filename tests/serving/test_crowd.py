@@ -149,7 +149,7 @@ class TestCrowd:
             asked = time.monotonic()
             answer = late.makefile("rb")
             assert b" 503 " in answer.readline()
-            assert time.monotonic() - asked < 1
+            assert time.monotonic() - asked < 3  # and not after a turn, or a body, that does not come
             assert b"retry-after: 1\r\n" in [answer.readline().lower() for _ in range(8)]
         assert http.get("/v1/models").status_code == 200  # what has no body has no place to wait for
         for connection in waiting:

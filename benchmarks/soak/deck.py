@@ -79,7 +79,7 @@ def _segments(card: Mapping[str, Any], photos: Sequence[Path]) -> Iterator[Asked
     outputs = ["colours", "overlay", *(("ids", "polygons", "json") if classes else ()), *(["confidence"] if card["confidence"] else [])]
     for number, output in enumerate(outputs):
         photo = photos[number % len(photos)]
-        sent = [(photo.name, photo.read_bytes())]
+        sent = [("image", photo.read_bytes())]  # the short face calls every photo so, and outlines say what their photo is called
         for face in ("", "/v1"):
             yield form(f"{face}/segment {model} {output} {photo.name}", f"{face}/segment", sent, model=model, output=output)
     for number, (width, height) in enumerate(ODD_SIZES):

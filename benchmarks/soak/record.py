@@ -27,7 +27,7 @@ class Promises:
     def hold(self, promise: str, held: bool, seen: str) -> None:
         """Note one; a broken one is told at once."""
         self.made.append({"promise": promise, "held": held, "seen": seen})
-        print(f"{'held  ' if held else 'BROKEN'} {promise}: {seen}", flush=True)
+        print(f"{'held  ' if held else 'BROKEN'} {promise}: {seen}", file=sys.stderr, flush=True)
 
     @property
     def broken(self) -> list[str]:

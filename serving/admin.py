@@ -93,7 +93,7 @@ def build_admin(inside: Inside) -> APIRouter:
         summary="Load new and changed models without a restart",
     )
     async def reload() -> Response:
-        """Looks into the models folder again, in every worker: new and changed models are loaded and warmed before they answer,
+        """Looks into the models folder again, in every worker: new and changed models are loaded, warmed and asked before they answer,
         removed ones stop, unchanged ones are left alone. A changed folder that cannot be served leaves its former model answering.
         Requests in flight finish on the model they began with."""
         if inside.reloader is None:

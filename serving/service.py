@@ -37,6 +37,7 @@ from serving.reload import Reloader
 from serving.settings import Settings
 from serving.shelf import Shelf, fill, restock
 from serving.tiles import Tiles
+from serving.warmup import prove
 from serving.workers import BOARD, Board
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
@@ -96,7 +97,7 @@ class Translator:
         if settings.admin_token is not None:
             inside.reloader = Reloader(
                 lambda: Shelf({}, {}, {}) if inside.operations is None else inside.operations.shelf,
-                lambda former: restock(former, settings),
+                lambda former: restock(former, settings, prove=prove),
                 lambda shelf: inside.stock(shelf, settings),
                 board=Board(Path(os.environ[BOARD])) if settings.workers > 1 and BOARD in os.environ else None,
             )

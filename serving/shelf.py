@@ -74,18 +74,24 @@ def fill(settings: Settings) -> Shelf:
     return restock(Shelf({}, {}, {}), settings).shelf
 
 
-def restock(former: Shelf, settings: Settings) -> Restocked:
-    """Look into the models folder again: what is new or changed is loaded and warmed, what is unchanged is kept as it is.
+def restock(former: Shelf, settings: Settings, *, prove: Callable[[ExportedModel, Settings], None] | None = None) -> Restocked:
+    """Look into the models folder again: what is new or changed is loaded, warmed and proven, what is unchanged is kept as it is.
 
     ModelError where the folder cannot be read, or the model that the settings name as the default has never been there.
     """
-    load = partial(
-        load_model,
-        device=settings.device,
-        threads=settings.intra_op_threads,
-        batch=settings.batch,
-        deterministic=settings.deterministic,
-    )
+
+    def load(path: Path) -> ExportedModel:
+        model = load_model(
+            path,
+            device=settings.device,
+            threads=settings.intra_op_threads,
+            batch=settings.batch,
+            deterministic=settings.deterministic,
+        )
+        if prove is not None:
+            prove(model, settings)
+        return model
+
     found = _look(former, settings.models, load, default=settings.default_model)
     if settings.default_model is not None and settings.default_model not in found.shelf.models:
         why = found.shelf.broken.get(settings.default_model, f"models here: {', '.join(found.shelf.models) or 'none'}")

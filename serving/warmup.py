@@ -1,18 +1,22 @@
-"""The first requests a server answers are its own: one to every default model, from file to file, before it says that it is ready."""
+"""The first requests a server answers are its own: to every default model before it says that it is ready, to every model of a reload."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from functools import partial
 
 import numpy as np
 
 from serving.asked import SegmentOptions, SynthesizeOptions
 from serving.batch import Picture
-from serving.errors import Refusal
+from serving.errors import ModelError, Refusal
 from serving.imaging import encode_grey, encode_photo
 from serving.manifest import DirectionName, Manifest
 from serving.operations import Operations
-from serving.translator import RUN_FAILURES
+from serving.settings import Settings
+from serving.shelf import Shelf
+from serving.translator import RUN_FAILURES, ExportedModel
 
 _SIZE = (128, 192)
 _FAILURES: tuple[type[Exception], ...] = (Refusal, *RUN_FAILURES)
@@ -24,14 +28,41 @@ async def first_requests(operations: Operations) -> str | None:
     Loading a model has run its graph already; this goes the whole way, through decoders, gate, threads and encoders.
     """
     for direction, name in operations.shelf.defaults.items():
-        picture = Picture("first", partial(_file, operations.shelf.models[name].manifest, direction))
+        trouble = await _first_request(operations, direction, name)
+        if trouble is not None:
+            return f"the default model {name} does not answer {trouble}"
+    return None
+
+
+def prove(model: ExportedModel, settings: Settings) -> None:
+    """Ask a model in each of its directions before a running server serves it; ModelError where it does not answer.
+
+    In a thread, behind a gate of its own: the requests of others go on beside it.
+    """
+
+    async def asked() -> None:
+        operations = Operations(Shelf({model.name: model}, {}, {}), settings)
         try:
-            if direction == "to_label":
-                await operations.segment([picture], SegmentOptions(model=name))
-            else:
-                await operations.synthesize([picture], SynthesizeOptions(model=name, seed=0))
-        except _FAILURES as error:
-            return f"the default model {name} does not answer ({direction}): {error}"
+            for direction in model.manifest.directions:
+                trouble = await _first_request(operations, direction, model.name)
+                if trouble is not None:
+                    raise ModelError(f"{model.name} does not answer a first request {trouble}")
+        finally:
+            operations.gate.close()
+
+    # Who asked for the reload holds a place and a clock; the first request has its own.
+    contextvars.Context().run(asyncio.run, asked())
+
+
+async def _first_request(operations: Operations, direction: DirectionName, name: str) -> str | None:
+    picture = Picture("first", partial(_file, operations.shelf.models[name].manifest, direction))
+    try:
+        if direction == "to_label":
+            await operations.segment([picture], SegmentOptions(model=name))
+        else:
+            await operations.synthesize([picture], SynthesizeOptions(model=name, seed=0))
+    except _FAILURES as error:
+        return f"({direction}): {error}"
     return None
 
 

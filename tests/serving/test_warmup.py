@@ -42,6 +42,6 @@ def test_a_default_model_that_does_not_answer_is_the_reason_why_the_server_is_no
     def failing(*_, **__):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(inside.need().shelf.models["sized"], "run", failing)
+    monkeypatch.setattr(inside.need().shelf.models["sized"], "run_batch", failing)
     asyncio.run(inside.warm_up())
     assert inside.trouble == "the default model sized does not answer (to_label): out of memory"

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +23,14 @@ from serving.workers import Board
 from tests.serving.factory import CLASSES, write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import running_server
+from tests.serving.test_ends import workers_of
 from tests.serving.test_server import error_of
 
 TOKEN = "the-operators-own"
 OTHER_COLOURS = [{**row, "color": [255 - value for value in row["color"]]} for row in CLASSES]
 DOMAINS = {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": OTHER_COLOURS}}
 PHOTO = file_of(ramp())
+MAX_PIXELS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +42,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workers(folder, tmp_path_factory):
+def pair(folder, tmp_path_factory):
     """Two workers, which are asked on a connection of its own each time, so that either may answer."""
     options = ("--no-ui", "--workers", "2", "--default-model", "tiny")
-    with running_server(folder, tmp_path_factory.mktemp("server"), *options, FEWPAIR_ADMIN_TOKEN=TOKEN, FEWPAIR_QUEUE="100") as running:
-        yield running.url
+    limits = {"FEWPAIR_MAX_PIXELS": str(MAX_PIXELS)}
+    with running_server(
+        folder, tmp_path_factory.mktemp("server"), *options, FEWPAIR_ADMIN_TOKEN=TOKEN, FEWPAIR_QUEUE="100", **limits
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workers(pair):
+    return pair.url
 
 
 @pytest.fixture
@@ -136,6 +148,18 @@ def test_a_model_whose_new_form_fails_goes_on_in_its_former_one(workers, folder,
     assert {entry["name"] for entry in httpx.get(f"{workers}/v1/models").json()["broken"]} == {"other"}
 
 
+def test_a_model_that_runs_and_does_not_answer_a_first_request_is_not_served(workers, folder, reload):
+    larger = {"rule": "exact", "height": 200, "width": 200, "filter": "bicubic"}  # than the pictures this server takes
+    write_model(folder / "fresh", resize=larger)
+    export(folder / "other", resize=larger)
+    found = reload()
+    assert (found["added"], found["changed"], found["kept"]) == ([], [], ["tiny"])
+    assert [(failed["name"], failed["former_answers"]) for failed in found["failed"]] == [("fresh", False), ("other", True)]
+    assert "fresh does not answer a first request (to_label): 200x200 pixels is over the limit" in found["failed"][0]["reason"]
+    assert names_of_both(workers) == ["other", "tiny"]
+    assert httpx.post(f"{workers}/segment", files={"image": PHOTO}, data={"model": "other"}).status_code == 200
+
+
 def test_the_default_model_answers_even_where_its_folder_is_gone(workers, folder, reload):
     shutil.rmtree(folder / "tiny")
     found = reload()
@@ -176,6 +200,29 @@ def test_requests_during_a_reload_are_answered_by_the_former_or_the_new_model_an
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.content for answer in answers} <= {former, *new}
     assert former not in new
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_after_a_reload_comes_back_with_the_reloaded_models_and_follows_the_next(pair, workers, folder, reload):
+    write_model(folder / "fresh")
+    shutil.rmtree(folder / "other")
+    assert reload()["added"] == ["fresh"]
+    killed, survivor = workers_of(pair.process.pid)
+    os.kill(killed, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while len(workers_of(pair.process.pid)) < 2 or killed in workers_of(pair.process.pid):
+        assert time.monotonic() < until, "it did not come back"
+        time.sleep(0.1)
+    os.kill(survivor, signal.SIGSTOP)  # so that the one that came back answers
+    try:
+        told = httpx.get(f"{workers}/v1/models", timeout=60).json()
+        answer = httpx.post(f"{workers}/segment", files={"image": PHOTO}, data={"model": "fresh"}, timeout=60)
+    finally:
+        os.kill(survivor, signal.SIGCONT)
+    assert [model["name"] for model in told["models"]] == ["fresh", "tiny"]
+    assert (answer.status_code, answer.headers["x-model"]) == (200, "fresh")
+    write_model(folder / "other")
+    assert reload()["added"] == ["other"]
 
 
 def on_the_cpu(folder, **more):

@@ -77,9 +77,9 @@ def milliseconds(seconds: float) -> float | None:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """By least squares, of y per unit of x; NaN of fewer than two x."""
+    """By least squares, of y per unit of x; 0 of fewer than two x, which show none."""
     if len({x for x, _ in points}) < 2:
-        return math.nan
+        return 0.0
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 

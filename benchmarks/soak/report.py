@@ -158,8 +158,23 @@ def _endure(run: Sequence[Line]) -> Iterator[str]:
         "open files",
         "files a minute",
     ]
-    names = ("minutes", "rss_mb", "rss_mb_a_minute", "pss_mb", "pss_mb_a_minute", "uss_mb", "uss_mb_a_minute", "files", "files_a_minute")
+    names = (
+        "minutes",
+        "rss_mb",
+        "rss_mb_a_minute",
+        "floor_mb_a_minute",
+        "pss_mb",
+        "pss_mb_a_minute",
+        "uss_mb",
+        "uss_mb_a_minute",
+        "files",
+        "files_a_minute",
+    )
     yield table(head, [[life["role"], *(_number(life[name]) for name in names)] for life in soak["lives"]])
+    summed = soak["together"]
+    if summed:
+        quarters = f"{summed['first_quarter_mb']:g} MB in the first quarter after the warm-up, {summed['last_quarter_mb']:g} MB in the last"
+        yield f"All processes together (PSS, medians): {quarters}, {summed['mb_a_minute']:g} MB a minute between."
     left = ", ".join(f"{count} {name}" for name, count in soak["left_over"].items()) or "nothing"
     back = ", ".join(f"{seconds:g}" for seconds in soak["back_after_s"]) or "none was killed"
     yield f"Left among the temporary files: {left}. Processes in place of killed ones after (s): {back}. Tracebacks: {soak['tracebacks']}."

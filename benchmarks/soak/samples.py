@@ -94,10 +94,20 @@ def stretches(samples: Sequence[Sample], *, after: float, warm_up: float, until:
         for name in ("rss", "pss", "uss"):
             row[f"{name}_mb"] = round(statistics.median(getattr(one, name) for one in kept), 1)
             row[f"{name}_mb_a_minute"] = round(slope([(one.seconds / 60, getattr(one, name)) for one in kept]), 3)
+        row["floor_mb_a_minute"] = round(slope(_floor(kept)), 3)
         row["files"] = statistics.median(one.files for one in kept)
         row["files_a_minute"] = round(slope([(one.seconds / 60, one.files) for one in kept]), 3)
         found.append(row)
     return found
+
+
+def _floor(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    """The smallest resident memory of each minute: what requests take for a moment is not in it, what leaks is."""
+    minutes: dict[int, float] = {}
+    for one in samples:
+        minute = int(one.seconds // 60)
+        minutes[minute] = min(one.rss, minutes.get(minute, one.rss))
+    return list(minutes.items())
 
 
 def together(samples: Sequence[Sample], *, after: float, until: float) -> dict[str, Any]:

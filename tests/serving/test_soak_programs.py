@@ -151,7 +151,8 @@ class TestFigures:
 
         samples = life(1, 0, 0.0) + life(2, 0, 2.5) + life(3, 600, 0.5)
         found = {row["pid"]: row for row in stretches(samples, after=300, warm_up=60, until=1200)}
-        assert {pid: row["rss_mb_a_minute"] for pid, row in found.items()} == {1: 0, 2: pytest.approx(2.5), 3: pytest.approx(0.5)}
+        for slopes in ("rss_mb_a_minute", "floor_mb_a_minute"):
+            assert {pid: row[slopes] for pid, row in found.items()} == {1: 0, 2: pytest.approx(2.5), 3: pytest.approx(0.5)}
         assert (found[1]["from_s"], found[3]["from_s"]) == (300, 660)
         growing = [Sample(s, 1, "worker", 0, 100 + 2 * s / 60, 0, 0, False) for s in range(0, 1201, 5)]
         assert together(growing, after=300, until=1200)["mb_a_minute"] == pytest.approx(2, rel=0.02)
@@ -273,7 +274,7 @@ def test_load_measures_closed_loops_and_a_crowd_and_holds_them_against_the_bound
 def test_a_soak_sees_reloads_kills_jobs_and_bad_uploads_and_finds_nothing_wrong(models, pictures, tmp_path):
     figures = tmp_path / "figures.jsonl"
     pace = ["--reload-every", "1", "--kill-every", "4", "--job-every", "2", "--sample-every", "1", "--life-warm-up", "1"]
-    minutes = ["--minutes", "0.25", "--warm-up", "0.05", "--least-minutes", "0.05", "--clients", "2", "--deadline", "60"]
+    minutes = ["--minutes", "0.2", "--warm-up", "0.05", "--least-minutes", "0.05", "--clients", "2", "--deadline", "60", "--settle", "0.5"]
     endure.main(["--models", str(models), *pictures, "--out", str(tmp_path / "out"), *pace, *minutes, "--figures", str(figures)])
     (soak,) = lines_of(figures)
     assert soak["faults"] == []

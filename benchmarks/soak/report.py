@@ -77,7 +77,7 @@ def _origin(line: Line) -> str:
 
 def _load(run: Sequence[Line]) -> Iterator[str]:
     loops = [line for line in run if line["figure"] == "closed loop"]
-    yield _settings(run[0]) + f" Asked: {run[0]['endpoint']}. Closed loop, seconds to a 200 in milliseconds:"
+    yield _settings(run[0]) + f" Asked: {run[0]['endpoint']}. Closed loop, milliseconds to a 200:"
     head = [
         "clients",
         "answers a second",
@@ -145,19 +145,8 @@ def _endure(run: Sequence[Line]) -> Iterator[str]:
     yield f"{_settings(soak['settings'])} {soak['minutes']} minutes, of which {soak['warm_up_minutes']} are warm-up."
     yield _promises(soak)
     yield table(["what happened", "how often"], [[name, str(count)] for name, count in soak["counts"].items()])
-    yield "Each process after its warm-up (MB: 10^6 bytes; a minute: by least squares):"
-    head = [
-        "process",
-        "minutes",
-        "RSS MB",
-        "RSS a minute",
-        "PSS MB",
-        "PSS a minute",
-        "own MB",
-        "own a minute",
-        "open files",
-        "files a minute",
-    ]
+    yield "Each process after its warm-up (memory in MB, 10^6 bytes; slopes by least squares; floor: of each minute's smallest RSS):"
+    head = ["process", "minutes", "RSS", "a minute", "its floor", "PSS", "a minute", "own", "a minute", "open files", "a minute"]
     names = (
         "minutes",
         "rss_mb",
@@ -170,7 +159,7 @@ def _endure(run: Sequence[Line]) -> Iterator[str]:
         "files",
         "files_a_minute",
     )
-    yield table(head, [[life["role"], *(_number(life[name]) for name in names)] for life in soak["lives"]])
+    yield table(head, [[life["role"], *(_number(life.get(name)) for name in names)] for life in soak["lives"]])
     summed = soak["together"]
     if summed:
         quarters = f"{summed['first_quarter_mb']:g} MB in the first quarter after the warm-up, {summed['last_quarter_mb']:g} MB in the last"

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -64,6 +65,8 @@ def written(figures, tmp_path):
     assert report.main(["--into", str(page), str(figures)]) == 0
     told = page.read_text()
     assert told.startswith("# A page\n")
+    for table in re.findall(r"(?:^\|.*\n)+", told, re.MULTILINE):
+        assert len({line.count(" | ") for line in table.splitlines()}) == 1, "each row has a cell for each column"
     assert told.endswith("\nWords.\n")
     return told
 

@@ -21,7 +21,7 @@ from trainer.experiment.job import Job, claimed
 from trainer.experiment.progress import Clock, spoken
 from trainer.experiment.results import append, read_results
 from trainer.experiment.runner import folder_of, holds, known, run_missing, state
-from trainer.experiment.tables import read_table
+from trainer.experiment.tables import Metric, read_table
 from trainer.methods import supervised
 from trainer.rundir import write_whole
 
@@ -223,6 +223,23 @@ def test_figures_that_a_table_needs_and_a_result_lacks_are_judged_anew(tmp_path,
     [again] = read_results(plan.results)
     assert again.figures == result.figures
     assert (folder_of(trial, plan) / "metrics.jsonl").read_text() == step, "it was trained again"
+
+
+def test_a_result_lacks_no_figure_of_a_direction_that_its_method_does_not_offer(tmp_path, begun):
+    table = small_table(tmp_path, "none")
+    [trial], plan = small_trials(table, tmp_path), small_plan(table, tmp_path)
+    run_missing([trial], plan)
+    [result] = read_results(plan.results)
+    photos = {name: {"val": {"judge_mean_iou by j": 0.3}} for name in ("last", "best")}
+    wide = dataclasses.replace(plan, metrics=(Metric("mIoU", "mean_iou"), Metric("mIoU of photos", "judge_mean_iou*")))
+    for method, figures, held in (
+        ("spade", photos, True),  # label map -> photo alone
+        ("cyclegan", photos, False),  # both
+        ("supervised", photos, False),  # photo -> label map alone
+        ("supervised", result.figures, True),
+        ("spade", result.figures, False),
+    ):
+        assert holds(dataclasses.replace(result, method=method, figures=figures), wide) is held, (method, held)
 
 
 def test_figures_by_another_judge_do_not_count(tmp_path, begun):

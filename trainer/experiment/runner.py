@@ -21,6 +21,7 @@ from trainer.experiment.progress import Clock, learn_from
 from trainer.experiment.results import Result, append, known_results
 from trainer.experiment.tables import Metric
 from trainer.experiment.trials import Trial
+from trainer.methods import METHODS
 from trainer.recipes import to_json
 
 PATIENCE = 0.2
@@ -90,11 +91,12 @@ def state(trial: Trial, plan: Plan, known: dict[str, list[Result]]) -> tuple[str
 
 
 def holds(result: Result, plan: Plan) -> bool:
-    """Whether every figure that the table shows was measured, for both checkpoints and on every split, by the judges of this plan."""
+    """Whether every figure that the table shows and the method can have was measured, for both checkpoints, by the judges of this plan."""
     if any(result.judges.get(what) != name for what, name in plan.judged_by.items()):
         return False
     found = [result.figures.get(checkpoint, {}).get(split, {}) for checkpoint in ("last", "best") for split in plan.splits]
-    return all(metric.find(figures) is not None for metric in plan.metrics for figures in found)
+    wanted = [metric for metric in plan.metrics if metric.direction in METHODS[result.method].directions]
+    return all(metric.find(figures) is not None for metric in wanted for figures in found)
 
 
 def folder_of(trial: Trial, plan: Plan) -> Path:

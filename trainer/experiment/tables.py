@@ -14,6 +14,9 @@ SHIPPED = Path(__file__).parent / "tables"
 """One TOML file a table."""
 
 
+_OF_PHOTOS = ("photo_", "judge_", "fid", "kid", "precision", "recall")
+
+
 @dataclass(frozen=True)
 class Metric:
     """A column of figures."""
@@ -24,6 +27,11 @@ class Metric:
     """The name under which `fewpair evaluate` writes it; `*` stands for the extractor or judge that is part of a name."""
     better: Literal["higher", "lower"] = "higher"
     digits: int = 3
+
+    @property
+    def direction(self) -> Literal["to_label", "to_photo"]:
+        """What it is a figure of; a method that does not offer this direction has none."""
+        return "to_photo" if self.figure.startswith(_OF_PHOTOS) else "to_label"
 
     def find(self, figures: Mapping[str, Any]) -> str | None:
         """The name of this column's figure among those of an evaluation; None where it was not measured."""

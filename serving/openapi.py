@@ -30,7 +30,7 @@ of them). `/v1` also takes several files, the bare file with its options in the 
 Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.
 Very many, or very large ones, are sent as a job where the operator allows it: `POST /v1/jobs`.
 Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
-of their stages (decode, wait, run, encode)."""
+of their stages (wait, decode, batch, run, encode)."""
 
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},

@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak.fire", description=__doc__.replace("%", "%%"), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.soak.fire", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--url", default="http://127.0.0.1:3000", help="of a running server")
     parser.add_argument("--models", type=Path, help="start a server over these models instead")

@@ -29,6 +29,7 @@ from serving.filefields import FileFields
 from serving.imaging import PhotoFormat
 from serving.inside import Inside
 from serving.jobs import Jobs
+from serving.linger import Linger
 from serving.metrics import Metrics
 from serving.middleware import BodyLimit, OneErrorShape, QuietRefusals, Record
 from serving.operations import Operations
@@ -156,7 +157,8 @@ class Translator:
 
 
 service: Any = Translator  # the decorators made a bentoml.Service of the class
-# The first added is the outermost. CORS stands outside of everything, so that browsers may read errors too.
+# The first added is the outermost. CORS stands outside of all that answers, so that browsers may read errors too.
+service.add_asgi_middleware(Linger)
 if settings.cors_origins:
     service.add_asgi_middleware(
         CORSMiddleware,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -156,6 +157,23 @@ class TestCrowd:
             connection.close()
         until(lambda: metric(http, "fewpair_requests_inside") == 0)
         assert http.post("/segment", files={"image": file_of(ramp())}).status_code == 200
+
+    @pytest.mark.parametrize("way", ["full", "no token", "too large"])
+    def test_who_is_refused_while_he_sends_a_large_body_and_closes_still_hears_why(self, server, http, way):
+        waiting = [head(server, 1000) for _ in range(ROOM if way == "full" else 0)]
+        until(lambda: metric(http, "fewpair_requests_inside") == len(waiting))
+        token = {} if way == "no token" else {"Authorization": f"Bearer {TOKEN}"}
+        sent = {"Connection": "close", "Content-Type": "image/png", **token}
+
+        async def crowd():
+            async with httpx.AsyncClient(headers=sent, limits=httpx.Limits(max_connections=ROOM - 1)) as client:
+                asked = (client.post(f"{server.url}/v1/segment", content=bytes(20_000_000)) for _ in range(8))
+                return {answer.status_code for answer in await asyncio.gather(*asked)}
+
+        assert asyncio.run(crowd()) == {{"full": 503, "no token": 401, "too large": 413}[way]}
+        for connection in waiting:
+            connection.close()
+        until(lambda: metric(http, "fewpair_requests_inside") == 0)
 
     def test_a_crowd_is_answered_or_refused_and_nothing_else(self, http):
         def one(_):

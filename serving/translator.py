@@ -229,6 +229,8 @@ def _session(direction: Direction, *, device: Device, threads: int, deterministi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Every session has threads of its own, and those of one that has just run would spin on the cores that the next one needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.use_deterministic_compute = deterministic
     providers: list[Any] = [_CPU]
     if reason is None:

@@ -14,6 +14,11 @@ from trainer.parity import mirrored, run, translated
 
 SCENES = (3, 11)
 """Which scenes of split `val` a preview shows."""
+_BY_CLASS = {
+    "per_class_iou": "IoU of {}, photo to label map",
+    "judge_per_class_iou": "the judge's IoU of {} on photos made from label maps",
+    "judge_on_real_per_class_iou": "the judge's IoU of {} on the real photos",
+}
 
 
 def preview(graphs: Sequence[Graph], label_domain: Domain, *, size: tuple[int, int], name: str) -> Image.Image:
@@ -102,8 +107,8 @@ def _figures_table(metrics: Mapping[str, Mapping[str, Any]], floors: Mapping[str
         rows = [(name.replace("_", " "), _number(value)) for name, value in figures.items() if not isinstance(value, dict)]
         for floor, values in floors.get(split, {}).items():
             rows.append((f"mean iou of the floor: {floor.replace('_', ' ')}", _number(values["mean_iou"])))
-        for name, value in figures.get("per_class_iou", {}).items():
-            rows.append((f"IoU of {name}", _number(value)))
+        for kind, words in _BY_CLASS.items():
+            rows += [(words.format(name), _number(value)) for name, value in figures.get(kind, {}).items()]
         parts.append(f"On split `{split}`:\n\n| figure | value |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows))
     parts.append("Mean IoU is the mean over the classes that the truth holds; photo figures are taken at the network's resolution.")
     return "\n\n".join(parts)

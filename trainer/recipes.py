@@ -194,8 +194,9 @@ RECIPES: dict[str, Run] = {
             "semipaired",
             semipaired.Config(lr_discriminator=2e-4, feature_matching=1e-4, **NARROW),
         ),
-        # The papers' networks, rates and batches, and the released codes' first weights; the steps are 200 epochs of the 367 photos.
-        _from_labels("spade-paper", "spade", spade.Config(first_weights="xavier"), unpaired=0, **PAPER),
+        # The papers' networks and rates, batches of 8 as in the semi-paired paper, and the released codes' first weights; the steps are
+        # 200 epochs of the 367 photos.
+        _from_labels("spade-paper", "spade", spade.Config(more=True, first_weights="xavier"), unpaired=0, **PAPER),
         _from_labels("oasis-paper", "oasis", oasis.Config(first_weights="xavier"), unpaired=0, **PAPER),
         _from_labels("tcr-paper", "tcr", tcr.Config(first_weights="xavier"), **PAPER),
         _from_labels("usis-paper", "usis", usis.Config(first_weights="xavier"), pairs=0, **PAPER),

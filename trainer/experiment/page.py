@@ -32,9 +32,14 @@ def figures(table: Table, setting: Setting, lines: Sequence[Line], stale: int = 
     """The generated part of the page."""
     parts = [f"{table.source}.", f"*The paper's claim:* {table.claim}", f"*Its protocol:* {table.protocol}", *_here(setting, lines)]
     for split in setting.splits:
+        shown: str | None = None
         for checkpoint, when in CHECKPOINTS.items():
-            parts.append(f"`{split}`, {when}, mean ± standard deviation (runs):")
-            parts.append(_table(table, setting, lines, split, checkpoint))
+            rows = _table(table, setting, lines, split, checkpoint)
+            if rows == shown:
+                parts.append(f"`{split}`, {when}: the same.")
+                continue
+            parts += [f"`{split}`, {when}, mean ± standard deviation (runs):", rows]
+            shown = rows
     parts.append(f"![{table.title}]({table.name}.svg)")
     parts += _omissions(lines, stale)
     return "\n\n".join(parts) + "\n"

@@ -41,6 +41,7 @@ RUN_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
+_REFUSED_OR_FAILED: tuple[type[Exception], ...] = (Refusal, *RUN_FAILURES)
 _UNFIT: type[Exception] = _raised.InvalidArgument  # reflection padding, for one, wants more pixels than it adds
 
 
@@ -151,6 +152,16 @@ class ExportedModel:
 
     def try_batches(self, most: int) -> None:
         """Allow shared runs where a drawn picture's answer does not depend on its neighbours: to the byte, on CUDA within one level."""
+        try:
+            self.batches = self._strays(most) <= (0 if self.provider == _CPU else 1)
+            why = "its answers change with the pictures beside it"
+        except _REFUSED_OR_FAILED as error:
+            why = f"it fails on {most} at once: {_first_line(error)}"
+        if not self.batches:
+            logger.warning("%s runs every picture alone: %s.", self.name, why)
+
+    def _strays(self, most: int) -> int:
+        """By how many levels answers to drawn pictures differ at most, in company and alone."""
         height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
         drawn = np.random.Generator(np.random.PCG64(0))
         strays = 0
@@ -165,9 +176,7 @@ class ExportedModel:
                 together = self.run_batch(direction, pixels[:size], seeds=range(size))
                 for index in alone.keys() & set(range(size)):
                     strays = max(strays, *(_stray(together[one.name][index], alone[index][one.name][0], one) for one in spec.outputs))
-        self.batches = strays <= (0 if self.provider == _CPU else 1)
-        if not self.batches:
-            logger.warning("%s runs every picture alone: its answers change with the pictures beside it.", self.name)
+        return strays
 
 
 class Brake:

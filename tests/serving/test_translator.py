@@ -172,6 +172,20 @@ def test_a_model_may_share_its_runs_where_no_picture_shows_in_the_answer_to_anot
         assert not load_model(tmp_path / "plain", device="cpu", threads=1, **asked).batches
 
 
+def test_a_model_that_takes_one_picture_at_a_time_is_served_all_the_same(tmp_path, caplog):
+    folder = write_model(tmp_path / "single", directions=("to_label",))
+    graph = onnx.load(folder / "to_label.onnx")
+    graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(graph, folder / "to_label.onnx")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256((folder / "to_label.onnx").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    model = load_model(folder, device="cpu", threads=1, batch=4)
+    assert not model.batches
+    assert "single runs every picture alone: it fails on 4 at once" in caplog.text
+    assert np.array_equal(model.to_label(ramp(8, 8))[0], brightness_ids(ramp(8, 8)))
+
+
 def test_each_picture_of_a_run_has_the_noise_of_its_own_seed(tmp_path):
     model = load_model(write_model(tmp_path / "tiny"), device="cpu", threads=1)
     labels = np.stack([brightness_ids(ramp(12, 8)), brightness_ids(noise(12, 8))])

@@ -6,6 +6,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
 from serving.asked import SegmentOptions, SegmentOutput, SynthesizeOptions
-from serving.batch import Picture
+from serving.batch import Picture, clean_name
 from serving.doors import AllowedHosts, BearerTokens
 from serving.errors import Refusal, ServingError
 from serving.filefields import FileFields
@@ -45,6 +46,7 @@ logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals()
 settings = Settings.from_environment()
 logs.set_up(settings)
 stopping = Stopping(grace=settings.longest())
+_DRAWN = re.compile(r"^tmp[a-z0-9_]{8}")  # what Python's tempfile, and so BentoML, puts before the name of an upload
 _fields = {
     "/segment": frozenset(SegmentOptions.model_fields) - {"answers"},
     "/synthesize": frozenset(SynthesizeOptions.model_fields) - {"answers"},
@@ -71,8 +73,9 @@ api = build_api(inside, page=page)
 
 
 def _picture(path: Path) -> Picture:
+    name = clean_name(_DRAWN.sub("", path.name))
     with path.open("rb") as file:
-        return Picture("image", path.read_bytes, head=file.read(4))
+        return Picture(name, path.read_bytes, head=file.read(4))
 
 
 async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:

@@ -91,3 +91,11 @@ def test_a_picture_model_answers_both_ways_and_over_the_photo(http):
 @pytest.mark.parametrize("output", ["ids", "confidence", "polygons", "json"])
 def test_a_picture_model_has_no_classes_to_tell_of(http, output):
     assert error_of(segment(http, "/v1", model="views", output=output), 400)["code"] == "no_classes"
+
+
+@pytest.mark.parametrize("face", ["", "/v1"])
+@pytest.mark.parametrize("name", ["tmp street 01.png", "tmpabcdefgh.png"])
+def test_an_answer_calls_the_photo_by_the_name_it_was_sent_with(http, face, name):
+    sent = {"image": (name, file_of(framed()))}
+    answer = http.post(f"{face}/segment", files=sent, data={"output": "polygons"})
+    assert answer.json()["images"][0]["file_name"] == name

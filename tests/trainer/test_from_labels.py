@@ -165,6 +165,12 @@ def test_the_ablations_of_the_paper_are_choices() -> None:
     assert any(not torch.equal(value, before[name]) for name, value in unfrozen.discriminator.named_buffers())
 
 
+def test_by_default_semipaired_alone_draws_rare_classes_more_often_and_in_the_first_half() -> None:
+    assert {name: tiny_method(name).rare_classes for name in FROM_LABELS} == dict.fromkeys(FROM_LABELS, "never") | {
+        "semipaired": "first half"
+    }
+
+
 @pytest.mark.parametrize("name", ["spade", "oasis", "semipaired"])
 def test_the_vgg_loss_is_the_generator_s_on_pairs_and_its_weight_counts(name: str, tmp_path: Path) -> None:
     path = str(saved(partial(), tmp_path / "vgg_little.pth"))

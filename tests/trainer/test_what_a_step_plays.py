@@ -1,0 +1,238 @@
+"""What a step of each method from label maps minimises is its paper's equations, on the halves and with the weights that it names."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from tests.trainer.factories import CLASSES, tiny_batch, tiny_method
+from trainer.augment import drawn_warps, warped, warped_label
+from trainer.batch import IGNORE, random
+from trainer.methods.base import Update
+
+STEP = 32  # a step with R1, whose LabelMix takes void and a class from the real photo, two classes from the generated one
+BATCH = tiny_batch(length=2, size=(64, 64))
+PAIRED, UNPAIRED = BATCH.paired, BATCH.unpaired
+C = CLASSES.count
+
+
+def still(name: str, **changes: Any) -> Any:
+    """In eval mode nothing moves by being looked at, so that every figure can be found a second time."""
+    method = tiny_method(name, **changes).eval()
+    stir(method, 0.1)  # at first noise and label hardly count for what is painted, nor the photo for what is read in it
+    return method
+
+
+@torch.no_grad()
+def stir(network: torch.nn.Module, scale: float) -> None:
+    for parameter in network.parameters():
+        parameter.add_(scale * torch.randn_like(parameter))
+
+
+def turns(method: Any) -> Iterator[Update]:
+    """The updates of one step; whoever was asked to move has moved a little when the next is asked for, as an optimiser would have it."""
+    for update in method.step(BATCH, STEP):
+        yield update
+        for network in method.players()[update.player].modules:
+            stir(network, 0.02)
+
+
+def plays(update: Update, player: str, expected: dict[str, float]) -> None:
+    assert update.player == player
+    assert {name: loss.item() for name, loss in update.losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def painted(method: Any, label: Tensor, stream: str) -> Tensor:
+    return method.generator(method.encode(label), method.noise(label, STEP, stream))
+
+
+def as_class(likelihood: Tensor, label: Tensor) -> float:
+    """-log p of each pixel's class, the mean within a class and then over the classes present: what w_c = B H W / (K n_c) comes to.
+
+    The mean of the weighted loss is over all pixels, the void ones too; but B H W is their number too, so they cancel.
+    """
+    present = [each for each in label.unique().tolist() if each != IGNORE]
+    return -sum(likelihood[:, each][label == each].mean().item() for each in present) / len(present)
+
+
+def as_real(scores: Tensor, label: Tensor) -> float:
+    """Cross-entropy over "generated" and the classes and void, of which class k is number k + 1."""
+    return as_class(scores.log_softmax(1)[:, 1:], label)
+
+
+def as_fake(scores: Tensor) -> float:
+    return -scores.log_softmax(1)[:, 0].mean().item()
+
+
+def as_read_back(scores: Tensor, label: Tensor) -> float:
+    """Cross-entropy over the classes alone, of which neither "generated" nor void is one."""
+    return as_class(scores[:, 1 : 1 + C].log_softmax(1), label)
+
+
+def squared_distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    return sum((first - second).square().mean().item() for first, second in zip(one, other, strict=True))
+
+
+def unconditional(method: Any, fake: Tensor) -> dict[str, float]:
+    """The game of D_u between unpaired photos and generated ones, with R1 on the photos."""
+    critic, config, photo = method.critic, method.config, UNPAIRED.photo.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(photo).sum(), photo)
+    return {
+        "real": softplus(-critic(photo)).mean().item(),
+        "fake": softplus(critic(fake)).mean().item(),
+        "r1": config.r1_every * config.r1 / 2 * gradient.square().sum().item() / len(photo),
+    }
+
+
+def test_the_batch_of_these_tests_has_void_and_halves_whose_classes_weigh_otherwise() -> None:
+    shares = [[(half.label == each).float().mean().item() for each in (0, 1, 2, IGNORE)] for half in (PAIRED, UNPAIRED)]
+    assert min(min(each) for each in shares) > 0.05
+    assert max(abs(one - other) for one, other in zip(*shares, strict=True)) > 0.02
+
+
+def test_semipaired_minimises_its_equations_in_its_order() -> None:
+    method = still("semipaired", feature_matching=3.0, cycle=2.0, adversarial=0.5, label_mix=0.0)
+    play, critic = turns(method), method.discriminator
+
+    scores, features = critic.with_features(painted(method, PAIRED.label, "generator"))
+    known = critic.with_features(PAIRED.photo)[1]
+    assert len(known) == 12
+    plays(
+        next(play),
+        "generator",
+        {"adversarial": as_real(scores, PAIRED.label), "feature_matching": 3 * squared_distance(known, features)},
+    )
+
+    update = next(play)  # on photos of the generator that has moved
+    fake = painted(method, PAIRED.label, "discriminator")
+    plays(update, "discriminator", {"real": as_real(critic(PAIRED.photo), PAIRED.label), "fake": as_fake(critic(fake))})
+
+    update = next(play)  # by the discriminator that has moved
+    fake = painted(method, UNPAIRED.label, "unpaired")
+    plays(
+        update,
+        "generator",
+        {
+            "cycle": 2 * as_read_back(critic(fake), UNPAIRED.label),
+            "adversarial_unpaired": 0.5 * softplus(-method.critic(fake)).mean().item(),
+        },
+    )
+
+    update = next(play)
+    plays(update, "critic", unconditional(method, painted(method, UNPAIRED.label, "critic")))
+    assert next(play, None) is None
+
+
+@pytest.mark.parametrize(("reverse", "reader"), [("unfrozen", "discriminator"), ("separate", "segmenter")])
+def test_a_reverse_mapper_of_the_ablations_learns_to_read_what_the_generator_now_paints(reverse: str, reader: str) -> None:
+    method = still("semipaired", reverse=reverse, cycle=2.0, adversarial=0.5)
+    play, network = turns(method), getattr(method, reader)
+    next(play), next(play)
+
+    update = next(play)
+    fake = painted(method, UNPAIRED.label, "unpaired")
+    expected = {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)}
+    plays(update, "generator", expected | {"adversarial_unpaired": 0.5 * softplus(-method.critic(fake)).mean().item()})
+
+    update = next(play)
+    fake = painted(method, UNPAIRED.label, "critic")
+    plays(update, reader, {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)})
+    plays(next(play), "critic", unconditional(method, fake))
+    assert next(play, None) is None
+
+
+def test_usis_minimises_its_equations_in_its_order() -> None:
+    method = still("usis", segmentation=2.0)
+    play = turns(method)
+
+    fake = painted(method, UNPAIRED.label, "generator")
+    plays(
+        next(play),
+        "generator",
+        {
+            "segmentation": 2 * as_real(method.segmenter(fake), UNPAIRED.label),
+            "adversarial": softplus(-method.critic(fake)).mean().item(),
+        },
+    )
+
+    update = next(play)
+    fake = painted(method, UNPAIRED.label, "segmenter")
+    plays(update, "segmenter", {"segmentation": as_real(method.segmenter(fake), UNPAIRED.label)})
+    plays(next(play), "critic", unconditional(method, fake))
+    assert next(play, None) is None
+
+
+@pytest.mark.parametrize("name", ["oasis", "tcr"])
+def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> None:
+    method = still(name, label_mix=4.0, **({"consistency": 3.0} if name == "tcr" else {}))
+    play, critic = turns(method), method.discriminator
+
+    expected = {"adversarial": as_real(critic(painted(method, PAIRED.label, "generator")), PAIRED.label)}
+    if name == "tcr":
+        expected["consistency"] = 3 * inconsistency(method)
+    plays(next(play), "generator", expected)
+
+    update = next(play)
+    fake = painted(method, PAIRED.label, "discriminator")
+    real_here = random(method.seed, STEP, "label mix").random(C + 1) < 0.5
+    mask = torch.zeros_like(fake[:, :1])
+    for number, each in enumerate((*range(C), IGNORE)):
+        mask[(PAIRED.label == each).unsqueeze(1)] = float(real_here[number])
+    assert real_here.tolist() == [False, False, True, True]
+    mixed = critic(mask * PAIRED.photo + (1 - mask) * fake)
+    apart = mask * critic(PAIRED.photo) + (1 - mask) * critic(fake)
+    plays(
+        update,
+        "discriminator",
+        {
+            "real": as_real(critic(PAIRED.photo), PAIRED.label),
+            "fake": as_fake(critic(fake)),
+            "label_mix": 4 * (mixed - apart).square().mean().item(),
+        },
+    )
+    assert next(play, None) is None
+
+
+def inconsistency(method: Any) -> float:
+    """The mean of |T(G(m, z)) - G(T(m), z)| where T(m) lies inside, over unpaired label maps, both with the same noise z."""
+    label, config = UNPAIRED.label, method.config
+    draws = [random(method.seed, STEP, "warp", index) for index in range(len(label))]
+    warps = drawn_warps(draws, (64, 64), translation=config.translation, rotation=config.rotation, shear=config.shear)
+    turned, inside = warped_label(label, warps)
+    assert 0.3 < inside.mean() < 1
+    noise = method.noise(label, STEP, "consistency")
+    before = warped(method.generator(method.encode(label), noise), warps)
+    after = method.generator(method.encode(turned), noise)
+    return (before - after).abs().permute(0, 2, 3, 1)[inside[:, 0] == 1].mean().item()
+
+
+def test_spade_minimises_its_equations_in_its_order() -> None:
+    method = still("spade", feature_matching=3.0)
+    play, drawn = turns(method), method.encode(PAIRED.label)
+
+    known, judged = method.critic(PAIRED.photo, drawn), method.critic(method.generator(drawn), drawn)
+    matched = [
+        sum((a - b).abs().mean().item() for a, b in zip(one[:-1], other[:-1], strict=True))
+        for one, other in zip(known, judged, strict=True)
+    ]
+    assert len(matched) == 2
+    plays(
+        next(play),
+        "generator",
+        {"adversarial": -sum(scale[-1].mean().item() for scale in judged) / 2, "feature_matching": 3 * sum(matched) / 2},
+    )
+
+    update = next(play)
+    judged = method.critic(method.generator(drawn), drawn)
+    plays(
+        update,
+        "critic",
+        {
+            "real": sum((1 - scale[-1]).clamp(min=0).mean().item() for scale in known) / 2,
+            "fake": sum((1 + scale[-1]).clamp(min=0).mean().item() for scale in judged) / 2,
+        },
+    )
+    assert next(play, None) is None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,14 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _raised
 
-from serving.cuda import TENSORRT, why_no_tensorrt, why_the_provider_fails
-from serving.errors import DeviceError, ModelError, Refusal
+from serving.errors import ModelError, Refusal
 from serving.imaging import Bytes
-from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_graph, read_manifest
+from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, read_manifest
 from serving.scale import Scaled, from_model, to_model
+from serving.session import CPU, first_line, open_session
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_DRIVER = "libcuda.so.1"
-_CUDA_LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcufft.so.12", "libcurand.so.10", "libcudnn.so.9")
-_DEMANDED = {"cuda": _CUDA, "tensorrt": TENSORRT}
-_INSTEAD = {
-    "cuda": "Say --device auto to use the CPU where there is no CUDA.",
-    "tensorrt": "Install TensorRT 10 for CUDA 13 beside the driver, or say --device cuda or auto.",
-}
-_CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
 _WARM_SIZE = (128, 192)
 # What a run raises; onnxruntime gives its exceptions no base of their own, and passes on a C++ exception as a RuntimeError.
 RUN_FAILURES: tuple[type[Exception], ...] = (
@@ -114,7 +102,7 @@ class ExportedModel:
             raise Refusal(
                 400,
                 "unfit_size",
-                f"the graph of {self.name} does not run on {sides} pixels: {_first_line(error)}.",
+                f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}.",
                 hint="Send larger pictures; GET /v1/models tells the size the model runs at.",
             ) from error
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
@@ -153,10 +141,10 @@ class ExportedModel:
     def try_batches(self, most: int) -> None:
         """Allow shared runs where a drawn picture's answer does not depend on its neighbours: to the byte, on CUDA within one level."""
         try:
-            self.batches = self._strays(most) <= (0 if self.provider == _CPU else 1)
+            self.batches = self._strays(most) <= (0 if self.provider == CPU else 1)
             why = "its answers change with the pictures beside it"
         except _REFUSED_OR_FAILED as error:
-            why = f"it fails on {most} at once: {_first_line(error)}"
+            why = f"it fails on {most} at once: {first_line(error)}"
         if not self.batches:
             logger.warning("%s runs every picture alone: %s.", self.name, why)
 
@@ -196,7 +184,7 @@ def load_model(folder: Path, *, device: Device, threads: int, batch: int = 1, de
     """
     manifest = read_manifest(folder)
     sessions = {
-        name: _session(direction, device=device, threads=threads, deterministic=deterministic)
+        name: open_session(direction, device=device, threads=threads, deterministic=deterministic)
         for name, direction in manifest.directions.items()
     }
     model = ExportedModel(manifest, sessions)
@@ -207,7 +195,7 @@ def load_model(folder: Path, *, device: Device, threads: int, batch: int = 1, de
     except ModelError:
         raise
     except Exception as error:  # whatever onnxruntime raises, the model is of no use
-        raise ModelError(f"{manifest.name} failed its warm-up run: {_first_line(error)}.", hint="Export it again.") from error
+        raise ModelError(f"{manifest.name} failed its warm-up run: {first_line(error)}.", hint="Export it again.") from error
     return model
 
 
@@ -216,73 +204,10 @@ def draw_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
 
 
-def why_no_cuda() -> str | None:
-    """The reason why CUDA cannot be used here, or None where nothing speaks against trying."""
-    if _CUDA not in onnxruntime.get_available_providers():
-        return "the installed onnxruntime is built for the CPU only; install onnxruntime-gpu instead of onnxruntime"
-    if not _loads(_DRIVER):
-        return f"there is no NVIDIA driver ({_DRIVER} cannot be loaded)"
-    return None
-
-
 def _stray(one: Bytes, other: Bytes, output: TensorSpec) -> int:
     """How far two answers are from one another, in levels; ids that differ have none between them."""
     furthest = int(np.abs(one.astype(np.int16) - other).max())
     return 255 if furthest and output.kind == "label" else furthest
-
-
-def _session(direction: Direction, *, device: Device, threads: int, deterministic: bool) -> onnxruntime.InferenceSession:
-    reason = "the CPU was asked for" if device == "cpu" else why_no_cuda() or (why_no_tensorrt() if device == "tensorrt" else None)
-    if device in _DEMANDED and reason is not None:
-        raise DeviceError(f"device {device} was demanded, but {reason}.", hint=_INSTEAD[device])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    # Every session has threads of its own, and those of one that has just run would spin on the cores that the next one needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.use_deterministic_compute = deterministic
-    providers: list[Any] = [_CPU]
-    if reason is None:
-        onnxruntime.preload_dlls(directory="")  # without it the provider does not find the CUDA wheels, and falls back in silence
-        # cuDNN's exhaustive search would time every algorithm anew for every upload of a new size, and choose as the clock says.
-        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "DEFAULT" if deterministic else "HEURISTIC"}))
-    if device == "tensorrt":
-        providers.insert(0, TENSORRT)  # what it cannot run goes to CUDA
-    graph = read_graph(direction)
-    try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    except Exception as error:
-        raise ModelError(f"{direction.file} cannot be loaded by onnxruntime: {_first_line(error)}.", hint="Export it again.") from error
-    if device != "cpu" and session.get_providers()[0] != _DEMANDED.get(device, _CUDA):
-        why = reason or _why_it_fell_back(session.get_providers()[0], tensorrt=device == "tensorrt")
-        if device in _DEMANDED:
-            raise DeviceError(f"device {device} was demanded, but {why}.", hint=_CUDA_REMEDY)
-        if _loads(_DRIVER):  # a machine without a driver was never meant to use CUDA
-            _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_REMEDY}")
-    _check_names(direction, session)
-    return session
-
-
-def _why_it_fell_back(provider: str, *, tensorrt: bool) -> str:
-    missing = [library for library in _CUDA_LIBRARIES if not _loads(library)]
-    why = f"{', '.join(missing)} cannot be loaded" if missing else why_the_provider_fails(tensorrt=tensorrt)
-    return f"onnxruntime {onnxruntime.__version__} fell back to {provider}{f' because {why}' if why else ''}"
-
-
-@cache
-def _warn_once(sentence: str) -> None:
-    """Two graphs a model and many models on a shelf would all say the same."""
-    logger.warning("%s", sentence)
-
-
-def _check_names(direction: Direction, session: onnxruntime.InferenceSession) -> None:
-    promised = {direction.input.name} | ({direction.noise.name} if direction.noise else set())
-    present = {node.name for node in session.get_inputs()}
-    if promised != present:
-        raise ModelError(f"{direction.file} takes {sorted(present)}, its manifest promises {sorted(promised)}.", hint="Export it again.")
-    absent = {output.name for output in direction.outputs} - {node.name for node in session.get_outputs()}
-    if absent:
-        raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")
 
 
 def _check_answer(answer: NDArray[Any], file: Path, *, output: TensorSpec, size: tuple[int, ...]) -> None:
@@ -300,15 +225,3 @@ def _spelled(dtype: object, shape: tuple[int, ...]) -> str:
 
 def _main_output(direction: Direction) -> str:
     return next(output.name for output in direction.outputs if output.kind != "confidence")
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -9,11 +9,12 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from serving import translator
+from serving import session
 from serving.cuda import _drivers_reason, _loaders_reason, why_no_tensorrt
 from serving.errors import DeviceError, ServingError
+from serving.session import why_no_cuda
 from serving.settings import Settings
-from serving.translator import load_model, why_no_cuda
+from serving.translator import load_model
 from tests.serving.factory import write_model
 from tests.serving.process import free_port, launch
 
@@ -95,8 +96,8 @@ def test_a_session_with_tensorrt_has_cuda_behind_it_and_one_that_falls_back_to_c
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
     for name in ("why_no_cuda", "why_no_tensorrt"):
-        monkeypatch.setattr(translator, name, lambda: None)
-    monkeypatch.setattr(translator, "_loads", lambda library: True)
+        monkeypatch.setattr(session, name, lambda: None)
+    monkeypatch.setattr(session, "_loads", lambda library: True)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
     with pytest.raises(DeviceError, match=r"device tensorrt was demanded, but onnxruntime .* fell back to CUDAExecutionProvider"):

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from serving import translator
+from serving import session
 from serving.errors import DeviceError, ModelError
 from serving.manifest import read_graph, read_manifest
 from serving.shelf import load_folders
@@ -155,7 +155,7 @@ def test_cuda_that_is_demanded_of_a_build_for_the_cpu_is_refused_with_the_reason
 
 def test_cuda_that_is_demanded_without_a_driver_is_refused_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(translator, "_loads", lambda library: False)
+    monkeypatch.setattr(session, "_loads", lambda library: False)
     with pytest.raises(DeviceError, match=r"cuda was demanded, but there is no NVIDIA driver"):
         load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
 
@@ -166,8 +166,8 @@ def test_cuda_that_onnxruntime_falls_back_from_is_refused_with_the_missing_libra
             assert providers[0][0] == "CUDAExecutionProvider"
             super().__init__(graph, options, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr(translator, "why_no_cuda", lambda: None)
-    monkeypatch.setattr(translator, "_loads", lambda library: "cudnn" not in library)
+    monkeypatch.setattr(session, "why_no_cuda", lambda: None)
+    monkeypatch.setattr(session, "_loads", lambda library: "cudnn" not in library)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
     monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
     with pytest.raises(DeviceError, match=r"fell back to CPUExecutionProvider because libcudnn\.so\.9 cannot be loaded\. .*serve,cuda"):

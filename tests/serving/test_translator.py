@@ -13,7 +13,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from serving import translator
+from serving import session
 from serving.errors import DeviceError, Refusal
 from serving.manifest import Resize
 from serving.scale import from_model, to_model
@@ -99,16 +99,16 @@ def machine(monkeypatch):
     start = onnxruntime.InferenceSession
 
     def pretend(*, libraries):
-        monkeypatch.setattr(translator, "_loads", lambda library: library in libraries)
+        monkeypatch.setattr(session, "_loads", lambda library: library in libraries)
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
         monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
         monkeypatch.setattr(
             onnxruntime, "InferenceSession", lambda graph, options, providers: start(graph, options, providers=["CPUExecutionProvider"])
         )
 
-    translator._warn_once.cache_clear()
+    session._warn_once.cache_clear()
     yield pretend
-    translator._warn_once.cache_clear()
+    session._warn_once.cache_clear()
 
 
 def test_a_driver_that_is_there_but_not_used_is_said_once_with_what_is_missing(tmp_path, machine, caplog):

@@ -116,7 +116,11 @@ class Gate:
         `abandon` is called where the caller is cancelled while the run goes on.
         """
         await self.slot()
-        run = self.start(work, images=images)
+        try:
+            run = self.start(work, images=images)
+        except RuntimeError:  # the threads have been let go: the server stops
+            self.give_back()
+            raise
         try:
             return await asyncio.shield(run)
         except asyncio.CancelledError:

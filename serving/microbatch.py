@@ -99,6 +99,7 @@ class MicroBatches:
                 raise
         finally:
             self._leave(kind, asked)
+            asked.found.cancel()  # where it is not there yet, nobody waits for it any more
         # What went wrong in company may be the company's size: memory, for one.
         run = _Run([asked])
         found = await self._gate.run(lambda: run.work(model, direction), images=len(seeds), abandon=run.brake.pull)
@@ -143,13 +144,13 @@ class MicroBatches:
                 room -= len(other.seeds)
                 members.append(other)
         run = _Run(members)
+        started = self._gate.start(lambda: run.work(model, direction), images=sum(len(one.seeds) for one in members))
+        started.add_done_callback(lambda done: _share_out(run, done, held=held))
         for member in members:
             self._lines[kind].remove(member)
             member.alone = len(members) == 1
             member.taken.set_result(None)
             member.found.add_done_callback(lambda _: run.brake.pull() if all(one.found.cancelled() for one in members) else None)
-        started = self._gate.start(lambda: run.work(model, direction), images=sum(len(one.seeds) for one in members))
-        started.add_done_callback(lambda done: _share_out(run, done, held=held))
 
     def _leave(self, kind: _Kind, asked: _Asked) -> None:
         line = self._lines.get(kind, [])

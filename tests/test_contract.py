@@ -3,17 +3,21 @@
 import io
 import json
 import os
+import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from serving.client import Client
 from serving.manifest import read_manifest
-from tests.serving.process import running_server
+from tests.serving.process import Server, running_server
 from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
+from trainer.data import scenes
 from trainer.data.catalogue import Dataset, open_dataset
 from trainer.export import export
 from trainer.loop import start
@@ -23,7 +27,9 @@ from trainer.rundir import load_method
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FEWPAIR_DATA", ROOT.parent / "shared" / "data"))
-SHIPPED = "camvid-hybrid-compact"
+WHEEL = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+SHIPPED = [Path(place).name for place in WHEEL["force-include"] if not Path(place).suffix]
+"""The models that the wheel carries."""
 EQUAL = 0.999
 """The share of pixels that must be equal between `fewpair evaluate` and the server."""
 
@@ -41,17 +47,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A real server over the exported run and the model that the repository ships."""
+def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server over the exported run and the models that the repository ships."""
     models = tmp_path_factory.mktemp("models")
     export(trained, models, name="tiny", checkpoint="last", half=True)
-    shipped = ROOT / "exported" / SHIPPED
-    assert shipped.is_dir(), f"{shipped} ships with the repository, and is not there"
-    (models / SHIPPED).symlink_to(shipped)
-    with (
-        running_server(models, tmp_path_factory.mktemp("server"), "--no-ui", "--default-model", "tiny") as server,
-        Client(server.url) as client,
-    ):
+    for name in SHIPPED:
+        shipped = ROOT / "exported" / name
+        assert shipped.is_dir(), f"{shipped} ships with the repository, and is not there"
+        (models / name).symlink_to(shipped)
+    with running_server(models, tmp_path_factory.mktemp("server"), "--no-ui", "--default-model", "tiny") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def served(server: Server) -> Iterator[Client]:
+    with Client(server.url) as client:
         yield client
 
 
@@ -106,17 +116,50 @@ def test_a_label_map_gets_over_http_the_photo_that_evaluate_judges(trained: Path
         assert (abs(answer - expected) > 1).mean() <= 2e-3
 
 
+def test_the_shipped_semipaired_model_makes_three_photos_of_a_label_map_each_of_which_its_seed_makes_again(server: Server) -> None:
+    label = png(scenes.CLASSES.index_to_id()[scenes.draw(0, height=128, width=192)[1]])
+
+    def answer(**fields: str) -> httpx.Response:
+        sent = {"model": "camvid-semipaired-compact", "format": "png"} | fields
+        found = httpx.post(f"{server.url}/synthesize", files={"image": label}, data=sent, timeout=60)
+        assert found.status_code == 200, found.text
+        return found
+
+    several = answer(seed="7", count="3")
+    assert several.headers["X-Seed"] == "7,8,9"
+    with zipfile.ZipFile(io.BytesIO(several.content)) as archive:
+        photos = {name.removesuffix(".png").rpartition("-")[2]: archive.read(name) for name in archive.namelist()}
+    assert list(photos) == ["7", "8", "9"]
+    pixels = [np.asarray(Image.open(io.BytesIO(photo))).astype(int) for photo in photos.values()]
+    assert {each.shape for each in pixels} == {(128, 192, 3)}
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(pixels[one] - pixels[other]).mean() > 1, "other noise is another photo"
+    for seed, photo in photos.items():
+        again = answer(seed=seed)
+        assert again.headers["X-Seed"] == seed
+        assert again.content == photo
+
+
+def test_the_shipped_semipaired_model_reads_a_photo_at_its_own_size(served: Client) -> None:
+    photo = scenes.draw(1, height=120, width=150)[0]
+    ids = ids_over_http(served, png(photo), model="camvid-semipaired-compact")
+    assert ids.shape == (120, 150)
+    assert 1 < len(np.unique(ids)) <= 11
+    assert ids.max() <= 10, "void is never answered"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "camvid").is_dir(), reason="CamVid is not here: put it into $FEWPAIR_DATA/camvid")
-def test_the_shipped_model_reaches_over_http_the_figures_on_its_card(served: Client) -> None:
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_reaches_over_http_the_figures_on_its_card(name: str, served: Client) -> None:
     from trainer.metrics.segmentation import Confusion
 
-    manifest = json.loads((ROOT / "exported" / SHIPPED / "manifest.json").read_text())
+    manifest = json.loads((ROOT / "exported" / name / "manifest.json").read_text())
     dataset = open_dataset("camvid", DATA / "camvid")
     classes = dataset.label_domain.classes
     assert classes is not None
     confusion = Confusion(classes)
     for sample in dataset.samples("devtest"):
-        answer = ids_over_http(served, (dataset.root / sample.photo).read_bytes(), model=SHIPPED)
+        answer = ids_over_http(served, (dataset.root / sample.photo).read_bytes(), model=name)
         confusion.add(dataset.read_label(sample), classes.id_to_index()[answer])
     assert confusion.mean_iou == pytest.approx(manifest["metrics"]["devtest"]["mean_iou"], abs=5e-4)

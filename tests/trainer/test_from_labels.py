@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from tests.trainer.factories import (
     CLASSES,
@@ -254,6 +255,20 @@ def test_estimated_statistics_do_not_depend_on_when_they_were_last_estimated() -
     assert any(not torch.equal(value, first[name]) for name, value in trainee.estimates.items())
     trainee.refresh([BATCH])
     assert all(torch.equal(value, first[name]) for name, value in trainee.estimates.items())
+
+
+@pytest.mark.parametrize("name", ["spade", "oasis", "usis"])
+def test_averaged_weights_are_divided_by_their_own_largest_singular_values(name: str) -> None:
+    method = tiny_method(name)
+    trainee = prepare(method, fused=False)
+    for average in trainee.averages["generator"].state_dict().values():
+        average.copy_(torch.rand_like(average))  # one large singular value, and vectors unlike those of the live weights
+    trainee.refresh([BATCH])
+    with trainee.averaged():
+        convolutions = [module.eval() for module in method.generator.modules() if is_parametrized(module, "weight")]
+        largest = [float(torch.linalg.matrix_norm(each.weight.detach().flatten(1), ord=2)) for each in convolutions]
+    assert len(largest) > 5
+    assert largest == pytest.approx([1.0] * len(largest), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["spade", "oasis", pytest.param("usis", marks=pytest.mark.slow)])

@@ -1,5 +1,6 @@
 """The networks of OASIS, USIS, SPADE and the semi-paired method have the papers' exact sizes and shapes, and do what they say."""
 
+import copy
 import io
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -349,6 +350,19 @@ def test_a_frozen_critic_does_not_move_and_passes_the_gradient_on() -> None:
     assert not critic.encoder[2].training
     critic(photo)
     assert not same(vectors(critic), before)  # in train mode it would have moved
+
+
+def test_a_frozen_critic_answers_as_it_does_in_eval_mode() -> None:
+    critic, photo = SegmentingDiscriminator(3, width=4), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for module in critic.modules():
+            if is_parametrized(module, "weight"):  # so far from their vectors that a power iteration would be seen in the answer
+                nn.init.normal_(module.parametrizations["weight"].original)
+    settled = copy.deepcopy(critic).eval()(photo)
+    with frozen(critic):
+        scores = critic(photo)
+    assert torch.equal(scores, settled)
+    assert not torch.allclose(critic(photo), settled, rtol=0.01)
 
 
 def used_up(critic: nn.Module) -> None:

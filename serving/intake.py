@@ -146,9 +146,18 @@ def _json(body: IO[bytes], files: AsyncExitStack, settings: Settings) -> tuple[l
 
 
 def _from_list(image: Any, number: int, files: AsyncExitStack) -> Picture:
-    if isinstance(image, dict) and set(image) <= {"image", "name"} and isinstance(image.get("name", ""), str):
-        return _from_text(image.get("image"), clean_name(image.get("name") or f"image-{number}"), files)
-    return _from_text(image, f"image-{number}", files)
+    name = f"image-{number}"
+    if isinstance(image, str):
+        return _from_text(image, name, files)
+    spelled = isinstance(image, dict) and set(image) <= {"image", "name"} and isinstance(image.get("name", ""), str)
+    if not spelled or not isinstance(image.get("image"), str):
+        raise Refusal(
+            400,
+            "no_image",
+            f"number {number} of the images is no picture.",
+            hint='Send each as a text in base64, or as {"image": "...", "name": "..."}.',
+        )
+    return _from_text(image["image"], clean_name(image.get("name") or name), files)
 
 
 def _from_text(text: Any, name: str, files: AsyncExitStack) -> Picture:

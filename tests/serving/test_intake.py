@@ -216,12 +216,15 @@ class TestSeveralPictures:
         assert response.headers["x-failed"] == "2"
 
     def test_an_address_that_is_refused_is_one_entry(self, http):
-        sent = ["https://example.org/a.png", text_of(file_of(ramp())), 7]
+        sent = ["https://example.org/a.png", text_of(file_of(ramp())), "7"]
         codes = [answer.get("error", {}).get("code") for answer in listed(http.post("/v1/segment", json={"images": sent}))]
         assert codes == ["host_not_allowed", None, "bad_base64"]
 
     def test_what_is_wrong_with_the_request_is_not_told_of_each_picture(self, http):
         error_of(segment(http, "/v1", zip_of({"a": file_of(ramp()), "b": file_of(ramp())}), model="nope"), 404)
+        for strange in (7, None, {}, {"image": 7}, {"image": "", "file": "a.png"}, {"image": "", "name": 7}):
+            error = error_of(http.post("/v1/segment", json={"images": [text_of(file_of(ramp())), strange]}), 400)
+            assert (error["code"], error["message"]) == ("no_image", "number 2 of the images is no picture.")
 
     def test_a_label_map_gives_the_same_bytes_at_every_place_in_a_list(self, http):
         alone = synthesize(http, "/v1", seed="5", format="webp").content

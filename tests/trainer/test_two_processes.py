@@ -1,0 +1,117 @@
+"""Two processes under torchrun train one run: equal weights, buffers of their own only where a method has such, and resume together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.factories import material_for, tiny_folder, tiny_run
+from tests.trainer.test_loop import differences
+from trainer.errors import UserError
+from trainer.loop import resume
+from trainer.rundir import RunDir, create_run, open_run
+
+NEW = """
+import sys
+from pathlib import Path
+from trainer.loop import start
+from trainer.rundir import open_run
+folder = open_run(Path(sys.argv[1]))
+dataset = folder.dataset()
+start(folder.path.with_name("unbroken"), folder.run, dataset, folder.selection(dataset), device="cpu", progress=False)
+"""
+WHOLE = """
+import sys
+from pathlib import Path
+from trainer.loop import resume
+from trainer.rundir import open_run
+resume(open_run(Path(sys.argv[1])), device="cpu", progress=False)
+"""
+# Each run up to its third step; then each process writes down its own method, so that they can be compared.
+CUT = """
+import sys, torch
+from pathlib import Path
+import trainer.loop as loop
+from trainer.rundir import open_run
+kept = []
+prepare = loop.prepare
+loop.prepare = lambda *a, **k: kept.append(prepare(*a, **k)) or kept[-1]
+class Cut(Exception): pass
+def stop(step):
+    if step == 3: raise Cut
+for path in sys.argv[1:]:
+    folder = open_run(Path(path))
+    dataset = folder.dataset()
+    try:
+        loop.train(folder, dataset, folder.selection(dataset), device="cpu", progress=False, after_step=stop)
+    except Cut:
+        method = kept[-1].method
+        rank = torch.distributed.get_rank()
+        torch.save([dict(method.named_parameters()), dict(method.named_buffers())], folder.path / f"method-{rank}.pt")
+"""
+
+
+def torchrun(script: str, *folders: RunDir) -> None:
+    path = folders[0].path.with_name("share.py")
+    path.write_text(script)
+    runs = [str(folder.path) for folder in folders]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(path), *runs],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def methods_of(folder: RunDir) -> list[list[dict[str, torch.Tensor]]]:
+    """The parameters and the buffers of each process, as CUT left them."""
+    return [torch.load(folder.path / f"method-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def unlike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
+    """A run of each method that ended in its third step, with what each of two processes then held."""
+    here = tmp_path_factory.mktemp("broken")
+    tiny_folder(here / "data")
+    folders = {}
+    for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2)):
+        run = tiny_run(name, data="folders", root=str(here / "data"), steps=4, evaluate_every=evaluate_every)
+        folders[name] = create_run(here / name, run, material_for(run)[1])
+    torchrun(CUT, *folders.values())
+    return folders
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken: dict[str, RunDir], tmp_path: Path) -> None:
+    folder = broken["hybrid"]
+    (first, _), (second, _) = methods_of(folder)
+    assert unlike(first, second) == []
+    own = folder.load("last")["own"]
+    assert not torch.equal(own[0]["method"]["pools.paired_label.pictures"], own[1]["method"]["pools.paired_label.pictures"])
+
+    torchrun(NEW, create_run(tmp_path / "given", folder.run, material_for(folder.run)[1]))
+    torchrun(WHOLE, folder)
+    assert differences(open_run(tmp_path / "unbroken").load("last"), folder.load("last")) == []
+
+    with pytest.raises(UserError, match="saved by 2 processes"):
+        resume(folder, device="cpu", progress=False)
+
+
+@pytest.mark.slow
+def test_two_processes_hold_equal_batch_statistics_and_spectral_norms_too(broken: dict[str, RunDir]) -> None:
+    """In semipaired, whose averaged weights the first process alone gives statistics of their own before it evaluates them."""
+    (weights, buffers), (other_weights, other_buffers) = methods_of(broken["semipaired"])
+    assert {name.rpartition(".")[2] for name in buffers} >= {"running_mean", "running_var", "_u", "_v"}
+    assert unlike(weights, other_weights) == []
+    assert unlike(buffers, other_buffers) == []
+    assert all(buffer.any() for name, buffer in buffers.items() if name.endswith("running_mean"))

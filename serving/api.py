@@ -22,6 +22,7 @@ from serving.inside import Inside
 from serving.intake import read_request
 from serving.jobroutes import build_jobs
 from serving.kserve import build_kserve
+from serving.memory import given_back
 from serving.page import LatePage
 from serving.palette import legend
 
@@ -45,7 +46,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
             await inside.warm_up()
             following = contextlib.nullcontext() if inside.reloader is None else inside.reloader.following()
             jobs = contextlib.nullcontext() if inside.jobs is None else inside.jobs.working()
-            async with following, jobs, contextlib.nullcontext() if page is None else page.opening():
+            async with given_back(), following, jobs, contextlib.nullcontext() if page is None else page.opening():
                 yield
         finally:
             if inside.operations is not None:

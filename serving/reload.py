@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from serving.errors import Refusal, ServingError
+from serving.memory import give_back
 from serving.shelf import Restocked, Shelf
 from serving.workers import Board
 
@@ -76,6 +77,7 @@ class Reloader:
                 self._tell(number, {"trouble": str(error)})
                 raise Refusal(409, "cannot_reload", error.message, hint=error.hint) from error
             self._put(found.shelf)
+            await asyncio.to_thread(give_back)
             self._tell(number, _versions(found.shelf))
             logger.info(
                 "models reloaded: added %s; changed %s; removed %s; kept %d; failed %s",

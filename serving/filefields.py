@@ -44,6 +44,8 @@ class FileFields:
 
         async def along() -> Message:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refusal(400, "cut_short", "the request ended before its body did.", hint="Send it again.")
             form.read(message.get("body", b""), last=not message.get("more_body", False))
             return message
 

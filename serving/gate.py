@@ -32,6 +32,8 @@ class Gate:
     def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float) -> None:
         self.inside = 0  # admitted and not yet answered
         self.waiting = 0  # of these, waiting for their turn
+        self.queued = 0  # waiting for the device
+        self.arrival = asyncio.Event()  # of somebody at the device, or at a run that takes others along
         self.on_run: Callable[[int], None] = lambda images: None  # told of each run, with how many pictures it took
         at_work = runs_at_once * batch + _AHEAD
         self._room = at_work + queue
@@ -129,7 +131,12 @@ class Gate:
 
     async def slot(self) -> None:
         """Wait until the device has room for a run; who has waited calls `start` or `give_back`."""
-        await self._wait_for(self._running)
+        self.queued += 1
+        self.arrival.set()
+        try:
+            await self._wait_for(self._running)
+        finally:
+            self.queued -= 1
 
     def waits_no_more(self) -> None:
         """Say that the request has got to the device by somebody else's slot."""

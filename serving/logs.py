@@ -47,7 +47,7 @@ def write_down(trace: Trace, *, request_id: str, endpoint: str, path: str, metho
     """One answered request. What was in the pictures, the query and the headers is nobody's business."""
     if not _requests.isEnabledFor(logging.INFO) or (path in _PROBES and status < 400):
         return
-    stages = {name: round(spent, 4) for name, spent in trace.stages.items()}
+    stages = {name: round(spent, 4) for name, spent in list(trace.stages.items())}
     fields: dict[str, Any] = {
         "request_id": request_id,
         "endpoint": endpoint,

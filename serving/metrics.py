@@ -59,7 +59,7 @@ class Trace:
 
     def server_timing(self) -> str:
         """The stages as a `Server-Timing` header, in milliseconds."""
-        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in self.stages.items())
+        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in list(self.stages.items()))
 
 
 _current: ContextVar[Trace | None] = ContextVar("trace", default=None)
@@ -117,7 +117,7 @@ class Metrics:
         endpoint = endpoint_of(path)
         self._requests.labels(endpoint, method_of(method), trace.model, f"{status}").inc()
         self._seconds.labels(endpoint).observe(seconds)
-        for stage, spent in trace.stages.items():
+        for stage, spent in list(trace.stages.items()):  # a run that nobody waits for may add to it
             self._stages.labels(endpoint, stage).observe(spent)
 
     def render(self) -> bytes:

@@ -66,7 +66,6 @@ class MicroBatches:
         self._most = most
         self._wait = wait
         self._lines: dict[_Kind, list[_Asked]] = {}
-        self._arrival = asyncio.Event()
 
     def at_once(self, model: ExportedModel, pixels: Bytes) -> int:
         """How many pictures of this size a run takes."""
@@ -90,7 +89,7 @@ class MicroBatches:
         asked = _Asked(pixels, seeds, current_trace(), perf_counter(), loop.create_future(), loop.create_future())
         kind = (model, direction, pixels.shape)
         self._lines.setdefault(kind, []).append(asked)
-        self._arrival.set()
+        self._gate.arrival.set()
         try:
             await self._taken(kind, asked)
             return await asked.found
@@ -115,24 +114,28 @@ class MicroBatches:
             if not asked.taken.done():
                 slot.result()
                 held = perf_counter()
-                await self._company(kind)
-                self._lead(kind, asked, held=held)
-                led = True
+                await self._company(kind, asked)
+                if not asked.taken.done():  # by somebody who got a device of his own meanwhile
+                    self._lead(kind, asked, held=held)
+                    led = True
             self._gate.waits_no_more()
         finally:
             if not slot.cancel() and not led and not slot.cancelled() and slot.exception() is None:
                 self._gate.give_back()
 
-    async def _company(self, kind: _Kind) -> None:
-        """Give others the time to join, as long as there is room for them."""
+    async def _company(self, kind: _Kind, asked: _Asked) -> None:
+        """Give others the time to join, as long as there is room for them and nobody of another kind waits for the device."""
         if not self._wait:
             return
-        most = self.at_once(kind[0], self._lines[kind][0].pixels)
+        most = self.at_once(kind[0], asked.pixels)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._wait):
-                while sum(len(one.seeds) for one in self._lines[kind]) < most:
-                    self._arrival.clear()
-                    await self._arrival.wait()
+                while not asked.taken.done() and self._gate.queued < len(self._lines[kind]) and self._seeds(kind) < most:
+                    self._gate.arrival.clear()
+                    await self._gate.arrival.wait()
+
+    def _seeds(self, kind: _Kind) -> int:
+        return sum(len(one.seeds) for one in self._lines[kind])
 
     def _lead(self, kind: _Kind, asked: _Asked, *, held: float) -> None:
         """Take along who fits, and start."""
@@ -150,6 +153,7 @@ class MicroBatches:
             self._lines[kind].remove(member)
             member.alone = len(members) == 1
             member.taken.set_result(None)
+            self._gate.arrival.set()
             member.found.add_done_callback(lambda _: run.brake.pull() if all(one.found.cancelled() for one in members) else None)
 
     def _leave(self, kind: _Kind, asked: _Asked) -> None:

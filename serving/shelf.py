@@ -75,10 +75,12 @@ def fill(settings: Settings) -> Shelf:
 
 
 def restock(former: Shelf, settings: Settings, *, prove: Callable[[ExportedModel, Settings], None] | None = None) -> Restocked:
-    """Look into the models folder again: what is new or changed is loaded, warmed and proven, what is unchanged is kept as it is.
+    """Look into the models folder again: what is new or changed is loaded, warmed and proven, what is unchanged is kept.
 
     ModelError where the folder cannot be read, or the model that the settings name as the default has never been there.
     """
+
+    proven: set[str] = set()
 
     def load(path: Path) -> ExportedModel:
         model = load_model(
@@ -90,12 +92,16 @@ def restock(former: Shelf, settings: Settings, *, prove: Callable[[ExportedModel
         )
         if prove is not None:
             prove(model, settings)
+            proven.add(model.name)
         return model
 
     found = _look(former, settings.models, load, default=settings.default_model)
     if settings.default_model is not None and settings.default_model not in found.shelf.models:
         why = found.shelf.broken.get(settings.default_model, f"models here: {', '.join(found.shelf.models) or 'none'}")
         raise ModelError(f"FEWPAIR_DEFAULT_MODEL={settings.default_model} cannot be the default: {why}.")
+    if prove is not None:
+        for name in sorted(set(found.shelf.defaults.values()) - proven):  # it may not have answered before, or not been a default
+            prove(found.shelf.models[name], settings)
     return found
 
 

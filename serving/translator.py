@@ -18,6 +18,7 @@ from serving.manifest import Direction, DirectionName, Manifest, TensorSpec, rea
 from serving.scale import Scaled, from_model, to_model
 from serving.session import CPU, first_line, open_session
 from serving.settings import Device
+from serving.tiles import BATCH_PIXELS
 
 logger = logging.getLogger("fewpair.serving")
 _WARM_SIZE = (128, 192)
@@ -129,7 +130,7 @@ class ExportedModel:
 
         ModelError where an answer is not what the manifest promises.
         """
-        height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
+        height, width = self._own_size()
         for direction, spec in self.manifest.directions.items():
             empty = np.zeros((height, width, 3) if spec.input.layout == "NHWC" else (height, width), np.uint8)
             scaled = self.prepare(empty)
@@ -140,6 +141,10 @@ class ExportedModel:
 
     def try_batches(self, most: int) -> None:
         """Allow shared runs where a drawn picture's answer does not depend on its neighbours: to the byte, on CUDA within one level."""
+        height, width = self._own_size()
+        most = min(most, BATCH_PIXELS // (height * width))
+        if most < 2:  # at this size no two ever share a run
+            return
         try:
             self.batches = self._strays(most) <= (0 if self.provider == CPU else 1)
             why = "its answers change with the pictures beside it"
@@ -148,9 +153,12 @@ class ExportedModel:
         if not self.batches:
             logger.warning("%s runs every picture alone: %s.", self.name, why)
 
+    def _own_size(self) -> tuple[int, int]:
+        return self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
+
     def _strays(self, most: int) -> int:
         """By how many levels answers to drawn pictures differ at most, in company and alone."""
-        height, width = self.manifest.resize.height or _WARM_SIZE[0], self.manifest.resize.width or _WARM_SIZE[1]
+        height, width = self._own_size()
         drawn = np.random.Generator(np.random.PCG64(0))
         strays = 0
         for direction, spec in self.manifest.directions.items():

@@ -158,6 +158,16 @@ class TestCrowd:
         until(lambda: metric(http, "fewpair_requests_inside") == 0)
         assert http.post("/segment", files={"image": file_of(ramp())}).status_code == 200
 
+    @pytest.mark.parametrize("path", ["/segment", "/v1/segment"])
+    def test_who_leaves_in_the_middle_of_his_body_is_no_failure_of_the_server(self, server, http, path):
+        counted = f'fewpair_requests_total{{endpoint="{path}",method="POST",model="none",status="400"}}'
+        before = metric(http, counted)
+        with head(server, 1000, path=path, kind="multipart/form-data; boundary=x") as connection:
+            connection.sendall(b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n')
+            until(lambda: metric(http, "fewpair_requests_inside") == 1)
+        until(lambda: metric(http, counted) == before + 1)
+        assert "Traceback" not in server.log.read_text()
+
     @pytest.mark.parametrize("way", ["full", "no token", "too large"])
     def test_who_is_refused_while_he_sends_a_large_body_and_closes_still_hears_why(self, server, http, way):
         waiting = [head(server, 1000) for _ in range(ROOM if way == "full" else 0)]

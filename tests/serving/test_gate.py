@@ -146,3 +146,22 @@ def test_a_server_that_stops_lets_the_threads_go():
             await inside.need().gate.off_loop(lambda: "too late")
 
     asyncio.run(work_and_stop())
+
+
+def test_a_run_whose_caller_has_gone_is_told_to_end():
+    async def leave():
+        gate, go, told = Gate(runs_at_once=1, batch=1, queue=9, timeout=10), threading.Event(), threading.Event()
+
+        def abandon():
+            told.set()
+            go.set()
+
+        task = asyncio.create_task(gate.run(lambda: go.wait(10), abandon=abandon))
+        await asyncio.sleep(0.05)
+        assert not told.is_set()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0.05)
+        return told.is_set(), gate._running._value
+
+    assert asyncio.run(leave()) == (True, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import threading
 import time
@@ -166,6 +167,90 @@ def test_who_goes_while_he_waits_is_not_run_and_the_device_is_free_for_the_next(
 
     assert asyncio.run(play()) == 5
     assert graph.runs == [1, 1, 1]
+
+
+def test_of_two_who_wait_for_company_with_a_device_each_one_takes_the_other_along():
+    graph = Graph()
+    graph.go.set()
+
+    async def play():
+        gate = Gate(runs_at_once=2, batch=4, queue=9, timeout=10)
+        shared = MicroBatches(gate, most=4, wait=0.1)
+        first = asyncio.create_task(shared.run(graph, "to_label", picture(1), seeds=(0,)))
+        await asyncio.sleep(0.03)
+        both = await asyncio.gather(first, shared.run(graph, "to_label", picture(2), seeds=(0,)))
+        await asyncio.sleep(0.03)
+        return [int(found[0]["label"][0, 0]) for found in both], gate._running._value
+
+    assert asyncio.run(play()) == ([1, 2], 2)
+    assert graph.runs == [2]
+
+
+def test_nobody_waits_for_company_while_somebody_of_another_kind_waits_for_the_device():
+    graph = Graph()
+    graph.go.set()
+    asked = time.monotonic()
+    assert crowd(graph, [(1, SMALL, (0,)), (2, OTHER, (0,))], wait=1.5, before=0) == [[1], [2]]
+    assert 1.4 < time.monotonic() - asked < 2.8, "the last is alone, and waits for company"
+
+
+def test_who_goes_in_the_step_in_which_he_is_taken_along_is_not_waited_for():
+    graph = Graph()
+
+    async def play():
+        gate = Gate(runs_at_once=1, batch=4, queue=9, timeout=10)
+        shared = MicroBatches(gate, most=4, wait=0.05)
+        tasks = [asyncio.create_task(shared.run(graph, "to_label", picture(value), seeds=(0,))) for value in (1, 2)]
+        lead = shared._lead
+
+        def lead_and_go(*given, **named):
+            lead(*given, **named)
+            for task in tasks:
+                task.cancel()
+
+        shared._lead = lead_and_go
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(end) for end in asyncio.run(play())] == [asyncio.CancelledError] * 2
+    assert graph.broken_off.wait(2)
+
+
+@pytest.mark.parametrize("runs_at_once", [1, 2])
+@pytest.mark.parametrize("wait", [0, 0.02])
+def test_after_a_storm_of_people_who_come_and_go_no_slot_is_lost_and_no_answer_was_anothers(runs_at_once, wait):
+    graphs = [Graph(), Graph(), Graph(batches=False)]
+    for graph in graphs:
+        graph.go.set()
+    drawn = random.Random(f"{runs_at_once} {wait}")
+
+    async def play():
+        gate = Gate(runs_at_once=runs_at_once, batch=4, queue=16, timeout=0.5)
+        shared = MicroBatches(gate, most=4, wait=wait)
+        answered = []
+
+        async def visit():
+            graph, value, seeds = drawn.choice(graphs), drawn.randrange(100), tuple(range(drawn.choice([1, 1, 1, 2, 5])))
+            async with gate.admitted(), gate.in_time(), gate.turn():
+                found = await shared.run(graph, "to_label", picture(value, drawn.choice([SMALL, OTHER])), seeds=seeds)
+                answered.append([int(one["label"][0, 0]) for one in found] == [value + seed for seed in seeds])
+
+        tasks = []
+        for _ in range(200):
+            tasks.append(asyncio.create_task(visit()))
+            if drawn.random() < 0.5:
+                asyncio.get_running_loop().call_later(drawn.expovariate(80), tasks[-1].cancel)
+            if drawn.random() < 0.7:
+                await asyncio.sleep(drawn.expovariate(250))
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.3)
+        left = (gate.inside, gate.waiting, gate.queued, gate._running._value, gate._worked_on._value, shared._lines)
+        return ends, answered, left
+
+    ends, answered, left = asyncio.run(play())
+    assert left == (0, 0, 0, runs_at_once, 4 * runs_at_once + 2, {})
+    assert len(answered) > 20
+    assert all(answered)
+    assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError, Refusal}
 
 
 def test_time_is_told_apart_by_what_it_was_spent_on():

@@ -14,7 +14,7 @@ import pytest
 
 from serving.asked import SegmentOptions
 from serving.batch import Picture
-from serving.errors import Refusal
+from serving.errors import ModelError, Refusal
 from serving.inside import Inside
 from serving.reload import Reloader
 from serving.settings import Settings
@@ -338,3 +338,18 @@ def test_nobody_waits_for_a_worker_that_is_dead_and_a_slow_one_is_named(tmp_path
     assert told["reloaded"] == 1
     assert [entry["worker"] for entry in told["behind"]] == [2]
     assert "not answered in time" in told["behind"][0]["reason"]
+
+
+def test_a_reload_asks_a_kept_default_model_too_and_says_why_it_does_not_answer(tmp_path):
+    write_model(tmp_path / "one")
+    settings = Settings(models=tmp_path, device="cpu", threads=1)
+    shelf, proven = fill(settings), []
+    write_model(tmp_path / "two")
+    restock(shelf, settings, prove=lambda model, _: proven.append(model.name))
+    assert proven == ["two", "one"], "what is new, and who answers where nobody is named"
+
+    def refuse(model, _):
+        raise ModelError(f"{model.name} does not answer a first request")
+
+    with pytest.raises(ModelError, match="one does not answer"):
+        restock(shelf, settings, prove=refuse)

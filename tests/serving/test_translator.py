@@ -14,10 +14,10 @@ from onnx import helper
 from PIL import Image
 
 from serving import session
-from serving.errors import DeviceError, Refusal
+from serving.errors import DeviceError, ModelError, Refusal
 from serving.manifest import Resize
 from serving.scale import from_model, to_model
-from serving.translator import RUN_FAILURES, Brake, draw_noise, load_model
+from serving.translator import RUN_FAILURES, Brake, ExportedModel, draw_noise, load_model
 from tests.serving.factory import CLASSES, reflect, write_model
 from tests.serving.pictures import noise, ramp, stripes
 from tests.serving.slow import write_slow_model
@@ -170,6 +170,56 @@ def test_a_model_may_share_its_runs_where_no_picture_shows_in_the_answer_to_anot
     assert "mixed runs every picture alone" in caplog.text
     for asked in ({"batch": 1}, {"batch": 4, "deterministic": True}):
         assert not load_model(tmp_path / "plain", device="cpu", threads=1, **asked).batches
+
+
+def test_a_model_of_pictures_too_large_to_share_a_run_is_not_tried_on_shared_runs(tmp_path, monkeypatch):
+    resize, sizes, infer = {"rule": "exact", "height": 1024, "width": 1024, "filter": "bicubic"}, [], ExportedModel.infer
+
+    def noted(self, direction, feed, **named):
+        sizes.append(len(next(iter(feed.values()))))
+        return infer(self, direction, feed, **named)
+
+    monkeypatch.setattr(ExportedModel, "infer", noted)
+    for height, most in ((1024, 1), (256, 4)):
+        sizes.clear()
+        folder = write_model(tmp_path / f"of-{height}", resize={**resize, "height": height}, directions=("to_label",))
+        assert load_model(folder, device="cpu", threads=1, batch=16).batches is (most > 1)
+        assert max(sizes) == most
+
+
+def test_deterministic_is_said_to_onnxruntime(tmp_path, monkeypatch):
+    said, session_of = [], onnxruntime.InferenceSession
+
+    def noted(graph, options, **named):
+        said.append((options.use_deterministic_compute, options.get_session_config_entry("session.intra_op.allow_spinning")))
+        return session_of(graph, options, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    for deterministic in (False, True):
+        load_model(folder, device="cpu", threads=1, deterministic=deterministic)
+    assert said == [(False, "0"), (True, "0")]
+
+
+@pytest.mark.parametrize("where", ["secret.bin", "{folder}/secret.bin", "../secret.bin"])
+def test_a_graph_that_reaches_for_data_outside_of_its_file_is_not_loaded(tmp_path, monkeypatch, where):
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    monkeypatch.chdir(folder)
+    graph = onnx.load(folder / "to_label.onnx")
+    for beside in (folder, tmp_path):
+        (beside / "secret.bin").write_bytes(np.float32(85).tobytes())
+    (held,) = (tensor for tensor in graph.graph.initializer if tensor.name == "low")
+    held.ClearField("raw_data")
+    held.ClearField("float_data")
+    held.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": where.format(folder=folder), "offset": "0", "length": "4"}.items():
+        held.external_data.add(key=key, value=value)
+    (folder / "to_label.onnx").write_bytes(graph.SerializeToString())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256((folder / "to_label.onnx").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(folder, device="cpu", threads=1)
 
 
 def test_a_model_that_takes_one_picture_at_a_time_is_served_all_the_same(tmp_path, caplog):

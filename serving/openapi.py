@@ -19,7 +19,7 @@ Try it:
 
     curl -F image=@street.jpg http://127.0.0.1:3000/segment -o label.png
     curl -F image=@street.jpg -F output=json http://127.0.0.1:3000/segment
-    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o photo.jpg
+    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o made.jpg
     curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:3000/v1/segment?output=polygons'
     curl -F image=@one.jpg -F image=@two.jpg http://127.0.0.1:3000/v1/segment -o labels.zip
 

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             compared.hold("alone again", [asyncio.run(_each(first, numbered, deadline=asked.deadline))])
             before = first.metrics()
             rounds = asyncio.run(_among_strangers(first, deck, photos, labels, asked=asked))
-            compared.hold("among strangers", rounds, pictures_in_a_run=batch_sizes(before, first.metrics()))
+            sizes = batch_sizes(before, first.metrics())
+            compared.hold("among strangers", rounds, pictures_in_a_run=sizes)
+            promises.hold("and runs were shared with them", (sizes.get("mean") or 0) > 1, f"{sizes}")
         with server("workers", "--no-ui", "--workers", "2") as two:
             rounds, by_worker = asyncio.run(_both_workers(two, deck, deadline=asked.deadline))
             compared.hold("from two workers", rounds, answers_by_worker=by_worker)

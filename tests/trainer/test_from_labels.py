@@ -19,21 +19,17 @@ from tests.trainer.factories import (
     tiny_label,
     tiny_method,
     tiny_run,
-    tiny_size,
 )
 from tests.trainer.test_perceptual import partial, saved
-from trainer import parity
 from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
 from trainer.data.loader import Loader
 from trainer.errors import UserError
-from trainer.graphs import draw_graph
 from trainer.labels import one_hot
 from trainer.loop import FiniteWatch, advance, prepare, start
 from trainer.methods import build, from_labels
 from trainer.methods.base import Update
 from trainer.methods.from_labels import FromLabels
-from trainer.networks.spectral import folded
 from trainer.rundir import load_method
 
 BATCH = tiny_batch(length=2, size=(64, 64))
@@ -269,23 +265,6 @@ def test_averaged_weights_are_divided_by_their_own_largest_singular_values(name:
         largest = [float(torch.linalg.matrix_norm(each.weight.detach().flatten(1), ord=2)) for each in convolutions]
     assert len(largest) > 5
     assert largest == pytest.approx([1.0] * len(largest), abs=1e-3)
-
-
-@pytest.mark.parametrize("name", ["spade", "oasis", pytest.param("usis", marks=pytest.mark.slow)])
-def test_a_generator_is_exported_without_its_spectral_norms_and_proven_at_two_sizes(name: str) -> None:
-    method = folded(trained(name)).eval()
-    graph = draw_graph(method, "to_photo", name=name, size=tiny_size(name), half=False)
-    rows = parity.prove(graph, method, size=(64, 128), material=parity.drawn(CLASSES))
-    assert [(row["height"], row["width"]) for row in rows] == [(64, 128), parity.other_size((64, 128), method.multiple_of)]
-    assert (graph.noise_shape is None) == (name == "spade")
-    assert not any("parametrizations" in weights.name for weights in graph.model.graph.initializer)
-
-
-def test_the_discriminator_is_exported_as_a_segmenter() -> None:
-    method = folded(trained("semipaired")).eval()
-    graph = draw_graph(method, "to_label", name="semipaired", size=(64, 64), half=False)
-    assert [output.name for output in graph.outputs] == ["label", "confidence"]
-    parity.prove(graph, method, size=(64, 64), material=parity.drawn(CLASSES))
 
 
 def test_a_size_that_the_unconditional_discriminator_cannot_halve_is_refused_in_words() -> None:

@@ -36,6 +36,7 @@ def open_session(direction: Direction, *, device: Device, threads: int, determin
     options.log_severity_level = 3
     # Every session has threads of its own, and those of one that has just run would spin on the cores that the next one needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # it would keep what the largest run ever took; without it a run takes a few per cent longer
     options.use_deterministic_compute = deterministic
     providers: list[Any] = [CPU]
     if reason is None:

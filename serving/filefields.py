@@ -13,6 +13,7 @@ from serving.errors import Refusal
 from serving.middleware import answer_refusals, refuse
 
 _HINT = 'Send multipart/form-data with the file in the field "image", for example: curl -F image=@street.jpg'
+_SEVERAL = "POST /v1/segment and /v1/synthesize take several files, each in a field image."
 _LONGEST_NAME = 240  # bytes: file systems take 255, BentoML puts some before it
 
 
@@ -118,7 +119,7 @@ class _Form:
             self._files += 1
             if name != "image" or self._files > 1:
                 raise Refusal(
-                    400, "unknown_field", f"one file is expected, in the field image; there is another in {name[:80]!r}.", hint=_HINT
+                    400, "unknown_field", f"one file is expected, in the field image; there is another in {name[:80]!r}.", hint=_SEVERAL
                 )
             if _is_awkward(options[b"filename"]):
                 raise Refusal(

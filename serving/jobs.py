@@ -103,7 +103,9 @@ class Jobs:
         path = self._folder / id / jobfiles.RESULT
         if not (told.done and path.is_file()):
             why = "it was cancelled" if told.state == "cancelled" else (told.error or {}).get("message", "it failed")
-            raise Refusal(409, "no_result", f"the job has no result: {why.rstrip('.')}.", hint="Send it again.")
+            raise Refusal(
+                409, "no_result", f"the job has no result: {why.rstrip('.')}.", hint=f"GET /v1/jobs/{id} says what became of each picture."
+            )
         return path
 
     async def cancel(self, id: str) -> Told:
@@ -152,7 +154,8 @@ class Jobs:
             given[name] = value
         operation = given.pop("operation", "")
         if operation not in OPTIONS:
-            raise Refusal(400, "unknown_operation", f"operation {operation[:80]!r} is none of {', '.join(OPTIONS)}.", hint="Name one.")
+            what = f"operation {operation[:80]!r} is none of" if operation else "the field operation is missing:"
+            raise Refusal(400, "unknown_operation", f"{what} {', '.join(OPTIONS)}.", hint="Name one, as in: curl -F operation=segment")
         if "answers" in given:
             raise Refusal(400, "unknown_field", "the answers of a job come as a ZIP; there is no field answers.", hint="Leave it out.")
         options = read_options(OPTIONS[operation], given)

@@ -18,7 +18,7 @@ from typing import Any
 from trainer.experiment.markdown import BEGIN, END, replaced, table
 
 Line = Mapping[str, Any]
-_ENDS = ("verdict", "soak", "fired")  # the figure that is a run's last
+_ENDS = ("verdict", "soak", "alike", "fired")  # the figure that is a run's last
 _SETTINGS = {"workers": "workers", "threads a run": "threads", "runs_at_once": "runs at once", "queue": "queue"}
 _BATCHING = {"batch": "batch", "batch_wait": "batch wait, ms"}
 
@@ -43,6 +43,7 @@ def sections(lines: Sequence[Line]) -> str:
     titles: dict[str, tuple[str, Callable[[Sequence[Line]], Iterator[str]]]] = {
         "load": ("Load", _load),
         "endure": ("Soak", _endure),
+        "alike": ("Memory of the soak at equal shelves", _alike),
         "identical": ("Identical answers", _identical),
         "fire": ("Strange uploads", _fire),
     }
@@ -167,6 +168,13 @@ def _endure(run: Sequence[Line]) -> Iterator[str]:
     left = ", ".join(f"{count} {name}" for name, count in soak["left_over"].items()) or "nothing"
     back = ", ".join(f"{seconds:g}" for seconds in soak["back_after_s"]) or "none was killed"
     yield f"Left among the temporary files: {left}. Processes in place of killed ones after (s): {back}. Tracebacks: {soak['tracebacks']}."
+
+
+def _alike(run: Sequence[Line]) -> Iterator[str]:
+    yield _promises(run[-1])
+    yield "The worker that lives through it all: its least resident memory (MB) each time after the same change, and the slope."
+    rows = [[one["after"], ", ".join(f"{held:g}" for held in one["least_mb"]), f"{one['mb_a_minute']:g}"] for one in run[-1]["shelves"]]
+    yield table(["after", "least, in the order of time", "a minute"], rows)
 
 
 def _identical(run: Sequence[Line]) -> Iterator[str]:

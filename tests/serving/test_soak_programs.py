@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks.soak import endure, fire, identical, load, report
 from benchmarks.soak.actors import Soak, unpacked
+from benchmarks.soak.alike import alike
 from benchmarks.soak.deck import form, requests, same_to_both, varied
 from benchmarks.soak.exchange import Address, Answered, ask
 from benchmarks.soak.record import percentile, slope
@@ -320,3 +321,23 @@ def test_a_corpus_is_fired_at_a_server_of_its_own_and_its_memory_is_watched(mode
     assert len(fired["weights_mb"]) >= 10
     assert all(mb > 50 for _, mb in fired["weights_mb"])
     assert "25, seeds from 0, 2 at a time" in written(figures, tmp_path)
+
+
+def test_memory_is_compared_at_equal_shelves_and_requests_under_way_do_not_count():
+    def held(minute, megabytes, pid="1", role="worker"):
+        return {"seconds": f"{60 * minute}", "pid": pid, "role": role, "rss": f"{megabytes}"}
+
+    changes = ["added", "removed"] * 4
+    events = [{"event": "reload", "seconds": 120 * number, "took": 1, "change": change} for number, change in enumerate(changes)]
+    samples = []
+    for number, change in enumerate(changes):
+        shelf = 300 if change == "added" else 200
+        for part, passing in ((0.2, 90), (0.6, 0), (1.0, 40), (1.4, 70)):
+            at = 2 * number + part
+            samples += [held(at, shelf + 3 * at + passing), held(at, 50, "9", "launcher")]
+    samples[1:1] = [held(0.2, 999, "2")]  # a worker that was killed
+    found = {one["after"]: one for one in alike(samples, events, after=0)}
+    assert {change: one["mb_a_minute"] for change, one in found.items()} == {"added": 3, "removed": 3}
+    assert found["removed"]["least_mb"] == [200 + 3 * at for at in (2.6, 6.6, 10.6, 14.6)]
+    warm = {one["after"]: len(one["least_mb"]) for one in alike(samples, events, after=300)}
+    assert warm == {"removed": 3, "added": 2}, "a stretch that lies in the warm-up does not count"

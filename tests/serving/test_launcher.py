@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from serving.__main__ import _Server, main
-from serving.settings import Settings
 from serving.session import why_no_cuda
+from serving.settings import Settings
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import ROOT, free_port, launch, running_server

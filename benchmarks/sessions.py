@@ -43,8 +43,8 @@ def main() -> None:
     spinning = _ratio(_shelf(asked, spin=True), _shelf(asked, spin=False), asked)
     shelf, bare = _shelf(asked), _shelf(asked, arena=False)
     slower = _ratio(bare, shelf, asked)
+    of = {"sessions": len(shelf), "threads": asked.threads, "rounds": asked.rounds, "size": "x".join(map(str, SIZE))}
     del shelf, bare
-    of = {"sessions": asked.sessions, "threads": asked.threads, "rounds": asked.rounds, "size": "x".join(map(str, SIZE))}
     report(
         "Sessions",
         [

@@ -19,7 +19,7 @@ from serving.tiles import BATCH_PIXELS
 from serving.translator import RUN_FAILURES, Brake, ExportedModel
 
 Found = dict[str, Bytes]
-_Failures: tuple[type[Exception], ...] = (Refusal, *RUN_FAILURES)
+_FAILURES: tuple[type[Exception], ...] = (Refusal, *RUN_FAILURES)
 _Kind = tuple[ExportedModel, DirectionName, tuple[int, ...]]
 
 
@@ -57,7 +57,7 @@ class _Run:
 class MicroBatches:
     """Whoever gets the device takes along the others of its kind, in the order they came, up to `most` pictures in a run.
 
-    `wait` is how many seconds a run that is not full waits for more while the device is free. Nobody's answer depends on his
+    `wait` is how many seconds a run that is not full waits for more while nobody else waits for the device. Nobody's answer depends on his
     neighbours: models of which that is not so (`ExportedModel.batches`) run every picture alone.
     """
 
@@ -93,7 +93,7 @@ class MicroBatches:
         try:
             await self._taken(kind, asked)
             return await asked.found
-        except _Failures:
+        except _FAILURES:
             if asked.alone:
                 raise
         finally:

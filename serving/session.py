@@ -28,6 +28,7 @@ _CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
 
 
 def open_session(direction: Direction, *, device: Device, threads: int, deterministic: bool) -> onnxruntime.InferenceSession:
+    """The session of a graph. DeviceError where a demanded device cannot be had, ModelError where the graph is not what is promised."""
     reason = "the CPU was asked for" if device == "cpu" else why_no_cuda() or (why_no_tensorrt() if device == "tensorrt" else None)
     if device in _DEMANDED and reason is not None:
         raise DeviceError(f"device {device} was demanded, but {reason}.", hint=_INSTEAD[device])
@@ -36,7 +37,7 @@ def open_session(direction: Direction, *, device: Device, threads: int, determin
     options.log_severity_level = 3
     # Every session has threads of its own, and those of one that has just run would spin on the cores that the next one needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_cpu_mem_arena = False  # it would keep what the largest run ever took; without it a run takes a few per cent longer
+    options.enable_cpu_mem_arena = False  # it would keep what the largest run ever took; without it a run takes about one per cent longer
     options.use_deterministic_compute = deterministic
     providers: list[Any] = [CPU]
     if reason is None:

@@ -202,7 +202,7 @@ async def _overload(
     )
     wrong = failures(seen)
     promises.hold("the rest are refused with 503 or 429 and Retry-After", not wrong, str(wrong or f"{len(refused)} refused"))
-    promises.hold("no more are inside than the gates admit", found.most_inside <= room, f"{found.most_inside:g} of {room}")
+    promises.hold("no more are inside than the gates admit", 0 < found.most_inside <= room, f"{found.most_inside:g} of {room}")
     enough = len(seen) >= 0.9 * asked.overload_times * capacity * asked.overload_seconds
     promises.hold(
         f"{asked.overload_times:g} x the capacity was sent", enough, f"{len(seen)} requests in {found.last_sent - found.began:.1f} s"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from benchmarks.soak.exchange import Address, Answered, Asked, ask
 from benchmarks.soak.server import Server
 
-_LOOK_EVERY = 1.0
+_LOOK_EVERY = 0.25
 _IN_A_ROW = 5
 _PATIENCE = 60.0
 

@@ -266,7 +266,9 @@ def test_load_measures_closed_loops_and_a_crowd_and_holds_them_against_the_bound
     assert set(crowd["statuses"]) <= {"200", "503"}
     assert sum(crowd["statuses"].values()) == crowd["requests"] == crowd["answers"] + crowd["refused"]
     assert crowd["refused"] > crowd["answers"] > 0
-    assert crowd["most_inside"] <= crowd["room"]  # looked at once a second, and so perhaps not while anybody was
+    held = {promise["promise"]: promise["held"] for promise in lines[3]["promises"]}
+    assert crowd["most_inside"] <= crowd["room"]
+    assert held["no more are inside than the gates admit"] is (crowd["most_inside"] > 0), "where nobody was seen, nothing was shown"
     assert crowd["bound_ms"] == pytest.approx(3 * crowd["unloaded_p99_ms"] + 1000 * crowd["room"] / crowd["capacity"], abs=0.1)
     assert code == int(not all(promise["held"] for promise in lines[3]["promises"]))
     told = written(figures, tmp_path)

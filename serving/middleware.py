@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-import opentelemetry.trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +18,7 @@ from serving.errors import Refusal
 from serving.imaging import too_many_bytes
 from serving.logs import write_down
 from serving.metrics import Metrics, Trace, endpoint_of, follow, method_of
+from serving.traces import trace_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CODES = {
@@ -46,7 +46,7 @@ class Record:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        trace = Trace(trace_id=_trace_id())
+        trace = Trace(trace_id=trace_id())
         follow(trace)
         started = perf_counter()
         status = 500
@@ -75,12 +75,6 @@ class Record:
             if metrics is not None:
                 metrics.count(trace, path=path, method=method, status=status, seconds=seconds)
             write_down(trace, request_id=request_id, endpoint=endpoint_of(path), path=path, method=method, status=status, seconds=seconds)
-
-
-def _trace_id() -> str:
-    """Of the span that BentoML has opened for the request, so that its line in the log leads to it; none where nothing is traced."""
-    context = opentelemetry.trace.get_current_span().get_span_context()
-    return format(context.trace_id, "032x") if context.is_valid and context.trace_flags.sampled else ""
 
 
 class OneErrorShape:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from serving import asked, logs
+from serving import asked, logs, traces
 from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
@@ -128,6 +128,11 @@ class Translator:
     async def hold_signals(self) -> None:
         """From here on a signal to stop lets what was taken be finished first."""
         stopping.hold_signals(lambda: inside.operations.gate.inside if inside.operations else 0)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def send_the_last_traces(self) -> None:
+        """What was traced in the last seconds is sent before the process ends."""
+        await traces.send_the_last()
 
     @bentoml.api(route="/segment")  # type: ignore[untyped-decorator]
     async def segment(

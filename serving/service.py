@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from serving import asked, logs, traces
+from serving import asked, lastresort, logs, traces
 from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
@@ -83,6 +83,9 @@ async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:
         return respond(await call(inside.need()))
     except Refusal as refusal:
         return respond_refusal(refusal)
+
+
+lastresort.install()
 
 
 @bentoml.service(

@@ -3,22 +3,29 @@
 import asyncio
 import contextlib
 import contextvars
+import math
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from serving.errors import Refusal
+from serving.pace import Pace
 
 T = TypeVar("T")
 _AHEAD = 2  # requests decoded beside those that run, so that the device does not wait for a decoder
+_COME_BACK = 60  # seconds after which a refused client is asked to come back, at most
 
 
 @dataclass
 class Ticket:
     """A request's place inside: taken before its body is read, given back with the answer."""
 
-    deadline: float | None = None  # of the answer, in the loop's time; the clock starts when the body is there
+    clock: float | None = None  # when the body was there, in the loop's time
+    deadline: float = math.inf  # of the answer
+    begins_by: float = math.inf  # or is refused: what waits longer was let in by mistake
+    worked_on: bool = False
+    begun: bool = False  # on the device
     waits: bool = False  # for a turn, so that it is said when the time runs out
     valid: bool = True
 
@@ -27,17 +34,24 @@ _ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("ticket"
 
 
 class Gate:
-    """Admits a bounded number of requests, refuses the rest at once, and keeps decoded pictures few."""
+    """Admits a bounded number of requests, refuses the rest at once, and keeps decoded pictures few.
 
-    def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float) -> None:
+    `queue` bounds how many wait, `queue_wait` (seconds; 0: nothing does) how long: who would wait longer at the pace of the last answers is
+    refused at the door, and who waits longer after all, because the pace fell, is refused then. Those that are worked on are always let in.
+    """
+
+    def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float, queue_wait: float = 0.0) -> None:
         self.inside = 0  # admitted and not yet answered
         self.waiting = 0  # of these, waiting for their turn
         self.queued = 0  # waiting for the device
         self.arrival = asyncio.Event()  # of somebody at the device, or at a run that takes others along
         self.on_run: Callable[[int], None] = lambda images: None  # told of each run, with how many pictures it took
         at_work = runs_at_once * batch + _AHEAD
+        self._at_work = at_work
         self._room = at_work + queue
         self._timeout = timeout
+        self._queue_wait = queue_wait or math.inf
+        self._pace = Pace()
         self._worked_on = asyncio.Semaphore(at_work)
         self._running = asyncio.Semaphore(runs_at_once)
         self._threads = ThreadPoolExecutor(2 * (runs_at_once + _AHEAD), thread_name_prefix="fewpair")
@@ -56,14 +70,8 @@ class Gate:
         if held is not None and held.valid:
             yield held
             return
-        if self.inside >= self._room:
-            raise Refusal(
-                503,
-                "overloaded",
-                "the server has as many requests waiting as it takes.",
-                hint="Try again in a moment.",
-                headers={"Retry-After": "1"},
-            )
+        if self.inside >= self._room or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait):
+            raise self._overloaded()
         self.inside += 1
         ticket = Ticket()
         # Not reset on the way out: what outlives the request in a task of its own holds a ticket that is void, and queues anew.
@@ -73,6 +81,8 @@ class Gate:
         finally:
             ticket.valid = False
             self.inside -= 1
+            if ticket.worked_on and ticket.clock is not None:  # others went as fast as they were refused
+                self._pace.answered(since=ticket.clock, now=asyncio.get_running_loop().time())
 
     def start_clock(self) -> float:
         """When the request has to be answered, in the loop's time; the first call starts its clock."""
@@ -80,8 +90,11 @@ class Gate:
         ticket = _ticket.get()
         if ticket is None or not ticket.valid:
             return now + self._timeout
-        if ticket.deadline is None:
+        if ticket.clock is None:
+            ticket.clock = now
             ticket.deadline = now + self._timeout
+            if self._pace.seconds:
+                ticket.begins_by = now + max(self._queue_wait, 2 * self._pace.wait(self._at_work))
         return ticket.deadline
 
     @contextlib.asynccontextmanager
@@ -103,6 +116,7 @@ class Gate:
     async def turn(self) -> AsyncIterator[None]:
         """Be worked on. A request of many pictures takes a turn for each, so that others get theirs in between."""
         await self._wait_for(self._worked_on)
+        self._ticket().worked_on = True
         try:
             yield
         finally:
@@ -118,6 +132,7 @@ class Gate:
         `abandon` is called where the caller is cancelled while the run goes on.
         """
         await self.slot()
+        self.waits_no_more()
         try:
             run = self.start(work, images=images)
         except RuntimeError:  # the threads have been let go: the server stops
@@ -139,10 +154,9 @@ class Gate:
             self.queued -= 1
 
     def waits_no_more(self) -> None:
-        """Say that the request has got to the device by somebody else's slot."""
-        ticket = _ticket.get()
-        if ticket is not None:
-            ticket.waits = False
+        """Say that the request has got to the device, by its own slot or somebody else's."""
+        ticket = self._ticket()
+        ticket.waits, ticket.begun = False, True
 
     def give_back(self) -> None:
         """Leave the device to the next."""
@@ -164,12 +178,18 @@ class Gate:
         if not run.cancelled() and run.exception() is None:
             self.on_run(images)
 
+    @staticmethod
+    def _ticket() -> Ticket:
+        """Of the request that is being answered; outside of any one that counts for nothing."""
+        return _ticket.get() or Ticket()
+
     async def _wait_for(self, semaphore: asyncio.Semaphore) -> None:
-        ticket = _ticket.get() or Ticket()
+        ticket = self._ticket()
+        until = min(self.start_clock(), math.inf if ticket.begun else ticket.begins_by)
         self.waiting += 1
         ticket.waits = True
         try:
-            async with asyncio.timeout_at(self.start_clock()):
+            async with asyncio.timeout_at(until):
                 await semaphore.acquire()
             ticket.waits = False
         except TimeoutError:
@@ -177,13 +197,28 @@ class Gate:
         finally:
             self.waiting -= 1
 
+    def _come_back(self) -> dict[str, str]:
+        """When those who are inside now will have been answered."""
+        return {"Retry-After": f"{min(_COME_BACK, max(1, math.ceil(self.inside * self._pace.seconds)))}"}
+
+    def _overloaded(self) -> Refusal:
+        return Refusal(
+            503,
+            "overloaded",
+            "the server has as many requests waiting as it takes.",
+            hint="Try again in a moment.",
+            headers=self._come_back(),
+        )
+
     def _waited(self) -> Refusal:
+        clock = self._ticket().clock
+        waited = self._timeout if clock is None else asyncio.get_running_loop().time() - clock
         return Refusal(
             503,
             "waited_too_long",
-            f"the request waited {self._timeout:g} s without its turn.",
+            f"the request waited {waited:.1f} s without its turn.",
             hint="Try again when the server is less busy.",
-            headers={"Retry-After": "5"},
+            headers=self._come_back(),
         )
 
     def _too_late(self) -> Refusal:

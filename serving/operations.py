@@ -23,6 +23,7 @@ from serving.metrics import current_trace
 from serving.microbatch import MicroBatches
 from serving.palette import Spelling, read_label
 from serving.scale import Scaled
+from serving.session import pictures_a_run
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.tiles import Grid, Mosaic, Tiles, check_tiles, cut, plan
@@ -66,8 +67,15 @@ class Operations:
         self.shelf = shelf
         self.settings = settings
         self.limits = Limits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
-        self.gate = Gate(runs_at_once=settings.runs_at_once, batch=settings.batch, queue=settings.queue, timeout=settings.timeout)
-        self._shared = MicroBatches(self.gate, most=settings.batch, wait=settings.batch_wait / 1000)
+        batch = pictures_a_run(settings)
+        self.gate = Gate(
+            runs_at_once=settings.runs_at_once,
+            batch=batch,
+            queue=settings.queue,
+            timeout=settings.timeout,
+            queue_wait=settings.queue_wait / 1000,
+        )
+        self._shared = MicroBatches(self.gate, most=batch, wait=settings.batch_wait / 1000)
         self._fetcher = Fetcher(settings.url_hosts, max_bytes=settings.max_bytes)
 
     async def segment(self, pictures: Sequence[Picture], options: SegmentOptions, *, listed: bool = False) -> Answer:

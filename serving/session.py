@@ -12,7 +12,7 @@ import onnxruntime
 from serving.cuda import TENSORRT, why_no_tensorrt, why_the_provider_fails
 from serving.errors import DeviceError, ModelError
 from serving.manifest import Direction, read_graph
-from serving.settings import Device
+from serving.settings import Device, Settings
 
 logger = logging.getLogger("fewpair.serving")
 CPU = "CPUExecutionProvider"
@@ -24,6 +24,7 @@ _INSTEAD = {
     "cuda": "Say --device auto to use the CPU where there is no CUDA.",
     "tensorrt": "Install TensorRT 10 for CUDA 13 beside the driver, or say --device cuda or auto.",
 }
+_SHARED = 4  # pictures a run on a GPU, where nothing else was said; what is best there is not shown
 _CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
 
 
@@ -59,6 +60,11 @@ def open_session(direction: Direction, *, device: Device, threads: int, determin
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_REMEDY}")
     _check_names(direction, session)
     return session
+
+
+def pictures_a_run(settings: Settings) -> int:
+    """How many pictures share a run: as many as was said; otherwise one on the CPU, where a longer run is only a longer wait."""
+    return settings.batch or (1 if settings.device == "cpu" or why_no_cuda() else _SHARED)
 
 
 def why_no_cuda() -> str | None:

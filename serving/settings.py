@@ -52,10 +52,11 @@ class Settings:
     workers: int = _whole(1, 1, 256)
     threads: int = _whole(0, 0, 1024)  # of one run; 0: the cores of this machine, shared out between workers and runs
     runs_at_once: int = _whole(1, 1, 64)
-    batch: int = _whole(4, 1, 64)  # pictures of one size that share a run, whoever sent them
+    batch: int = _whole(0, 0, 64)  # pictures of one size that share a run, whoever sent them; 0: as the device likes it
     batch_wait: int = _whole(0, 0, 1000)  # milliseconds that a run which is not full waits for more
     deterministic: bool = _switch(False)  # the same bytes on CUDA too: its own order of sums for every run, and no shared runs
     queue: int = _whole(32, 0, 100_000)
+    queue_wait: int = _whole(5000, 0, 3_600_000)  # milliseconds that a request may wait at the pace of the last answers; 0: any time
     timeout: int = _whole(60, 1, 3600)  # seconds from the end of a request's body to its answer
     max_bytes: int = _whole(32 * 2**20, 1024, 2**31)
     max_pixels: int = _whole(25_000_000, 1, PIXELS_CEILING)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from serving.errors import DeviceError, ModelError, Refusal
 from serving.manifest import DIRECTIONS, DirectionName, read_graph, read_manifest
+from serving.session import pictures_a_run
 from serving.settings import Device, Settings
 from serving.translator import ExportedModel, load_model
 
@@ -87,7 +88,7 @@ def restock(former: Shelf, settings: Settings, *, prove: Callable[[ExportedModel
             path,
             device=settings.device,
             threads=settings.intra_op_threads,
-            batch=settings.batch,
+            batch=pictures_a_run(settings),
             deterministic=settings.deterministic,
         )
         if prove is not None:

@@ -48,7 +48,8 @@ class Server:
     def room(self) -> int:
         """How many requests all workers admit together."""
         told = self.settings()
-        return int(told["workers"]) * (int(told["runs_at_once"]) * int(told.get("batch", 1)) + AHEAD + int(told["queue"]))
+        batch = int(told.get("batch", 1)) or 1  # as the device likes it: one on the CPU
+        return int(told["workers"]) * (int(told["runs_at_once"]) * batch + AHEAD + int(told["queue"]))
 
     def processes(self) -> dict[int, str]:
         """Every process by its role: launcher, worker, or other (BentoML's own arbiter and watcher)."""

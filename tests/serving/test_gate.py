@@ -9,6 +9,7 @@ from serving.api import Inside, build_api
 from serving.errors import Refusal
 from serving.gate import Gate
 from serving.operations import Operations
+from serving.pace import Pace
 from serving.settings import Settings
 from serving.shelf import Shelf
 
@@ -32,6 +33,90 @@ def test_what_is_over_the_queue_is_refused_at_once_with_when_to_come_back():
     assert len(refusals) == refused == 2  # one runs, two are decoded ahead, one waits
     assert {(refusal.status, refusal.code, refusal.headers["Retry-After"]) for refusal in refusals} == {(503, "overloaded", "1")}
     assert (gate.inside, gate.waiting) == (0, 0)
+
+
+async def paced(gate, seconds):
+    """Requests one after the other, so that the gate knows what one takes."""
+    for _ in range(3):
+        async with gate.place():
+            gate.start_clock()
+            await asyncio.sleep(seconds)
+
+
+def test_who_would_wait_too_long_at_the_pace_of_the_last_answers_is_refused_at_the_door():
+    async def crowd():
+        gate, go = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=1.0), asyncio.Event()
+        await paced(gate, 0.15)
+
+        async def one():
+            async with gate.place():
+                await go.wait()
+
+        asked = [asyncio.create_task(one()) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        inside = gate.inside
+        go.set()
+        return inside, await asyncio.gather(*asked, return_exceptions=True)
+
+    inside, ends = asyncio.run(crowd())
+    refusals = [end for end in ends if isinstance(end, Refusal)]
+    assert 5 <= inside <= 6  # times .15 s and a quarter: a second
+    assert len(refusals) == 20 - inside
+    assert {(refusal.status, refusal.code, refusal.headers["Retry-After"]) for refusal in refusals} == {(503, "overloaded", "1")}
+
+
+def test_a_slow_model_is_never_without_work_and_those_who_wait_for_it_are_told_when_to_come_back():
+    async def crowd():
+        gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.1)
+        await paced(gate, 0.4)
+
+        async def one():
+            async with gate.place():
+                await gate.run(lambda: threading.Event().wait(0.4))
+
+        return await asyncio.gather(*(one() for _ in range(6)), return_exceptions=True)
+
+    ends = asyncio.run(crowd())
+    assert [end for end in ends if end is not None and not isinstance(end, Refusal)] == []
+    assert ends[:3] == [None] * 3  # one runs and two are decoded ahead, though the third waits .8 s
+    assert [end.headers["Retry-After"] for end in ends[3:]] == ["2"] * 3  # three times .4 s
+
+
+def test_who_waits_too_long_after_all_because_the_pace_fell_is_refused_then():
+    async def crowd():
+        gate, go = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.3), threading.Event()
+        await paced(gate, 0.01)
+
+        async def one():
+            async with gate.place():
+                await gate.run(lambda: go.wait(10))
+
+        asked = [asyncio.create_task(one()) for _ in range(6)]
+        await asyncio.sleep(0.2)
+        early = sum(task.done() for task in asked)
+        await asyncio.sleep(0.3)
+        go.set()
+        return early, await asyncio.gather(*asked, return_exceptions=True), gate
+
+    early, ends, gate = asyncio.run(crowd())
+    assert (early, ends[0]) == (0, None)  # who runs is not cut off
+    assert {(end.status, end.code) for end in ends[1:]} == {(503, "waited_too_long")}
+    assert all("waited 0.3 s" in end.message for end in ends[1:])
+    assert (gate.inside, gate.waiting, gate._running._value) == (0, 0, 1)
+
+
+def test_the_pace_is_that_of_the_last_answers_and_knows_no_idle_time():
+    pace = Pace()
+    assert pace.wait(100) == 0  # nothing is known yet
+    pace.answered(since=0.0, now=1.0)
+    pace.answered(since=0.5, now=1.5)
+    assert pace.seconds == pytest.approx(0.75)
+    pace.answered(since=1000.0, now=1000.75)
+    assert pace.seconds == pytest.approx(0.75)
+    for answer in range(1, 17):
+        pace.answered(since=1000.0, now=1000.75 + 2 * answer)
+    assert pace.seconds == pytest.approx(2)
+    assert pace.wait(4) == pytest.approx(10)  # with a quarter in reserve
 
 
 def test_no_more_run_at_once_than_were_given():

@@ -27,6 +27,7 @@ def test_settings_survive_the_way_to_a_child_process():
             20,
             True,
             5,
+            5001,
             6,
             2048,
             7,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import signal
@@ -17,13 +15,14 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from serving.child import ROOT, end_with_parent
 from serving.configuration import Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
 from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
+from serving.trial import try_models
 
 _READY_WITHIN = 300.0
 _LEAVING = 20.0  # beyond the requests: streams of the page, sessions and threads
@@ -56,7 +55,7 @@ def _serve(argv: Sequence[str]) -> int:
     host = _address(settings.host)
     _check_open(settings, host)
     _check_port(host, settings.port)
-    _check_models(settings)
+    try_models(child_environment(settings, os.environ))  # what cannot work is said here, not by a server that restarts for ever
     url = _url(host, settings.port)
     where = f"{_bound(host, settings.port)}, here {url}" if host in _EVERYWHERE else url
     say(f"Starting on {where}, {settings.intra_op_threads} threads a run, with:", *configured.lines(), sep="\n")
@@ -147,29 +146,12 @@ def _check_port(host: str, port: int) -> None:
         ) from None
 
 
-def _check_models(settings: Settings) -> None:
-    """Load every model once, so that what cannot work is said here and not by a server that restarts for ever."""
-    from serving.shelf import fill, model_folders
-
-    how = "Export a model with `fewpair export RUN`, or make one with `make demo`; say --models FOLDER if they are elsewhere."
-    if not settings.models.is_dir():
-        raise ServingError(f"the models folder {settings.models} does not exist.", hint=how)
-    if not model_folders(settings.models):
-        raise ServingError(f"the models folder {settings.models} holds no model.", hint=how)
-    shelf = fill(settings)
-    if not shelf.models:
-        raise ServingError(f"no model in {settings.models} can be served: {'; '.join(shelf.broken.values())}", hint=how)
-    del shelf
-    gc.collect()
-
-
 class _Server:
     """BentoML's own server as a child process: started, waited for, told to stop."""
 
     def __init__(self, settings: Settings, *, host: str, say: Callable[[str], object] = print) -> None:
-        root = Path(__file__).resolve().parent.parent  # the folder that holds the package, so that the import works from anywhere
         self._command = [
-            sys.executable, "-m", "bentoml", "serve", "serving.service:Translator", "--working-dir", str(root),
+            sys.executable, "-m", "bentoml", "serve", "serving.service:Translator", "--working-dir", str(ROOT),
             "--host", host, "--port", str(settings.port), "--timeout-graceful-shutdown", _LAST_STREAMS,
         ]  # fmt: skip
         inherited = {"BENTOML_DO_NOT_TRACK": "True", "GRADIO_ANALYTICS_ENABLED": "False", **os.environ}
@@ -185,7 +167,7 @@ class _Server:
         """Until a signal comes, or the server ends by itself."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        child = self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True, preexec_fn=_end_with_parent)
+        child = self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True, preexec_fn=end_with_parent)
         if self._stopping:  # the signal came while there was no child yet to pass it on to
             self._stop()
         try:
@@ -256,13 +238,6 @@ def _welcome(url: str, settings: Settings, *, bound: str | None) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _end_with_parent() -> None:
-    """On Linux the kernel stops the child when this process is killed, so that no server lingers on its port."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 if __name__ == "__main__":

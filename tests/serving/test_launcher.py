@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -88,6 +89,17 @@ def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
     assert "holds no model" in refused(launch(tmp_path, "--models", str(tmp_path / "empty"), *options))
     (tmp_path / "all" / "broken").mkdir(parents=True)
     assert "has no manifest.json" in refused(launch(tmp_path, "--models", str(tmp_path / "all"), *options))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process that is killed by a signal")
+def test_models_whose_loading_is_killed_are_refused_with_how_it_ended(models, tmp_path, monkeypatch, capfd):
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho out of memory >&2\nkill -KILL $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    assert main(["--models", str(models), "--port", str(free_port())]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("out of memory\nloading the models ended with SIGKILL.\n")
 
 
 def test_a_default_model_that_is_not_there_is_refused(models, tmp_path):
@@ -188,6 +200,10 @@ def test_two_workers_give_the_same_bytes_and_count_together(models, tmp_path):
     with running_server(models, tmp_path, "--no-ui", "--workers", "2") as server:
         answers = {httpx.post(f"{server.url}/segment", files={"image": file_of(ramp())}, data={"model": "tiny"}).content for _ in range(20)}
         assert len(answers) == 1
+        if sys.platform == "linux":
+            held = Path(f"/proc/{server.process.pid}/maps").read_text()
+            assert "onnxruntime" not in held, "the launcher keeps nothing of the models that it tried"
+            assert "numpy" not in held
         counted = [
             line for line in httpx.get(f"{server.url}/metrics").text.splitlines() if 'endpoint="/segment"' in line and "_total" in line
         ]

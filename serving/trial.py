@@ -1,0 +1,66 @@
+"""Whether the models can be served at all, tried in a process of its own: what loading takes of RAM and of the device goes with it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from serving.child import ROOT, end_with_parent
+from serving.errors import ServingError
+from serving.settings import Settings
+
+_CANNOT = 2  # the exit code where the reason stands on standard output
+
+
+def try_models(environment: Mapping[str, str]) -> None:
+    """Load every model once with the settings of these variables; ServingError says why none can be served."""
+    tried = subprocess.run(
+        [sys.executable, "-m", "serving.trial"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C is the launcher's to hear
+        preexec_fn=end_with_parent,
+        check=False,
+    )
+    if tried.returncode == _CANNOT:
+        said = json.loads(tried.stdout.splitlines()[-1])
+        raise ServingError(said["message"], hint=said["hint"])
+    if tried.returncode:
+        how = signal.Signals(-tried.returncode).name if tried.returncode < 0 else f"exit code {tried.returncode}"
+        raise ServingError(
+            f"loading the models ended with {how}.",
+            hint="What it printed above says more; SIGKILL is what a lack of memory looks like.",
+        )
+
+
+def _load(settings: Settings) -> None:
+    from serving.shelf import fill, model_folders
+
+    how = "Export a model with `fewpair export RUN`, or make one with `make demo`; say --models FOLDER if they are elsewhere."
+    if not settings.models.is_dir():
+        raise ServingError(f"the models folder {settings.models} does not exist.", hint=how)
+    if not model_folders(settings.models):
+        raise ServingError(f"the models folder {settings.models} holds no model.", hint=how)
+    shelf = fill(settings)
+    if not shelf.models:
+        raise ServingError(f"no model in {settings.models} can be served: {'; '.join(shelf.broken.values())}", hint=how)
+
+
+def main() -> int:
+    """Try the models of this environment's settings; the exit code."""
+    try:
+        _load(Settings.from_environment())
+    except ServingError as error:
+        print(json.dumps({"message": error.message, "hint": error.hint}))
+        return _CANNOT
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -51,6 +51,7 @@ from benchmarks.soak.shelves import VISITOR, Visitor, copied
 _MOST = 1.0  # MB a minute
 _OTHERS = 4  # who ask beside the steady clients, each one thing at a time
 _OPTIONS = ("--no-ui", "--workers", "2")
+_TOLD = ("workers", "threads a run", "runs_at_once", "queue", "queue_wait", "batch", "batch_wait")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -243,7 +244,7 @@ def _judge(
     promises.hold("the server stopped in order", code == 0, f"exit code {code}")
     figures.add(
         "soak",
-        settings={name: settings.get(name) for name in ("workers", "threads a run", "runs_at_once", "queue", "batch", "batch_wait")},
+        settings={name: settings.get(name) for name in _TOLD},
         minutes=round(ends / 60, 2),
         warm_up_minutes=round(warm / 60, 2),
         counts=dict(sorted(soak.counts.items())),

@@ -8,7 +8,7 @@ status, type, X-Seed, X-Model and body.
 
 - alone again, on the same server;
 - among strangers: several of them at a time, while other clients ask the same server for other sizes of other pictures of all models
-  (the figures say how many pictures went into a run then, so that it shows whether runs were shared);
+  (with `batch = 4`; the figures say how many pictures went into a run then, so that it shows whether runs were shared);
 - from two workers (`--no-ui --workers 2`), each request so often that both have answered it: the log says which did;
 - after a restart;
 - with another number of threads, which may change the order of sums: this is told, and promised by nobody.
@@ -36,6 +36,7 @@ from benchmarks.soak.record import Figures, Promises
 from benchmarks.soak.server import Server, batch_sizes, running
 
 _HEADERS = ("content-type", "x-seed", "x-model", "x-tiling", "x-label-spelling")
+_SHARED = ("--batch", "4")  # on the CPU nobody shares a run unless told
 _MOST_ROUNDS = 60  # in which two workers have to have answered every request
 Seen = tuple[int, tuple[str | None, ...], bytes]
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         home = Path(folder)
 
         def server(name: str, *options: str, threads: int = asked.threads) -> contextlib.AbstractContextManager[Server]:
-            return running(asked.models, home / name, ["--threads", str(threads), *options, *asked.server], FEWPAIR_LOG="json")
+            return running(asked.models, home / name, ["--threads", str(threads), *_SHARED, *options, *asked.server], FEWPAIR_LOG="json")
 
         with server("first", "--no-ui") as first:
             deck = asyncio.run(_deck(first, photos, labels, deadline=asked.deadline))

@@ -20,7 +20,7 @@ from trainer.experiment.markdown import BEGIN, END, replaced, table
 Line = Mapping[str, Any]
 _ENDS = ("verdict", "soak", "alike", "fired")  # the figure that is a run's last
 _SETTINGS = {"workers": "workers", "threads a run": "threads", "runs_at_once": "runs at once", "queue": "queue"}
-_BATCHING = {"batch": "batch", "batch_wait": "batch wait, ms"}
+_WAITS = {"queue_wait": "queue wait, ms", "batch": "batch", "batch_wait": "batch wait, ms"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,7 +131,8 @@ def _facts(line: Line) -> str:
         "sent, requests a second (asked for)": f"{line['reached_rate']} ({line['asked_rate']}), at most {line['latest_ms']} ms late",
         "answers": f"{line['requests']} requests: {statuses}; connections that failed: {_failed(line['failed'])}",
         "admitted: p50, p95, p99, ms": f"{line['p50_ms']}, {line['p95_ms']}, {line['p99_ms']}",
-        "bound: 3 x unloaded p99 + room / capacity, ms": f"{line['bound_ms']} (unloaded p99: {line['unloaded_p99_ms']})",
+        "bound: 3 x unloaded p99 + queue bound, ms": f"{line['bound_ms']} (unloaded p99: {line['unloaded_p99_ms']})",
+        "with room / capacity for the queue bound, ms": str(line.get("bound_by_room_ms", line["bound_ms"])),
         "most inside, of room": f"{_number(line['most_inside'])} of {line['room']}",
         "refused: p50, p99, ms": f"{line['refused_p50_ms']}, {line['refused_p99_ms']}",
         "refused before the whole body was sent": line["refused_before_the_body_was_sent"],
@@ -207,7 +208,7 @@ def _fire(run: Sequence[Line]) -> Iterator[str]:
 
 
 def _settings(told: Line) -> str:
-    shown = [f"{words} {told[name]}" for name, words in (_SETTINGS | _BATCHING).items() if told.get(name) is not None]
+    shown = [f"{words} {told[name]}" for name, words in (_SETTINGS | _WAITS).items() if told.get(name) is not None]
     return f"Server: {', '.join(shown)}."
 
 

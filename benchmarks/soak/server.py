@@ -51,6 +51,10 @@ class Server:
         batch = int(told.get("batch", 1)) or 1  # as the device likes it: one on the CPU
         return int(told["workers"]) * (int(told["runs_at_once"]) * batch + AHEAD + int(told["queue"]))
 
+    def queue_wait_ms(self) -> int:
+        """Milliseconds that a request may wait; 0: any time, or a server that knows no such bound."""
+        return int(self.settings().get("queue_wait", 0))
+
     def processes(self) -> dict[int, str]:
         """Every process by its role: launcher, worker, or other (BentoML's own arbiter and watcher)."""
         roles = {self.process.pid: "launcher"}

@@ -249,7 +249,7 @@ def test_load_measures_closed_loops_and_a_crowd_and_holds_them_against_the_bound
     write_slow_model(tmp_path / "models" / "slow", pytest.MonkeyPatch())
     figures = tmp_path / "figures.jsonl"
     options = ["--endpoint", "segment", "--clients", "1", "4", "--seconds", "1.5", "--warm-up", "0.3", "--overload-seconds", "2"]
-    server = ["--", "--no-ui", "--threads", "1", "--queue", "3"]
+    server = ["--", "--no-ui", "--threads", "1", "--queue", "3", "--queue-wait", "700"]
     code = load.main(["--models", str(tmp_path / "models"), *pictures, *options, "--figures", str(figures), *server])
     lines = lines_of(figures)
     assert [line["figure"] for line in lines] == ["closed loop", "closed loop", "overload", "verdict"]
@@ -259,7 +259,7 @@ def test_load_measures_closed_loops_and_a_crowd_and_holds_them_against_the_bound
         assert 0 < line["p50_ms"] <= line["p95_ms"] <= line["p99_ms"]
         assert line["stage_ms"]["run"] > 0
         assert line["batch_sizes"]["mean"] >= 1
-        assert (line["workers"], line["queue"]) == ("1", "3")
+        assert (line["workers"], line["queue"], line["queue_wait"]) == ("1", "3", "700")
         assert line["machine"]["cores"] == len(os.sched_getaffinity(0))
     crowd = lines[2]
     assert crowd["failed"] == {}
@@ -269,7 +269,8 @@ def test_load_measures_closed_loops_and_a_crowd_and_holds_them_against_the_bound
     held = {promise["promise"]: promise["held"] for promise in lines[3]["promises"]}
     assert crowd["most_inside"] <= crowd["room"]
     assert held["no more are inside than the gates admit"] is (crowd["most_inside"] > 0), "where nobody was seen, nothing was shown"
-    assert crowd["bound_ms"] == pytest.approx(3 * crowd["unloaded_p99_ms"] + 1000 * crowd["room"] / crowd["capacity"], abs=0.1)
+    assert crowd["bound_ms"] == pytest.approx(3 * crowd["unloaded_p99_ms"] + 700, abs=0.1)
+    assert crowd["bound_by_room_ms"] == pytest.approx(3 * crowd["unloaded_p99_ms"] + 1000 * crowd["room"] / crowd["capacity"], abs=0.1)
     assert code == int(not all(promise["held"] for promise in lines[3]["promises"]))
     told = written(figures, tmp_path)
     assert f"| {crowd['bound_ms']} (unloaded p99: {crowd['unloaded_p99_ms']}) |" in told

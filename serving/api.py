@@ -46,7 +46,8 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
             await inside.warm_up()
             following = contextlib.nullcontext() if inside.reloader is None else inside.reloader.following()
             jobs = contextlib.nullcontext() if inside.jobs is None else inside.jobs.working()
-            async with given_back(), following, jobs, contextlib.nullcontext() if page is None else page.opening():
+            gauges = contextlib.nullcontext() if inside.metrics is None else inside.metrics.kept_true()
+            async with given_back(), gauges, following, jobs, contextlib.nullcontext() if page is None else page.opening():
                 yield
         finally:
             if inside.operations is not None:

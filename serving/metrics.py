@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ _TEMPLATES = (
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_LOOK_EVERY = 0.25  # seconds
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Metrics:
         self._waiting = Gauge("fewpair_requests_waiting", "Waiting for their turn.", multiprocess_mode="livesum", registry=registry)
         self._registry = registry
         self._gate: Gate | None = None
+        self._seen = (0, 0)
         self._device = DeviceMemory(registry) if devices else None
 
     def watch(self, gate: Gate) -> None:
@@ -113,7 +116,6 @@ class Metrics:
 
     def count(self, trace: Trace, *, path: str, method: str, status: int, seconds: float) -> None:
         """Note one answered request."""
-        self._look()
         endpoint = endpoint_of(path)
         self._requests.labels(endpoint, method_of(method), trace.model, f"{status}").inc()
         self._seconds.labels(endpoint).observe(seconds)
@@ -133,14 +135,30 @@ class Metrics:
             return generate_latest(together)
         return generate_latest(self._registry)
 
+    @asynccontextmanager
+    async def kept_true(self) -> AsyncIterator[None]:
+        """Look at the gate again and again: a scrape that another worker answers reads what this one has last seen."""
+        task = asyncio.create_task(self._look_again_and_again())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            self._look()
+
     def _ran(self, images: int) -> None:
         self._images.inc(images)
         self._batches.observe(images)
 
     def _look(self) -> None:
-        if self._gate is not None:
-            self._inside.set(self._gate.inside)
-            self._waiting.set(self._gate.waiting)
+        if self._gate is None or self._seen == (self._gate.inside, self._gate.waiting):
+            return
+        self._seen = (self._gate.inside, self._gate.waiting)
+        for gauge, seen in zip((self._inside, self._waiting), self._seen, strict=True):
+            gauge.set(seen)
 
 
 class DeviceMemory:

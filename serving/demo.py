@@ -25,11 +25,14 @@ from serving.imaging import encode_photo
 from serving.manifest import DirectionName, Domain
 from serving.operations import Operations
 from serving.palette import encode_label
+from serving.remedies import PAGE, in_words
 from serving.sketches import SKETCHES, sketch
 
 T = TypeVar("T")
 _KEPT_SECONDS = 3600
+_FAILED = "That did not work"
 _SET_OPACITY = "(value) => {const top = document.querySelector('.stack img + img'); if (top) top.style.opacity = value / 100}"
+_SNAP = "Take the nearest class for colours that belong to none"
 _TITLES: dict[DirectionName, str] = {"to_label": "Photo to label map", "to_photo": "Label map to photo"}
 
 
@@ -137,8 +140,8 @@ class _Page:
             with gr.Column():
                 label = _picture_field("Label map: class colours or ids", elem_id="label-input")
                 with gr.Row():
-                    seed = gr.Number(label="Seed", value=1, precision=0, minimum=0, maximum=SEEDS - 1, elem_id="seed")
-                    snap = gr.Checkbox(label="Take the nearest class for colours that belong to none", elem_id="snap")
+                    seed = gr.Number(label="Seed", value=1, precision=0, elem_id="seed")  # a range would be told in Gradio's words
+                    snap = gr.Checkbox(label=_SNAP, elem_id="snap")
                 with gr.Row():
                     go = gr.Button("Make a photo", variant="primary", elem_id="synthesize")
                     again = gr.Button("Another seed", interactive=seeded, elem_id="another-seed")
@@ -285,7 +288,7 @@ def _picture_field(label: str, *, elem_id: str) -> gr.Image:
 
     async def files_only(url_or_file_path: str | Path | None) -> str | None:
         if str(url_or_file_path).startswith(("http://", "https://")):  # Gradio would download it
-            raise gr.Error("The page takes files, not addresses.", title="That did not work", print_exception=False)
+            raise _toast(_FAILED, "The page takes files, not addresses.")
         return await move(url_or_file_path)
 
     field.async_move_resource_to_block_cache = files_only  # type: ignore[method-assign]
@@ -302,10 +305,15 @@ def _gallery(pictures: list[tuple[str, str]], *, elem_id: str) -> gr.Gallery:
 
 def _given(path: str | None, otherwise: str) -> Path:
     if path is None:
-        raise gr.Error(otherwise, title="Nothing to translate yet", print_exception=False)
+        raise _toast("Nothing to translate yet", otherwise)
     return Path(path)
 
 
 def _spoken(refusal: Refusal) -> gr.Error:
-    words = f"{refusal.message[:1].upper()}{refusal.message[1:]} {refusal.hint}"
-    return gr.Error(html.escape(words.strip()), title="That did not work", duration=20, print_exception=False)
+    told = in_words(refusal, PAGE, snap=_SNAP, classes=f"“{looks.CLASSES}” above")
+    return _toast(_FAILED, f"{told.message[:1].upper()}{told.message[1:]} {told.hint}".strip(), seconds=20)
+
+
+def _toast(title: str, words: str, *, seconds: float = 10) -> gr.Error:
+    # Gradio 6.31 shows "Error" whatever the title is: the style sheet hides that, and the title stands in the message, which is HTML.
+    return gr.Error(f"<strong>{title}</strong><br>{html.escape(words)}", title=title, duration=seconds, print_exception=False)

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -16,6 +17,7 @@ from serving.palette import encode_label
 from serving.translator import ExportedModel
 
 _PREVIEW_SIDE = 1024
+CLASSES = "Classes and colours"
 CSS = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto !important}
 #head h1 {font-size: 1.7rem; margin: .2rem 0 .1rem} #head p {color: var(--body-text-color-subdued); margin: 0}
@@ -31,6 +33,8 @@ CSS = """
 .empty {color: var(--body-text-color-subdued); padding: 2rem; text-align: center}
 .empty {border: 1px dashed var(--border-color-primary); border-radius: .5rem}
 footer {display: none !important}
+.toast-title-row {visibility: hidden} [data-testid="status-tracker"] > .error {font-size: 0}
+[data-testid="status-tracker"] > .error::after {content: "No answer"; font-size: .9rem}
 """
 
 
@@ -40,6 +44,7 @@ def described(model: ExportedModel) -> str:
         html.escape(model.manifest.description),
         *_measured(model.manifest.metrics),
         f"Runs on {html.escape(model.provider.removesuffix('ExecutionProvider'))}.",
+        *([f'<a href="/v1/models/{quote(model.name)}/legend" target="_blank">{CLASSES}</a>'] if model.manifest.label.classes else []),
     ]
     return f'<div class="card">{" ".join(parts)}</div>'
 

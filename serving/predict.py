@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +21,7 @@ from serving.imaging import Bytes, Limits, read_photo
 from serving.manifest import DIRECTIONS, DirectionName
 from serving.misspelt import parsed
 from serving.palette import read_label
+from serving.remedies import COMMAND, in_words
 from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
 from serving.tiles import Mosaic, Tiles, check_tiles, cut, plan
 from serving.translator import RUN_FAILURES, ExportedModel, load_model
@@ -34,27 +35,39 @@ def predict(argv: Sequence[str]) -> int:
     """0 where every file was translated, 1 where some were not (they are named at the end)."""
     asked = parsed(_parser(), argv)
     files = _inputs(asked.input, asked.out)
-    with contextlib.ExitStack() as open_things:
-        translate = (
-            _on_server(asked, open_things.enter_context(Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN"))))
-            if asked.server
-            else _here(asked)
-        )
-        failures = _translate_all(files, asked, translate)
+    if asked.server:
+        classes = f"{asked.server.rstrip('/')}/v1/models/{asked.model}/legend"
+        with Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN")) as client, _our_words(classes):
+            failures = _translate_all(files, asked, _on_server(asked, client), classes=classes)
+    else:
+        folder = _folder(asked)
+        classes = str(folder / "manifest.json")
+        with _our_words(classes):
+            failures = _translate_all(files, asked, _here(asked, folder), classes=classes)
     print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
     for file, why in failures:
         print(f"{file}: {why}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: Translate) -> list[tuple[Path, str]]:
+@contextlib.contextmanager
+def _our_words(classes: str) -> Iterator[None]:
+    """Say what to do about a refusal in flags; `classes` is where the model's classes and their colours are told."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise in_words(refusal, COMMAND, classes=classes) from None
+
+
+def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: Translate, *, classes: str) -> list[tuple[Path, str]]:
     """Write each file's answer; what could not be translated comes back with its reason."""
     failures: list[tuple[Path, str]] = []
     taken = {file.resolve() for file in files}
     for file in tqdm(files, unit="file", disable=None):
         inside = file.relative_to(asked.input) if asked.input.is_dir() else Path(file.name)
         try:
-            translated = translate(file)
+            with _our_words(classes):
+                translated = translate(file)
             target = _target(asked.out / inside, _ending(translated), taken=taken)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(translated)
@@ -138,14 +151,17 @@ def _inputs(given: Path, out: Path) -> list[Path]:
     return files
 
 
-def _here(asked: argparse.Namespace) -> Translate:
-    folder = Path(asked.model)
-    if not (folder / "manifest.json").is_file():
-        shelf = asked.models or default_models_folder()
-        folder = shelf / asked.model
-        if not (folder / "manifest.json").is_file():
-            there = ", ".join(sorted(path.parent.name for path in shelf.glob("*/manifest.json"))) or "none"
-            raise ServingError(f"{asked.model} is neither an exported folder nor a model of {shelf}.", hint=f"Models there: {there}.")
+def _folder(asked: argparse.Namespace) -> Path:
+    if (Path(asked.model) / "manifest.json").is_file():
+        return Path(asked.model)
+    shelf: Path = asked.models or default_models_folder()
+    if not (shelf / asked.model / "manifest.json").is_file():
+        there = ", ".join(sorted(path.parent.name for path in shelf.glob("*/manifest.json"))) or "none"
+        raise ServingError(f"{asked.model} is neither an exported folder nor a model of {shelf}.", hint=f"Models there: {there}.")
+    return shelf / str(asked.model)
+
+
+def _here(asked: argparse.Namespace, folder: Path) -> Translate:
     model = load_model(folder, device=asked.device, threads=0)
     direction = _direction(asked.direction, list(model.manifest.directions), name=model.name)
     check_tiles(model.manifest, asked.tiles)

@@ -8,9 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.palette import colours_of
 from tests.browser.conftest import ADMIN
 from tests.serving.factory import CLASSES, write_model
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.test_palette import DOMAIN
 from tests.serving.test_translator import brightness_ids
 
 pytestmark = pytest.mark.browser
@@ -120,14 +122,31 @@ def test_an_unreadable_file_shows_the_sentence_of_the_api(page, file, words):
 
 def test_colours_of_no_class_are_named_on_the_page(page):
     other_tab(page)
-    upload(page, "#label-input", file_of(noise()))
+    stray = colours_of(stripes(), DOMAIN).copy()
+    stray[0] = 1, 2, 3
+    upload(page, "#label-input", file_of(stray))
     page.click("#synthesize")
-    assert "colours that belong to no class" in page.wait_for_selector("[data-testid=toast-body]").inner_text()
+    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
+    assert "colours that belong to no class" in said
+    assert "or tick “Take the nearest class for colours that belong to none”" in said
+    assert page.get_by_label("Take the nearest class for colours that belong to none").is_visible()
+    assert page.get_by_role("link", name="Classes and colours").filter(visible=True).get_attribute("href") == "/v1/models/tiny/legend"
 
 
-def test_pressing_without_a_photo_says_what_to_do(page):
+def test_a_seed_outside_its_range_is_refused_in_the_pages_words(page):
+    other_tab(page)
+    upload(page, "#label-input", file_of(stripes()))
+    page.fill("#seed input", "-5")
+    page.click("#synthesize")
+    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
+    assert "Seed -5 lies outside 0 to 4294967295. Leave the seed empty for a random one." in said
+
+
+def test_pressing_without_a_photo_says_what_to_do_and_not_error(page):
     page.click("#segment")
-    assert "Choose a photo first" in page.wait_for_selector("[data-testid=toast-body]").inner_text()
+    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
+    assert "Nothing to translate yet\nChoose a photo first: " in said
+    assert "Error" not in said
 
 
 def test_the_other_model_can_be_chosen(page):

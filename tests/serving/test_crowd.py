@@ -110,6 +110,7 @@ class TestDoors:
             variables = environment(tmp_path, FEWPAIR_TOKEN=token)
             ended = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
             assert (ended.returncode == 0) is answered, ended.stdout + ended.stderr
+        assert ended.stderr.endswith("\nPut one into the variable FEWPAIR_TOKEN.\n")
 
     def test_a_browser_is_asked_for_the_password_and_does_not_lend_it_to_a_strangers_page(self, server):
         with httpx.Client(base_url=server.url, auth=("anybody", TOKEN)) as browser:

@@ -10,10 +10,11 @@ from serving.errors import Refusal
 from serving.imaging import Limits
 from serving.manifest import ClassRow, Domain
 from serving.palette import colours_of, encode_label, legend, overlay, read_label, shares
+from serving.sketches import SKETCHES, sketch
 from tests.serving.factory import CLASSES
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
 
-LIMITS = Limits(max_bytes=2**20, max_pixels=100_000)
+LIMITS = Limits(max_bytes=2**20, max_pixels=200_000)
 DOMAIN = Domain("classes", tuple(ClassRow(row["id"], row["name"], tuple(row["color"]), row["ignore"]) for row in CLASSES))
 
 
@@ -79,7 +80,7 @@ def test_an_id_outside_the_table_is_refused_with_its_pixel_count_and_where_to_lo
     refusal = refused(file_of(ids))
     assert (refusal.status, refusal.code) == (400, "unknown_class_id")
     assert "77 (7 pixels, first at x=0 y=3)" in refusal.message
-    assert "0-3, 255" in refusal.hint
+    assert "Its ids are 0-3, 255." in refusal.message
 
 
 def test_colours_of_no_class_are_refused_with_where_to_look_and_their_nearest_class():
@@ -106,8 +107,24 @@ def test_snapping_agrees_with_the_slow_way():
     assert np.array_equal(read(file_of(photo), snap=True).ids, expected)
 
 
-def test_a_photo_in_place_of_a_label_map_is_refused():
-    assert refused(file_of(noise())).code == "unknown_colours"
+@pytest.mark.parametrize("index", range(SKETCHES))
+def test_a_photo_in_place_of_a_label_map_is_called_a_photo_in_colour_and_in_grey(index):
+    photo, _ = sketch(index, DOMAIN)
+    grainy = np.clip(photo + np.random.default_rng(0).normal(0, 4, photo.shape), 0, 255).astype(np.uint8)
+    for picture in (Image.fromarray(grainy), Image.fromarray(grainy).convert("L"), Image.fromarray(grainy).convert("L").convert("RGB")):
+        refusal = refused(file_of(picture, "JPEG"))
+        assert (refusal.status, refusal.code) == (400, "not_a_label_map")
+        assert "looks like a photo" in refusal.message
+        assert "/segment" in refusal.hint
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+def test_a_label_map_that_jpeg_smeared_or_that_has_other_classes_colours_is_not_called_a_photo(quality):
+    ids = sketch(0, DOMAIN)[1]
+    small = Image.fromarray(colours_of(ids, DOMAIN)).resize((96, 64), Image.Resampling.BICUBIC)
+    assert refused(file_of(small, "JPEG", quality=quality)).code == "unknown_colours"
+    others = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
+    assert refused(file_of(Image.fromarray(others[ids]), "JPEG", quality=quality)).code == "unknown_colours"
     assert refused(file_of(ramp())).code == "unknown_class_id"
 
 

@@ -1,6 +1,7 @@
 """`predict` over files and folders, here and through a server."""
 
 import asyncio
+import re
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_a_large_picture_is_run_in_tiles_where_the_server_would_run_it_in_tiles(
 
 def test_tiles_that_the_model_forbids_or_that_are_none_are_refused(models, photos, tmp_path, capsys):
     asked = [str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), "--direction", "to_label", "--tiles"]
-    with pytest.raises(Refusal, match="model tiny cannot be run in tiles"):
+    with pytest.raises(Refusal, match=r"model tiny cannot be run in tiles: .* Say --tiles auto: "):
         predict([*asked, "always"])
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit, match="2"):
@@ -173,7 +174,20 @@ def test_a_server_is_told_whether_tiles_are_wanted(photos, server, tmp_path, cap
     asked = ["tiny", str(photos / "street.jpg"), "--out", str(tmp_path / "out"), "--server", server.url, "--direction", "to_label"]
     assert predict([*asked, "--tiles", "never"]) == 0
     assert predict([*asked, "--tiles", "always"]) == 1
-    assert "model tiny cannot be run in tiles" in capsys.readouterr().err
+    assert re.search("model tiny cannot be run in tiles: .* Say --tiles auto: ", capsys.readouterr().err)
+
+
+def test_what_to_do_is_said_in_flags_and_where_the_classes_are_told_is_named(models, server, tmp_path, capsys):
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[0] = 1, 2, 3
+    (tmp_path / "label.png").write_bytes(file_of(colours))
+    asked = [str(tmp_path / "label.png"), "--out", str(tmp_path / "out"), "--direction", "to_photo"]
+    assert predict([str(models / "tiny"), *asked]) == 1
+    assert predict(["tiny", *asked, "--server", server.url]) == 1
+    here, there = capsys.readouterr().err.splitlines()
+    said = "Give a PNG in the class colours, which {} shows (JPEG smears them), or say --snap to take the nearest."
+    assert here.endswith(said.format(models / "tiny" / "manifest.json"))
+    assert there.endswith(said.format(f"{server.url}/v1/models/tiny/legend"))
 
 
 def test_a_server_that_is_not_there_is_said_in_a_sentence(photos, tmp_path):

@@ -28,6 +28,35 @@ give_back()
 print(before - resident())
 """
 
+ARENAS = """
+import ctypes, sys, threading
+from serving.memory import share_one_arena
+
+if sys.argv[1] == "one":
+    share_one_arena()
+all_there = threading.Barrier(8)
+def fill():
+    pieces = [bytearray(60_000) for _ in range(10)]
+    all_there.wait()
+
+threads = [threading.Thread(target=fill) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc = ctypes.CDLL("libc.so.6")
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap is Linux's")
+def test_all_threads_share_one_arena_so_that_photos_leave_no_holes_in_many():
+    def arenas(word):
+        return subprocess.run([sys.executable, "-c", ARENAS, word], capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+
+    assert arenas("one") == 1 < arenas("each")
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heap is Linux's")
 def test_what_many_threads_freed_in_pieces_is_returned():

@@ -22,6 +22,7 @@ from serving.configuration import Said, child_environment, configure, is_loopbac
 from serving.errors import ServingError
 from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
+from serving.temporary import folder_of_its_own
 from serving.trial import try_models
 
 _READY_WITHIN = 300.0
@@ -167,7 +168,11 @@ class _Server:
         """Until a signal comes, or the server ends by itself."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        child = self._child = subprocess.Popen(self._command, env=self._environment, start_new_session=True, preexec_fn=end_with_parent)
+        with folder_of_its_own() as folder:
+            return self._run(url, {**self._environment, "TMPDIR": str(folder)})
+
+    def _run(self, url: str, environment: dict[str, str]) -> int:
+        child = self._child = subprocess.Popen(self._command, env=environment, start_new_session=True, preexec_fn=end_with_parent)
         if self._stopping:  # the signal came while there was no child yet to pass it on to
             self._stop()
         try:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from serving import asked, lastresort, logs, traces
+from serving import asked, lastresort, logs, memory, temporary, traces
 from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
@@ -43,6 +43,8 @@ from serving.warmup import prove
 from serving.workers import BOARD, Board
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(QuietRefusals())
+memory.share_one_arena()
+temporary.move_in()
 settings = Settings.from_environment()
 logs.set_up(settings)
 stopping = Stopping(grace=settings.longest())
@@ -118,7 +120,8 @@ class Translator:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def meet() -> None:
-        """Before the workers start: where they tell one another of reloads."""
+        """Before the workers start: where they write, and where they tell one another of reloads."""
+        temporary.share()
         if settings.admin_token is not None and settings.workers > 1:
             board = Board.make()
             os.environ[BOARD] = str(board)

@@ -75,7 +75,10 @@ def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after
 
 @pytest.mark.slow
 def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_path):
-    with running_server(models, tmp_path, "--no-ui", "--workers", "2", "--default-model", "tiny") as server:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    options = ("--no-ui", "--workers", "2", "--default-model", "tiny")
+    with running_server(models, tmp_path, *options, TMPDIR=str(temporary)) as server:
         workers = workers_of(server.process.pid)
         assert len(workers) == 2
         with ThreadPoolExecutor(8) as pool:
@@ -96,8 +99,12 @@ def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_p
             assert time.monotonic() < until, "it did not come back"
             time.sleep(0.2)
         assert killed not in again
+        while {folder.name for folder in temporary.rglob("worker-*")} != {f"worker-{worker}" for worker in again}:
+            assert time.monotonic() < until, "the files of the killed one are removed by who came in its place"
+            time.sleep(0.2)
         assert {ask(server.url, "tiny", file_of(ramp())).status_code for _ in range(20)} == {200}
         until = time.monotonic() + 10  # an answer is out a moment before its place is given back
         while inside(server.url) != 0:
             assert time.monotonic() < until, "what the killed one had inside is forgotten"
             time.sleep(0.2)
+    assert list(temporary.iterdir()) == []

@@ -25,6 +25,14 @@ def refused(process: subprocess.CompletedProcess[str]) -> str:
     return process.stderr
 
 
+def answers(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/livez", timeout=2)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
 def test_a_device_that_is_none_is_refused(models, tmp_path):
     assert "choose from" in refused(launch(tmp_path, "--models", str(models), "--device", "tpu"))
     assert "device tpu is none of auto, cpu, cuda, tensorrt" in refused(launch(tmp_path, "--models", str(models), FEWPAIR_DEVICE="tpu"))
@@ -169,30 +177,27 @@ def test_a_proxy_of_the_environment_does_not_stand_between_the_launcher_and_its_
 
 
 @pytest.mark.slow
-def test_a_server_that_stops_leaves_none_of_the_pages_files(models, tmp_path):
+def test_a_server_that_stops_leaves_none_of_the_pages_files_nor_any_other(models, tmp_path):
     (tmp_path / "temporary").mkdir()
     with running_server(models, tmp_path, TMPDIR=str(tmp_path / "temporary")) as server:
         until = time.monotonic() + 120
         while httpx.get(f"{server.url}/ui/").status_code != 200 and time.monotonic() < until:
             time.sleep(0.2)
-        assert list((tmp_path / "temporary").glob("fewpair-page-*"))
+        assert list((tmp_path / "temporary").rglob("fewpair-page-*"))
         server.stop()
-    assert not list((tmp_path / "temporary").glob("fewpair-page-*"))
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel for it")
 def test_a_launcher_that_is_killed_leaves_no_server_on_its_port(models, tmp_path):
-    with running_server(models, tmp_path, "--no-ui") as server:
+    (tmp_path / "temporary").mkdir()
+    with running_server(models, tmp_path, "--no-ui", TMPDIR=str(tmp_path / "temporary")) as server:
         server.stop(signal.SIGKILL)
         until = time.monotonic() + 30
-        while time.monotonic() < until:
-            try:
-                httpx.get(f"{server.url}/livez", timeout=2)
-            except httpx.HTTPError:
-                return
+        while answers(server.url) or list((tmp_path / "temporary").glob("*/*")):
+            assert time.monotonic() < until, "the server still answers, or has left its files"
             time.sleep(0.2)
-    pytest.fail("the server still answers")
 
 
 @pytest.mark.slow
@@ -214,9 +219,11 @@ def test_two_workers_give_the_same_bytes_and_count_together(models, tmp_path):
 def test_bentoml_serve_with_nothing_to_serve_stays_not_ready_and_says_why(tmp_path):
     port = free_port()
     (tmp_path / "models" / "broken").mkdir(parents=True)
+    (tmp_path / "temporary").mkdir()
     environment = {
         **os.environ,
         "FEWPAIR_MODELS": str(tmp_path / "models"),
+        "TMPDIR": str(tmp_path / "temporary"),
         "BENTOML_HOME": str(tmp_path / "home"),
         "BENTOML_DO_NOT_TRACK": "True",
     }
@@ -237,6 +244,7 @@ def test_bentoml_serve_with_nothing_to_serve_stays_not_ready_and_says_why(tmp_pa
             assert (asked.status_code, asked.json()["error"]["code"]) == (503, "not_ready")
         finally:
             process.terminate()
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_model_added_later_is_no_code(models, tmp_path):

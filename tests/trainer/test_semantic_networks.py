@@ -1,12 +1,10 @@
 """The networks of OASIS, USIS, SPADE and the semi-paired method have the papers' exact sizes and shapes, and do what they say."""
 
 import copy
-import io
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -448,43 +446,3 @@ def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() ->
     with pytest.raises(ValueError, match="no input"):
         refresh_statistics(generator, [])
     assert refresh_statistics(OasisGenerator(3, width=4, norm="instance", noise=8), inputs) == 0
-
-
-# Export.
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)  # the exporter takes about a minute of a free processor, and there may be none
-@pytest.mark.parametrize(("name", "norm"), [("oasis", "instance"), ("wavelet", "batch")])
-def test_an_exported_generator_agrees_with_torch_at_a_size_it_was_not_exported_at(name: str, norm: str) -> None:
-    torch.manual_seed(0)
-    generator = GENERATORS[name](3, width=4, norm=norm, noise=8)
-    unit = generator.multiple_of
-    for module in generator.modules():  # at first all but the spectral ones are so small that any answer would agree
-        if isinstance(module, nn.Conv2d) and not is_parametrized(module):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-    with torch.no_grad():
-        generator(one_hot(3, 128, 128, batch=2), torch.randn(2, 8))  # statistics that are not the first ones
-    generator = folded(generator)
-    height, width = (unit * torch.export.Dim(f"{word}_over_{unit}", min=2) for word in ("height", "width"))
-    program = torch.onnx.export(
-        generator,
-        (one_hot(3, 2 * unit, 3 * unit, batch=2), torch.zeros(2, 8)),
-        input_names=["label", "noise"],
-        dynamic_shapes=({0: "batch", 2: height, 3: width}, {0: torch.export.Dim.AUTO}),
-        opset_version=20,
-        external_data=False,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    file = io.BytesIO()
-    program.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    for batch, rows, columns in ((2, 2, 3), (1, 4, 2), (3, 3, 5)):
-        label, noise = one_hot(3, rows * unit, columns * unit, batch=batch), torch.randn(batch, 8)
-        with torch.no_grad():
-            expected = generator(label, noise).numpy()
-        (answer,) = session.run(None, {"label": label.numpy(), "noise": noise.numpy()})
-        assert np.abs(answer - expected).max() <= 1e-4
-        assert expected.std() > 0.1

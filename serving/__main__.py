@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from serving.child import ROOT, end_with_parent
-from serving.configuration import Said, child_environment, configure, is_loopback, strangers
+from serving.configuration import Configured, Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
 from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
@@ -48,18 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(argv: Sequence[str]) -> int:
     asked = parsed(_parser(), argv)
-    configured = configure(_flags(asked), os.environ, file=asked.config)
-    settings = _from_anywhere(configured.settings)
+    configured = _from_anywhere(configure(_flags(asked), os.environ, file=asked.config))
+    settings = configured.settings
+    if asked.print_settings:
+        print(*configured.lines(), sep="\n")
+        return 0
     say = partial(print, flush=True, file=sys.stderr if settings.log == "json" else sys.stdout)  # there stdout is for lines of JSON
     for sentence in strangers(os.environ):
         print(sentence, file=sys.stderr)
-    host = _address(settings.host)
-    _check_open(settings, host)
+    host = _address(configured)
+    _check_open(configured, host)
     _check_port(host, settings.port)
-    try_models(child_environment(settings, os.environ))  # what cannot work is said here, not by a server that restarts for ever
+    # What cannot work is said here, not by a server that restarts for ever.
+    try_models(child_environment(settings, os.environ), spelled=configured.spelled)
     url = _url(host, settings.port)
     where = f"{_bound(host, settings.port)}, here {url}" if host in _EVERYWHERE else url
-    say(f"Starting on {where}, {settings.intra_op_threads} threads a run, with:", *configured.lines(), sep="\n")
+    told = [f"Starting on {where}, {settings.intra_op_threads} threads a run, with:", *configured.decisive(), *configured.hidden_models()]
+    say(*told, f"All settings (--print-settings tells where each comes from): {configured.in_one_line()}", sep="\n")
     return _Server(settings, host=host, say=say).run(url)
 
 
@@ -69,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve the exported models over REST and in the browser. `fewpair predict` runs one over a folder.",
         epilog="Each option has an environment variable (FEWPAIR_MODELS, FEWPAIR_DEVICE, ...) and a key of the configuration file (models, "
         "device, ...); the option wins over the variable, the variable over the file. By variable and file only: limits, tokens "
-        "(FEWPAIR_TOKENS_FILE), CORS, host names and logs. docs/operations.md lists them all; the server prints at its start what it uses.",
+        "(FEWPAIR_TOKENS_FILE), CORS, host names and logs. docs/operations.md lists them all, --print-settings tells what they are here.",
     )
     parser.add_argument("--config", metavar="FILE", help="a TOML file of settings (default: the one that FEWPAIR_CONFIG names)")
     parser.add_argument("--models", metavar="FOLDER", help="folder of exported models (default: exported)")
@@ -84,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", metavar="N", help="processes, each with its own copy of the models; over 1 needs --no-ui")
     parser.add_argument("--threads", metavar="N", help="CPU threads of one run (default: all cores, shared out)")
     parser.add_argument("--access-log", action="store_true", help="write a line for every request")
+    parser.add_argument("--print-settings", action="store_true", help="print every setting with where it comes from, and start nothing")
     return parser
 
 
@@ -101,28 +107,31 @@ def _flags(asked: argparse.Namespace) -> dict[str, Said]:
     return flags
 
 
-def _from_anywhere(settings: Settings) -> Settings:
+def _from_anywhere(configured: Configured) -> Configured:
     """The server is started in another folder."""
+    settings = configured.settings
     jobs = settings.jobs and settings.jobs.expanduser().resolve()
-    return replace(settings, models=settings.models.expanduser().resolve(), jobs=jobs)
+    return replace(configured, settings=replace(settings, models=settings.models.expanduser().resolve(), jobs=jobs))
 
 
-def _check_open(settings: Settings, host: str) -> None:
+def _check_open(configured: Configured, host: str) -> None:
     """Refuse to let everybody in by accident."""
+    settings = configured.settings
     if not (is_loopback(host) or settings.tokens or settings.open):
         raise ServingError(
-            f"--host {settings.host} is reached from other machines, and no token is asked for.",
+            f"{configured.spelled('host')} is reached from other machines, and no token is asked for.",
             hint="Give out tokens (FEWPAIR_TOKENS_FILE=tokens.txt, one a line), or say --open (FEWPAIR_OPEN=on) if everybody may use it.",
         )
 
 
-def _address(host: str) -> str:
+def _address(configured: Configured) -> str:
     """BentoML binds addresses, people type names."""
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        return str(socket.getaddrinfo(configured.settings.host, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError:
         raise ServingError(
-            f"--host {host} is no address of this machine.", hint="Say 127.0.0.1 for this machine only, 0.0.0.0 for everybody."
+            f"{configured.spelled('host')} is no address of this machine.",
+            hint="Say 127.0.0.1 for this machine only, 0.0.0.0 for everybody.",
         ) from None
 
 

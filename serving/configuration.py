@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from serving.errors import ServingError
-from serving.settings import VARIABLES, Settings, check, default_models_folder
+from serving.settings import VARIABLES, Settings, check, default_models_folder, packaged_models_folder
 from serving.tokens import why_unfit
 
 CONFIG = "FEWPAIR_CONFIG"
 _FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings)}
 _SECRETS = tuple(name for name, one in _FIELDS.items() if one.metadata.get("secret"))
+_DECISIVE = frozenset({"models", "device", "workers", "tokens"})
+_TOLD_ELSEWHERE = frozenset({"host", "port"})  # by the address that is printed
 _ELSEWHERE = frozenset({CONFIG, "FEWPAIR_DATA", "FEWPAIR_REQUIRE_BROWSER"})  # of the trainer and the tests
 
 
@@ -37,16 +40,40 @@ class Said:
 
 @dataclass(frozen=True)
 class Configured:
-    """The settings, and for each that was chosen where."""
+    """The settings, and for each that was chosen how it was said."""
 
     settings: Settings
-    sources: Mapping[str, str]
+    said: Mapping[str, Said]
+
+    def spelled(self, name: str) -> str:
+        """A setting that is no secret, as its author wrote it: "--port 80", "FEWPAIR_PORT=80"."""
+        return self.said[name].spelled if name in self.said else f"{name} {_shown(name, self.settings)}"
 
     def lines(self) -> Iterator[str]:
         """Every setting with where it came from, secrets hidden."""
-        width = max(map(len, _FIELDS))
-        for name in _FIELDS:
-            yield f"  {name:<{width}}  {_shown(name, self.settings)}  ({self.sources.get(name, 'default')})"
+        yield from self._lines(tuple(_FIELDS))
+
+    def decisive(self) -> Iterator[str]:
+        """The same of those that decide most, and of those that are not as they are by default."""
+        chosen = {name for name, one in _FIELDS.items() if getattr(self.settings, name) != one.default} - _TOLD_ELSEWHERE
+        yield from self._lines(tuple(name for name in _FIELDS if name in chosen or name in _DECISIVE))
+
+    def in_one_line(self) -> str:
+        """Every setting as `name=value`, quoted as a shell would have it, secrets hidden."""
+        return shlex.join(f"{name}={_shown(name, self.settings)}" for name in _FIELDS)
+
+    def hidden_models(self) -> Iterator[str]:
+        """What is said where a folder called exported is served because it lies here, and models came with fewpair too."""
+        packaged = packaged_models_folder()
+        if "models" not in self.said and packaged is not None and packaged.resolve() != self.settings.models.resolve():
+            names = ", ".join(sorted(path.parent.name for path in packaged.glob("*/manifest.json"))) or "none"
+            yield f"  The folder exported hides the models that came with fewpair ({names}); --models {packaged.resolve()} serves these"
+
+    def _lines(self, names: Sequence[str]) -> Iterator[str]:
+        width = max(map(len, names))
+        for name in names:
+            where = self.said[name].where if name in self.said else "default"
+            yield f"  {name:<{width}}  {_shown(name, self.settings)}  ({where})"
 
 
 def configure(flags: Mapping[str, Said], environment: Mapping[str, str], *, file: str | None = None) -> Configured:
@@ -62,7 +89,7 @@ def configure(flags: Mapping[str, Said], environment: Mapping[str, str], *, file
             said.setdefault(name, one)
     values = {name: _read(_FIELDS[name], one) for name, one in said.items()}
     values.setdefault("models", default_models_folder())
-    return Configured(check(Settings(**values)), {name: one.where for name, one in said.items()})
+    return Configured(check(Settings(**values)), said)
 
 
 def strangers(environment: Mapping[str, str]) -> list[str]:

@@ -19,6 +19,15 @@ class ModelError(ServingError):
     """An exported folder that cannot be served."""
 
 
+class SettingError(ModelError):
+    """A setting that does not go with the models there are. Only the launcher knows where it was said; others name its variable."""
+
+    def __init__(self, setting: str, value: str, why: str) -> None:
+        super().__init__(f"FEWPAIR_{setting.upper()}={value} {why}")
+        self.setting = setting
+        self.why = why
+
+
 class DeviceError(ServingError):
     """A device that was demanded and is not there."""
 

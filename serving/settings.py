@@ -143,5 +143,11 @@ def check(settings: Settings) -> Settings:
 
 def default_models_folder() -> Path:
     """`./exported` where it exists, otherwise the models that came with the package, installed or not."""
-    here, package = Path("exported"), Path(__file__).parent
-    return next((folder for folder in (here, package / "exported", package.parent / "exported") if folder.is_dir()), here)
+    here = Path("exported")
+    return here if here.is_dir() else packaged_models_folder() or here
+
+
+def packaged_models_folder() -> Path | None:
+    """The models that came with the package, installed or not; None where there are none."""
+    package = Path(__file__).parent
+    return next((folder for folder in (package / "exported", package.parent / "exported") if folder.is_dir()), None)

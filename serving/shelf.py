@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from serving.errors import DeviceError, ModelError, Refusal
+from serving.errors import DeviceError, ModelError, Refusal, SettingError
 from serving.manifest import DIRECTIONS, DirectionName, read_graph, read_manifest
 from serving.session import pictures_a_run
 from serving.settings import Device, Settings
@@ -99,7 +99,7 @@ def restock(former: Shelf, settings: Settings, *, prove: Callable[[ExportedModel
     found = _look(former, settings.models, load, default=settings.default_model)
     if settings.default_model is not None and settings.default_model not in found.shelf.models:
         why = found.shelf.broken.get(settings.default_model, f"models here: {', '.join(found.shelf.models) or 'none'}")
-        raise ModelError(f"FEWPAIR_DEFAULT_MODEL={settings.default_model} cannot be the default: {why}.")
+        raise SettingError("default_model", settings.default_model, f"cannot be the default: {why.rstrip('.')}.")
     if prove is not None:
         for name in sorted(set(found.shelf.defaults.values()) - proven):  # it may not have answered before, or not been a default
             prove(found.shelf.models[name], settings)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from serving.child import ROOT, end_with_parent
-from serving.errors import ServingError
+from serving.errors import ServingError, SettingError
 from serving.settings import Settings
 
 _CANNOT = 2  # the exit code where the reason stands on standard output
 
 
-def try_models(environment: Mapping[str, str]) -> None:
-    """Load every model once with the settings of these variables; ServingError says why none can be served."""
+def try_models(environment: Mapping[str, str], *, spelled: Callable[[str], str]) -> None:
+    """Load every model once with the settings of these variables; ServingError says why none can be served.
+
+    `spelled` tells how a setting was said, for what is the setting's fault.
+    """
     tried = subprocess.run(
         [sys.executable, "-m", "serving.trial"],
         cwd=ROOT,
@@ -30,7 +34,7 @@ def try_models(environment: Mapping[str, str]) -> None:
     )
     if tried.returncode == _CANNOT:
         said = json.loads(tried.stdout.splitlines()[-1])
-        raise ServingError(said["message"], hint=said["hint"])
+        raise ServingError(f"{spelled(said['setting'])} {said['message']}" if "setting" in said else said["message"], hint=said["hint"])
     if tried.returncode:
         how = signal.Signals(-tried.returncode).name if tried.returncode < 0 else f"exit code {tried.returncode}"
         raise ServingError(
@@ -49,13 +53,18 @@ def _load(settings: Settings) -> None:
         raise ServingError(f"the models folder {settings.models} holds no model.", hint=how)
     shelf = fill(settings)
     if not shelf.models:
-        raise ServingError(f"no model in {settings.models} can be served: {'; '.join(shelf.broken.values())}", hint=how)
+        reasons = "".join(f"\n  {reason}" for reason in shelf.broken.values())
+        raise ServingError(f"no model in {settings.models} can be served:{reasons}", hint=how)
 
 
 def main() -> int:
     """Try the models of this environment's settings; the exit code."""
+    logging.getLogger("fewpair.serving").setLevel(logging.ERROR)  # the service says again what is only worth a warning
     try:
         _load(Settings.from_environment())
+    except SettingError as error:
+        print(json.dumps({"setting": error.setting, "message": error.why, "hint": error.hint}))
+        return _CANNOT
     except ServingError as error:
         print(json.dumps({"message": error.message, "hint": error.hint}))
         return _CANNOT

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -41,7 +42,8 @@ class Server:
     def settings(self) -> dict[str, str]:
         """Every setting as the launcher printed it, and `threads a run`."""
         said = self.said()
-        found = dict(re.findall(r"^  ([a-z_]+) +(.*?)  \(.*\)$", said.partition("\nReady.")[0], re.MULTILINE))
+        line = re.search(r"^All settings \(.*?\): (.*)$", said.partition("\nReady.")[0], re.MULTILINE)
+        found = dict(word.split("=", 1) for word in shlex.split(line[1])) if line else {}
         threads = re.search(r", (\d+) threads a run, with:", said)
         return {**found, "threads a run": threads[1] if threads else "?"}
 

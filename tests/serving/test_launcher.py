@@ -13,7 +13,7 @@ import pytest
 
 from serving.__main__ import _Server, main
 from serving.session import why_no_cuda
-from serving.settings import Settings
+from serving.settings import VARIABLES, Settings
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import ROOT, free_port, launch, running_server
@@ -96,7 +96,9 @@ def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no model" in refused(launch(tmp_path, "--models", str(tmp_path / "empty"), *options))
     (tmp_path / "all" / "broken").mkdir(parents=True)
-    assert "has no manifest.json" in refused(launch(tmp_path, "--models", str(tmp_path / "all"), *options))
+    (tmp_path / "all" / "other").mkdir()
+    said = refused(launch(tmp_path, "--models", str(tmp_path / "all"), *options))
+    assert [said.count(f"all/{name} has no manifest.json") for name in ("broken", "other")] == [1, 1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process that is killed by a signal")
@@ -111,9 +113,19 @@ def test_models_whose_loading_is_killed_are_refused_with_how_it_ended(models, tm
 
 
 def test_a_default_model_that_is_not_there_is_refused(models, tmp_path):
-    said = refused(launch(tmp_path, "--models", str(models), "--default-model", "nope", "--port", str(free_port())))
-    assert "FEWPAIR_DEFAULT_MODEL=nope" in said
-    assert "123, labels-only, tiny" in said
+    options = ("--models", str(models), "--port", str(free_port()))
+    said = refused(launch(tmp_path, *options, "--default-model", "nope"))
+    assert said.startswith("--default-model nope cannot be the default: models here: 123, labels-only, tiny")
+    assert refused(launch(tmp_path, *options, FEWPAIR_DEFAULT_MODEL="nope")).startswith("FEWPAIR_DEFAULT_MODEL=nope cannot be")
+
+
+def test_every_setting_can_be_asked_for_and_nothing_is_started(tmp_path):
+    process = launch(tmp_path, "--print-settings", "--host", "nowhere.invalid", FEWPAIR_QUEUE="7", FEWPAIR_TOKENS="a-secret-of-mine")
+    assert process.returncode == 0
+    said = process.stdout.splitlines()
+    assert {line.split()[0] for line in said} == VARIABLES.keys()
+    assert "  queue                  7  (FEWPAIR_QUEUE)" in said
+    assert "a-secret" not in process.stdout
 
 
 def test_a_page_for_several_workers_is_refused(models, tmp_path):

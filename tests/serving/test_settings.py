@@ -1,6 +1,7 @@
 """What an operator may say, and where the models are looked for."""
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from serving.configuration import Said, child_environment, configure, strangers
 from serving.errors import ServingError
-from serving.settings import Settings, default_models_folder
+from serving.settings import VARIABLES, Settings, default_models_folder
 from serving.tokens import token_matches
 from tests.serving.process import ROOT
 
@@ -59,6 +60,29 @@ def test_the_models_are_looked_for_here_first_and_then_beside_the_package(tmp_pa
     assert default_models_folder() == Path("exported")
 
 
+def test_models_that_a_folder_called_exported_hides_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = ", ".join(sorted(path.parent.name for path in (ROOT / "exported").glob("*/manifest.json")))
+    assert list(configure({}, {}).hidden_models()) == []
+    (tmp_path / "exported").mkdir()
+    (said,) = configure({}, {}).hidden_models()
+    assert f"hides the models that came with fewpair ({shipped}); --models {ROOT / 'exported'} serves these" in said
+    assert list(configure({"models": Said("exported", "--models")}, {}).hidden_models()) == []
+
+
+def test_at_the_start_what_decides_and_what_was_changed_is_told_and_all_the_rest_in_one_line(tmp_path):
+    found = configured(
+        tmp_path, "queue = 7\ntimeout = 60", {"FEWPAIR_TOKENS": "a-secret-of-mine", "FEWPAIR_MODELS": "/my models"}, port="80"
+    )
+    assert [line.split()[0] for line in found.decisive()] == ["models", "device", "workers", "queue", "tokens"]
+    assert f"  queue    7  (queue in {tmp_path / 'server.toml'})" in found.decisive()
+    assert "  device   auto  (default)" in found.decisive()
+    told = dict(word.split("=", 1) for word in shlex.split(found.in_one_line()))
+    assert told.keys() == VARIABLES.keys()
+    assert (told["models"], told["port"], told["tokens"]) == ("/my models", "80", "1 hidden")
+    assert found.spelled("port") == "--port 80"
+
+
 def configured(tmp_path, text, environment=None, **flags):
     (tmp_path / "server.toml").write_text(text)
     typed = {name: Said(value, f"--{name}") for name, value in flags.items()}
@@ -76,11 +100,10 @@ def test_a_flag_wins_over_a_variable_a_variable_over_the_file_and_the_file_over_
     assert (settings.queue, settings.timeout, settings.workers, settings.threads, settings.ui) == (100, 20, 3, 0, False)
     assert settings.cors_origins == ("https://a", "https://b")
     assert settings.models == tmp_path / "models", "paths of the file start where the file is"
-    assert {name: found.sources.get(name) for name in ("queue", "timeout", "workers", "threads")} == {
+    assert {name: one.where for name, one in found.said.items() if name in ("queue", "timeout", "workers", "threads")} == {
         "queue": "--queue",
         "timeout": "FEWPAIR_TIMEOUT",
         "workers": f"workers in {tmp_path / 'server.toml'}",
-        "threads": None,
     }
 
 

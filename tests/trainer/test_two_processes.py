@@ -14,25 +14,10 @@ from trainer.errors import UserError
 from trainer.loop import resume
 from trainer.rundir import RunDir, create_run, open_run
 
-NEW = """
-import sys
-from pathlib import Path
-from trainer.loop import start
-from trainer.rundir import open_run
-folder = open_run(Path(sys.argv[1]))
-dataset = folder.dataset()
-start(folder.path.with_name("unbroken"), folder.run, dataset, folder.selection(dataset), device="cpu", progress=False)
-"""
-WHOLE = """
-import sys
-from pathlib import Path
-from trainer.loop import resume
-from trainer.rundir import open_run
-resume(open_run(Path(sys.argv[1])), device="cpu", progress=False)
-"""
-# Each run up to its third step; then each process writes down its own method, so that they can be compared.
-CUT = """
-import sys, torch
+# Each run up to its third step; then each process writes down its own method, so that they can be compared. After that the first run
+# is gone on with, in a copy of its folder, and made once more from its beginning.
+SHARE = """
+import shutil, sys, torch
 from pathlib import Path
 import trainer.loop as loop
 from trainer.rundir import open_run
@@ -51,6 +36,15 @@ for path in sys.argv[1:]:
         method = kept[-1].method
         rank = torch.distributed.get_rank()
         torch.save([dict(method.named_parameters()), dict(method.named_buffers())], folder.path / f"method-{rank}.pt")
+
+broken = open_run(Path(sys.argv[1]))
+resumed, unbroken = (broken.path.with_name(name) for name in ("resumed", "unbroken"))
+if rank == 0:
+    shutil.copytree(broken.path, resumed)
+torch.distributed.barrier()
+loop.resume(open_run(resumed), device="cpu", progress=False)
+dataset = broken.dataset()
+loop.start(unbroken, broken.run, dataset, broken.selection(dataset), device="cpu", progress=False)
 """
 
 
@@ -87,21 +81,21 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2)):
         run = tiny_run(name, data="folders", root=str(here / "data"), steps=4, evaluate_every=evaluate_every)
         folders[name] = create_run(here / name, run, material_for(run)[1])
-    torchrun(CUT, *folders.values())
+    torchrun(SHARE, *folders.values())
     return folders
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken: dict[str, RunDir], tmp_path: Path) -> None:
+def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken: dict[str, RunDir]) -> None:
     folder = broken["hybrid"]
     (first, _), (second, _) = methods_of(folder)
     assert unlike(first, second) == []
     own = folder.load("last")["own"]
     assert not torch.equal(own[0]["method"]["pools.paired_label.pictures"], own[1]["method"]["pools.paired_label.pictures"])
 
-    torchrun(NEW, create_run(tmp_path / "given", folder.run, material_for(folder.run)[1]))
-    torchrun(WHOLE, folder)
-    assert differences(open_run(tmp_path / "unbroken").load("last"), folder.load("last")) == []
+    resumed, unbroken = (open_run(folder.path.with_name(name)) for name in ("resumed", "unbroken"))
+    assert resumed.load("last")["step"] == folder.run.steps
+    assert differences(unbroken.load("last"), resumed.load("last")) == []
 
     with pytest.raises(UserError, match="saved by 2 processes"):
         resume(folder, device="cpu", progress=False)

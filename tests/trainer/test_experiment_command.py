@@ -7,7 +7,10 @@ import pytest
 from tests.trainer.extractors import write_extractor
 from tests.trainer.papers import small_file, small_material
 from tests.trainer.test_experiment_runs import Inline
+from trainer import progress
 from trainer.__main__ import main
+from trainer.commands import experiment
+from trainer.data import features
 from trainer.experiment import page, runner
 
 JUDGED = '{ heading = "FCN", figure = "judge_mean_iou" }'
@@ -33,16 +36,51 @@ def test_a_judge_or_an_extractor_that_cannot_be_used_is_refused_before_training(
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_who_asks_what_is_missing_is_told_first_that_photos_are_looked_at(tmp_path, monkeypatch, capsys):
+def test_a_dry_run_looks_at_no_photo_and_says_what_would_be_looked_at(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, "spawn", lambda *_, **__: pytest.fail("a run was begun"))
+    path, material = small_file(tmp_path, "one", "two"), small_material(tmp_path)
+    path.write_text(path.read_text().replace('rule = "random"', 'rule = "kcenter"', 1))
+    extractor, cache = write_extractor(tmp_path / "extractor.onnx"), tmp_path / "out" / "features"
+    asked = ["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), "--dry-run"]
+    asked += ["--features", str(extractor)]
+    with monkeypatch.context() as blind:
+        blind.setattr(features.FeatureSource, "_run", lambda *_: pytest.fail("features were computed"))
+        assert main(asked) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"two +supervised +2 \+ 4 +4 steps: 1 missing", told)
+        assert re.search(rf"not told: one\. .* extractor-\w{{8}} looks first at up to 4 photos of folders in .* kept in {cache}", told)
+        assert not (tmp_path / "out").exists()
+
+        samples = [sample for sample in material.dataset.samples("train") if sample.photo is not None]
+        blind.undo()
+        features.open_features(extractor).features(material.dataset, samples, cache=cache, progress=False)
+        kept = {each: each.stat().st_mtime_ns for each in cache.iterdir()}
+        with cache.joinpath(next(iter(kept)).name).open("ab") as half_written:
+            half_written.write(b"half a record")
+        blind.setattr(features.FeatureSource, "_run", lambda *_: pytest.fail("features were computed"))
+        length = next(iter(kept)).stat().st_size
+        assert main(asked) == 0
+        told = capsys.readouterr().out
+        assert re.search(r"one +supervised +1 \+ 4 +4 steps: 1 missing", told)
+        assert "not told" not in told
+        assert next(iter(kept)).stat().st_size == length, "it was mended by one who only asked"
+
+
+def test_photos_are_looked_at_before_the_first_run_and_that_is_told(tmp_path, monkeypatch, capsys):
+    begun = []
+    monkeypatch.setattr(experiment, "run_missing", lambda trials, plan: begun.extend(trials) or runner.Outcome())
+    monkeypatch.setattr(progress, "FIRST", 0.0)
     path, material = small_file(tmp_path, "one"), small_material(tmp_path)
     path.write_text(path.read_text().replace('rule = "random"', 'rule = "kcenter"'))
     extractor = write_extractor(tmp_path / "extractor.onnx")
-    asked = ["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), "--dry-run", "--device", "cpu"]
+    asked = ["experiment", str(path), "--root", str(material.root), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main([*asked, "--features", str(extractor)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
     told = next(place for place, line in enumerate(lines) if line.startswith("looking at the photos of folders in "))
     assert any("one" in line and "missing" in line for line in lines[told + 1 :])
+    assert said.err.splitlines() == ["features: 4 of 4 photos, about 0 s left", "features: 4 of 4 photos, done"]
+    assert [trial.selection.rule for trial in begun] == ["kcenter"]
 
 
 def test_runs_on_another_dataset_than_the_setting_s_are_told_as_what_they_are(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from trainer.errors import UserError
 from trainer.machine import device_named
 
 if TYPE_CHECKING:
+    from trainer.data.featurecache import KnownFeatures
     from trainer.data.features import FeatureSource
 
 
@@ -78,14 +79,27 @@ def extractor(rules: Collection[str], path: Path | None, *, device: str) -> "Fea
 
     Raises UserError on a rule that there is not.
     """
-    for rule in rules:
-        if rule not in RULES:
-            raise UserError(f"there is no rule {rule!r} to choose by; there are {', '.join(RULES)}")
-    if set(rules) == {"random"}:
+    if not _look(rules):
         return None
     from trainer.data.features import open_features  # imports torchvision, which takes seconds
 
     return open_features(path, device=device_named(device))
+
+
+def known_of(rules: Collection[str], path: Path | None) -> "KnownFeatures | None":
+    """What is kept already of what the rules look at, for who may compute nothing; None and refusals as `extractor` has them."""
+    if not _look(rules):
+        return None
+    from trainer.data.features import known_features
+
+    return known_features(path)
+
+
+def _look(rules: Collection[str]) -> bool:
+    for rule in rules:
+        if rule not in RULES:
+            raise UserError(f"there is no rule {rule!r} to choose by; there are {', '.join(RULES)}")
+    return set(rules) != {"random"}
 
 
 def use_threads(threads: int | None) -> None:

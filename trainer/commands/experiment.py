@@ -6,14 +6,16 @@ from pathlib import Path
 
 import tyro
 
-from trainer.commands.arguments import extractor, opened, parse
+from trainer.commands.arguments import extractor, known_of, opened, parse
 from trainer.data.borrowed import open_source
 from trainer.data.dataset import Dataset
+from trainer.data.featurecache import NotKnown
+from trainer.data.layouts.files import number_of
 from trainer.errors import UserError
 from trainer.experiment.page import write_pages
 from trainer.experiment.results import read_results
 from trainer.experiment.runner import Outcome, Plan, known, run_missing, state
-from trainer.experiment.tables import Table, names, open_table
+from trainer.experiment.tables import Row, Setting, Table, names, open_table
 from trainer.experiment.trials import Material, Trial, plan
 from trainer.machine import device_named
 from trainer.metrics.distribution import open_extractor
@@ -68,7 +70,7 @@ class ExperimentOptions:
     skip_broken: bool = False
     """Go on past files that cannot be read, and count them."""
     dry_run: bool = False
-    """Say what is there and what is missing, and run nothing."""
+    """Say what is there and what is missing; run nothing, and compute no features."""
 
 
 def experiment(arguments: list[str]) -> int:
@@ -87,20 +89,24 @@ def experiment(arguments: list[str]) -> int:
     material = Material(
         dataset,
         asked.root,
-        features=extractor(rules, asked.features, device=asked.device),
+        features=known_of(rules, asked.features) if asked.dry_run else extractor(rules, asked.features, device=asked.device),
         features_path=asked.features,
         label_sources={name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels)},
         label_maps={name: Path(place) for name, place in _named("--label-maps", asked.label_maps)},
         vgg=_file("--vgg", asked.vgg),
         cache=asked.out / "features",
+        skip_broken=asked.skip_broken,
     )
     without = [row for row in rows if row.unpaired_labels and row.unpaired_labels not in material.label_sources]
     if without and not asked.rows:
         print("left out, as their label maps are not given with --unpaired-labels: " + ", ".join(row.name for row in without))
         rows = tuple(row for row in rows if row not in without)
-    if material.features is not None:
-        print(f"looking at the photos of {dataset.place} for what rows choose by; features are kept in {material.cache}", flush=True)
-    trials = plan(table, setting, rows, material, repeats=asked.repeats)
+    if asked.dry_run:
+        trials, lacking = _without_looking(table, setting, rows, material, repeats=asked.repeats)
+    else:
+        if material.features is not None:
+            print(f"looking at the photos of {dataset.place} for what rows choose by; features are kept in {material.cache}", flush=True)
+        trials, lacking = plan(table, setting, rows, material, repeats=asked.repeats), {}
     results = asked.results or asked.out / f"{table.name}.jsonl"
     needs = [metric.figure for metric in table.metrics]
     work = Plan(
@@ -120,6 +126,7 @@ def experiment(arguments: list[str]) -> int:
     work = replace(work, judged_by=_judges(table, dataset, work))
     _tell(trials, work)
     if asked.dry_run:
+        _tell_lacking(lacking, material)
         return 0
     asked.out.mkdir(parents=True, exist_ok=True)
     try:
@@ -166,13 +173,38 @@ def _judges(table: Table, dataset: Dataset, work: Plan) -> dict[str, str]:
     return names
 
 
+def _without_looking(
+    table: Table, setting: Setting, rows: tuple[Row, ...], material: Material, *, repeats: int | None
+) -> tuple[list[Trial], dict[str, int]]:
+    """The runs that can be named without computing features, and for each of the other rows how many photos would be looked at first."""
+    trials: list[Trial] = []
+    lacking: dict[str, int] = {}
+    for row in rows:
+        try:
+            trials += plan(table, setting, (row,), material, repeats=repeats)
+        except NotKnown as photos:
+            lacking[row.name] = photos.count
+    return trials, lacking
+
+
+def _tell_lacking(lacking: dict[str, int], material: Material) -> None:
+    """What a run would do first, before it is known which of these rows' runs are there."""
+    if lacking and material.features is not None:
+        count = max(lacking.values())
+        print(
+            f"not told: {', '.join(lacking)}. Their pairs are chosen by features that are not known yet: without --dry-run, "
+            f"{material.features.name} looks first at up to {number_of(count, 'photo')} of {material.dataset.place}, "
+            f"and what it finds is kept in {material.cache}"
+        )
+
+
 def _tell(trials: list[Trial], work: Plan) -> None:
     """What is there and what is not, row by row."""
     have = known(work)
     states: dict[str, list[str]] = {}
     for trial in trials:
         states.setdefault(trial.row.name, []).append(state(trial, work, have)[0])
-    width = max(len(name) for name in states)
+    width = max((len(name) for name in states), default=0)
     for trial in trials:
         if trial.repeat == 0:
             each, run = states[trial.row.name], trial.run

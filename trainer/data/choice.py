@@ -14,6 +14,7 @@ from trainer.data.decode import BrokenFile
 from trainer.errors import UserError
 
 if TYPE_CHECKING:  # torchvision takes seconds to import, and `random` needs none of it
+    from trainer.data.featurecache import KnownFeatures
     from trainer.data.features import FeatureSource
 
 RULES = ("random", *selection.RULES)
@@ -82,7 +83,13 @@ class Reader:
     """Reads photos while a choice is made: through an extractor, or, without one, only to see whether they can be read."""
 
     def __init__(
-        self, dataset: Dataset, source: "FeatureSource | None", *, cache: Path | None, progress: bool = False, skip_broken: bool = False
+        self,
+        dataset: Dataset,
+        source: "FeatureSource | KnownFeatures | None",
+        *,
+        cache: Path | None,
+        progress: bool = False,
+        skip_broken: bool = False,
     ) -> None:
         self.dataset = dataset
         self.source = source

@@ -51,7 +51,7 @@ class FeatureCache:
         with self.path.open("rb") as file:
             file.seek(len(self._head))
             while chunk := file.read(256 * self._row.itemsize):
-                for record in np.frombuffer(chunk, self._row):
+                for record in np.frombuffer(chunk, self._row, count=len(chunk) // self._row.itemsize):  # the last may be half-written
                     wanted = places.get(record["key"].tobytes())
                     if wanted is not None and _check(record["key"].tobytes(), record["row"]) == record["check"]:
                         into[wanted] = record["row"]
@@ -81,6 +81,50 @@ class FeatureCache:
                 raise UserError(f"{self.path} holds no features of this extractor: remove it, or name another folder with --cache")
             else:
                 os.truncate(file.fileno(), size - (size - len(self._head)) % self._row.itemsize)
+
+
+class NotKnown(Exception):
+    """Features that are asked for are not in the cache, where none may be computed."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"the features of {count} photos are not known")
+        self.count = count
+        """How many photos would have to be looked at."""
+
+
+class KnownFeatures:
+    """The features that a cache holds already, in the place of their extractor: no network is loaded, and no photo is decoded."""
+
+    def __init__(self, *, name: str, sha256: str) -> None:
+        self.name = name
+        self.sha256 = sha256
+
+    def features(self, dataset: Dataset, samples: Sequence[Sample], *, cache: Path | None, progress: bool) -> np.ndarray:
+        """Float32[N,D] in the samples' order. Raises NotKnown where the cache lacks any of them; it is neither made, mended nor held."""
+        store = None if cache is None else self._opened(cache)
+        if store is None:
+            raise NotKnown(len(samples))
+        rows = np.empty((len(samples), store.dimensions), np.float32)
+        known = store.load([key_of(dataset, sample) for sample in samples], rows)
+        if not known.all():
+            raise NotKnown(int((~known).sum()))
+        return rows
+
+    def readable(
+        self, dataset: Dataset, samples: Sequence[Sample], *, cache: Path | None, progress: bool
+    ) -> tuple[np.ndarray, dict[Sample, str]]:
+        """The same; that a photo is broken is not found out here."""
+        return self.features(dataset, samples, cache=cache, progress=progress), {}
+
+    def _opened(self, folder: Path) -> FeatureCache | None:
+        """The extractor's file; None where there is none yet, or none of this extractor."""
+        path = FeatureCache(folder, name=self.name, extractor=self.sha256, dimensions=1).path
+        try:
+            with path.open("rb") as file:
+                head = json.loads(file.readline(1024))
+            return FeatureCache(folder, name=self.name, extractor=self.sha256, dimensions=int(head["dimensions"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
 
 def key_of(dataset: Dataset, sample: Sample) -> bytes:

@@ -15,12 +15,12 @@ import onnxruntime
 import torch
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from trainer.data.catalogue import Dataset, Sample
 from trainer.data.decode import BrokenFile
-from trainer.data.featurecache import FeatureCache, key_of
+from trainer.data.featurecache import FeatureCache, KnownFeatures, key_of
 from trainer.errors import UserError
+from trainer.progress import Progress
 from trainer.weights import read_state_dict
 
 SIDE = 224
@@ -76,13 +76,12 @@ class FeatureSource:
         store = None if cache is None else FeatureCache(cache, name=self.name, extractor=self.sha256, dimensions=self.dimensions)
         with (
             store.opened() if store else nullcontext(),
-            tqdm(total=len(samples), desc="features", unit="photo", disable=not progress, dynamic_ncols=True) as bar,
+            Progress(len(samples), what="features", unit="photo", shown=progress) as bar,
         ):
             keys = [key_of(dataset, sample) for sample in samples] if store else []
             if store:
                 known = store.load(keys, rows)
-                bar.update(int(known.sum()))
-                bar.unpause()  # the time left is that of the photos that are not known yet
+                bar.known(int(known.sum()))
             for places, photos in _batches(_decoded(dataset, samples, np.flatnonzero(~known), broken, bar)):
                 rows[places] = self._run(np.stack(photos))
                 known[places] = True
@@ -102,6 +101,14 @@ class FeatureSource:
         return rows[: len(photos)]
 
 
+def known_features(path: Path | None) -> KnownFeatures:
+    """What `open_features` of the same path has kept in a cache, without opening it. Raises UserError where there is no such file."""
+    if path is None:
+        return KnownFeatures(name=f"resnet50-{_digits_of_torchvision_s()[:8]}", sha256=_digits_of_torchvision_s())
+    kind, sha256 = _identified(path)
+    return KnownFeatures(name=f"{path.stem if kind == '.onnx' else 'resnet50'}-{sha256[:8]}", sha256=sha256)
+
+
 def open_features(path: Path | None, *, device: torch.device | str = "cpu") -> FeatureSource:
     """The extractor of a file, or torchvision's ResNet-50 where `path` is None (downloaded once, by torchvision itself).
 
@@ -112,16 +119,7 @@ def open_features(path: Path | None, *, device: torch.device | str = "cpu") -> F
     if path is None:
         state, sha256 = _downloaded()
         return FeatureSource(_resnet50(state, device, source="torchvision's ResNet-50"), name=f"resnet50-{sha256[:8]}", sha256=sha256)
-    if not path.is_file():
-        raise UserError(
-            f"--features {path}: there is no such file; give a state dict of torchvision's resnet50 (.pth) or a .onnx extractor"
-        )
-    kind = path.suffix.lower()
-    if kind not in (".onnx", ".pth", ".pt"):
-        raise UserError(
-            f"--features {path} ends in {kind or 'nothing'}: give a .onnx extractor, or a state dict of torchvision's resnet50 (.pth)"
-        )
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    kind, sha256 = _identified(path)
     if kind == ".onnx":
         return FeatureSource(_onnx(path, torch.device(device)), name=f"{path.stem}-{sha256[:8]}", sha256=sha256)
     return FeatureSource(
@@ -135,13 +133,27 @@ def open_features(path: Path | None, *, device: torch.device | str = "cpu") -> F
     )
 
 
+def _identified(path: Path) -> tuple[str, str]:
+    """The ending and the sha256 of an extractor's file."""
+    if not path.is_file():
+        raise UserError(
+            f"--features {path}: there is no such file; give a state dict of torchvision's resnet50 (.pth) or a .onnx extractor"
+        )
+    kind = path.suffix.lower()
+    if kind not in (".onnx", ".pth", ".pt"):
+        raise UserError(
+            f"--features {path} ends in {kind or 'nothing'}: give a .onnx extractor, or a state dict of torchvision's resnet50 (.pth)"
+        )
+    return kind, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _prepared(photo: np.ndarray) -> np.ndarray:
     """uint8[H,W,3] -> uint8[224,224,3]."""
     return np.asarray(Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _decoded(
-    dataset: Dataset, samples: Sequence[Sample], places: np.ndarray, broken: dict[Sample, str], bar: "tqdm[None]"
+    dataset: Dataset, samples: Sequence[Sample], places: np.ndarray, broken: dict[Sample, str], bar: Progress
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The prepared photo of each place, in order, decoded by as many threads as torch has; never more than a few batches ahead."""
 
@@ -190,7 +202,14 @@ def _downloaded() -> tuple[dict[str, torch.Tensor], str]:
             f"torchvision could not fetch its ResNet-50 weights ({error}): fetch {weights.url} where there is a network and name "
             "the file with --features PATH, or name an .onnx extractor there; `--rule random` needs no features"
         ) from error
-    return dict(state), Path(weights.url).stem.partition("-")[2]
+    return dict(state), _digits_of_torchvision_s()
+
+
+def _digits_of_torchvision_s() -> str:
+    """The start of the sha256 of torchvision's ResNet-50, from its file's name."""
+    from torchvision.models import ResNet50_Weights
+
+    return Path(ResNet50_Weights.IMAGENET1K_V1.url).stem.partition("-")[2]
 
 
 def _resnet50(state: dict[str, torch.Tensor], device: torch.device | str, *, source: str) -> Extract:

@@ -15,6 +15,7 @@ from trainer.data.views import translated
 from trainer.errors import UserError
 
 if TYPE_CHECKING:
+    from trainer.data.featurecache import KnownFeatures
     from trainer.data.features import FeatureSource
 
 
@@ -171,7 +172,7 @@ def select(
     seed: int,
     to_label: bool = False,
     pool_rule: str = "random",
-    features: "FeatureSource | None" = None,
+    features: "FeatureSource | KnownFeatures | None" = None,
     cache: Path | None = None,
     progress: bool = False,
     skip_broken: bool = False,

@@ -9,9 +9,7 @@ from typing import TextIO
 
 from trainer.experiment.results import Result
 from trainer.experiment.trials import Trial
-
-EVERY = 60.0
-"""Seconds between two lines where nobody watches; on a terminal the line is renewed each second."""
+from trainer.progress import EVERY, spoken
 
 
 class Clock:
@@ -92,11 +90,3 @@ def step_of(folder: Path) -> int:
         except (ValueError, KeyError, TypeError):
             continue
     return 0
-
-
-def spoken(seconds: float) -> str:
-    """2 h 05 min, 12 min, 40 s."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{round(seconds)} s"

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.data.borrowed import borrow, spelling
 from trainer.data.dataset import Dataset
+from trainer.data.featurecache import KnownFeatures
 from trainer.data.features import FeatureSource
 from trainer.data.pairs import RULES, Selection, select
 from trainer.errors import UserError
@@ -45,7 +46,7 @@ class Material:
 
     dataset: Dataset
     root: Path | None
-    features: FeatureSource | None = None
+    features: FeatureSource | KnownFeatures | None = None
     features_path: Path | None = None
     label_sources: Mapping[str, Dataset] = field(default_factory=dict)
     """For each name that a row may give as its `unpaired_labels`: the dataset whose label maps it takes."""
@@ -54,7 +55,9 @@ class Material:
     vgg: Path | None = None
     """VGG-19's weights for the methods with a perceptual loss; None: torchvision's."""
     cache: Path | None = None
-    """The folder that features and selections are kept in, so that none is computed twice."""
+    """The folder that features are kept in, so that none is computed twice."""
+    skip_broken: bool = False
+    """Choose among the photos that can be read, where a rule looks at them."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ def _selection(row: Row, seed: int, material: Material) -> Selection:
         seed=seed,
         features=material.features,
         cache=material.cache,
+        progress=True,
+        skip_broken=material.skip_broken,
     )
     if row.unpaired_labels is None:
         return selection

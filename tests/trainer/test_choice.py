@@ -142,6 +142,8 @@ def test_copies_of_a_few_photos_are_refused_with_how_many_differ(tmp_path):
     dataset = open_folders(tmp_path)
     with pytest.raises(UserError, match=r"--pairs 4 asks for more than the 3 distinct photos among 12.*ask for at most 3"):
         select(dataset, k=4, unpaired=None, rule="kmeans-medoid", features=Counting(), seed=0, to_label=True)
+    with pytest.raises(UserError, match=r"--unpaired 4 asks for more than the 3 distinct photos among 12"):
+        select(dataset, k=1, unpaired=4, pool_rule="kcenter", features=Counting(), seed=0, to_label=True)
     assert select(dataset, k=3, unpaired=None, rule="kmeans-medoid", features=Counting(), seed=0, to_label=True).clusters == (4, 4, 4)
 
 
@@ -268,9 +270,9 @@ def test_one_photo_is_a_set_with_a_sheet_and_a_map(capsys, tmp_path, rule):
     assert main(pairs(root, tmp_path / "pairs.json", "--k", "1", "--rule", rule)) == 0
     assert "stands for 1 of 1 (100.0 %)" in capsys.readouterr().out
     assert (tmp_path / "pairs-map.png").exists()
-    assert "--pairs 2 asks for more than the 1 training samples" in refused(
-        capsys, *pairs(root, tmp_path / "two.json", "--k", "2", "--rule", rule)
-    )
+    for option in ("--k", "--pairs"):  # the same by two names: it is called as it was typed
+        said = refused(capsys, *pairs(root, tmp_path / "two.json", option, "2", "--rule", rule))
+        assert f"fewpair: {option} 2 asks for more than the 1 training samples" in said
 
 
 def test_a_sheet_or_a_map_that_is_there_already_is_not_written_over(capsys, tmp_path):

@@ -64,8 +64,9 @@ def pairs(arguments: list[str]) -> int:
     for path in (asked.out, sheet_file, map_file):
         if path.exists():
             raise UserError(f"{path} exists: name another file with --out, or remove it")
+    option = next((word for word in arguments if word.partition("=")[0] == "--pairs"), "--k").partition("=")[0]  # one thing by two names
     if asked.k < 1:
-        raise UserError(f"--k {asked.k}: give 1 or more")
+        raise UserError(f"{option} {asked.k}: give 1 or more")
     refuse_seed(asked.seed)
     use_threads(asked.threads)
     dataset = opened(asked.data, asked.root)
@@ -78,6 +79,7 @@ def pairs(arguments: list[str]) -> int:
         pool_rule=asked.pool_rule,
         seed=asked.seed,
         to_label=asked.unlabelled,
+        option=option,
         reader=Reader(  # not kept: beside the features of a large set there is better use for the network's memory
             dataset,
             extractor(rules, asked.features, device=asked.device),
@@ -91,7 +93,7 @@ def pairs(arguments: list[str]) -> int:
     covers = _covers(choice.stage) if choice.stage else None
     written = _pictures(dataset, choice, sheet_file, map_file, covers=covers)
     asked.out.write_text(selection.to_json())
-    _tell(asked.out, dataset, choice, selection, covers=covers, written=written)
+    _tell(asked.out, dataset, choice, selection, covers=covers, written=written, option=option)
     return 0
 
 
@@ -114,7 +116,9 @@ def _pictures(dataset: Dataset, choice: Choice, sheet_file: Path, map_file: Path
     return [sheet_file, map_file]
 
 
-def _tell(out: Path, dataset: Dataset, choice: Choice, selection: Selection, *, covers: str | None, written: Iterable[Path]) -> None:
+def _tell(
+    out: Path, dataset: Dataset, choice: Choice, selection: Selection, *, covers: str | None, written: Iterable[Path], option: str
+) -> None:
     for reason in choice.broken:
         print(f"skipped: {reason}")
     shares = ["" for _ in choice.pairs] if choice.stage is None else [f"  {share}" for share in _shares(choice.stage)]
@@ -127,7 +131,7 @@ def _tell(out: Path, dataset: Dataset, choice: Choice, selection: Selection, *, 
         near = choice.stage.near_duplicates()
         if near:
             told = ", ".join(f"{one.photo} and {other.photo}" for one, other in near[:5]) + (" and others" if near[5:] else "")
-            print(f"near-duplicates among the picks: {told}. A smaller --k, or a set without duplicates, wastes less labelling")
+            print(f"near-duplicates among the picks: {told}. A smaller {option}, or a set without duplicates, wastes less labelling")
     else:
         print("chosen by chance; --rule kmeans-medoid chooses photos that cover the set, and shows how well")
     unpaired = number_of(len(selection.unpaired_photos), "photo"), number_of(len(selection.unpaired_labels), "label map")

@@ -109,7 +109,7 @@ class Reader:
         self.broken |= broken
         return _Known(tuple(sample for sample in samples if sample not in broken), features)
 
-    def first_readable(self, samples: Iterable[Sample], k: int) -> list[Sample]:
+    def first_readable(self, samples: Iterable[Sample], k: int, *, option: str) -> list[Sample]:
         """The first k that can be decoded. Raises BrokenFile at one that cannot, unless that is to be skipped."""
         found: list[Sample] = []
         for sample in samples:
@@ -123,7 +123,7 @@ class Reader:
                     raise
                 self.broken[sample] = error.reason
         if len(found) < k:
-            raise UserError(f"--pairs {k} asks for more than the {len(found)} photos of {self.dataset.place} that can be read")
+            raise UserError(f"{option} {k} asks for more than the {len(found)} photos of {self.dataset.place} that can be read")
         return found
 
 
@@ -137,18 +137,20 @@ def choose(
     pool_rule: str = "random",
     to_label: bool = False,
     reader: Reader | None = None,
+    option: str = "--pairs",
 ) -> Choice:
     """Choose k pairs of `train` inside a pool of `unpaired` samples (all if None; with 0 there is no pool, and the pairs come from all).
 
     The pool is drawn at random, around the random pairs of the same seed, or chosen from all photos by `pool_rule`; then `rule` chooses the
     pairs among the pool's. With `to_label` photos that have no label yet may be chosen too. Rules other than `random` need a `reader`;
-    with one that has an extractor a random choice is measured by its features as well. Raises UserError for what cannot be had.
+    with one that has an extractor a random choice is measured by its features as well. Raises UserError for what cannot be had; it calls
+    k by the `option` that asked for it.
     """
     _refuse_rules(rule, pool_rule, unpaired=unpaired, reader=reader)
     name = reader.source.name if reader and reader.source else None
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (to_label or sample.label is not None)}
-    _refuse_counts(dataset, k, unpaired, eligible=len(eligible), to_label=to_label)
+    _refuse_counts(dataset, k, unpaired, eligible=len(eligible), to_label=to_label, option=option)
     shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
     first = [sample for sample in shuffled if sample in eligible][:k]
     pool_stage: Stage | None = None
@@ -162,18 +164,18 @@ def choose(
     candidates = _by_name(inside)
     if k > len(candidates):
         raise UserError(
-            f"--pairs {k}: of the pool of {unpaired} that --pool-rule {pool_rule} chose from {dataset.place}, "
+            f"{option} {k}: of the pool of {unpaired} that --pool-rule {pool_rule} chose from {dataset.place}, "
             f"only {len(candidates)} have a label: "
             "ask for a larger --unpaired, or label the others first (`fewpair pairs --unlabelled` says which)"
         )
     stage: Stage | None = None
     pairs = [sample for sample in shuffled if sample in inside][:k]
     if reader and name is None:
-        pairs = reader.first_readable((sample for sample in shuffled if sample in inside), k)
+        pairs = reader.first_readable((sample for sample in shuffled if sample in inside), k, option=option)
     elif reader and k:
         known = reader.known(candidates) if pool_stage is None else _Known(pool_stage.samples, pool_stage.features).of(candidates)
         readable = set(known.samples)
-        stage = _stage(known, k, rule, seed, what="--pairs", given=[sample for sample in shuffled if sample in readable][:k])
+        stage = _stage(known, k, rule, seed, what=option, given=[sample for sample in shuffled if sample in readable][:k])
         pairs = [stage.samples[index] for index in stage.picks.indices]
     broken = reader.broken if reader else {}
     return Choice(
@@ -198,7 +200,10 @@ def _stage(known: _Known, k: int, rule: str, seed: int, *, what: str, given: Seq
         indices = [row[sample] for sample in given]
         picks = selection.Picks(tuple(indices), selection.nearest(known.features, indices)[0])
     else:
-        picks = selection.RULES[rule](known.features, k, seed)
+        try:
+            picks = selection.RULES[rule](known.features, k, seed)
+        except selection.TooFewDistinct as error:
+            raise error.asked_by(what) from error
     return Stage(known.samples, known.features, picks)
 
 
@@ -223,18 +228,18 @@ def _refuse_rules(rule: str, pool_rule: str, *, unpaired: int | None, reader: Re
         raise UserError(f"--pool-rule {pool_rule} chooses the unpaired pool, but --unpaired is {told}: say how many, as in --unpaired 200")
 
 
-def _refuse_counts(dataset: Dataset, k: int, unpaired: int | None, *, eligible: int, to_label: bool) -> None:
+def _refuse_counts(dataset: Dataset, k: int, unpaired: int | None, *, eligible: int, to_label: bool, option: str) -> None:
     train = len(dataset.samples("train"))
     if k < 0 or (unpaired is not None and unpaired < 0):
-        raise UserError(f"--pairs {k} --unpaired {unpaired}: neither can be negative")
+        raise UserError(f"{option} {k} --unpaired {unpaired}: neither can be negative")
     if k and not eligible:
         raise UserError(
-            f"--pairs {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from; "
+            f"{option} {k}: no photo of {dataset.place} has a label of the same file name, so there is no pair to choose from; "
             "`fewpair pairs --unlabelled` chooses the photos to label"
         )
     if k > eligible:
         what = "training photos" if to_label else "training samples" if eligible == train else "training pairs"
-        raise UserError(f"--pairs {k} asks for more than the {eligible} {what} of {dataset.place}")
+        raise UserError(f"{option} {k} asks for more than the {eligible} {what} of {dataset.place}")
     if unpaired is not None and unpaired > train:
         raise UserError(
             f"--unpaired {unpaired} asks for more than the {train} training samples of {dataset.place}; `--unpaired all` takes all of them"

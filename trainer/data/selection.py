@@ -35,6 +35,22 @@ class Picks:
         return tuple(np.bincount(self.stands_for, minlength=len(self.indices)).tolist())
 
 
+class TooFewDistinct(UserError):
+    """A set holds fewer photos that differ than are to be chosen."""
+
+    def __init__(self, k: int, *, distinct: int, photos: int, option: str = "--pairs") -> None:
+        self.counts = {"distinct": distinct, "photos": photos}
+        self.k = k
+        super().__init__(
+            f"{option} {k} asks for more than the {distinct} distinct photos among {photos} (the others have the same features as one "
+            f"of these): ask for at most {distinct}, or add photos that differ"
+        )
+
+    def asked_by(self, option: str) -> "TooFewDistinct":
+        """The same in the words of the option that asked for them."""
+        return TooFewDistinct(self.k, **self.counts, option=option)
+
+
 Rule = Callable[[np.ndarray, int, int], Picks]
 """(features Float32[N,D], k, seed) -> the picks. Of rows that serve equally well the first is taken; rows come in the order of names."""
 
@@ -146,10 +162,7 @@ def _refuse(features: np.ndarray, k: int) -> None:
         raise ValueError(f"{k} picks of {len(features)} rows")
     found = len(distinct(features, k))
     if found < k:
-        raise UserError(
-            f"--pairs {k} asks for more than the {found} distinct photos among {len(features)} (the others have the same features as one "
-            f"of these): ask for at most {found}, or add photos that differ"
-        )
+        raise TooFewDistinct(k, distinct=found, photos=len(features))
 
 
 def _farthest_first(features: np.ndarray, k: int) -> tuple[list[int], np.ndarray]:

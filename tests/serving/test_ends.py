@@ -20,6 +20,7 @@ from tests.serving.process import running_server
 from tests.serving.slow import write_slow_model
 
 LONG = file_of(np.zeros((700, 800, 3), np.uint8))  # some two seconds of the slow model
+PATIENT = {"FEWPAIR_QUEUE_WAIT": "0"}  # how long it may wait for its turn is not what is tried here
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def is_asked(worker):
 
 @pytest.mark.slow
 def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after(models, tmp_path):
-    with running_server(models, tmp_path, "--no-ui", "--default-model", "tiny") as server, ThreadPoolExecutor(4) as pool:
+    with running_server(models, tmp_path, "--no-ui", "--default-model", "tiny", **PATIENT) as server, ThreadPoolExecutor(4) as pool:
         taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
         time.sleep(1)
         server.process.send_signal(signal.SIGTERM)
@@ -78,7 +79,7 @@ def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_p
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     options = ("--no-ui", "--workers", "2", "--default-model", "tiny")
-    with running_server(models, tmp_path, *options, TMPDIR=str(temporary)) as server:
+    with running_server(models, tmp_path, *options, TMPDIR=str(temporary), **PATIENT) as server:
         workers = workers_of(server.process.pid)
         assert len(workers) == 2
         with ThreadPoolExecutor(8) as pool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,7 +15,6 @@ from serving.errors import Refusal
 from serving.inside import Inside
 from serving.tokens import token_matches
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="adminToken", description="FEWPAIR_ADMIN_TOKEN. Without it, this is off.")
 _EXAMPLE = {
     "added": ["facades-usis"],
     "changed": ["camvid-hybrid-compact"],
@@ -84,7 +82,7 @@ def build_admin(inside: Inside) -> APIRouter:
     @router.post(
         "/v1/admin/reload",
         response_model=Reloaded,
-        dependencies=[Depends(operator), Depends(_bearer)],
+        dependencies=[Depends(operator), Depends(openapi.ADMIN_TOKEN)],
         responses={
             200: {"content": {"application/json": {"example": _EXAMPLE}}},
             **{status: _told(status, words) for status, words in _WORDS.items()},

@@ -37,8 +37,11 @@ def respond_refusal(refusal: Refusal) -> Response:
     return Json(refusal.body(), status_code=refusal.status, headers=refusal.headers)
 
 
-def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
-    """The app: answers as soon as `inside` has operations, follows reloads, opens the page in its own time, and ends with the server."""
+def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) -> FastAPI:
+    """The app: answers as soon as `inside` has operations, follows reloads, opens the page in its own time, and ends with the server.
+
+    `tokens` says whether the server around it asks for them.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,8 +59,7 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
     api = FastAPI(
         title="fewpair",
         version=_version(),
-        description=openapi.API,
-        openapi_url="/v1/openapi.json",
+        openapi_url=None,  # openapi.document differs with the address that is asked
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -132,6 +134,10 @@ def build_api(inside: Inside, *, page: LatePage | None) -> FastAPI:
         operations = inside.need()
         async with read_request(request, SynthesizeOptions, settings=operations.settings, gate=operations.gate) as asked:
             return respond(await operations.synthesize(asked.pictures, asked.options, listed=asked.listed))
+
+    @api.get("/v1/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> Json:
+        return Json(openapi.document(api, request, tokens=tokens))
 
     @api.get("/v1/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

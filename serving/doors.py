@@ -13,7 +13,7 @@ from serving.errors import Refusal
 from serving.middleware import refuse
 from serving.tokens import token_matches
 
-_HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})  # probes come without a token, by address
+HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})  # probes come without a token, by address
 _BROWSER_PATHS = ("/ui", "/v1/docs", "/v1/openapi.json", "/static_content/")
 
 
@@ -28,7 +28,7 @@ class AllowedHosts:
         self._hosts = tuple(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in _HEALTH or self._allows(Headers(scope=scope).get("host", "")):
+        if scope["type"] not in ("http", "websocket") or scope["path"] in HEALTH or self._allows(Headers(scope=scope).get("host", "")):
             await self._app(scope, receive, send)
             return
         refusal = Refusal(
@@ -56,7 +56,7 @@ class BearerTokens:
         self._tokens = tuple(tokens)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in _HEALTH or self._knows(Headers(scope=scope)):
+        if scope["type"] not in ("http", "websocket") or scope["path"] in HEALTH or self._knows(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         by_browser = scope["path"] == "/" or scope["path"].startswith(_BROWSER_PATHS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -145,6 +145,7 @@ def build_jobs(inside: Inside) -> APIRouter:
     @router.get(
         "/v1/jobs",
         response_model=JobList,
+        dependencies=[Depends(openapi.ADMIN_TOKEN)],
         responses={200: _shown("Every job.", {"jobs": [_EXAMPLE]}), **_refusals(401, 404, 503)},
         summary="All jobs, for the operator",
     )

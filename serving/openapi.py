@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import numpy as np
-from fastapi import Path
+from fastapi import FastAPI, Path
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
+from starlette.requests import Request
 
 from serving.described import AnswerList, CocoDocument, Error, SegmentReport
+from serving.doors import HEALTH
 from serving.imaging import encode_grey
 from serving.intake import RAW_KINDS
-
-API = """Image translators trained from a handful of labelled photos: **photo to label map** and **label map to photo**.
-
-Try it:
-
-    curl -F image=@street.jpg http://127.0.0.1:3000/segment -o label.png
-    curl -F image=@street.jpg -F output=json http://127.0.0.1:3000/segment
-    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o made.jpg
-    curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:3000/v1/segment?output=polygons'
-    curl -F image=@one.jpg -F image=@two.jpg http://127.0.0.1:3000/v1/segment -o labels.zip
-
-Where the server asks for a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password that the browser was given will do.
-
-`/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize` for one file in a form (a picture, or a ZIP
-of them). `/v1` also takes several files, the bare file with its options in the query, and JSON with files in base64.
-Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.
-Very many, or very large ones, are sent as a job where the operator allows it: `POST /v1/jobs`.
-Every error is `{"error": {"code", "message", "hint"}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
-of their stages (wait, decode, batch, run, encode)."""
 
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},
@@ -108,6 +93,12 @@ _REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
         },
     ),
 }
+ADMIN_TOKEN = HTTPBearer(auto_error=False, scheme_name="adminToken", description="FEWPAIR_ADMIN_TOKEN. Without it, this is off.")
+_TOKENS = {
+    "token": {"type": "http", "scheme": "bearer", "description": "One of the server's tokens."},
+    "password": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, a token as the password."},
+}
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 _HEADERS = {
     "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
@@ -216,6 +207,47 @@ SYNTHESIZED: dict[str, Any] = {
         },
     },
 }
+
+
+def introduction(here: str) -> str:
+    """What the document opens with; `here` is the address that the server was asked by."""
+    return f"""Image translators trained from a handful of labelled photos: **photo to label map** and **label map to photo**.
+
+Try it:
+
+    curl -F image=@street.jpg {here}/segment -o label.png
+    curl -F image=@street.jpg -F output=json {here}/segment
+    curl -F image=@label.png -F seed=7 {here}/synthesize -o made.jpg
+    curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' '{here}/v1/segment?output=polygons'
+    curl -F image=@one.jpg -F image=@two.jpg {here}/v1/segment -o labels.zip
+
+Where the server asks for a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password that the browser was given will do.
+
+`/segment` and `/synthesize` are the short spelling of `/v1/segment` and `/v1/synthesize` for one file in a form (a picture, or a ZIP
+of them). `/v1` also takes several files, the bare file with its options in the query, and JSON with files in base64.
+Several pictures are translated one after the other; one that is refused has its error in the list, and the others their answers.
+Very many, or very large ones, are sent as a job where the operator allows it: `POST /v1/jobs`.
+Every error is `{{"error": {{"code", "message", "hint"}}}}`. Every answer carries `X-Request-ID`, and translations a `Server-Timing`
+of their stages (wait, decode, batch, run, encode)."""
+
+
+def document(api: FastAPI, request: Request, *, tokens: bool) -> dict[str, Any]:
+    """The document for whoever asks: with the address that he asked by, and what a token is needed for."""
+    told = api.openapi()
+    told = {**told, "info": {**told["info"], "description": introduction(_address(request))}}
+    if not tokens:
+        return told
+    open_to_all = {path: {"get": {**told["paths"][path]["get"], "security": []}} for path in HEALTH & told["paths"].keys()}
+    components = {**told["components"], "securitySchemes": {**told["components"]["securitySchemes"], **_TOKENS}}
+    return {**told, "paths": {**told["paths"], **open_to_all}, "components": components, "security": [{name: []} for name in _TOKENS]}
+
+
+def _address(request: Request) -> str:
+    # It is shown to whoever sent it, and to nobody else: any proxy that ends TLS is believed.
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    scheme = forwarded if forwarded in ("http", "https") else request.url.scheme
+    host = request.headers.get("host", "")
+    return f"{scheme}://{host if _HOST.fullmatch(host) else '127.0.0.1:3000'}"
 
 
 def image(description: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ AnyImage = Annotated[Path, ContentType("image/*")]
 
 inside = Inside(admin_token=settings.admin_token)
 page = LatePage(lambda: inside.operations) if settings.ui else None
-api = build_api(inside, page=page)
+api = build_api(inside, page=page, tokens=bool(settings.tokens))
 
 
 def _picture(path: Path) -> Picture:

@@ -98,6 +98,14 @@ class TestDoors:
                     client.get("/v1/models").status_code == client.get("/metrics").status_code == client.get("/v1/docs").status_code == 200
                 )
 
+    def test_the_apis_document_locks_what_a_token_opens_and_nothing_else(self, http):
+        document = http.get("/v1/openapi.json").json()
+        needed = {path: of.get("security", document["security"]) for path, methods in document["paths"].items() for of in methods.values()}
+        assert {path for path, security in needed.items() if not security} == {"/v2/health/live", "/v2/health/ready"}
+        assert needed["/v1/segment"] == [{"token": []}, {"password": []}]
+        assert needed["/v1/admin/reload"] == [{"adminToken": []}]
+        assert document["components"]["securitySchemes"].keys() == {"token", "password", "adminToken"}
+
     def test_the_client_and_predict_bring_a_token(self, server, tmp_path):
         with Client(server.url, token=TOKEN) as client:
             assert [model["name"] for model in client.models()] == ["slow", "tiny"]

@@ -68,6 +68,23 @@ def test_these_are_all_the_operations(document):
     assert {(method.upper(), path) for path, methods in document["paths"].items() for method in methods} == set(OPERATIONS)
 
 
+def test_its_curl_lines_are_of_the_address_that_it_was_asked_by(http, server):
+    def lines(**headers):
+        told = http.get("/v1/openapi.json", headers=headers).json()["info"]["description"]
+        return [line.split("http")[-1] for line in told.splitlines() if line.startswith("    curl")]
+
+    assert len(lines()) == 5
+    assert all(line.startswith(server.url.removeprefix("http")) for line in lines())
+    assert lines(Host="translate.example.org", **{"X-Forwarded-Proto": "https"})[0] == "s://translate.example.org/segment -o label.png"
+    assert lines(Host="a.b'$(reboot)")[0] == "://127.0.0.1:3000/segment -o label.png"
+
+
+def test_what_needs_the_admin_token_says_so(document):
+    locked = {(method.upper(), path) for path, methods in document["paths"].items() for method, of in methods.items() if of.get("security")}
+    assert locked == {("GET", "/v1/jobs"), ("POST", "/v1/admin/reload")}
+    assert "security" not in document
+
+
 def test_the_document_is_valid(api):
     api.validate()
 

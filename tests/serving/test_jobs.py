@@ -4,8 +4,11 @@ import asyncio
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 import zipfile
 
@@ -16,7 +19,7 @@ from serving.client import AsyncClient, Client
 from serving.errors import Refusal
 from tests.serving.factory import write_blurring_model, write_model
 from tests.serving.pictures import file_of, noise, ramp, stripes
-from tests.serving.process import running_server
+from tests.serving.process import ROOT, running_server
 from tests.serving.test_server import error_of
 
 TOKEN = "for-the-operator"
@@ -97,6 +100,19 @@ def zip_of(files):
 def rows(folder, query):
     with sqlite3.connect(folder / "kept" / "jobs.sqlite3") as database:
         return database.execute(query).fetchall()
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="the README speaks to a shell with curl")
+def test_what_the_readme_says_of_jobs_works_as_it_is_printed(http, server, tmp_path):
+    lines = [line.strip() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if re.match(" {4}.*JOB", line)]
+    assert len(lines) == 5
+    (tmp_path / "photos.zip").write_bytes(zip_of({"a.png": file_of(ramp()), "b.png": file_of(noise())}))
+    script = "\n".join(lines).replace("http://127.0.0.1:3000", server.url)
+    ended = subprocess.run(["bash", "-e"], input=f"{script}\necho\necho $JOB", cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+    assert http.get(f"/v1/jobs/{ended.stdout.splitlines()[-1]}").status_code == 404, "it is removed at the end"
+    with zipfile.ZipFile(tmp_path / "labels.zip") as answers:
+        assert answers.namelist() == ["a.png", "b.png", "index.json"]
 
 
 def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answered(http):

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import Refusal
-from serving.gate import Gate
+from serving.gate import Gate, Ticket
 from serving.middleware import answer_refusals, refuse
 
 _GONE = 499  # what nginx writes down for a client that did not wait for its answer
@@ -21,6 +21,8 @@ _READY = ("/readyz", "/v2/health/ready")
 _HEALTH = (*_READY, "/livez", "/healthz", "/v2/health/live", "/metrics")
 _LOOK_EVERY = 0.05
 _SLOWEST = 2**20  # bytes a second that a body which says its length may take beyond the time for any
+_TRICKLE = 2**15  # bytes a second: a body that is slower gives up its place where somebody else has none
+_YOUNG = 3.0  # seconds before that is asked of a body
 
 
 class Stopping:
@@ -68,6 +70,7 @@ class Admission:
         self._gate = gate
         self._stopping = stopping
         self._body_timeout = body_timeout
+        self._inside: dict[_Body, Ticket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["path"] in _HEALTH and not (self._stopping.begun and scope["path"] in _READY)):
@@ -91,11 +94,23 @@ class Admission:
             return
         try:
             gate = self._gate()
-            async with gate.admitted():
+            self._make_room(gate)
+            async with gate.admitted() as ticket:
                 body = self._body(scope, receive, on_end=gate.start_clock)
-                await _as_long_as_wanted(self._app, scope, body, send=send)
+                self._inside[body] = ticket
+                try:
+                    await _as_long_as_wanted(self._app, scope, body, send=send)
+                finally:
+                    self._inside.pop(body, None)
         except Refusal as refusal:
             await refuse(refusal, scope=scope, receive=receive, send=send)
+
+    def _make_room(self, gate: Gate) -> None:
+        """Take back places of bodies that trickle, the slowest first, until who comes may come in: a few senders must not shut out all."""
+        while gate.full and (slow := [body for body in self._inside if body.trickles()]):
+            slowest = min(slow, key=_Body.pace)
+            gate.take_back(self._inside.pop(slowest))
+            slowest.give_up()
 
     def _body(self, scope: Scope, receive: Receive, *, on_end: Callable[[], object] = lambda: None) -> _Body:
         declared = Headers(scope=scope).get("content-length", "")
@@ -109,7 +124,11 @@ class _Body:
     def __init__(self, receive: Receive, seconds: float, *, on_end: Callable[[], object] = lambda: None) -> None:
         self._receive = receive
         self._seconds = seconds
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._began = asyncio.get_running_loop().time()
+        self._until = self._began + seconds
+        self._clock: asyncio.Timeout | None = None
+        self._bytes = 0
+        self._given_up = False
         self._on_end = on_end
         self._ended = asyncio.Event()
         self._gone = asyncio.Event()
@@ -117,14 +136,8 @@ class _Body:
     async def receive(self) -> Message:
         if self._ended.is_set():
             return await self._disconnect()
-        clock = asyncio.timeout_at(self._until)
-        try:
-            async with clock:
-                message = await self._receive()
-        except TimeoutError:
-            if not clock.expired():
-                raise
-            raise _slow_body(self._seconds) from None
+        message = await self._next()
+        self._bytes += len(message.get("body", b""))
         if message["type"] == "http.disconnect":
             self._ended.set()
             self._gone.set()
@@ -132,6 +145,34 @@ class _Body:
             self._on_end()
             self._ended.set()
         return message
+
+    def pace(self) -> float:
+        """Bytes a second so far."""
+        return self._bytes / (asyncio.get_running_loop().time() - self._began)
+
+    def trickles(self) -> bool:
+        """Whether it is on its way, no longer young, and slow."""
+        return not self._ended.is_set() and asyncio.get_running_loop().time() - self._began >= _YOUNG and self.pace() < _TRICKLE
+
+    def give_up(self) -> None:
+        """Have whoever reads it, now or next, hear that it was too slow."""
+        self._given_up = True
+        if self._clock is not None:
+            self._clock.reschedule(0)
+
+    async def _next(self) -> Message:
+        if self._given_up:
+            raise _trickled()
+        self._clock = clock = asyncio.timeout_at(self._until)
+        try:
+            async with clock:
+                return await self._receive()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise (_trickled() if self._given_up else _slow_body(self._seconds)) from None
+        finally:
+            self._clock = None
 
     async def gone(self) -> None:
         """Return when the client has gone, or was answered."""
@@ -186,6 +227,16 @@ def _slow_body(seconds: float) -> Refusal:
         "slow_body",
         f"the request's body did not arrive within {seconds:g} s.",
         hint="Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT.",
+        headers={"Connection": "close"},
+    )
+
+
+def _trickled() -> Refusal:
+    return Refusal(
+        408,
+        "slow_body",
+        f"the request's body came at less than {_TRICKLE // 2**10} KiB a second, and others wanted its place.",
+        hint="Send a smaller one, or when the server is less busy.",
         headers={"Connection": "close"},
     )
 

@@ -70,7 +70,7 @@ class Gate:
         if held is not None and held.valid:
             yield held
             return
-        if self.inside >= self._room or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait):
+        if self.full:
             raise self._overloaded()
         self.inside += 1
         ticket = Ticket()
@@ -79,10 +79,20 @@ class Gate:
         try:
             yield ticket
         finally:
-            ticket.valid = False
-            self.inside -= 1
+            self.take_back(ticket)
             if ticket.worked_on and ticket.clock is not None:  # others went as fast as they were refused
                 self._pace.answered(since=ticket.clock, now=asyncio.get_running_loop().time())
+
+    @property
+    def full(self) -> bool:
+        """Whether who comes now is refused."""
+        return self.inside >= self._room or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait)
+
+    def take_back(self, ticket: Ticket) -> None:
+        """Let somebody else have the place, whatever its request is still about."""
+        if ticket.valid:
+            ticket.valid = False
+            self.inside -= 1
 
     def start_clock(self) -> float:
         """When the request has to be answered, in the loop's time; the first call starts its clock."""

@@ -3,7 +3,6 @@
 import http.client
 import importlib.util
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +21,6 @@ NAME = "scenes-demo"
 """The recipe, and the model's name."""
 MARGIN = 0.10
 """By how much the model's mean IoU must clear both floors."""
-TRAINING_SECONDS = 150.0
-"""What training may take, evaluations aside; a slower machine takes fewer steps."""
-FEWEST_STEPS = 100
-"""Below this the model learns too little to be worth serving."""
 JUDGED = 40
 """How many scenes of split `test` judge the model, spread evenly: it was chosen among its checkpoints on `val`."""
 READY_WITHIN = 300.0
@@ -45,7 +40,8 @@ class DemoOptions:
     run: Path = Path("runs/demo")
     """Where the run and an example photo go."""
     steps: int | None = None
-    """Train this many steps; None: as many as the recipe says, or as fit into three minutes here."""
+    """Train this many steps; None: as many as the recipe says, or fewer where a step takes so long, as training begins, that these would
+    take more than two and a half minutes."""
 
 
 def main(arguments: list[str]) -> int:
@@ -82,11 +78,12 @@ def is_made(folder: Path) -> bool:
 def make(asked: DemoOptions) -> bool:
     """Choose pairs, train, evaluate and export; False, with a sentence, where the model does not clear the floors."""
     from trainer.commands.evaluate import table
+    from trainer.demo_training import trained
     from trainer.export import export
     from trainer.metrics.record import evaluate_and_record
     from trainer.rundir import load_method
 
-    folder = _trained(asked)
+    folder = trained(asked.run / "run", steps=asked.steps)
     print(
         f"\n3. Evaluate on {JUDGED} scenes of split `test`, as the floors are: nothing was trained or chosen on them "
         "(the best checkpoint was chosen on `val`)",
@@ -135,95 +132,6 @@ def serve(models: Path, *, port: int, example: Path) -> int:
     finally:
         if child.poll() is None:
             child.kill()
-
-
-def _trained(asked: DemoOptions) -> Any:
-    """The folder of the trained run: continued where an earlier demo was stopped, else new."""
-    import dataclasses
-
-    from trainer.data.catalogue import open_dataset
-    from trainer.data.pairs import select
-    from trainer.loop import resume, start
-    from trainer.recipes import RECIPES
-    from trainer.rundir import open_run
-
-    run = RECIPES[NAME] if asked.steps is None else dataclasses.replace(RECIPES[NAME], steps=asked.steps)
-    print(f"1. Draw scenes, and choose {run.pairs} whose label map may be seen", flush=True)
-    dataset = open_dataset(run.data, None)
-    path = asked.run / "run"
-    if path.exists():
-        try:
-            earlier = open_run(path)
-            earlier.selection(dataset)
-            same_length = dataclasses.replace(run, steps=earlier.run.steps) if asked.steps is None else run
-            continues = earlier.run == same_length
-        except (ValueError, KeyError, TypeError, AttributeError):  # another version's, or not a run at all
-            continues = False
-        if continues:
-            print(f"\n2. Train: continue {path}", flush=True)
-            return resume(earlier)
-        _remove_earlier(path)
-    selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
-    _draw(dataset, selection)
-    if asked.steps is None:
-        run = dataclasses.replace(run, steps=steps_that_fit(_seconds_a_step(run, dataset, selection), planned=run.steps))
-        if run.steps < RECIPES[NAME].steps:
-            print(f"This machine is slow or busy: {run.steps} steps instead of {RECIPES[NAME].steps}, to stay within three minutes.")
-    print(f"\n2. Train {run.method} on {run.pairs} pairs and {run.unpaired} unpaired photos and label maps", flush=True)
-    return start(path, run, dataset, selection)
-
-
-def steps_that_fit(seconds_a_step: float, *, planned: int) -> int:
-    """The planned steps, or as many whole tens as fit into TRAINING_SECONDS, but never fewer than FEWEST_STEPS."""
-    fitting = int(TRAINING_SECONDS / max(seconds_a_step, 1e-9)) // 10 * 10
-    return min(planned, max(FEWEST_STEPS, fitting))
-
-
-def _seconds_a_step(run: Any, dataset: Any, selection: Any) -> float:
-    """What a step takes here and now: the median of a few, on a copy of the method that is thrown away."""
-    import statistics
-
-    import torch
-
-    from trainer.data.loader import Loader
-    from trainer.loop import FiniteWatch, advance, prepare
-    from trainer.machine import device_named, moves_in_bf16
-    from trainer.rundir import build_method
-
-    device = device_named("auto")
-    trainee = prepare(build_method(run, dataset.photo_domain, dataset.label_domain).to(device), fused=True)
-    loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
-    bf16, watch, took = moves_in_bf16(device, run.precision), FiniteWatch(device), []
-    for step in range(8):
-        began = time.perf_counter()
-        advance(trainee, loader.batch(step).to(device), run, bf16=bf16, watch=watch)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        took.append(time.perf_counter() - began)
-    return statistics.median(took[2:])  # the first ones warm up
-
-
-def _remove_earlier(path: Path) -> None:
-    """Make room for a new run, where what stands there is an earlier demo's and nobody else's."""
-    try:
-        recipe = json.loads((path / "config.json").read_text())["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
-        recipe = None
-    if recipe != NAME:
-        raise UserError(
-            f"{path} is in the way, and is not the run of an earlier demo: name another folder with --run, or remove it yourself"
-        )
-    shutil.rmtree(path)
-
-
-def _draw(dataset: Any, selection: Any) -> None:
-    """Draw every scene once, with a bar; the dataset keeps them."""
-    from tqdm import tqdm
-
-    streams = selection.streams(dataset)
-    samples = {sample.name: sample for sample in (*streams.pairs, *streams.photos, *streams.labels, *dataset.samples("val"))}
-    for sample in tqdm(samples.values(), desc="draw", unit="scene", dynamic_ncols=True):
-        dataset.read_photo(sample)
 
 
 def _example(folder: Path) -> Path:

@@ -31,7 +31,15 @@ from trainer.trainee import Trainee
 
 
 def start(
-    out: Path, run: Run, dataset: Dataset, selection: Selection, *, device: str = "auto", skip_broken: bool = False, progress: bool = True
+    out: Path,
+    run: Run,
+    dataset: Dataset,
+    selection: Selection,
+    *,
+    device: str = "auto",
+    skip_broken: bool = False,
+    progress: bool = True,
+    again: str | None = None,
 ) -> RunDir:
     """Train a new run in the folder `out` to its last step. Raises UserError with the remedy where it cannot go on."""
     refuse_unbalanced(run)
@@ -39,16 +47,16 @@ def start(
     if processes.first:
         create_run(out, run, selection)
     processes.wait()
-    return train(RunDir(out, run), dataset, selection, device=device, skip_broken=skip_broken, progress=progress)
+    return train(RunDir(out, run), dataset, selection, device=device, skip_broken=skip_broken, progress=progress, again=again)
 
 
-def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False, progress: bool = True) -> RunDir:
+def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False, progress: bool = True, again: str | None = None) -> RunDir:
     """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
     processes, _ = join(device_named(device))
     if processes.first:
         folder.note_resumed()
     dataset = folder.dataset()
-    return train(folder, dataset, folder.selection(dataset), device=device, skip_broken=skip_broken, progress=progress)
+    return train(folder, dataset, folder.selection(dataset), device=device, skip_broken=skip_broken, progress=progress, again=again)
 
 
 def train(
@@ -61,14 +69,17 @@ def train(
     progress: bool = True,
     fused: bool = True,
     after_step: Callable[[int], None] | None = None,
+    again: str | None = None,
 ) -> RunDir:
     """The run in `folder`, from its last checkpoint if it has one, to its last step or to Ctrl-C.
 
+    `again` is the command that goes on with it, as a person who has stopped it is told; None: `fewpair train --resume`.
     Under torchrun every process takes `run.batch` samples of its own, gradients are averaged, and the first one evaluates and saves.
     """
     run = folder.run
     processes, place = join(device_named(device))
-    with _explained(folder):
+    again = again or f"fewpair train --resume {folder.path}"
+    with _explained(folder, again=again):
         method = build_method(run, dataset.photo_domain, dataset.label_domain)
         method.check_steps(run.steps)
         if not folder.checkpoint("last").exists():
@@ -106,7 +117,7 @@ def train(
             stopped = _play(folder, trainee, loader, record, place, processes, interrupted=interrupted, after_step=after_step)
     if stopped:
         if processes.first:
-            print(f"stopped at step {trainee.step} of {run.steps}; go on with: fewpair train --resume {folder.path}", flush=True)
+            print(f"stopped at step {trainee.step} of {run.steps}; go on with: {again}", flush=True)
         raise KeyboardInterrupt
     if loader.skipped:
         print(f"{loader.skipped} broken files were skipped; the warnings above name them")
@@ -243,7 +254,7 @@ class FiniteWatch:
 
 
 @contextmanager
-def _explained(folder: RunDir) -> Iterator[None]:
+def _explained(folder: RunDir, *, again: str) -> Iterator[None]:
     """A full disk and a full GPU, wherever in training they are met, end in a sentence."""
     run = folder.run
     try:
@@ -251,9 +262,7 @@ def _explained(folder: RunDir) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(
-            f"no space is left for {folder.path}; {_last_good(folder)}. Free some disk space, then: fewpair train --resume {folder.path}"
-        ) from error
+        raise UserError(f"no space is left for {folder.path}; {_last_good(folder)}. Free some disk space, then: {again}") from error
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the GPU ran out of memory ({run.size[0]}x{run.size[1]}, batch {run.batch}); {_last_good(folder)}. "

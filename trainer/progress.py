@@ -60,8 +60,11 @@ class Progress:
 
 
 def spoken(seconds: float) -> str:
-    """2 h 05 min, 12 min, 40 s."""
+    """2 h 05 min, 12 min, 2 min 30 s, 40 s."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes, rest = divmod(round(seconds / 10) * 10, 60)
+    if minutes < 10:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{round(seconds)} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

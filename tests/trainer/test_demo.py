@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer import demo
+from trainer import demo, demo_training
 from trainer.__main__ import main
 from trainer.data.catalogue import SCENE_SPLITS
 from trainer.recipes import RECIPES
@@ -73,7 +73,7 @@ def test_an_earlier_demo_s_run_with_other_choices_makes_room(tmp_path, monkeypat
     earlier = tmp_path / "run" / "run"
     earlier.mkdir(parents=True)
     (earlier / "config.json").write_text('{"recipe": "scenes-demo", "method": "gone"}')
-    monkeypatch.setattr("trainer.loop.start", lambda path, *_: (_ for _ in ()).throw(SystemExit(f"{path.exists()}")))
+    monkeypatch.setattr("trainer.demo_training.start", lambda path, *_, **__: (_ for _ in ()).throw(SystemExit(f"{path.exists()}")))
     with pytest.raises(SystemExit, match="False"):
         main(["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")])
 
@@ -127,7 +127,29 @@ def test_the_demo_trains_once_refuses_what_learnt_nothing_and_serves(capfd, tmp_
             os.killpg(server.pid, signal.SIGKILL)
 
 
+def test_ctrl_c_while_the_demo_trains_names_the_demo_as_what_goes_on(capsys, tmp_path, monkeypatch, small_recipe):
+    monkeypatch.setattr("trainer.record.Record.tick", lambda _: os.kill(os.getpid(), signal.SIGINT))  # once, as the first step ends the run
+    assert main(["demo", "--no-serve", "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]) == 130
+    said = capsys.readouterr().out
+    assert "stopped at step 1 of 2; go on with: the same command (make demo, or fewpair demo)" in said
+    assert "--resume" not in said
+    assert re.search(r"2 steps: about 0 s and the evaluations on `val`, at the \S+ s that a step takes at this moment; longer where", said)
+
+
 def test_a_slow_machine_takes_fewer_steps_and_never_too_few() -> None:
-    assert demo.steps_that_fit(0.1, planned=400) == 400
-    assert demo.steps_that_fit(0.75, planned=400) == 200
-    assert demo.steps_that_fit(30.0, planned=400) == demo.FEWEST_STEPS
+    assert demo_training.steps_that_fit(0.1, planned=400) == 400
+    assert demo_training.steps_that_fit(0.75, planned=400) == 200
+    assert demo_training.steps_that_fit(30.0, planned=400) == demo_training.FEWEST_STEPS
+
+
+def test_the_time_is_an_aim_with_its_measurement_and_what_it_took_is_told_afterwards() -> None:
+    aim = demo_training.aimed_at
+    assert aim(400, 0.1, planned=400).startswith("400 steps: about 40 s and")
+    assert aim(200, 0.75, planned=400).startswith("200 steps instead of the recipe's 400: about 2 min 30 s and")
+    assert aim(100, 30.0, planned=400).startswith(
+        "100 steps instead of the recipe's 400, the fewest that teach it enough: about 50 min and"
+    )
+    assert demo_training.taken(45, aimed=40) == "Training took 45 s, evaluations aside"
+    assert demo_training.taken(600, aimed=150).startswith(
+        "Training took 10 min, evaluations aside; 2 min 30 s was the aim, and the machine has been"
+    )

@@ -306,7 +306,7 @@ def test_the_clock_tells_the_time_left_from_what_a_method_has_cost(tmp_path):
     assert clock.left(trials, []) == 4 * 4 * 10 / 2
     (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 4, "cut')
     assert clock.left([], [(trials[0], tmp_path)]) == 1 * 10 / 2
-    assert [spoken(seconds) for seconds in (40, 750, 7500)] == ["40 s", "12 min", "2 h 05 min"]
+    assert [spoken(seconds) for seconds in (40, 121, 154, 750, 7500)] == ["40 s", "2 min", "2 min 30 s", "12 min", "2 h 05 min"]
 
 
 @pytest.mark.slow

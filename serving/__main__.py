@@ -12,10 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from serving.child import ROOT, end_with_parent
 from serving.configuration import Configured, Said, child_environment, configure, is_loopback, strangers
@@ -26,6 +26,7 @@ from serving.temporary import folder_of_its_own
 from serving.trial import try_models
 
 _READY_WITHIN = 300.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
 _LEAVING = 20.0  # beyond the requests: streams of the page, sessions and threads
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # what is bound, and where that is reached from here
 _LAST_STREAMS = "3"  # seconds: once all requests are answered, only the event streams of open pages are left
@@ -59,12 +60,13 @@ def _serve(argv: Sequence[str]) -> int:
     host = _address(configured)
     _check_open(configured, host)
     _check_port(host, settings.port)
+    for number in _STOP:  # the first process of a container has no default for them, and would load the models to the end
+        signal.signal(number, _leave)
     # What cannot work is said here, not by a server that restarts for ever.
     try_models(child_environment(settings, os.environ), spelled=configured.spelled)
     url = _url(host, settings.port)
     where = f"{_bound(host, settings.port)}, here {url}" if host in _EVERYWHERE else url
-    told = [f"Starting on {where}, {settings.intra_op_threads} threads a run, with:", *configured.decisive(), *configured.hidden_models()]
-    say(*told, f"All settings (--print-settings tells where each comes from): {configured.in_one_line()}", sep="\n")
+    say(*_first_words(configured, where), sep="\n")
     return _Server(settings, host=host, say=say).run(url)
 
 
@@ -107,6 +109,14 @@ def _flags(asked: argparse.Namespace) -> dict[str, Said]:
     return flags
 
 
+def _first_words(configured: Configured, where: str) -> Iterator[str]:
+    door = "for whoever has a token" if configured.settings.tokens else "for whoever reaches it"
+    yield f"Starting on {where}, {door}, {configured.settings.intra_op_threads} threads a run, with:"
+    yield from configured.decisive()
+    yield from configured.hidden_models()
+    yield f"All settings (--print-settings tells where each comes from): {configured.in_one_line()}"
+
+
 def _from_anywhere(configured: Configured) -> Configured:
     """The server is started in another folder."""
     settings = configured.settings
@@ -122,6 +132,11 @@ def _check_open(configured: Configured, host: str) -> None:
             f"{configured.spelled('host')} is reached from other machines, and no token is asked for.",
             hint="Give out tokens (FEWPAIR_TOKENS_FILE=tokens.txt, one a line), or say --open (FEWPAIR_OPEN=on) if everybody may use it.",
         )
+
+
+def _leave(*_: Any) -> NoReturn:
+    """Stop while nothing has been started but the trial, which is killed with this."""
+    raise SystemExit(0)
 
 
 def _address(configured: Configured) -> str:
@@ -175,7 +190,7 @@ class _Server:
 
     def run(self, url: str) -> int:
         """Until a signal comes, or the server ends by itself."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP:
             signal.signal(number, self._stop)
         with folder_of_its_own() as folder:
             return self._run(url, {**self._environment, "TMPDIR": str(folder)})

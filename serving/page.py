@@ -49,7 +49,7 @@ class LatePage:
 
     async def _open(self, leaving: asyncio.Event) -> None:
         while (operations := self._operations()) is None:  # until a reload finds a model
-            self._trouble = "No model can be served, so there is nothing to show. GET /readyz says why."
+            self._trouble = "No model can be served, so there is nothing to show. /readyz says why."
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(leaving.wait(), _EACH)
                 return

@@ -90,11 +90,7 @@ class _Page:
                 'Each is also there over REST: <a href="/v1/docs">the API</a></p>',
                 elem_id="head",
             )
-            nothing = gr.HTML(
-                looks.empty("No model here can be served: /readyz says why."),
-                visible=self._nothing(),
-                elem_id="nothing",
-            )
+            nothing = gr.HTML(looks.empty("No model here can be served: /readyz says why."), visible=self._nothing(), elem_id="nothing")
             with gr.Tabs(visible=not self._nothing()) as tabs:
                 for direction, title in _TITLES.items():
                     offer = self._offer(direction)

@@ -102,6 +102,7 @@ def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process that is killed by a signal")
+@pytest.mark.usefixtures("own_handlers")
 def test_models_whose_loading_is_killed_are_refused_with_how_it_ended(models, tmp_path, monkeypatch, capfd):
     dying = tmp_path / "python"
     dying.write_text("#!/bin/sh\necho out of memory >&2\nkill -KILL $$\n")
@@ -164,6 +165,30 @@ def test_a_signal_stops_the_server_cleanly_and_the_greeting_names_what_is_bound_
         httpx.get(f"{server.url}/livez")
 
 
+@pytest.fixture
+def own_handlers():
+    """What becomes of signals to stop is as before, whatever a launcher made of it."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process that is told to stop by a signal")
+@pytest.mark.usefixtures("own_handlers")
+def test_a_signal_that_comes_while_the_models_are_tried_ends_the_trial_too(models, tmp_path, monkeypatch):
+    trial = tmp_path / "python"
+    trial.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nsleep 0.3\nkill -TERM $PPID\nexec sleep 60\n")
+    trial.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(trial))
+    with pytest.raises(SystemExit) as ended:
+        main(["--models", str(models), "--port", str(free_port())])
+    assert ended.value.code == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.usefixtures("own_handlers")
 def test_a_signal_that_comes_before_the_server_is_started_stops_it(monkeypatch):
     start, children = subprocess.Popen, []
 
@@ -172,13 +197,8 @@ def test_a_signal_that_comes_before_the_server_is_started_stops_it(monkeypatch):
         children.append(start([sys.executable, "-c", "import time; time.sleep(60)"], **options))
         return children[0]
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     monkeypatch.setattr(subprocess, "Popen", interrupted)
-    try:
-        assert _Server(Settings.from_environment({"FEWPAIR_PORT": str(free_port())}), host="127.0.0.1").run("http://127.0.0.1:9") == 0
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    assert _Server(Settings.from_environment({"FEWPAIR_PORT": str(free_port())}), host="127.0.0.1").run("http://127.0.0.1:9") == 0
     assert children[0].returncode == -signal.SIGTERM
 
 

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
+from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -10,6 +12,24 @@ EVERY = 60.0
 """Seconds between two lines where nobody watches."""
 FIRST = 5.0
 """Seconds until the first of them: what is done sooner needs none."""
+
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Counted(Protocol[Item]):
+    """What has a length and can be gone through."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+def told(items: Counted[Item], *, what: str, unit: str, shown: bool) -> Iterator[Item]:
+    """The items one after the other, counted as each is done with."""
+    with Progress(len(items), what=what, unit=unit, shown=shown) as progress:
+        for item in items:
+            yield item
+            progress.update()
 
 
 class Progress:
@@ -23,6 +43,7 @@ class Progress:
         self._bar = tqdm(total=total, desc=what, unit=unit, disable=not (shown and live), dynamic_ncols=True)
         self._tells = shown and not live
         self._told = False
+        self._beside = ""
         self._done = self._known = 0
         self._began = time.monotonic()
         self._due = self._began + FIRST
@@ -34,6 +55,11 @@ class Progress:
         self._began = time.monotonic()
         self._bar.update(count)
         self._bar.unpause()
+
+    def beside(self, figure: str) -> None:
+        """A figure that is shown beside the count from now on."""
+        self._beside = f", {figure}"
+        self._bar.set_postfix_str(figure, refresh=False)
 
     def update(self, count: int = 1) -> None:
         """So much more is done."""
@@ -50,13 +76,13 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Put the bar away; who was told of the beginning is told of the end."""
+        """Put the bar away; who was told of the work is told that all of it is done."""
         self._bar.close()
-        if self._told and error is None:
+        if self._told and error is None and self._done == self.total:
             self._say("done")
 
     def _say(self, rest: str) -> None:
-        print(f"{self.what}: {self._done} of {self.total} {self.unit}s, {rest}", file=sys.stderr, flush=True)
+        print(f"{self.what}: {self._done} of {self.total} {self.unit}s, {rest}{self._beside}", file=sys.stderr, flush=True)
 
 
 def spoken(seconds: float) -> str:

@@ -7,12 +7,12 @@ from types import TracebackType
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from trainer.data.catalogue import Dataset
 from trainer.data.loader import Loader
 from trainer.machine import memory_peak
 from trainer.processes import Processes
+from trainer.progress import Progress
 from trainer.rundir import RunDir
 from trainer.trainee import Trainee
 from trainer.validation import Validation
@@ -45,14 +45,8 @@ class Record:
         self.images = images
         self._refreshed: int | None = None
         self._began = 0.0
-        self._bar = tqdm(
-            total=folder.run.steps,
-            initial=trainee.step,
-            unit="step",
-            disable=not (progress and processes.first),
-            dynamic_ncols=True,
-            desc=folder.run.recipe,
-        )
+        self._progress = Progress(folder.run.steps, what=folder.run.recipe, unit="step", shown=progress and processes.first)
+        self._progress.known(trainee.step)
         self._writer: SummaryWriter | None = None
         if processes.first:
             folder.forget_after(trainee.step)
@@ -65,7 +59,7 @@ class Record:
 
     def tick(self) -> None:
         """One step is done."""
-        self._bar.update()
+        self._progress.update()
 
     def log(self, losses: dict[str, Tensor]) -> None:
         """A line in metrics.jsonl: the step, every loss as it was minimised, training seconds so far, peak memory in MiB."""
@@ -80,7 +74,7 @@ class Record:
         )
         for name, value in figures.items():
             self._writer.add_scalar(name, value, trainee.step)
-        self._bar.set_postfix({"images/s": f"{self.images * trainee.step / max(trainee.elapsed, 1e-9):.2f}"})
+        self._progress.beside(f"{self.images * trainee.step / max(trainee.elapsed, 1e-9):.2f} images/s")
 
     def evaluate(self, *, last: bool) -> None:
         """Judge both weights on `val`, show samples, keep the best; the other processes wait."""
@@ -110,7 +104,7 @@ class Record:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Put the progress bar and TensorBoard away."""
-        self._bar.close()
+        self._progress.__exit__(kind, error, trace)
         if self._writer is not None:
             # what TensorBoard still holds may not fit on a full disk; metrics.jsonl has it, and the first error is the one to tell
             with suppress(OSError) if error is not None else nullcontext():

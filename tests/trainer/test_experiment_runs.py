@@ -259,7 +259,7 @@ def test_a_row_that_its_method_cannot_take_is_refused_before_anything_runs(tmp_p
         ("size = [32, 48]", "size = [32, 46]", "row one: 32x46 does not suit supervised: sides must be multiples of 4"),
         ("pairs = 1\n", "pairs = 0\n", "row one: supervised learns from pairs, and the row has none"),
         ('unpaired = "all"\n', "unpaired = 0\n", "row none: cyclegan learns from unpaired photos and label maps"),
-        ("pairs = 1\n", "pairs = 7\n", "--pairs 7 asks for more than"),
+        ("pairs = 1\n", "pairs = 7\n", "row one: --pairs 7 asks for more than"),
         ('rule = "random"', 'rule = "medoids"', "row one: there is no rule medoids"),
         ('rule = "random"\n', 'rule = "random"\nunpaired_labels = "moon"\n', "give --unpaired-labels moon=DATASET:FOLDER"),
         ('method = "cyclegan"', 'method = "cyclegam"', "has no method cyclegam"),

@@ -1,7 +1,8 @@
 """k-means in fixed memory: Lloyd's algorithm over blocks of rows, the same answer for the same seed."""
 
 import numpy as np
-from tqdm import tqdm
+
+from trainer.progress import told
 
 BLOCK = 2048
 """Rows that are looked at together."""
@@ -25,7 +26,7 @@ def k_means(features: np.ndarray, k: int, numbers: np.random.Generator) -> np.nd
     squares = np.concatenate([np.einsum("ij,ij->i", rows, rows, dtype=np.float64) for rows in _blocks(features)])
     still = STILL * _variance(features)
     best: tuple[float, np.ndarray] | None = None
-    for _ in tqdm(range(STARTS), desc=f"k-means, {k} clusters", unit="start", disable=len(features) < LARGE, dynamic_ncols=True):
+    for _ in told(range(STARTS), what=f"k-means, {k} clusters", unit="start", shown=len(features) >= LARGE):
         labels, inertia = lloyd(features, squares, _plus_plus(features, squares, k, numbers), still=still)
         if best is None or inertia < best[0]:
             best = inertia, labels

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from trainer.batch import random
 from trainer.data.kmeans import LARGE, k_means
 from trainer.data.pam import k_medoids
 from trainer.errors import UserError
+from trainer.progress import told
 
 PAM_LIMIT = 16_000
 """The largest set for `pam`: it holds every distance between two photos at once, 1 GB here."""
@@ -60,8 +60,8 @@ def kmeans_medoid(features: np.ndarray, k: int, seed: int) -> Picks:
     _refuse(features, k)
     labels = np.zeros(len(features), dtype=np.int64) if k == 1 else k_means(features, k, random(seed, 0, "k-means"))
     members = [np.flatnonzero(labels == cluster) for cluster in range(k)]
-    told = tqdm(members, desc="medoids", unit="cluster", disable=len(features) < LARGE, dynamic_ncols=True)
-    picks = [int(rows[medoid(features, rows)]) for rows in told]
+    counted = told(members, what="medoids", unit="cluster", shown=len(features) >= LARGE)
+    picks = [int(rows[medoid(features, rows)]) for rows in counted]
     order = sorted(range(k), key=lambda cluster: (-len(members[cluster]), picks[cluster]))
     return Picks(tuple(picks[cluster] for cluster in order), np.argsort(order)[labels])
 

@@ -103,7 +103,10 @@ def plan(table: Table, setting: Setting, rows: Sequence[Row], material: Material
 
 def trial(table: Table, setting: Setting, row: Row, repeat: int, material: Material) -> Trial:
     """The row's run with the seed `repeat`; its pairs are chosen here."""
-    selection = _selection(row, repeat, material)
+    try:
+        selection = _selection(row, repeat, material)
+    except UserError as error:
+        raise UserError(f"{table.name}, row {row.name}: {error}") from error
     steps = round(setting.steps * row.steps_factor)
     run = Run(
         recipe=f"{table.name}/{row.name}",

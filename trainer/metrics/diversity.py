@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from trainer.batch import random
 from trainer.data.catalogue import Dataset, Sample
@@ -22,6 +21,7 @@ from trainer.metrics.evaluate import Material, Size, labelled, predict_photo
 from trainer.metrics.reconstruction import l1_levels
 from trainer.metrics.segmentation import Figures
 from trainer.networks.perceptual import PerceptualLoss
+from trainer.progress import told
 
 TORCHVISION = "torchvision"
 """What `--perceptual` calls the VGG-19 that torchvision fetches."""
@@ -137,7 +137,7 @@ class Diversity:
             dataset, labelled(dataset, split, limit=LABELS if limit is None else min(limit, LABELS)), skip_broken=skip_broken
         )
         made: list[dict[str, float]] = []
-        for place, _, _, label in tqdm(material, desc=f"diversity, {split}", disable=not progress):
+        for place, _, _, label in told(material, what=f"diversity, {split}", unit="sample", shown=progress):
             photos = [
                 predict_photo(method, label, size=size, device=device, draw=place, stream=f"diversity-{seed}") for seed in range(self.seeds)
             ]

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from trainer.batch import Classes, Domain, random
 from trainer.data.catalogue import Dataset, Sample
@@ -21,6 +20,7 @@ from trainer.methods.base import Method
 from trainer.metrics.decoding import upscaled_then_decoded
 from trainer.metrics.reconstruction import l1_levels, maps_accuracy, psnr
 from trainer.metrics.segmentation import Confusion, Figures
+from trainer.progress import told
 
 Size = tuple[int, int]
 """(height, width)."""
@@ -102,7 +102,7 @@ def evaluate_to_label(
     confusion = Confusion(classes_of(dataset.label_domain)) if dataset.label_domain.kind == "classes" else None
     as_in_the_paper: Confusion | None = None
     accuracies, distances = [], []
-    for _, sample, photo, truth in tqdm(material, desc=f"photo -> label, {split}", disable=not progress):
+    for _, sample, photo, truth in told(material, what=f"photo -> label, {split}", unit="sample", shown=progress):
         prediction = predict_label(method, photo, size=size, device=device)
         if confusion is None:
             truth = photo_to_uint8(prepare_photo(truth, size))
@@ -148,7 +148,7 @@ def evaluate_to_photo(
     """
     material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
     distances, ratios, scores = [], [], []
-    for index, sample, photo, label in tqdm(material, desc=f"label -> photo, {split}", disable=not progress):
+    for index, sample, photo, label in told(material, what=f"label -> photo, {split}", unit="sample", shown=progress):
         truth = photo_to_uint8(prepare_photo(photo, size))
         prediction = predict_photo(method, label, size=size, device=device, draw=index)
         distances.append(l1_levels(truth, prediction))

@@ -23,9 +23,7 @@ class Ticket:
 
     clock: float | None = None  # when the body was there, in the loop's time
     deadline: float = math.inf  # of the answer
-    begins_by: float = math.inf  # or is refused: what waits longer was let in by mistake
-    worked_on: bool = False
-    begun: bool = False  # on the device
+    had_a_turn: bool = False
     waits: bool = False  # for a turn, so that it is said when the time runs out
     valid: bool = True
 
@@ -36,8 +34,9 @@ _ticket: contextvars.ContextVar[Ticket | None] = contextvars.ContextVar("ticket"
 class Gate:
     """Admits a bounded number of requests, refuses the rest at once, and keeps decoded pictures few.
 
-    `queue` bounds how many wait, `queue_wait` (seconds; 0: nothing does) how long: who would wait longer at the pace of the last answers is
-    refused at the door, and who waits longer after all, because the pace fell, is refused then. Those that are worked on are always let in.
+    `queue` bounds how many wait, `queue_wait` (seconds; 0: nothing does) how long: who would wait longer at the pace of the last runs is
+    refused at the door, and who waits longer for his first turn after all, because the pace fell, is refused then. As many as are worked on
+    at a time are always let in.
     """
 
     def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float, queue_wait: float = 0.0) -> None:
@@ -80,8 +79,6 @@ class Gate:
             yield ticket
         finally:
             self.take_back(ticket)
-            if ticket.worked_on and ticket.clock is not None:  # others went as fast as they were refused
-                self._pace.answered(since=ticket.clock, now=asyncio.get_running_loop().time())
 
     @property
     def full(self) -> bool:
@@ -103,8 +100,6 @@ class Gate:
         if ticket.clock is None:
             ticket.clock = now
             ticket.deadline = now + self._timeout
-            if self._pace.seconds:
-                ticket.begins_by = now + max(self._queue_wait, 2 * self._pace.wait(self._at_work))
         return ticket.deadline
 
     @contextlib.asynccontextmanager
@@ -120,13 +115,14 @@ class Gate:
         except TimeoutError:
             if not clock.expired():
                 raise
-            raise (self._waited() if ticket is not None and ticket.waits else self._too_late()) from None
+            raise (self._waited(self._timeout) if ticket is not None and ticket.waits else self._too_late()) from None
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Be worked on. A request of many pictures takes a turn for each, so that others get theirs in between."""
-        await self._wait_for(self._worked_on)
-        self._ticket().worked_on = True
+        ticket = self._ticket()
+        await self._wait_for(self._worked_on, at_most=math.inf if ticket.had_a_turn else self._queue_wait)
+        ticket.had_a_turn = True
         try:
             yield
         finally:
@@ -142,7 +138,6 @@ class Gate:
         `abandon` is called where the caller is cancelled while the run goes on.
         """
         await self.slot()
-        self.waits_no_more()
         try:
             run = self.start(work, images=images)
         except RuntimeError:  # the threads have been let go: the server stops
@@ -164,18 +159,19 @@ class Gate:
             self.queued -= 1
 
     def waits_no_more(self) -> None:
-        """Say that the request has got to the device, by its own slot or somebody else's."""
-        ticket = self._ticket()
-        ticket.waits, ticket.begun = False, True
+        """Say that the request has got to the device by somebody else's slot."""
+        self._ticket().waits = False
 
     def give_back(self) -> None:
         """Leave the device to the next."""
         self._running.release()
 
-    def start(self, work: Callable[[], T], *, images: int) -> asyncio.Future[T]:
+    def start(self, work: Callable[[], T], *, images: int, callers: int = 1) -> asyncio.Future[T]:
         """Run a model in the slot that was waited for; it is free when the run is over, not when the caller is."""
-        run = asyncio.get_running_loop().run_in_executor(self._runners, contextvars.copy_context().run, work)
-        run.add_done_callback(lambda run: self._ran(run, images))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        run = loop.run_in_executor(self._runners, contextvars.copy_context().run, work)
+        run.add_done_callback(lambda run: self._ran(run, images=images, callers=callers, began=began, now=loop.time()))
         return run
 
     def close(self) -> None:
@@ -183,9 +179,12 @@ class Gate:
         for threads in (self._threads, self._runners):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _ran(self, run: asyncio.Future[T], images: int) -> None:
+    def _ran(self, run: asyncio.Future[T], *, images: int, callers: int, began: float, now: float) -> None:
         self._running.release()
-        if not run.cancelled() and run.exception() is None:
+        if run.cancelled():
+            return
+        self._pace.ran(began=began, now=now, callers=callers, others_wait=self.queued > 0)
+        if run.exception() is None:
             self.on_run(images)
 
     @staticmethod
@@ -193,17 +192,17 @@ class Gate:
         """Of the request that is being answered; outside of any one that counts for nothing."""
         return _ticket.get() or Ticket()
 
-    async def _wait_for(self, semaphore: asyncio.Semaphore) -> None:
-        ticket = self._ticket()
-        until = min(self.start_clock(), math.inf if ticket.begun else ticket.begins_by)
+    async def _wait_for(self, semaphore: asyncio.Semaphore, *, at_most: float = math.inf) -> None:
+        ticket, loop = self._ticket(), asyncio.get_running_loop()
+        came = loop.time()
         self.waiting += 1
         ticket.waits = True
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout_at(min(self.start_clock(), came + at_most)):
                 await semaphore.acquire()
             ticket.waits = False
         except TimeoutError:
-            raise self._waited() from None
+            raise self._waited(loop.time() - came) from None
         finally:
             self.waiting -= 1
 
@@ -220,13 +219,11 @@ class Gate:
             headers=self._come_back(),
         )
 
-    def _waited(self) -> Refusal:
-        clock = self._ticket().clock
-        waited = self._timeout if clock is None else asyncio.get_running_loop().time() - clock
+    def _waited(self, seconds: float) -> Refusal:
         return Refusal(
             503,
             "waited_too_long",
-            f"the request waited {waited:.1f} s without its turn.",
+            f"the request waited {seconds:.1f} s without its turn.",
             hint="Try again when the server is less busy.",
             headers=self._come_back(),
         )

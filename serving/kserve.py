@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from time import perf_counter
 from typing import Annotated, Any
@@ -27,6 +28,7 @@ from serving.operations import Operations
 from serving.palette import checked_ids
 from serving.shelf import Shelf
 from serving.tensors import MOST_JSON_VALUES, Body, Declared, packed
+from serving.tiles import BATCH_PIXELS
 from serving.translator import RUN_FAILURES, Brake, ExportedModel, draw_noise
 
 logger = logging.getLogger("fewpair.serving")
@@ -187,20 +189,30 @@ async def _infer(operations: Operations, served: Served, name: str, body: Any, *
         body.seek(0)
         return Inference(Body(body.read(), json_length=json_length), served, operations)
 
-    def run(inference: Inference, brake: Brake) -> dict[str, Bytes]:
-        return served.model.infer(served.direction, inference.feed, brake=brake)
+    async def run(inference: Inference) -> dict[str, Bytes]:
+        """In pieces of at most a megapixel, as tiles are run, so that others get to the device in between."""
+        count, height, width = inference.size
+        most, found = max(1, BATCH_PIXELS // (height * width)), list[dict[str, Bytes]]()
+        for first in range(0, count, most):
+            feed = {name: values[first : first + most] for name, values in inference.feed.items()}
+            found.append(await operations.run(partial(_piece, served, feed), images=len(feed[served.main.name])))
+        return {output: np.concatenate([piece[output] for piece in found]) for output in found[0]}
 
     async with operations.gate.place():
         trace.stages["wait"] = perf_counter() - asked
         with trace.stage("decode"):
             inference = await operations.gate.off_loop(read)
         try:
-            found = await operations.run(lambda brake: run(inference, brake), images=inference.size[0])
+            found = await run(inference)
         except RUN_FAILURES as error:  # pictures too large for the machine, for one
             logger.error("%s could not be run: %s: %s", name, type(error).__name__, error)
             raise Refusal(500, "internal", "the model could not be run on it.", hint="Send fewer or smaller pictures.") from error
         with trace.stage("encode"):
             return await operations.gate.off_loop(lambda: inference.answer(name, found))
+
+
+def _piece(served: Served, feed: dict[str, NDArray[Any]], brake: Brake) -> dict[str, Bytes]:
+    return served.model.infer(served.direction, feed, brake=brake)
 
 
 def find(shelf: Shelf, name: str) -> Served:

@@ -147,7 +147,7 @@ class MicroBatches:
                 room -= len(other.seeds)
                 members.append(other)
         run = _Run(members)
-        started = self._gate.start(lambda: run.work(model, direction), images=sum(len(one.seeds) for one in members))
+        started = self._gate.start(lambda: run.work(model, direction), images=sum(len(one.seeds) for one in members), callers=len(members))
         started.add_done_callback(lambda done: _share_out(run, done, held=held))
         for member in members:
             self._lines[kind].remove(member)

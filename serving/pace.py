@@ -1,4 +1,4 @@
-"""How fast requests are answered, so that a newcomer hears at the door, rather than in the queue, that he would wait too long."""
+"""How fast the device works its queue off, so that a newcomer hears at the door, rather than in the queue, that he would wait too long."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import math
 from collections import deque
 from statistics import fmean
 
-_ANSWERS = (
-    16  # so few that a crowd which slows the machine down is noticed within a second or two, so many that one large picture is not all
-)
+_RUNS = 16  # few, so that a crowd which slows the machine down is noticed within a second or two
+_OUTLIER_OF = 8  # of so many the longest is left out: one slow model, or one large picture, says nothing of the rest
 _RESERVE = 1.25  # the pace changes while somebody waits; so much longer than it says at most
 
 
 class Pace:
-    """The mean seconds between two of the last answers, as long as there was somebody to answer."""
+    """The mean seconds for which one caller keeps the device from the next, of the last runs.
+
+    It is counted by runs, not by requests: who asks for many pictures is in the line again for each, behind those who came meanwhile.
+    """
 
     def __init__(self) -> None:
         self._last = -math.inf
-        self._seconds: deque[float] = deque(maxlen=_ANSWERS)
+        self._busy = False
+        self._seconds: deque[float] = deque(maxlen=_RUNS)
 
-    def answered(self, *, since: float, now: float) -> None:
-        """Note that who had been there `since` was answered `now`; while nobody was there no time passes."""
-        self._seconds.append(now - max(self._last, since))
-        self._last = now
+    def ran(self, *, began: float, now: float, callers: int, others_wait: bool) -> None:
+        """Note a run that so many callers shared; while nobody waits for the device no time passes."""
+        seconds = now - (self._last if self._busy else max(self._last, began))
+        self._seconds.extend([seconds / callers] * callers)
+        self._last, self._busy = now, others_wait
 
     @property
     def seconds(self) -> float:
-        """From one answer to the next; 0 where none was given yet, and nothing is known."""
-        return fmean(self._seconds) if self._seconds else 0.0
+        """For each caller; 0 where nothing was run yet, and nothing is known."""
+        counted = sorted(self._seconds)
+        if len(counted) >= _OUTLIER_OF:
+            counted.pop()
+        return fmean(counted) if counted else 0.0
 
     def wait(self, ahead: int) -> float:
         """The seconds that somebody with so many before him should be ready to wait."""

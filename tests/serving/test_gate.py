@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -35,28 +36,24 @@ def test_what_is_over_the_queue_is_refused_at_once_with_when_to_come_back():
     assert (gate.inside, gate.waiting) == (0, 0)
 
 
-async def paced(gate, seconds):
-    """Requests one after the other, so that the gate knows what one takes."""
-    for _ in range(3):
+def run(gate, seconds):
+    """A request of one picture."""
+
+    async def one():
         async with gate.place():
-            gate.start_clock()
-            await asyncio.sleep(seconds)
+            await gate.run(lambda: time.sleep(seconds))
+
+    return one()
 
 
-def test_who_would_wait_too_long_at_the_pace_of_the_last_answers_is_refused_at_the_door():
+def test_who_would_wait_too_long_at_the_pace_of_the_last_runs_is_refused_at_the_door():
     async def crowd():
-        gate, go = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=1.0), asyncio.Event()
-        await paced(gate, 0.15)
-
-        async def one():
-            async with gate.place():
-                await go.wait()
-
-        asked = [asyncio.create_task(one()) for _ in range(20)]
-        await asyncio.sleep(0.05)
-        inside = gate.inside
-        go.set()
-        return inside, await asyncio.gather(*asked, return_exceptions=True)
+        gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=1.0)
+        for _ in range(3):
+            await run(gate, 0.15)
+        asked = [asyncio.create_task(run(gate, 0.01)) for _ in range(20)]
+        await asyncio.sleep(0)
+        return gate.inside, await asyncio.gather(*asked, return_exceptions=True)
 
     inside, ends = asyncio.run(crowd())
     refusals = [end for end in ends if isinstance(end, Refusal)]
@@ -65,58 +62,78 @@ def test_who_would_wait_too_long_at_the_pace_of_the_last_answers_is_refused_at_t
     assert {(refusal.status, refusal.code, refusal.headers["Retry-After"]) for refusal in refusals} == {(503, "overloaded", "1")}
 
 
-def test_a_slow_model_is_never_without_work_and_those_who_wait_for_it_are_told_when_to_come_back():
+def test_a_slow_model_is_never_without_work_and_those_who_find_no_place_are_told_when_to_come_back():
     async def crowd():
         gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.1)
-        await paced(gate, 0.4)
-
-        async def one():
-            async with gate.place():
-                await gate.run(lambda: threading.Event().wait(0.4))
-
-        return await asyncio.gather(*(one() for _ in range(6)), return_exceptions=True)
+        await run(gate, 0.4)
+        return await asyncio.gather(*(run(gate, 0.4) for _ in range(6)), return_exceptions=True)
 
     ends = asyncio.run(crowd())
-    assert [end for end in ends if end is not None and not isinstance(end, Refusal)] == []
     assert ends[:3] == [None] * 3  # one runs and two are decoded ahead, though the third waits .8 s
-    assert [end.headers["Retry-After"] for end in ends[3:]] == ["2"] * 3  # three times .4 s
+    assert [(end.code, end.headers["Retry-After"]) for end in ends[3:]] == [("overloaded", "2")] * 3  # three times .4 s
 
 
-def test_who_waits_too_long_after_all_because_the_pace_fell_is_refused_then():
+def test_who_waits_too_long_for_his_turn_after_all_because_the_pace_fell_is_refused_then():
     async def crowd():
-        gate, go = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.3), threading.Event()
-        await paced(gate, 0.01)
-
-        async def one():
-            async with gate.place():
-                await gate.run(lambda: go.wait(10))
-
-        asked = [asyncio.create_task(one()) for _ in range(6)]
+        gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.3)
+        await run(gate, 0.01)
+        asked = [asyncio.create_task(run(gate, 0.5)) for _ in range(6)]
         await asyncio.sleep(0.2)
         early = sum(task.done() for task in asked)
-        await asyncio.sleep(0.3)
-        go.set()
         return early, await asyncio.gather(*asked, return_exceptions=True), gate
 
     early, ends, gate = asyncio.run(crowd())
-    assert (early, ends[0]) == (0, None)  # who runs is not cut off
-    assert {(end.status, end.code) for end in ends[1:]} == {(503, "waited_too_long")}
-    assert all("waited 0.3 s" in end.message for end in ends[1:])
-    assert (gate.inside, gate.waiting, gate._running._value) == (0, 0, 1)
+    assert early == 0
+    assert ends[:3] == [None] * 3  # whose turn has come is not sent away
+    assert [(end.status, end.code, end.message) for end in ends[3:]] == [
+        (503, "waited_too_long", "the request waited 0.3 s without its turn.")
+    ] * 3
+    assert (gate.inside, gate.waiting, gate._running._value, gate._worked_on._value) == (0, 0, 1, 3)
 
 
-def test_the_pace_is_that_of_the_last_answers_and_knows_no_idle_time():
+def test_a_request_of_several_pictures_waits_so_long_for_the_first_alone():
+    async def crowd():
+        gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.3)
+
+        async def several():
+            async with gate.admitted(), gate.in_time():
+                for _ in range(4):
+                    async with gate.turn():
+                        await gate.run(lambda: time.sleep(0.1))
+
+        return await asyncio.gather(*(several() for _ in range(6)), return_exceptions=True)
+
+    ends = asyncio.run(crowd())
+    assert None in ends[3:], "who was let in by a pace that nobody knew yet"
+    assert {end.code for end in ends if end is not None} <= {"waited_too_long"}
+    assert ends[:3] == [None] * 3, "each waited more than .3 s in all"
+
+
+def test_one_slow_run_does_not_shut_the_door_of_an_idle_server():
+    async def visit():
+        gate = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.5)
+        for _ in range(7):
+            await run(gate, 0.01)
+        await run(gate, 1.5)
+        return await asyncio.gather(*(run(gate, 0.01) for _ in range(10)))
+
+    assert asyncio.run(visit()) == [None] * 10
+
+
+def test_the_pace_is_that_of_the_last_runs_for_each_caller_and_knows_no_idle_time():
     pace = Pace()
     assert pace.wait(100) == 0  # nothing is known yet
-    pace.answered(since=0.0, now=1.0)
-    pace.answered(since=0.5, now=1.5)
-    assert pace.seconds == pytest.approx(0.75)
-    pace.answered(since=1000.0, now=1000.75)
-    assert pace.seconds == pytest.approx(0.75)
-    for answer in range(1, 17):
-        pace.answered(since=1000.0, now=1000.75 + 2 * answer)
-    assert pace.seconds == pytest.approx(2)
-    assert pace.wait(4) == pytest.approx(10)  # with a quarter in reserve
+    pace.ran(began=0.0, now=1.0, callers=1, others_wait=True)
+    pace.ran(began=1.5, now=2.0, callers=1, others_wait=False)
+    assert pace.seconds == pytest.approx(1.0)  # what lay between two runs for which somebody waited counts
+    pace.ran(began=1000.0, now=1001.0, callers=1, others_wait=False)
+    pace.ran(began=1000.5, now=1002.0, callers=1, others_wait=False)
+    assert pace.seconds == pytest.approx(1.0)  # two at a time are half as long for the others
+    for run_ in range(8):
+        pace.ran(began=2000.0 + run_, now=2001.0 + run_, callers=4, others_wait=True)
+    assert pace.seconds == pytest.approx(0.25)  # four shared each
+    pace.ran(began=3000.0, now=3100.0, callers=1, others_wait=False)
+    assert pace.wait(4) == pytest.approx(1.25)  # with a quarter in reserve, and without the longest
 
 
 def test_no_more_run_at_once_than_were_given():

@@ -288,6 +288,25 @@ def test_pictures_that_are_too_small_for_the_graph_are_refused_with_its_reason(t
     assert "does not run on 2 x 3 pixels" in too_small.json()["error"]
 
 
+def test_a_large_batch_is_run_in_pieces_so_that_others_get_to_the_device_in_between(tmp_path):
+    write_model(tmp_path / "tiny")
+    settings, inside = Settings.from_environment({"FEWPAIR_MODELS": str(tmp_path), "FEWPAIR_DEVICE": "cpu"}), Inside()
+    inside.stock(fill(settings), settings)
+    app = OneErrorShape(build_api(inside, page=None), why_not_ready=lambda: inside.trouble, page=False)
+    runs: list[int] = []
+    inside.need().gate.on_run = runs.append
+    photos = np.stack([np.kron(noise(), np.ones((12, 12, 1), np.uint8)) + np.uint8(index) for index in range(5)])
+    assert 2**20 // 3 < photos[0, ..., 0].size <= 2**20 // 2  # two fit into a megapixel
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server", timeout=60) as client:
+            return await infer_bytes(client, "tiny.to_label", ("photo", photos), parameters={"binary_data_output": True})
+
+    together = outputs_of(asyncio.run(ask()))["label"]
+    assert np.array_equal(together, np.stack([brightness_ids(photo) for photo in photos]))
+    assert runs == [2, 2, 1]
+
+
 def test_a_full_server_refuses_at_once_with_when_to_come_back_and_a_server_without_models_is_not_ready(tmp_path):
     write_model(tmp_path / "tiny")
     settings = Settings.from_environment(

@@ -56,7 +56,7 @@ class Settings:
     batch_wait: int = _whole(0, 0, 1000)  # milliseconds that a run which is not full waits for more
     deterministic: bool = _switch(False)  # the same bytes on CUDA too: its own order of sums for every run, and no shared runs
     queue: int = _whole(32, 0, 100_000)
-    queue_wait: int = _whole(5000, 0, 3_600_000)  # milliseconds that a request may wait for its first turn; 0: any time
+    queue_wait: int = _whole(2000, 0, 3_600_000)  # milliseconds that a request may wait for its first turn; 0: any time
     timeout: int = _whole(60, 1, 3600)  # seconds from the end of a request's body to its answer
     max_bytes: int = _whole(32 * 2**20, 1024, 2**31)
     max_pixels: int = _whole(25_000_000, 1, PIXELS_CEILING)

@@ -83,7 +83,12 @@ class Gate:
     @property
     def full(self) -> bool:
         """Whether who comes now is refused."""
-        return self.inside >= self._room or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait)
+        return self.no_place or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait)
+
+    @property
+    def no_place(self) -> bool:
+        """Whether that is because the places are taken, and not because of the pace."""
+        return self.inside >= self._room
 
     def take_back(self, ticket: Ticket) -> None:
         """Let somebody else have the place, whatever its request is still about."""

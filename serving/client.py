@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
+import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import httpx
 
 from serving.errors import Refusal
 from serving.jobclient import AsyncJobs, Jobs
-from serving.wire import Picture, checked, is_address, name_of, unreachable
+from serving.wire import Picture, again_in, checked, is_address, name_of, unreachable
 
 if TYPE_CHECKING:  # a client needs no onnxruntime
     from serving.asked import SegmentOutput
@@ -44,10 +46,14 @@ class Translated:
 
 
 class Client:
-    """`with Client("http://127.0.0.1:3000") as fewpair: fewpair.segment("street.jpg")`; errors are `serving.errors.Refusal`."""
+    """`with Client("http://127.0.0.1:3000") as fewpair: fewpair.segment("street.jpg")`; errors are `serving.errors.Refusal`.
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
+    A server that is full is asked again, when it says so, for `patience` seconds.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 0.0) -> None:
         self._http = httpx.Client(base_url=url, timeout=timeout, headers=_bearing(token))
+        self._patience = patience
         self.jobs = Jobs(self._http)
 
     def __enter__(self) -> Self:
@@ -153,17 +159,21 @@ class Client:
         )
 
     def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        until = time.monotonic() + self._patience
         try:
-            return checked(self._http.request(method, path, **sent))
+            while (seconds := again_in(response := self._http.request(method, path, **sent), until=until)) is not None:
+                time.sleep(seconds)
         except httpx.HTTPError as error:
             raise unreachable(str(self._http.base_url), error) from error
+        return checked(response)
 
 
 class AsyncClient:
     """What `Client` does, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0) -> None:
+    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 0.0) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, headers=_bearing(token))
+        self._patience = patience
         self.jobs = AsyncJobs(self._http)
 
     async def __aenter__(self) -> Self:
@@ -267,10 +277,13 @@ class AsyncClient:
         return _translated(await self._ask("POST", "/v1/synthesize", **sent))
 
     async def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        until = time.monotonic() + self._patience
         try:
-            return checked(await self._http.request(method, path, **sent))
+            while (seconds := again_in(response := await self._http.request(method, path, **sent), until=until)) is not None:
+                await asyncio.sleep(seconds)
         except httpx.HTTPError as error:
             raise unreachable(str(self._http.base_url), error) from error
+        return checked(response)
 
 
 def _one(picture: Picture, **fields: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from serving.translator import RUN_FAILURES, ExportedModel, load_model
 
 Translate = Callable[[Path], bytes]
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_PATIENCE = 120.0  # seconds in which a server that is full is asked again for the same picture
 _LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files, one at a time
 
 
@@ -37,7 +38,7 @@ def predict(argv: Sequence[str]) -> int:
     files = _inputs(asked.input, asked.out)
     if asked.server:
         classes = f"{asked.server.rstrip('/')}/v1/models/{asked.model}/legend"
-        with Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN")) as client, _our_words(classes):
+        with Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE) as client, _our_words(classes):
             failures = _translate_all(files, asked, _on_server(asked, client), classes=classes)
     else:
         folder = _folder(asked)
@@ -108,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
     parser.add_argument(
-        "--server", metavar="URL", help="let a running server do it, for example http://127.0.0.1:3000; FEWPAIR_TOKEN holds its token"
+        "--server",
+        metavar="URL",
+        help="let a running server do it, for example http://127.0.0.1:3000; FEWPAIR_TOKEN holds its token. "
+        "A server that is full is asked again for two minutes",
     )
     return parser
 

@@ -1,8 +1,12 @@
 """The typed client speaks with a real server and raises its words."""
 
 import asyncio
+import contextlib
+import http.server
 import inspect
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -113,3 +117,51 @@ def test_awaited_and_not_it_can_do_the_same():
         return {name: list(signature.parameters.values()) for name, signature in signatures.items()}
 
     assert offered(Client) == offered(AsyncClient)
+
+
+@contextlib.contextmanager
+def full_at_first(refusals):
+    """A server that refuses so often, and says when to come back, before it lists its models; and the times it was asked."""
+    asked = []
+
+    class Full(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(time.monotonic())
+            full = len(asked) <= refusals
+            body = json.dumps({"error": {"code": "overloaded", "message": "full.", "hint": ""}} if full else {"models": []}).encode()
+            self.send_response(503 if full else 200)
+            self.send_header("Content-Length", str(len(body)))
+            if full:
+                self.send_header("Retry-After", "1")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *told):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Full) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_a_full_server_is_asked_again_when_it_says_so_as_long_as_the_patience_lasts():
+    with full_at_first(1) as (url, asked), Client(url, patience=5) as client:
+        assert client.models() == []
+    assert 1 <= asked[1] - asked[0] < 2
+    with full_at_first(9) as (url, asked), Client(url, patience=0.9) as client:
+        with pytest.raises(Refusal, match="full") as caught:
+            client.models()
+        assert (len(asked), caught.value.headers) == (1, {"Retry-After": "1"})
+
+
+def test_the_awaited_client_is_as_patient_and_without_patience_nobody_is():
+    async def listed(url, **patience):
+        async with AsyncClient(url, **patience) as client:
+            return await client.models()
+
+    with full_at_first(1) as (url, asked):
+        assert asyncio.run(listed(url, patience=5)) == []
+        assert len(asked) == 2
+    with full_at_first(1) as (url, asked), pytest.raises(Refusal, match="full"):
+        asyncio.run(listed(url))

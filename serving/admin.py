@@ -86,7 +86,7 @@ def build_admin(inside: Inside) -> APIRouter:
         responses={
             200: {"content": {"application/json": {"example": _EXAMPLE}}},
             **{status: _told(status, words) for status, words in _WORDS.items()},
-            **openapi.errors(),
+            **openapi.errors(503),
         },
         summary="Load new and changed models without a restart",
     )

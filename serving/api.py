@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.responses import JSONResponse as Json
 
-from serving import described, openapi
+from serving import described, noroom, openapi, openapi_bodies
 from serving.admin import build_admin
 from serving.answers import Answer
 from serving.asked import SegmentOptions, SynthesizeOptions
@@ -70,6 +70,8 @@ def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) ->
     async def refused(_: Request, refusal: Refusal) -> Response:
         return respond_refusal(refusal)
 
+    api.add_exception_handler(OSError, noroom.refused)
+
     @api.get(
         "/v1/models",
         tags=["models"],
@@ -111,8 +113,8 @@ def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) ->
         "/v1/segment",
         tags=["translate"],
         response_class=Response,
-        responses={200: openapi.SEGMENTED, **openapi.errors(400, 404, 413, 415, 503)},
-        openapi_extra=openapi.request(SegmentOptions, picture=openapi.PHOTO),
+        responses={200: openapi.SEGMENTED, **openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)},
+        openapi_extra=openapi_bodies.segment_request(),
         summary="Photo to label map",
     )
     async def segment(request: Request) -> Response:
@@ -125,8 +127,8 @@ def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) ->
         "/v1/synthesize",
         tags=["translate"],
         response_class=Response,
-        responses={200: openapi.SYNTHESIZED, **openapi.errors(400, 404, 413, 415, 503)},
-        openapi_extra=openapi.request(SynthesizeOptions, picture=openapi.LABEL),
+        responses={200: openapi.SYNTHESIZED, **openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)},
+        openapi_extra=openapi_bodies.synthesize_request(),
         summary="Label map to photo",
     )
     async def synthesize(request: Request) -> Response:
@@ -137,7 +139,7 @@ def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) ->
 
     @api.get("/v1/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Json:
-        return Json(openapi.document(api, request, tokens=tokens))
+        return Json(openapi.document(api, request, bodies=openapi_bodies.schemas(), tokens=tokens))
 
     @api.get("/v1/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

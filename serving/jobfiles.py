@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import shutil
 import zipfile
@@ -22,13 +21,13 @@ from serving.batch import INDEX, Entry, Picture, clean_name, filed, is_zip, too_
 from serving.errors import Refusal
 from serving.filefields import check_charset
 from serving.jobstore import Kept, Sent, disk_full
+from serving.noroom import is_full
 from serving.settings import Settings
 
 T = TypeVar("T")
 RESULT = "result.zip"
 _MOST_FIELDS = 32
 _LONGEST_FIELD = 2**16
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HINT = "Send a form: curl -F operation=segment -F image=@photos.zip"
 
 
@@ -129,7 +128,7 @@ def on_disk(write: Callable[[], T]) -> T:
     try:
         return write()
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise disk_full() from None
         raise
 

@@ -16,6 +16,7 @@ from serving.errors import Refusal
 from serving.inside import Inside
 from serving.jobs import OPTIONS, Jobs
 from serving.jobstore import Told, disk_full, too_many_jobs
+from serving.openapi_bodies import form_fields
 from serving.tokens import token_matches
 
 _ID = Path(description="As `POST /v1/jobs` gave it.", examples=["3q2-7wXyZkPqR0sTuVwXyZ12"])
@@ -131,7 +132,7 @@ def build_jobs(inside: Inside) -> APIRouter:
         response_model=Job,
         responses={
             202: _shown("The job is queued; `Location` is where it is asked for.", _EXAMPLE),
-            **_refusals(400, 404, 413, 415, 429, 503, 507),
+            **_refusals(400, 404, 408, 413, 415, 429, 503, 507),
         },
         openapi_extra=_request(),
         summary="Translate many or very large pictures while nobody waits",
@@ -230,6 +231,8 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         if status in _WORDS:
             words, refusal = _WORDS[status]
             told[status] = {"model": Error, **_shown(words, refusal.body())}
+            if "Retry-After" in refusal.headers:
+                told[status]["headers"] = openapi.RETRY_AFTER
     return told
 
 
@@ -243,9 +246,13 @@ def _request() -> dict[str, Any]:
     operation = {"type": "string", "enum": list(OPTIONS), "description": "Which of the two."}
     fields: dict[str, Any] = {}
     for name, options in OPTIONS.items():
-        for field, schema in openapi.form_fields(options).items():
-            only = {"description": f"{schema['description']} (`{name}` only)"}
-            fields[field] = {**fields[field], "description": schema["description"]} if field in fields else {**schema, **only}
+        for field, schema in form_fields(options).items():
+            if field in fields:
+                fields[field] = schema
+                continue
+            # No `default`: generated clients send it, and the other operation has no such field.
+            only = f" (`{name}` only{f'; {default!r} if absent' if (default := schema.get('default')) is not None else ''})"
+            fields[field] = {key: told for key, told in schema.items() if key != "default"} | {"description": schema["description"] + only}
     fields.pop("answers")
     properties = {"image": files, "operation": operation, **fields}
     schema = {"type": "object", "required": ["image", "operation"], "properties": properties, "additionalProperties": False}

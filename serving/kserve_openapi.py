@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import Path
 from pydantic import BaseModel, Field
 
+from serving.noroom import temporary_full
+from serving.openapi import RETRY_AFTER
 from serving.tensors import InferenceRequest, InferenceResponse
 
 PLACE = "camvid-hybrid-compact.to_label"
@@ -41,6 +43,10 @@ _METADATA = {
 _REFUSALS = {
     400: ("The tensors are not those of the model.", "the input photo is UINT8, not 'FP32'. GET /v2/models/{name} describes the tensors."),
     404: ("There is no such model.", "there is no model called 'camvit'. Models here: camvid-hybrid-compact.to_label."),
+    408: (
+        "The body came too slowly.",
+        "the request's body did not arrive within 60 s. Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT.",
+    ),
     413: ("The request or its answer is over a limit.", "a batch of 65 pictures is over the limit of 64. Send several requests."),
     415: ("The body is compressed.", "the body is compressed. Send it as it is."),
     503: (
@@ -48,6 +54,7 @@ _REFUSALS = {
         "the server has as many requests waiting as it takes. Try again in a moment.",
     ),
     504: ("The request was not done in time.", "the request was not done within 60 s. Send fewer or smaller pictures."),
+    507: ("The server's disk is full.", str(temporary_full())),
 }
 
 
@@ -108,6 +115,8 @@ def _route(summary: str, description: str, model: type[BaseModel], example: dict
     for status in statuses:
         words, sentence = _REFUSALS[status]
         refusals[status] = {"model": KServeError, "description": words, "content": {"application/json": {"example": {"error": sentence}}}}
+        if status == 503:
+            refusals[status]["headers"] = RETRY_AFTER
     return {
         "summary": summary,
         "description": description,

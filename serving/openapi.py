@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, Path
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel
 from starlette.requests import Request
 
 from serving.described import AnswerList, CocoDocument, Error, SegmentReport
 from serving.doors import HEALTH
 from serving.imaging import encode_grey
-from serving.intake import RAW_KINDS
+from serving.noroom import temporary_full
 
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},
@@ -30,8 +29,7 @@ LABEL = (
     "Or a ZIP of label maps."
 )
 NAME = Path(description="The model's name, which is its folder's.", examples=["camvid-hybrid-compact"])
-_TEXT = "The file in base64, bare or as a `data:` URL; or an http(s) address, where the operator allows its host."
-_PICTURE = base64.b64encode(encode_grey(np.zeros((2, 2), np.uint8))).decode()  # a black photo, and a label map of class 0
+PICTURE = base64.b64encode(encode_grey(np.zeros((2, 2), np.uint8))).decode()  # a black photo, and a label map of class 0
 
 _ENTRY = {
     "name": "camvid-hybrid-compact",
@@ -72,6 +70,14 @@ _REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
         "There is no such model; the hint names those that exist.",
         {"code": "unknown_model", "message": "there is no model called 'camvit'.", "hint": "Models here: camvid-hybrid-compact."},
     ),
+    408: (
+        "The body came too slowly.",
+        {
+            "code": "slow_body",
+            "message": "the request's body did not arrive within 60 s.",
+            "hint": "Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT.",
+        },
+    ),
     413: (
         "The upload is over a limit, in bytes, in pixels or in pictures.",
         {"code": "too_many_bytes", "message": "the upload is over the limit of 32 MiB.", "hint": "Send a smaller file."},
@@ -92,7 +98,17 @@ _REFUSALS: dict[int, tuple[str, dict[str, str]]] = {
             "hint": "Try again in a moment.",
         },
     ),
+    504: (
+        "The request was not done in time.",
+        {
+            "code": "timeout",
+            "message": "the request was not done within 60 s.",
+            "hint": "Send fewer or smaller pictures, or have the operator raise FEWPAIR_TIMEOUT.",
+        },
+    ),
+    507: ("The server's disk is full.", temporary_full().body()["error"]),
 }
+RETRY_AFTER = {"Retry-After": {"description": "Seconds after which it is worth another try.", "schema": {"type": "integer", "minimum": 1}}}
 ADMIN_TOKEN = HTTPBearer(auto_error=False, scheme_name="adminToken", description="FEWPAIR_ADMIN_TOKEN. Without it, this is off.")
 _TOKENS = {
     "token": {"type": "http", "scheme": "bearer", "description": "One of the server's tokens."},
@@ -158,7 +174,7 @@ SEGMENTED: dict[str, Any] = {
                                 "tiling": "none",
                                 "file": "street.png",
                                 "media_type": "image/png",
-                                "data": _PICTURE,
+                                "data": PICTURE,
                             },
                             _REFUSED,
                         ]
@@ -188,7 +204,7 @@ SYNTHESIZED: dict[str, Any] = {
                         "spelling": "ids",
                         "file": "label.png",
                         "media_type": "image/png",
-                        "data": _PICTURE,
+                        "data": PICTURE,
                     },
                     _REFUSED,
                 ]
@@ -231,15 +247,16 @@ Every error is `{{"error": {{"code", "message", "hint"}}}}`. Every answer carrie
 of their stages (wait, decode, batch, run, encode)."""
 
 
-def document(api: FastAPI, request: Request, *, tokens: bool) -> dict[str, Any]:
-    """The document for whoever asks: with the address that he asked by, and what a token is needed for."""
+def document(api: FastAPI, request: Request, *, bodies: dict[str, Any], tokens: bool) -> dict[str, Any]:
+    """The document for whoever asks: with the address that he asked by, the schemas `bodies`, and what a token is needed for."""
     told = api.openapi()
-    told = {**told, "info": {**told["info"], "description": introduction(_address(request))}}
+    components = {**told["components"], "schemas": {**told["components"]["schemas"], **bodies}}
+    told = {**told, "info": {**told["info"], "description": introduction(_address(request))}, "components": components}
     if not tokens:
         return told
     open_to_all = {path: {"get": {**told["paths"][path]["get"], "security": []}} for path in HEALTH & told["paths"].keys()}
-    components = {**told["components"], "securitySchemes": {**told["components"]["securitySchemes"], **_TOKENS}}
-    return {**told, "paths": {**told["paths"], **open_to_all}, "components": components, "security": [{name: []} for name in _TOKENS]}
+    components["securitySchemes"] = {**components["securitySchemes"], **_TOKENS}
+    return {**told, "paths": {**told["paths"], **open_to_all}, "security": [{name: []} for name in _TOKENS]}
 
 
 def _address(request: Request) -> str:
@@ -261,74 +278,6 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses:
         description, example = _REFUSALS[status]
         told[status] = {"model": Error, "description": description, "content": {"application/json": {"example": {"error": example}}}}
+        if status == 503:
+            told[status]["headers"] = RETRY_AFTER
     return told
-
-
-def request(options: type[BaseModel], *, picture: str) -> dict[str, Any]:
-    """How a picture and its options are sent: a form, the bare file with the options in the query, or JSON."""
-    properties = options.model_json_schema()["properties"]
-    fields = form_fields(options)
-    file = {"type": "string", "format": "binary", "description": picture}
-    text = {"type": "string", "description": _TEXT}
-    named = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": text, "name": {"type": "string"}},
-        "additionalProperties": False,
-    }
-    form = {
-        "type": "object",
-        "required": ["image"],
-        "properties": {"image": {"type": "array", "items": file, "minItems": 1}, **fields},
-        "additionalProperties": False,
-    }
-    listed = {
-        "type": "array",
-        "items": {"anyOf": [text, named]},
-        "minItems": 1,
-        "description": "Several pictures, each bare or with a name; answered as a list.",
-    }
-    json = {
-        "type": "object",
-        "properties": {"image": text, "images": listed, **properties},
-        "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
-        "additionalProperties": False,
-    }
-    examples = {
-        "one": {"summary": "one picture, answered as a file", "value": {"image": _PICTURE}},
-        "several": {
-            "summary": "several pictures, answered as a list",
-            "value": {"images": [{"name": "one.png", "image": _PICTURE}, f"data:image/png;base64,{_PICTURE}"]},
-        },
-    }
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": False, "description": schema["description"], "schema": schema}
-            for name, schema in fields.items()
-        ],
-        "requestBody": {
-            "required": True,
-            "description": f"{picture} Options in the body overrule those in the query.",
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "application/json": {"schema": json, "examples": examples},
-                **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW_KINDS},
-            },
-        },
-    }
-
-
-def form_fields(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """The schemas of the options as fields of a form or a query."""
-    return {name: _without_null(schema) for name, schema in options.model_json_schema()["properties"].items()}
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a field that may be left out: absence is not null."""
-    kept = {name: value for name, value in schema.items() if name not in ("anyOf", "title", "default")}
-    if schema.get("default") is not None:
-        kept["default"] = schema["default"]
-    for choice in schema.get("anyOf", ()):
-        if choice != {"type": "null"}:
-            kept |= choice
-    return kept

@@ -1,5 +1,7 @@
 """The OpenAPI document: valid, with an example for every endpoint, and kept by the server when others read it."""
 
+import base64
+import json
 import os
 
 import hypothesis
@@ -116,6 +118,59 @@ def test_the_examples_of_requests_can_be_sent_as_they_are(http, document, path):
     content = document["paths"][path]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():
         assert http.post(path, json=example["value"]).status_code == 200
+
+
+def options_of(document, path):
+    return {
+        named["name"]: named["schema"]["default"] for named in document["paths"][path]["post"]["parameters"] if "default" in named["schema"]
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/synthesize"])
+def test_a_json_body_is_one_of_two_named_objects_for_generated_clients_to_make_a_type_of_each(document, path):
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema.keys() == {"oneOf"}
+    for choice, field in zip(schema["oneOf"], ("image", "images"), strict=True):
+        named = document["components"]["schemas"][choice["$ref"].removeprefix("#/components/schemas/")]
+        assert (named["type"], named["required"], named["additionalProperties"]) == ("object", [field], False)
+        assert not named.keys() & {"oneOf", "anyOf", "allOf"}
+        assert set(options_of(document, path)) < set(named["properties"])
+
+
+@pytest.mark.parametrize("path", ["/v1/segment", "/v1/synthesize"])
+def test_who_sends_every_default_too_as_generated_clients_do_is_answered(http, document, path):
+    picture = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]["image"]
+    options = options_of(document, path)
+    assert len(options) >= 3
+    assert http.post(path, json={"image": picture, **options}).status_code == 200
+    file = {"image": ("one.png", base64.b64decode(picture))}
+    assert http.post(path, data={name: json.dumps(value).strip('"') for name, value in options.items()}, files=file).status_code == 200
+
+
+@pytest.mark.parametrize("operation", ["segment", "synthesize"])
+def test_who_sends_every_default_of_a_job_s_form_is_answered(http, document, operation):
+    fields = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    defaults = {name: json.dumps(schema["default"]).strip('"') for name, schema in fields.items() if "default" in schema}
+    picture = document["paths"]["/v1/segment"]["post"]["requestBody"]["content"]["application/json"]["examples"]["one"]["value"]["image"]
+    job = http.post("/v1/jobs", data={"operation": operation, **defaults}, files={"image": ("one.png", base64.b64decode(picture))})
+    assert job.status_code == 202, job.text
+    http.delete(f"/v1/jobs/{job.json()['id']}")
+
+
+@pytest.mark.parametrize(
+    ("path", "statuses"),
+    [
+        ("/v1/segment", {"400", "404", "408", "413", "415", "503", "504", "507"}),
+        ("/v1/synthesize", {"400", "404", "408", "413", "415", "503", "504", "507"}),
+        ("/v1/jobs", {"400", "404", "408", "413", "415", "429", "503", "507"}),
+        ("/v1/admin/reload", {"401", "404", "409", "503"}),
+        ("/v2/models/{name}/infer", {"400", "404", "408", "413", "415", "503", "504", "507"}),
+    ],
+)
+def test_what_can_be_refused_is_listed_and_503_says_when_to_come_back(document, path, statuses):
+    responses = document["paths"][path]["post"]["responses"]
+    assert statuses <= responses.keys()
+    assert "Retry-After" in responses["503"]["headers"]
 
 
 def test_the_examples_of_tensors_can_be_sent_as_they_are(http, document):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from fastapi import FastAPI
 
-from serving import looks
+from serving import looks, noroom
 from serving.answers import encode_photos, encode_segmentation
 from serving.asked import SEEDS, SegmentOptions
 from serving.errors import Refusal
@@ -64,6 +64,7 @@ def build_page(operations: Operations) -> FastAPI:
         max_file_size=operations.settings.max_bytes,
         enable_monitoring=False,
     )
+    noroom.install_in_page(app)
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ import pynvml  # type: ignore[import-untyped]  # one of BentoML's own dependenci
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from serving.errors import ServingError
 from serving.gate import Gate
 
 logger = logging.getLogger("fewpair.serving")
@@ -38,6 +40,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _LOOK_EVERY = 0.25  # seconds
+_COUNTED_IN = 2**20  # bytes, as prometheus_client begins its files, which are sparse then; all series there are take less than half
 
 
 @dataclass
@@ -94,6 +97,7 @@ class Metrics:
     """Requests by endpoint, model and status; seconds by endpoint and stage; how full the gate is, what the device does and holds."""
 
     def __init__(self, *, devices: bool = False) -> None:
+        _reserve()
         registry = CollectorRegistry()
         self._requests = Counter("fewpair_requests", "Answered requests.", ["endpoint", "method", "model", "status"], registry=registry)
         self._seconds = Histogram("fewpair_request_seconds", "Seconds to the answer.", ["endpoint"], buckets=_SECONDS, registry=registry)
@@ -170,6 +174,7 @@ class DeviceMemory:
             for what, words in (("used", "Memory of the device in use, by all processes."), ("total", "Memory of the device."))
         )
         self._devices: list[Any] = []
+        self._failing: set[int] = set()
         try:
             pynvml.nvmlInit()
             self._devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
@@ -179,12 +184,35 @@ class DeviceMemory:
     def look(self) -> None:
         """Ask the driver anew."""
         for index, device in enumerate(self._devices):
+            used = total = math.nan  # what was true once would look like news; a series that workers share cannot be taken back
             try:
                 memory = pynvml.nvmlDeviceGetMemoryInfo(device)
-            except pynvml.NVMLError:
-                continue
-            self._used.labels(str(index)).set(memory.used)
-            self._total.labels(str(index)).set(memory.total)
+                used, total = memory.used, memory.total
+                self._failing.discard(index)
+            except pynvml.NVMLError as error:
+                if index not in self._failing:
+                    logger.warning("the memory of device %d is reported as NaN: %s", index, error)
+                self._failing.add(index)
+            self._used.labels(str(index)).set(used)
+            self._total.labels(str(index)).set(total)
+
+
+def _reserve() -> None:
+    """Take the room of the files that the workers count in: they are mapped, and a page that finds no room on the disk ends the process."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return
+    for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
+        file = Path(folder, f"{kind}_{os.getpid()}.db")
+        try:
+            if not file.exists():
+                file.write_bytes(bytes(_COUNTED_IN))
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise ServingError(
+                f"there is no room for temporary files: {error.strerror or error}.",
+                hint="Make room in the folder that TMPDIR names; in a container, make /tmp larger.",
+            ) from None
 
 
 def _bury(folder: Path) -> None:

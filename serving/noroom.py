@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount
 
 from serving.errors import Refusal
 
@@ -50,3 +55,27 @@ def install() -> None:
         return response
 
     ServiceAppFactory.api_endpoint = api_endpoint
+
+
+def install_in_page(page: FastAPI) -> None:
+    """Have the page's own uploads answer so too, and leave nothing of those that do not arrive whole."""
+    from gradio.route_utils import GradioMultiPartParser  # gradio takes seconds to import
+
+    for mount in page.routes:
+        if isinstance(mount, Mount) and isinstance(mount.app, FastAPI):
+            mount.app.add_exception_handler(OSError, refused)
+    parse = GradioMultiPartParser.parse
+
+    async def parse_or_remove(self: Any) -> FormData:
+        try:
+            form: FormData = await parse(self)
+        except BaseException:  # Gradio itself removes them where a form is wrong, not where its sender goes or the disk is full
+            for file in self._files_to_close_on_error:
+                with contextlib.suppress(OSError):  # what was not yet written still does not fit
+                    file.close()
+                Path(file.name).unlink(missing_ok=True)
+            raise
+        return form
+
+    if parse.__name__ != parse_or_remove.__name__:
+        GradioMultiPartParser.parse = parse_or_remove  # type: ignore[method-assign]

@@ -103,7 +103,6 @@ class Translator:
     """Photo to label map, label map to photo."""
 
     def __init__(self) -> None:
-        inside.metrics = Metrics(devices=settings.device != "cpu")
         if settings.admin_token is not None:
             inside.reloader = Reloader(
                 lambda: Shelf({}, {}, {}) if inside.operations is None else inside.operations.shelf,
@@ -112,6 +111,7 @@ class Translator:
                 board=Board(Path(os.environ[BOARD])) if settings.workers > 1 and BOARD in os.environ else None,
             )
         try:
+            inside.metrics = Metrics(devices=settings.device != "cpu")
             if settings.jobs is not None:
                 inside.jobs = Jobs(settings.jobs, settings, lambda: inside.operations)
             inside.stock(fill(settings), settings)

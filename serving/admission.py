@@ -7,11 +7,14 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.connection import CUT
 from serving.errors import Refusal
+from serving.flows import SLOWEST, Body, Flow, Sending, Unread
 from serving.gate import Gate, Ticket
 from serving.middleware import answer_refusals, refuse
 
@@ -20,9 +23,7 @@ _PAGE = "/ui"
 _READY = ("/readyz", "/v2/health/ready")
 _HEALTH = (*_READY, "/livez", "/healthz", "/v2/health/live", "/metrics")
 _LOOK_EVERY = 0.05
-_SLOWEST = 2**20  # bytes a second that a body which says its length may take beyond the time for any
-_TRICKLE = 2**15  # bytes a second: a body that is slower gives up its place where somebody else has none
-_YOUNG = 3.0  # seconds before that is asked of a body
+_UNREAD = 2**26  # bytes of answers that are being sent without a place
 
 
 class Stopping:
@@ -70,7 +71,8 @@ class Admission:
         self._gate = gate
         self._stopping = stopping
         self._body_timeout = body_timeout
-        self._inside: dict[_Body, Ticket] = {}
+        self._unread = Unread(_UNREAD)
+        self._inside: dict[Flow, Ticket] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or (scope["path"] in _HEALTH and not (self._stopping.begun and scope["path"] in _READY)):
@@ -80,7 +82,7 @@ class Admission:
             await refuse(_stopping(), scope=scope, receive=receive, send=send)
             return
         if scope["path"].startswith(_PAGE):  # its event streams are open as long as somebody looks at the page
-            await answer_refusals(self._app, scope, self._body(scope, receive).receive, send=send)
+            await answer_refusals(self._app, scope, self._body(scope, receive).receive, send=self._sending(scope, send).send)
             return
         self._stopping.open += 1
         try:
@@ -90,103 +92,41 @@ class Admission:
 
     async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not _has_body(scope):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._sending(scope, send).send)
             return
         try:
             gate = self._gate()
             self._make_room(gate)
             async with gate.admitted() as ticket:
                 body = self._body(scope, receive, on_end=gate.start_clock)
-                self._inside[body] = ticket
+                sending = self._sending(scope, send, let_go=lambda: gate.take_back(ticket))
+                self._inside |= {body: ticket, sending: ticket}
                 try:
-                    await _as_long_as_wanted(self._app, scope, body, send=send)
+                    await _as_long_as_wanted(self._app, scope, body, send=sending.send)
                 finally:
                     self._inside.pop(body, None)
+                    self._inside.pop(sending, None)
         except Refusal as refusal:
             await refuse(refusal, scope=scope, receive=receive, send=send)
 
     def _make_room(self, gate: Gate) -> None:
-        """Take back places of bodies that trickle, the slowest first, until who comes may come in: a few senders must not shut out all."""
-        while gate.full and (slow := [body for body in self._inside if body.trickles()]):
-            slowest = min(slow, key=_Body.pace)
+        """Take back places of bodies and answers that trickle, the slowest first: a few senders or readers must not shut out all."""
+        while gate.no_place and (slow := [flow for flow, ticket in self._inside.items() if ticket.valid and flow.trickles()]):
+            slowest = min(slow, key=Flow.pace)
             gate.take_back(self._inside.pop(slowest))
             slowest.give_up()
 
-    def _body(self, scope: Scope, receive: Receive, *, on_end: Callable[[], object] = lambda: None) -> _Body:
+    def _body(self, scope: Scope, receive: Receive, *, on_end: Callable[[], object] = lambda: None) -> Body:
         declared = Headers(scope=scope).get("content-length", "")
-        large = int(declared) / _SLOWEST if declared.isdecimal() and len(declared) < 16 else 0
-        return _Body(receive, self._body_timeout + large, on_end=on_end)
+        large = int(declared) / SLOWEST if declared.isdecimal() and len(declared) < 16 else 0
+        return Body(receive, self._body_timeout + large, on_end=on_end)
+
+    def _sending(self, scope: Scope, send: Send, *, let_go: Callable[[], object] | None = None) -> Sending:
+        cut = scope.get("state", {}).get(CUT, _close)
+        return Sending(send, self._body_timeout, cut=cut, unread=self._unread, let_go=let_go)
 
 
-class _Body:
-    """A request's messages: the body against a clock, and after it the news that the client has gone."""
-
-    def __init__(self, receive: Receive, seconds: float, *, on_end: Callable[[], object] = lambda: None) -> None:
-        self._receive = receive
-        self._seconds = seconds
-        self._began = asyncio.get_running_loop().time()
-        self._until = self._began + seconds
-        self._clock: asyncio.Timeout | None = None
-        self._bytes = 0
-        self._given_up = False
-        self._on_end = on_end
-        self._ended = asyncio.Event()
-        self._gone = asyncio.Event()
-
-    async def receive(self) -> Message:
-        if self._ended.is_set():
-            return await self._disconnect()
-        message = await self._next()
-        self._bytes += len(message.get("body", b""))
-        if message["type"] == "http.disconnect":
-            self._ended.set()
-            self._gone.set()
-        elif not message.get("more_body", False):
-            self._on_end()
-            self._ended.set()
-        return message
-
-    def pace(self) -> float:
-        """Bytes a second so far."""
-        return self._bytes / (asyncio.get_running_loop().time() - self._began)
-
-    def trickles(self) -> bool:
-        """Whether it is on its way, no longer young, and slow."""
-        return not self._ended.is_set() and asyncio.get_running_loop().time() - self._began >= _YOUNG and self.pace() < _TRICKLE
-
-    def give_up(self) -> None:
-        """Have whoever reads it, now or next, hear that it was too slow."""
-        self._given_up = True
-        if self._clock is not None:
-            self._clock.reschedule(0)
-
-    async def _next(self) -> Message:
-        if self._given_up:
-            raise _trickled()
-        self._clock = clock = asyncio.timeout_at(self._until)
-        try:
-            async with clock:
-                return await self._receive()
-        except TimeoutError:
-            if not clock.expired():
-                raise
-            raise (_trickled() if self._given_up else _slow_body(self._seconds)) from None
-        finally:
-            self._clock = None
-
-    async def gone(self) -> None:
-        """Return when the client has gone, or was answered."""
-        await self._ended.wait()
-        while not self._gone.is_set():
-            if (await self._receive())["type"] == "http.disconnect":
-                self._gone.set()
-
-    async def _disconnect(self) -> Message:
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-
-async def _as_long_as_wanted(app: ASGIApp, scope: Scope, body: _Body, *, send: Send) -> None:
+async def _as_long_as_wanted(app: ASGIApp, scope: Scope, body: Body, *, send: Send) -> None:
     """Run the app as long as its client is there: what nobody waits for any more is cancelled, and begun no further."""
     started = answered = False
 
@@ -221,23 +161,9 @@ def _has_body(scope: Scope) -> bool:
     )
 
 
-def _slow_body(seconds: float) -> Refusal:
-    return Refusal(
-        408,
-        "slow_body",
-        f"the request's body did not arrive within {seconds:g} s.",
-        hint="Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT.",
-        headers={"Connection": "close"},
-    )
-
-
-def _trickled() -> Refusal:
-    return Refusal(
-        408,
-        "slow_body",
-        f"the request's body came at less than {_TRICKLE // 2**10} KiB a second, and others wanted its place.",
-        hint="Send a smaller one, or when the server is less busy.",
-        headers={"Connection": "close"},
+def _close() -> NoReturn:
+    raise ConnectionAbortedError(
+        "an answer was not read in time, and the server of this application has no other way to close a connection."
     )
 
 

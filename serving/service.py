@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from serving import asked, lastresort, logs, memory, noroom, temporary, traces
+from serving import asked, connection, lastresort, logs, memory, noroom, temporary, traces
 from serving.admission import Admission, Stopping
 from serving.answers import Answer
 from serving.api import build_api, respond, respond_refusal
@@ -89,6 +89,7 @@ async def _answer(call: Callable[[Operations], Awaitable[Answer]]) -> Response:
 
 lastresort.install()
 noroom.install()
+connection.install()
 
 
 @bentoml.service(

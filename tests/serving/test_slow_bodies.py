@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import select
 import socket
@@ -11,8 +12,10 @@ import time
 import pytest
 import uvicorn
 
-from serving import admission
+from serving import flows
 from serving.admission import Admission, Stopping
+from serving.errors import Refusal
+from serving.flows import Body
 from serving.gate import Gate
 from tests.serving.process import free_port
 
@@ -30,7 +33,7 @@ async def reads(scope, receive, send):
 
 @pytest.fixture
 def port(monkeypatch):
-    monkeypatch.setattr(admission, "_YOUNG", YOUNG)
+    monkeypatch.setattr(flows, "_YOUNG", YOUNG)
     gate = Gate(runs_at_once=1, batch=1, queue=1, timeout=5)
     app = Admission(reads, lambda: gate, Stopping(grace=1), body_timeout=60)
     number = free_port()
@@ -90,3 +93,33 @@ def test_a_body_that_comes_along_keeps_its_place_and_so_does_a_young_one(port, s
         time.sleep(0.05)
     assert status(port) == 503
     assert select.select(senders, [], [], 0)[0] == []
+
+
+def test_a_slow_body_keeps_its_place_where_places_are_not_what_is_missing(port, monkeypatch):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sender:
+        sender.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n" + b"." * 100)
+        time.sleep(1.2 * YOUNG)
+        with monkeypatch.context() as patch:
+            patch.setattr(Gate, "full", True)  # the wait would be too long at the pace of the last runs, as `queue_wait` has it
+            assert status(port) == 503
+        sender.sendall(b"." * 100)
+        answered = http.client.HTTPResponse(sender)
+        answered.begin()
+        assert answered.status == 200
+
+
+def test_a_body_whose_place_is_wanted_in_the_moment_when_its_time_is_over_is_given_up_once():
+    async def meet():
+        loop, never = asyncio.get_running_loop(), asyncio.Event()
+        unheard = []
+        loop.set_exception_handler(lambda _, context: unheard.append(context))
+        body = Body(never.wait, 0.01)
+        reading = asyncio.ensure_future(body.receive())
+        loop.call_later(0.02, body.give_up)
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # both are due in the next turn of the loop, its clock first
+        with pytest.raises(Refusal, match="body"):
+            await reading
+        assert unheard == []
+
+    asyncio.run(meet())

@@ -3,8 +3,9 @@
     sudo .venv/bin/python deploy/rehearse.py BASE [--device cuda] [--folder FOLDER]
 
 BASE is the root of a Debian with python3 and python3-venv, as `debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates
-trixie BASE` makes it. It stands in for the base image, a chroot for the engine: what it shows holds of the steps and of the server's
-user and files, not of an image. Needs Linux, root and the internet; FOLDER needs 2 GB (cuda: 6 GB).
+bookworm BASE` makes it: Debian 12 has the Python of the base image (3.11), whose own Debian (13, trixie) has another. It stands in for
+that image, a chroot for the engine: what it shows holds of the steps and of the server's user and files, not of an image. Needs Linux,
+root and the internet; FOLDER needs 2 GB (cuda: 6 GB).
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from deploy.rehearse import instructions
 from serving.configuration import VARIABLES
+from serving.gate import Gate
+from serving.session import _SHARED
+from serving.settings import Settings
 from tests.serving.process import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -68,6 +71,34 @@ def test_a_compose_file_that_says_nonsense_would_not_be(compose):
         jsonschema.validate(
             {**compose, "services": {"cpu": {"image": "fewpair:cpu", "port": 3000}}}, get_builtin_schema("vendor.compose-spec")
         )
+
+
+def room_of_uploads(batch):
+    """Bytes that uploads take at most: BentoML's endpoints write what Starlette has written to the disk once more."""
+    settings = Settings(models=DEPLOY)
+    gate = Gate(runs_at_once=settings.runs_at_once, batch=batch, queue=settings.queue, timeout=1)
+    places = 0
+    while not gate.full:
+        gate.inside = places = places + 1
+    gate.close()
+    return places * 2 * (settings.max_bytes + 2**16)
+
+
+@pytest.mark.parametrize("batch", [1, _SHARED])
+def test_tmp_has_room_for_the_uploads_of_as_many_requests_as_are_let_in_beside_256_mib_for_the_rest(compose, cpu, batch):
+    needed = room_of_uploads(batch) + 256 * 2**20
+    settings = {name for kind in compose["services"].values() for name in kind["environment"]} | {
+        one["name"] for one in container(cpu)["env"]
+    }
+    assert not settings & {VARIABLES[name] for name in ("queue", "batch", "runs_at_once", "workers", "max_bytes")}
+    for service in compose["services"].values():
+        (tmp,) = service["tmpfs"]
+        gibibytes = int(re.fullmatch(r"/tmp:mode=1777,size=(\d+)g", tmp)[1])
+        assert gibibytes * 2**30 >= needed
+        assert int(service["mem_limit"].removesuffix("g")) >= gibibytes + 3
+    (tmp,) = [volume["emptyDir"] for volume in cpu["Deployment"]["spec"]["template"]["spec"]["volumes"] if volume["name"] == "tmp"]
+    assert int(tmp["sizeLimit"].removesuffix("Gi")) * 2**30 >= needed
+    assert "medium" not in tmp  # it is disk, and no part of the pod's memory
 
 
 def test_compose_builds_the_dockerfile_for_each_device_and_reserves_a_gpu_for_one(compose):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,9 +58,35 @@ def is_asked(worker):
     return any(connection.status == psutil.CONN_ESTABLISHED for connection in psutil.Process(worker).net_connections("tcp"))
 
 
+def ask_for_much(url):
+    """A photo to the tiny model for an answer of megabytes, of which nothing has been read."""
+    host, port = url.removeprefix("http://").split(":")
+    asking = socket.socket()
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    asking.settimeout(20)
+    asking.connect((host, int(port)))
+    photo = file_of(np.random.default_rng(0).integers(0, 256, (2000, 2400, 3), dtype=np.uint8))
+    head = [f"POST /v1/segment?model=tiny&output=confidence HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png", "Connection: close"]
+    asking.sendall("\r\n".join([*head, f"Content-Length: {len(photo)}", "", ""]).encode() + photo)
+    return asking
+
+
+def read_all(asking):
+    """What was read and what was to be read."""
+    with asking:
+        answer = http.client.HTTPResponse(asking)
+        answer.begin()
+        try:
+            return len(answer.read()), int(answer.headers["content-length"])
+        except http.client.IncompleteRead as error:
+            return len(error.partial), int(answer.headers["content-length"])
+
+
 @pytest.mark.slow
 def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after(models, tmp_path):
     with running_server(models, tmp_path, "--no-ui", "--default-model", "tiny", **PATIENT) as server, ThreadPoolExecutor(4) as pool:
+        unread = ask_for_much(server.url)
+        unread.recv(1, socket.MSG_PEEK)  # from here on it is being sent
         taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
         time.sleep(1)
         server.process.send_signal(signal.SIGTERM)
@@ -66,6 +94,9 @@ def test_told_to_stop_it_finishes_what_it_has_taken_and_refuses_what_comes_after
         ready = httpx.get(f"{server.url}/readyz", timeout=10)
         after = ask(server.url, "tiny", file_of(ramp()))
         assert [answer.result().status_code for answer in taken] == [200, 200, 200]
+        time.sleep(4)  # longer than the connections have to close themselves
+        got, announced = read_all(unread)
+        assert got == announced > 2**22, "what is being read is waited for"
         assert server.process.wait(30) == 0
     assert (after.status_code, after.json()["error"]["code"]) == (503, "stopping")
     assert after.headers["retry-after"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -72,6 +74,23 @@ def test_what_does_not_fit_is_a_507_without_a_traceback_and_leaves_nothing_behin
     assert "the disk that uploads pass through is full." in answer.text
     assert used(small) <= before + 2**18
     assert "Traceback" not in server.log.read_text()
+
+
+def test_an_upload_to_the_page_that_breaks_off_leaves_nothing_behind(server, small):
+    before, address = used(small), httpx.URL(server.url)
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(5 * 2**20)
+    head = b"POST /ui/gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection((address.host, address.port)) as sender:
+        sender.sendall(head + b"Content-Length: 9000000\r\n\r\n" + part)
+        wait_until(lambda: used(small) > before + 4 * 2**20)
+    wait_until(lambda: used(small) <= before + 2**18)
+
+
+def wait_until(true):
+    until = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def test_what_needs_no_disk_is_answered_while_it_is_full_and_no_worker_ends(http, server, small):

@@ -10,8 +10,10 @@ from tests.serving.process import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROVIDERS = {
+    "_bentoml_impl": "bentoml",
     "PIL": "pillow",
     "pynvml": "bentoml",
+    "uvicorn": "bentoml",
     "opentelemetry": "bentoml",
     "onnxruntime": "onnxruntime-gpu",
     "pydantic": "fastapi",

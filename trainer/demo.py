@@ -83,7 +83,7 @@ def make(asked: DemoOptions) -> bool:
     from trainer.metrics.record import evaluate_and_record
     from trainer.rundir import load_method
 
-    folder = trained(asked.run / "run", steps=asked.steps)
+    folder = trained(asked.run / "run", recipe=NAME, steps=asked.steps)
     print(
         f"\n3. Evaluate on {JUDGED} scenes of split `test`, as the floors are: nothing was trained or chosen on them "
         "(the best checkpoint was chosen on `val`)",

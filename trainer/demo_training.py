@@ -12,7 +12,6 @@ import torch
 from trainer.data.catalogue import Dataset, open_dataset
 from trainer.data.loader import Loader
 from trainer.data.pairs import Selection, select
-from trainer.demo import NAME
 from trainer.errors import UserError
 from trainer.loop import FiniteWatch, advance, prepare, resume, start
 from trainer.machine import device_named, moves_in_bf16
@@ -30,9 +29,9 @@ AGAIN = "the same command (make demo, or fewpair demo)"
 """What goes on with a demo that was stopped."""
 
 
-def trained(folder: Path, *, steps: int | None) -> RunDir:
+def trained(folder: Path, *, recipe: str, steps: int | None) -> RunDir:
     """The trained run in `folder`: continued where an earlier demo was stopped, else new, of `steps` steps or of as many as fit."""
-    run = RECIPES[NAME] if steps is None else dataclasses.replace(RECIPES[NAME], steps=steps)
+    run = RECIPES[recipe] if steps is None else dataclasses.replace(RECIPES[recipe], steps=steps)
     print(f"1. Draw scenes, and choose {run.pairs} whose label map may be seen", flush=True)
     dataset = open_dataset(run.data, None)
     if folder.exists():
@@ -40,14 +39,14 @@ def trained(folder: Path, *, steps: int | None) -> RunDir:
         if earlier is not None:
             print(f"\n2. Train: continue {folder}", flush=True)
             return resume(earlier, again=AGAIN)
-        _remove_earlier(folder)
+        _remove_earlier(folder, recipe)
     selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
     _draw(dataset, selection)
     pace = seconds_a_step(run, dataset, selection)
     if steps is None:
         run = dataclasses.replace(run, steps=steps_that_fit(pace, planned=run.steps))
     print(f"\n2. Train {run.method} on {run.pairs} pairs and {run.unpaired} unpaired photos and label maps")
-    print(aimed_at(run.steps, pace, planned=RECIPES[NAME].steps if steps is None else steps), flush=True)
+    print(aimed_at(run.steps, pace, planned=RECIPES[recipe].steps if steps is None else steps), flush=True)
     result = start(folder, run, dataset, selection, again=AGAIN)
     print(taken(seconds_of(result), aimed=run.steps * pace), flush=True)
     return result
@@ -106,13 +105,13 @@ def _to_continue(folder: Path, run: Run, dataset: Dataset, *, any_length: bool) 
         return None
 
 
-def _remove_earlier(path: Path) -> None:
+def _remove_earlier(path: Path, recipe: str) -> None:
     """Make room for a new run, where what stands there is an earlier demo's and nobody else's."""
     try:
-        recipe = json.loads((path / "config.json").read_text())["recipe"]
+        there = json.loads((path / "config.json").read_text())["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
-        recipe = None
-    if recipe != NAME:
+        there = None
+    if there != recipe:
         raise UserError(
             f"{path} is in the way, and is not the run of an earlier demo: name another folder with --run, or remove it yourself"
         )

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import uvicorn
+from uvicorn.config import HTTP_PROTOCOLS
 
 from serving import admission, connection, flows
 from serving.admission import Admission, Stopping
@@ -170,3 +171,11 @@ def test_a_head_that_does_not_come_to_its_end_is_given_up_and_an_idle_connection
     idle.request("POST", "/", b"a body")
     assert idle.getresponse().read() == b"small"
     idle.close()
+
+
+def test_a_server_whose_configuration_names_no_protocol_as_bentoml_s_does_takes_this_one(monkeypatch):
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    connection.install()
+    config = uvicorn.Config(answers, lifespan="off")
+    config.load()
+    assert config.http_protocol_class is Connection

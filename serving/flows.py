@@ -53,6 +53,7 @@ class Body(Flow):
         self._on_end = on_end
         self._ended = asyncio.Event()
         self._gone = asyncio.Event()
+        self._listening = asyncio.Lock()
 
     async def receive(self) -> Message:
         """The next message; Refusal where the body is slower than it may be."""
@@ -71,9 +72,10 @@ class Body(Flow):
     async def gone(self) -> None:
         """Return when the client has gone, or was answered."""
         await self._ended.wait()
-        while not self._gone.is_set():
-            if (await self._receive())["type"] == "http.disconnect":
-                self._gone.set()
+        async with self._listening:
+            while not self._gone.is_set():
+                if (await self._receive())["type"] == "http.disconnect":
+                    self._gone.set()
 
     def _end(self) -> None:
         self._under_way = False
@@ -94,7 +96,7 @@ class Body(Flow):
             self._clock = None
 
     async def _disconnect(self) -> Message:
-        await self._gone.wait()
+        await self.gone()
         return {"type": "http.disconnect"}
 
 

@@ -41,6 +41,7 @@ class Gate:
 
     def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float, queue_wait: float = 0.0) -> None:
         self.inside = 0  # admitted and not yet answered
+        self._in_line = 0  # of these, those whose body is there: who still sends keeps nobody waiting
         self.waiting = 0  # of these, waiting for their turn
         self.queued = 0  # waiting for the device
         self.arrival = asyncio.Event()  # of somebody at the device, or at a run that takes others along
@@ -83,7 +84,7 @@ class Gate:
     @property
     def full(self) -> bool:
         """Whether who comes now is refused."""
-        return self.no_place or (self.inside >= self._at_work and self._pace.wait(self.inside) > self._queue_wait)
+        return self.no_place or (self._in_line >= self._at_work and self._pace.wait(self._in_line) > self._queue_wait)
 
     @property
     def no_place(self) -> bool:
@@ -95,6 +96,7 @@ class Gate:
         if ticket.valid:
             ticket.valid = False
             self.inside -= 1
+            self._in_line -= ticket.clock is not None
 
     def start_clock(self) -> float:
         """When the request has to be answered, in the loop's time; the first call starts its clock."""
@@ -104,6 +106,7 @@ class Gate:
             return now + self._timeout
         if ticket.clock is None:
             ticket.clock = now
+            self._in_line += 1
             ticket.deadline = now + self._timeout
         return ticket.deadline
 
@@ -213,7 +216,7 @@ class Gate:
 
     def _come_back(self) -> dict[str, str]:
         """When those who are inside now will have been answered."""
-        return {"Retry-After": f"{min(_COME_BACK, max(1, math.ceil(self.inside * self._pace.seconds)))}"}
+        return {"Retry-After": f"{min(_COME_BACK, max(1, math.ceil(self._in_line * self._pace.seconds)))}"}
 
     def _overloaded(self) -> Refusal:
         return Refusal(

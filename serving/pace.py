@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import fmean
 
 _RUNS = 16  # few, so that a crowd which slows the machine down is noticed within a second or two
 _OUTLIER_OF = 8  # of so many the longest is left out: one slow model, or one large picture, says nothing of the rest
+_BETWEEN = 1.0  # seconds that lie between two runs at most where somebody waits; who waited and left is no reason for more
 _RESERVE = 1.25  # the pace changes while somebody waits; so much longer than it says at most
 
 
@@ -20,21 +20,21 @@ class Pace:
     def __init__(self) -> None:
         self._last = -math.inf
         self._busy = False
-        self._seconds: deque[float] = deque(maxlen=_RUNS)
+        self._runs: deque[tuple[float, int]] = deque(maxlen=_RUNS)  # seconds, and who shared it
 
     def ran(self, *, began: float, now: float, callers: int, others_wait: bool) -> None:
         """Note a run that so many callers shared; while nobody waits for the device no time passes."""
-        seconds = now - (self._last if self._busy else max(self._last, began))
-        self._seconds.extend([seconds / callers] * callers)
+        since = max(self._last, began - _BETWEEN) if self._busy else max(self._last, began)
+        self._runs.append((now - since, callers))
         self._last, self._busy = now, others_wait
 
     @property
     def seconds(self) -> float:
         """For each caller; 0 where nothing was run yet, and nothing is known."""
-        counted = sorted(self._seconds)
-        if len(counted) >= _OUTLIER_OF:
-            counted.pop()
-        return fmean(counted) if counted else 0.0
+        runs = sorted(self._runs)
+        if len(runs) >= _OUTLIER_OF:
+            runs.pop()
+        return sum(seconds for seconds, _ in runs) / sum(callers for _, callers in runs) if runs else 0.0
 
     def wait(self, ahead: int) -> float:
         """The seconds that somebody with so many before him should be ready to wait."""

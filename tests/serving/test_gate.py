@@ -120,6 +120,26 @@ def test_one_slow_run_does_not_shut_the_door_of_an_idle_server():
     assert asyncio.run(visit()) == [None] * 10
 
 
+def test_who_still_sends_his_body_keeps_nobody_waiting_and_shuts_no_door():
+    async def senders():
+        gate, over = Gate(runs_at_once=1, batch=1, queue=99, timeout=60, queue_wait=0.5), asyncio.Event()
+        await run(gate, 0.2)
+
+        async def sender():
+            async with gate.admitted():
+                await over.wait()
+
+        sending = [asyncio.create_task(sender()) for _ in range(20)]
+        await asyncio.sleep(0)
+        inside, full = gate.inside, gate.full
+        await run(gate, 0.01)
+        over.set()
+        await asyncio.gather(*sending)
+        return inside, full, gate.inside, gate._in_line
+
+    assert asyncio.run(senders()) == (20, False, 0, 0)
+
+
 def test_the_pace_is_that_of_the_last_runs_for_each_caller_and_knows_no_idle_time():
     pace = Pace()
     assert pace.wait(100) == 0  # nothing is known yet
@@ -129,11 +149,20 @@ def test_the_pace_is_that_of_the_last_runs_for_each_caller_and_knows_no_idle_tim
     pace.ran(began=1000.0, now=1001.0, callers=1, others_wait=False)
     pace.ran(began=1000.5, now=1002.0, callers=1, others_wait=False)
     assert pace.seconds == pytest.approx(1.0)  # two at a time are half as long for the others
-    for run_ in range(8):
+    for run_ in range(16):
         pace.ran(began=2000.0 + run_, now=2001.0 + run_, callers=4, others_wait=True)
     assert pace.seconds == pytest.approx(0.25)  # four shared each
     pace.ran(began=3000.0, now=3100.0, callers=1, others_wait=False)
     assert pace.wait(4) == pytest.approx(1.25)  # with a quarter in reserve, and without the longest
+    pace.ran(began=4000.0, now=4008.0, callers=4, others_wait=False)
+    assert pace.seconds < 0.4  # however many shared the longer two, the longest is left out
+
+
+def test_who_waited_for_the_device_and_left_makes_no_pace_of_the_idle_time_after_him():
+    pace = Pace()
+    pace.ran(began=0.0, now=0.5, callers=1, others_wait=True)
+    pace.ran(began=600.0, now=600.5, callers=1, others_wait=False)
+    assert pace.seconds == pytest.approx(1.0)
 
 
 def test_no_more_run_at_once_than_were_given():

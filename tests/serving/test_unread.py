@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import uvicorn
+from starlette.responses import StreamingResponse
 from uvicorn.config import HTTP_PROTOCOLS
 
 from serving import admission, connection, flows
@@ -22,8 +24,31 @@ LARGE = bytes(range(256)) * 2**13  # 2 MiB, more than the buffers on both sides
 SECONDS = 1.5  # for an answer, and 2 more for its 2 MiB
 
 
+ended = threading.Event()  # of the endless stream
+
+
+async def endless(scope, receive, send):
+    async def parts():
+        try:
+            while True:
+                yield b"."
+                await asyncio.sleep(0.05)
+        finally:
+            ended.set()
+
+    await receive()
+    await StreamingResponse(parts())({**scope, "asgi": {"spec_version": "2.3"}}, receive, send)
+
+
 async def answers(scope, receive, send):
-    """Large, in one message; the page's events in many small ones."""
+    """Large, in one message; the page's events in many small ones, or without an end; a refusal before the body is there."""
+    if scope["path"] == "/refused":
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"large"})
+        return
+    if scope["path"] == "/ui/endless":
+        await endless(scope, receive, send)
+        return
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -179,3 +204,24 @@ def test_a_server_whose_configuration_names_no_protocol_as_bentoml_s_does_takes_
     config = uvicorn.Config(answers, lifespan="off")
     config.load()
     assert config.http_protocol_class is Connection
+
+
+def test_a_stream_of_the_page_ends_when_nobody_looks_at_it_any_more(run):
+    with socket.create_connection(("127.0.0.1", run.port), timeout=10) as looking:
+        looking.sendall(b"GET /ui/endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert looking.recv(2**16)
+        assert not ended.wait(0.2)
+    assert ended.wait(5)
+
+
+def test_who_is_refused_may_send_the_rest_of_his_body_and_ask_again_over_the_same_connection(run):
+    with socket.create_connection(("127.0.0.1", run.port), timeout=10) as sender:
+        sender.sendall(b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n..")
+        for _ in range(5):
+            time.sleep(0.2)  # in all twice the time for a head
+            sender.sendall(b"..")
+        for expected in (413, 200):
+            answer = http.client.HTTPResponse(sender)
+            answer.begin()
+            assert (answer.status, len(answer.read())) == (expected, 5)
+            sender.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n.")

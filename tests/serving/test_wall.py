@@ -13,7 +13,7 @@ PROVIDERS = {
     "_bentoml_impl": "bentoml",
     "PIL": "pillow",
     "pynvml": "bentoml",
-    "uvicorn": "bentoml",
+    "h11": "uvicorn",
     "opentelemetry": "bentoml",
     "onnxruntime": "onnxruntime-gpu",
     "pydantic": "fastapi",

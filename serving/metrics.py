@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pynvml  # type: ignore[import-untyped]  # one of BentoML's own dependencies
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from serving.errors import ServingError
+from serving.counts import folder_of_counts, reserve, sum_up
 from serving.gate import Gate
 
 logger = logging.getLogger("fewpair.serving")
@@ -40,7 +37,6 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _LOOK_EVERY = 0.25  # seconds
-_COUNTED_IN = 2**20  # bytes, as prometheus_client begins its files, which are sparse then; all series there are take less than half
 
 
 @dataclass
@@ -97,7 +93,9 @@ class Metrics:
     """Requests by endpoint, model and status; seconds by endpoint and stage; how full the gate is, what the device does and holds."""
 
     def __init__(self, *, devices: bool = False) -> None:
-        _reserve()
+        self._folder = folder_of_counts()
+        if self._folder is not None:
+            reserve(self._folder)
         registry = CollectorRegistry()
         self._requests = Counter("fewpair_requests", "Answered requests.", ["endpoint", "method", "model", "status"], registry=registry)
         self._seconds = Histogram("fewpair_request_seconds", "Seconds to the answer.", ["endpoint"], buckets=_SECONDS, registry=registry)
@@ -131,12 +129,8 @@ class Metrics:
         self._look()
         if self._device is not None:
             self._device.look()
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if folder is not None:
-            _bury(Path(folder))
-            together = CollectorRegistry()
-            MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-            return generate_latest(together)
+        if self._folder is not None:
+            return sum_up(self._folder)
         return generate_latest(self._registry)
 
     @asynccontextmanager
@@ -170,7 +164,7 @@ class DeviceMemory:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._used, self._total = (
-            Gauge(f"fewpair_device_memory_{what}_bytes", words, ["device"], multiprocess_mode="livemax", registry=registry)
+            Gauge(f"fewpair_device_memory_{what}_bytes", words, ["device"], multiprocess_mode="livemostrecent", registry=registry)
             for what, words in (("used", "Memory of the device in use, by all processes."), ("total", "Memory of the device."))
         )
         self._devices: list[Any] = []
@@ -195,33 +189,3 @@ class DeviceMemory:
                 self._failing.add(index)
             self._used.labels(str(index)).set(used)
             self._total.labels(str(index)).set(total)
-
-
-def _reserve() -> None:
-    """Take the room of the files that the workers count in: they are mapped, and a page that finds no room on the disk ends the process."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder is None:
-        return
-    for kind in ("counter", "histogram", "gauge_livesum", "gauge_livemax"):
-        file = Path(folder, f"{kind}_{os.getpid()}.db")
-        try:
-            if not file.exists():
-                file.write_bytes(bytes(_COUNTED_IN))
-        except OSError as error:
-            file.unlink(missing_ok=True)
-            raise ServingError(
-                f"there is no room for temporary files: {error.strerror or error}.",
-                hint="Make room in the folder that TMPDIR names; in a container, make /tmp larger.",
-            ) from None
-
-
-def _bury(folder: Path) -> None:
-    """Forget the gauges of workers that were killed: nobody else takes them back."""
-    for file in folder.glob("gauge_live*_*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-        except PermissionError:  # it lives, as somebody else's
-            continue

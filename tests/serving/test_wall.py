@@ -14,6 +14,7 @@ PROVIDERS = {
     "PIL": "pillow",
     "pynvml": "bentoml",
     "h11": "uvicorn",
+    "psutil": "bentoml",
     "opentelemetry": "bentoml",
     "onnxruntime": "onnxruntime-gpu",
     "pydantic": "fastapi",

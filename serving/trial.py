@@ -32,15 +32,28 @@ def try_models(environment: Mapping[str, str], *, spelled: Callable[[str], str])
         preexec_fn=end_with_parent,
         check=False,
     )
-    if tried.returncode == _CANNOT:
-        said = json.loads(tried.stdout.splitlines()[-1])
+    said = _reason(tried.stdout) if tried.returncode == _CANNOT else None
+    if said is not None:
         raise ServingError(f"{spelled(said['setting'])} {said['message']}" if "setting" in said else said["message"], hint=said["hint"])
     if tried.returncode:
+        sys.stderr.write(tried.stdout)
         how = signal.Signals(-tried.returncode).name if tried.returncode < 0 else f"exit code {tried.returncode}"
         raise ServingError(
             f"loading the models ended with {how}.",
             hint="What it printed above says more; SIGKILL is what a lack of memory looks like.",
         )
+
+
+def _reason(printed: str) -> dict[str, str] | None:
+    """What `main` has said; None where it has not come to that. Libraries print to standard output too, and when they like."""
+    for line in reversed(printed.splitlines()):
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(said, dict) and {"message", "hint"} <= said.keys():
+            return said
+    return None
 
 
 def _load(settings: Settings) -> None:

@@ -157,7 +157,7 @@ class Sending(Flow):
     async def _in_time(self, message: Message, *, last: bool) -> None:
         if not self._under_way:
             self._under_way, self._began = True, asyncio.get_running_loop().time()
-        body = memoryview(message["body"])
+        body = memoryview(message.get("body", b""))
         seconds = self._seconds + len(body) / SLOWEST
         self._clock = clock = asyncio.timeout(0 if self._given_up else seconds)
         try:
@@ -166,7 +166,9 @@ class Sending(Flow):
         except TimeoutError:
             if not clock.expired():
                 raise
-            _log.warning("An answer was not read in time (%d bytes of it in %.0f s): its connection is closed.", self._bytes, seconds)
+            spent = asyncio.get_running_loop().time() - self._began
+            why = "was read slowly, and others wanted its place" if self._given_up else "was not read in time"
+            _log.warning("An answer %s (%d bytes of it in %.1f s): its connection is closed.", why, self._bytes, spent)
             self._cut()
             await self._send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when the connection is gone
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import re
 import socket
 import threading
 import time
@@ -54,6 +55,10 @@ async def answers(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(256 if scope["path"] == "/ui/events" else 0):
         await send({"type": "http.response.body", "body": b"." * 2**14, "more_body": True})
+    if scope["path"] == "/no-body-last":
+        await send({"type": "http.response.body", "body": LARGE, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
     await send({"type": "http.response.body", "body": LARGE if scope["path"] == "/large" else b"small"})
 
 
@@ -149,7 +154,7 @@ def test_who_reads_slowly_but_in_time_gets_it_all_and_counts_as_open_until_then(
     until(lambda: run.stopping.open == 0)
 
 
-def test_an_answer_that_nobody_reads_is_given_up_after_its_time_and_its_connection_is_closed(run, monkeypatch):
+def test_an_answer_that_nobody_reads_is_given_up_after_its_time_and_its_connection_is_closed(run, monkeypatch, caplog):
     monkeypatch.setattr(connection, "_STUCK", 9)
     began = time.monotonic()
     with run.ask() as asking:
@@ -157,9 +162,10 @@ def test_an_answer_that_nobody_reads_is_given_up_after_its_time_and_its_connecti
         until(lambda: run.stopping.open == 0)
         assert SECONDS + 1.5 < time.monotonic() - began < SECONDS + 5
         assert read(asking) < len(LARGE) // 2
+    assert re.search(r"An answer was not read in time \([1-9]\d* bytes of it in (3\.[5-9]|[4-8]\.\d) s\)", caplog.text)
 
 
-def test_more_unread_answers_than_there_is_memory_for_keep_their_places_until_somebody_wants_one(run, monkeypatch):
+def test_more_unread_answers_than_there_is_memory_for_keep_their_places_until_somebody_wants_one(run, monkeypatch, caplog):
     monkeypatch.setattr(connection, "_STUCK", 9)
     unread = [run.ask() for _ in range(2 + ROOM)]
     until(lambda: run.gate.inside == ROOM)
@@ -168,11 +174,22 @@ def test_more_unread_answers_than_there_is_memory_for_keep_their_places_until_so
     time.sleep(0.7)
     assert status(run.port) == 200, "the place of one who does not read"
     until(lambda: run.stopping.open == 2 + ROOM - 1)
+    assert re.search(
+        r"An answer was read slowly, and others wanted its place \([1-9]\d* bytes of it in (0\.[5-9]|[12]\.\d) s\)", caplog.text
+    )
     for asking in unread:
         asking.close()
     until(lambda: run.stopping.open == 0)
     assert run.gate.inside == 0
     assert status(run.port, "/large") == 200
+
+
+def test_an_answer_whose_last_message_has_no_body_comes_to_its_end(run):
+    asking = http.client.HTTPConnection("127.0.0.1", run.port, timeout=10)
+    asking.request("POST", "/no-body-last", b"a body")
+    assert asking.getresponse().read() == LARGE
+    asking.close()
+    until(lambda: (run.stopping.open, run.gate.inside) == (0, 0))
 
 
 def test_an_event_stream_that_nobody_reads_any_more_is_cut(run):

@@ -65,9 +65,10 @@ def test_what_many_threads_freed_in_pieces_is_returned():
 
 
 def test_it_is_given_back_again_and_again_as_long_as_the_server_runs(monkeypatch):
-    given = []
-    monkeypatch.setattr(memory, "_EVERY", 0.01)
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
+    given, collected = [], []
+    monkeypatch.setattr(memory, "_EVERY", 0.005)
+    monkeypatch.setattr(memory, "trim", lambda: given.append(1))
+    monkeypatch.setattr(memory.gc, "collect", lambda: collected.append(1))
 
     async def serve():
         async with memory.given_back():
@@ -77,4 +78,5 @@ def test_it_is_given_back_again_and_again_as_long_as_the_server_runs(monkeypatch
         return count
 
     count = asyncio.run(serve())
-    assert count == len(given) > 2
+    assert count == len(given) > 12
+    assert len(collected) == count // 12

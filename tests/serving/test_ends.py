@@ -115,7 +115,10 @@ def test_a_killed_worker_comes_back_and_only_its_own_requests_fail(models, tmp_p
         assert len(workers) == 2
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(ask, server.url, "slow", LONG) for _ in range(6)]
-            time.sleep(1)
+            until = time.monotonic() + 10
+            while inside(server.url) < 6:
+                assert time.monotonic() < until, "they are not taken"
+                time.sleep(0.02)
             told = [inside(server.url) for _ in range(10)]  # by either worker, as the system likes
             assert min(told) >= 4, "each tells of the requests of both, whether it was asked before or not"  # the first may be answered
             killed = next(worker for worker in workers if is_asked(worker))  # one worker may have accepted them all

@@ -145,7 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for kind, statuses in sorted(fired.kinds.items()):
         print(f"{kind:16}", dict(sorted(statuses.items())), file=sys.stderr)
     promises, growth = Promises(), fired.growth()
-    promises.hold("no 5xx, no hang, no answer that cannot be read", not fired.broken, f"{len(fired.broken)} of {asked.count} broken")
+    promise = "no 5xx but refusals of a full server (503 with Retry-After), no hang, no answer that cannot be read"
+    full = sum(fired.statuses[status] for status in _BUSY)
+    promises.hold(promise, not fired.broken, f"{len(fired.broken)} of {asked.count} broken, {full} refused by a full server")
     if growth is not None:
         promises.hold("memory does not grow by more than 5 %", growth <= 0.05, f"{100 * growth:+.1f} %")
     of = {"uploads": asked.count, "first": asked.first, "clients": asked.clients, "growth": growth}

@@ -25,7 +25,7 @@ _INSTEAD = {
     "tensorrt": "Install TensorRT 10 for CUDA 13 beside the driver, or say --device cuda or auto.",
 }
 _SHARED = 4  # pictures a run on a GPU, where nothing else was said; what is best there is not shown
-_CUDA_REMEDY = "Check the driver (nvidia-smi) and install fewpair[serve,cuda]."
+_CUDA_REMEDY = "Check the driver (nvidia-smi), and pip install '.[serve,cuda]' in a clone of the project."
 
 
 def open_session(direction: Direction, *, device: Device, threads: int, deterministic: bool) -> onnxruntime.InferenceSession:

@@ -107,7 +107,7 @@ def lacking(name: str, package: str) -> str:
     """The sentence for a package that is not installed."""
     extra = COMMANDS[name].extra
     word = {"train": "training", "serve": "serving"}[extra]
-    return f"fewpair {name} needs the {word} extra (there is no {package} here): pip install 'fewpair[{extra}]'"
+    return f"fewpair {name} needs the {word} extra (there is no {package} here): pip install '.[{extra}]' in a clone of the project"
 
 
 def refused(error: OSError) -> str:

@@ -151,7 +151,9 @@ def _example(folder: Path) -> Path:
 def _refuse_what_cannot_serve(port: int) -> None:
     missing = [name for name in ("onnxruntime", "bentoml", "gradio", "fastapi") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): pip install 'fewpair[serve]'")
+        raise UserError(
+            f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): pip install '.[serve]' in a clone of the project"
+        )
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

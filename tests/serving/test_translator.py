@@ -118,7 +118,7 @@ def test_a_driver_that_is_there_but_not_used_is_said_once_with_what_is_missing(t
             load_model(write_model(tmp_path / name), device="auto", threads=1)
     assert len(caplog.messages) == 1
     assert "fell back to CPUExecutionProvider because libcudnn.so.9 cannot be loaded" in caplog.text
-    assert "install fewpair[serve,cuda]" in caplog.text
+    assert "pip install '.[serve,cuda]' in a clone" in caplog.text
     with pytest.raises(DeviceError, match=r"libcudnn\.so\.9 cannot be loaded"):
         load_model(tmp_path / "one", device="cuda", threads=1)
 

@@ -156,7 +156,7 @@ def test_a_command_whose_extra_is_missing_names_it(capsys, monkeypatch, name, ex
         raise ModuleNotFoundError("No module named 'absent'", name="absent")
 
     monkeypatch.setattr(command_line.importlib, "import_module", absent)
-    assert f"pip install 'fewpair[{extra}]'" in refused(capsys, name)
+    assert f"pip install '.[{extra}]' in a clone of the project" in refused(capsys, name)
 
 
 def test_a_defect_of_our_own_is_not_taken_for_a_missing_extra(monkeypatch):

@@ -54,7 +54,7 @@ def test_a_demo_without_the_serving_extra_is_refused_before_the_training(capsys,
     found = demo.importlib.util.find_spec
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "bentoml" else found(name))
     assert main(["demo", "--run", str(tmp_path / "run")]) == 2
-    assert "there is no bentoml here): pip install 'fewpair[serve]'" in capsys.readouterr().err
+    assert "there is no bentoml here): pip install '.[serve]' in a clone of the project" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("config", [None, "{}", "no JSON", '{"recipe": "hybrid-compact"}'])
@@ -133,7 +133,9 @@ def test_ctrl_c_while_the_demo_trains_names_the_demo_as_what_goes_on(capsys, tmp
     said = capsys.readouterr().out
     assert "stopped at step 1 of 2; go on with: the same command (make demo, or fewpair demo)" in said
     assert "--resume" not in said
-    assert re.search(r"2 steps: about \d+ s and the evaluations on `val`, at the \S+ s that a step takes at this moment; longer where", said)
+    assert re.search(
+        r"2 steps: about \d+ s and the evaluations on `val`, at the \S+ s that a step takes at this moment; longer where", said
+    )
 
 
 def test_a_slow_machine_takes_fewer_steps_and_never_too_few() -> None:

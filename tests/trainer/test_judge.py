@@ -155,7 +155,7 @@ def test_a_judge_that_cannot_run_on_cuda_judges_on_the_cpu_and_says_so(
     assert judge.label(np.full((2, 2, 3), 200, np.uint8)).tolist() == [[1, 1], [1, 1]]
     said = capsys.readouterr().err
     assert f"--judge {path} runs on the CPU, not on cuda:0: onnxruntime" in said
-    assert "is built without it; for CUDA install fewpair[cuda]" in said
+    assert "is built without it; for CUDA: pip install '.[cuda]' in a clone of the project" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine on which CUDA does not start")

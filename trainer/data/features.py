@@ -266,7 +266,9 @@ def _onnx(path: Path, device: torch.device) -> Extract:
             "or a state dict of torchvision's resnet50 (.pth)"
         ) from error
     if device.type == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise UserError(f"--device {device}: onnxruntime cannot use CUDA here; say --device cpu, or install fewpair[cuda]")
+        raise UserError(
+            f"--device {device}: onnxruntime cannot use CUDA here; say --device cpu, or pip install '.[cuda]' in a clone of the project"
+        )
     inputs, outputs = ([(each.name, each.type, each.shape) for each in side] for side in (session.get_inputs(), session.get_outputs()))
     sound = (
         len(inputs) == len(outputs) == 1

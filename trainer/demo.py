@@ -152,7 +152,8 @@ def _refuse_what_cannot_serve(port: int) -> None:
     missing = [name for name in ("onnxruntime", "bentoml", "gradio", "fastapi") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): pip install '.[serve]' in a clone of the project"
+            f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): "
+            "pip install '.[serve]' in a clone of the project"
         )
     try:
         with socket.socket() as probe:

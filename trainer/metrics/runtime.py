@@ -24,7 +24,8 @@ def open_session(content: bytes, device: torch.device, *, what: str) -> Any:
     if device.type == "cuda" and session.get_providers()[0] != CUDA:
         why = "could not start it" if built_for_cuda else "is built without it"
         print(
-            f"{what} runs on the CPU, not on {device}: onnxruntime {onnxruntime.__version__} {why}; for CUDA: pip install '.[cuda]' in a clone of the project",
+            f"{what} runs on the CPU, not on {device}: onnxruntime {onnxruntime.__version__} {why}; for CUDA: "
+            "pip install '.[cuda]' in a clone of the project",
             file=sys.stderr,
         )
     return session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ WORDS: dict[DirectionName, str] = {"to_label": "photo to label map", "to_photo":
 
 @dataclass(frozen=True)
 class Shelf:
-    """The models that answer, the folders that do not (each with its reason), and the defaults."""
+    """The models that answer, the folders that do not (each with its reason), and the defaults.
+
+    Any caller is told the reasons: they name files from the models folder on, not where on this machine that is.
+    """
 
     models: Mapping[str, ExportedModel]
     broken: Mapping[str, str]
@@ -122,14 +126,14 @@ def _look(former: Shelf, folder: Path, load: Load, *, default: str | None) -> Re
         except (ModelError, DeviceError) as error:
             if isinstance(error, DeviceError) and not former.models:  # not this folder's fault, nothing here can be served
                 raise
-            broken[path.name] = str(error)
+            broken[path.name] = str(error).replace(f"{folder}{os.sep}", "")
             if held is not None:
                 models[path.name] = held
             logger.warning("model %s is not served%s: %s", path.name, "" if held is None else " in its new form", error)
     gone = former.models.keys() - {path.name for path in paths}
     if default in gone:
         models[default] = former.models[default]
-        broken[default] = f"{folder / default} is gone; the default model goes on answering. Put it back, or start with another default."
+        broken[default] = f"{default} is gone; the default model goes on answering. Put it back, or start with another default."
     models = {name: models[name] for name in sorted(models)}
     same = {name for name, model in models.items() if model is former.models.get(name)}
     return Restocked(

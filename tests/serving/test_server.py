@@ -102,8 +102,8 @@ class TestBothFaces:
             assert error["code"] == "unknown_model"
             assert "123, labels-only, tiny" in error["hint"]
 
-    def test_a_broken_model_is_a_404_with_its_reason(self, http, face):
-        assert "manifest.json" in error_of(segment(http, face, model="broken"), 404)["hint"]
+    def test_a_broken_model_is_a_404_with_its_reason_and_without_the_servers_path(self, http, face):
+        assert error_of(segment(http, face, model="broken"), 404)["hint"].startswith("broken has no manifest.json.")
 
     def test_a_direction_that_is_not_offered_is_a_400_that_names_who_offers_it(self, http, face):
         assert "123, tiny" in error_of(synthesize(http, face, model="labels-only"), 400)["hint"]

@@ -18,6 +18,7 @@ from serving.tokens import why_unfit
 CONFIG = "FEWPAIR_CONFIG"
 _FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings)}
 _SECRETS = tuple(name for name, one in _FIELDS.items() if one.metadata.get("secret"))
+_TOKEN_MAKER = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 _DECISIVE = frozenset({"models", "device", "workers", "tokens"})
 _TOLD_ELSEWHERE = frozenset({"host", "port"})  # by the address that is printed
 _ELSEWHERE = frozenset({CONFIG, "FEWPAIR_DATA", "FEWPAIR_REQUIRE_BROWSER"})  # of the trainer and the tests
@@ -129,7 +130,11 @@ def _file(name: str | None) -> dict[str, Said]:
     try:
         held = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ServingError(f"the configuration {path} cannot be read: {error.strerror or error}.") from None
+        raise ServingError(
+            f"the configuration {path} cannot be read: {error.strerror or error}.",
+            hint=f"Name a file of lines like queue = 64 with --config or {CONFIG}, or start without one: every setting has a default "
+            "(--print-settings tells them).",
+        ) from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise ServingError(
             f"the configuration {path} is no TOML: {error}.", hint='Lines look like this: queue = 64, or models = "/models".'
@@ -173,7 +178,10 @@ def _secret(name: str, path: Path, *, where: str, twice: Said | None) -> Said:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ServingError(f"{where}: {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise ServingError(
+            f"{where}: {path} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            hint=f"Name a text file that this user can read; make one: {_TOKEN_MAKER} > {shlex.quote(str(path))}",
+        ) from None
     return Said(",".join(text.split()), where)
 
 
@@ -200,10 +208,10 @@ def _read(one: Field[Any], said: Said) -> Any:
 def _read_secret(one: Field[Any], text: str, where: str) -> Any:
     tokens = _parts(text)
     if not tokens:
-        raise ServingError(f"{where} holds no token.", hint='Make one: python -c "import secrets; print(secrets.token_urlsafe(32))".')
+        raise ServingError(f"{where} holds no token.", hint=f"Make one: {_TOKEN_MAKER}.")
     why = next((why for token in tokens if (why := why_unfit(token))), None)
     if why is not None:
-        raise ServingError(f"{where} {why}.", hint='Make one: python -c "import secrets; print(secrets.token_urlsafe(32))".')
+        raise ServingError(f"{where} {why}.", hint=f"Make one: {_TOKEN_MAKER}.")
     if one.metadata["kind"] == "several":
         return tokens
     if len(tokens) > 1:

@@ -155,6 +155,8 @@ def test_tokens_come_from_a_variable_or_a_file_and_are_never_shown(tmp_path):
         ({"FEWPAIR_ADMIN_TOKEN": "token-one,token-two"}, "holds 2 tokens"),
         ({"FEWPAIR_TOKENS": "token-one", "FEWPAIR_TOKENS_FILE": "/absent"}, "both say tokens"),
         ({"FEWPAIR_TOKENS_FILE": "/absent"}, "/absent cannot be read"),
+        ({"FEWPAIR_TOKENS_FILE": "/absent"}, re.escape("import secrets; print(secrets.token_urlsafe(32))") + '" > /absent'),
+        ({"FEWPAIR_CONFIG": "/absent"}, "/absent cannot be read: .* Name a file of lines like queue = 64"),
     ],
 )
 def test_tokens_that_are_none_are_refused_and_not_repeated(environment, said):

@@ -168,7 +168,19 @@ def build_api(inside: Inside, *, page: LatePage | None, tokens: bool = False) ->
     api.include_router(build_kserve(inside, version=api.version))
     if page is not None:
         api.mount("/ui", page)
+    else:
+        api.add_api_route("/ui", _no_page, include_in_schema=False)
+        api.add_api_route("/ui/{rest:path}", _no_page, include_in_schema=False)
     return api
+
+
+async def _no_page() -> None:
+    raise Refusal(
+        404,
+        "not_found",
+        "the page was switched off on this server (ui = off).",
+        hint="GET /v1/docs shows the API; without --no-ui (FEWPAIR_UI=off) there is a page.",
+    )
 
 
 def _version() -> str:

@@ -117,10 +117,11 @@ class _Form:
         name = options.get(b"name", b"").decode("latin-1")
         if b"filename" in options:
             self._files += 1
-            if name != "image" or self._files > 1:
-                raise Refusal(
-                    400, "unknown_field", f"one file is expected, in the field image; there is another in {name[:80]!r}.", hint=_SEVERAL
-                )
+            if name != "image":
+                why = f"a file stands in the field {name[:80]!r}; the field is called image."
+                raise Refusal(400, "unknown_field", why, hint=_HINT)
+            if self._files > 1:
+                raise Refusal(400, "unknown_field", "one file is expected, in the field image; there is another.", hint=_SEVERAL)
             if _is_awkward(options[b"filename"]):
                 raise Refusal(
                     400,

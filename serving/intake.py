@@ -69,7 +69,8 @@ async def read_request(
             elif content.startswith("image/") or content in RAW_KINDS:
                 pictures, options, listed = [_picture("image", await _spooled(request, files))], {}, False
             else:
-                raise Refusal(415, "unsupported_media_type", f"a body of the type {content[:80]!r} is not read.", hint=_HINT)
+                why = f"a body of the type {content[:80]!r} is not read." if content else "the body's Content-Type is not named."
+                raise Refusal(415, "unsupported_media_type", why, hint=_HINT)
         except ClientDisconnect:
             raise Refusal(400, "cut_short", "the request ended before its body did.", hint=_HINT) from None
         beside = read_options(kind, options, strict=content == "application/json")  # JSON has types of its own, a form has only text
@@ -105,7 +106,7 @@ async def _form(request: Request, files: AsyncExitStack, *, settings: Settings) 
                 raise Refusal(400, "not_a_file", "the field image holds text, not a file.", hint=_HINT)
             texts.append((name, value))
         elif name != "image":
-            raise Refusal(400, "unknown_field", f"files are expected in the field image; there is one in {name[:80]!r}.", hint=_HINT)
+            raise Refusal(400, "unknown_field", f"a file stands in the field {name[:80]!r}; the field is called image.", hint=_HINT)
         else:
             pictures.append(_picture(clean_name(value.filename or ""), value.file))
     return pictures, _texts(texts)

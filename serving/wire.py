@@ -50,4 +50,8 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 def unreachable(url: str, error: httpx.HTTPError) -> Refusal:
     """What is said where no server answers."""
-    return Refusal(503, "unreachable", f"{url} does not answer: {error or type(error).__name__}.", hint="Is the server running there?")
+    if isinstance(error, httpx.UnsupportedProtocol):
+        address = url.rstrip("/")
+        return Refusal(503, "unreachable", f"{address} does not begin with http://.", hint=f"Put it in front: http://{address}")
+    why = str(error).rstrip(".") or type(error).__name__
+    return Refusal(503, "unreachable", f"{url} does not answer: {why}.", hint="Is the server running there?")

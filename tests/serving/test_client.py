@@ -37,6 +37,13 @@ def test_it_lists_segments_and_synthesizes(client, tmp_path):
     assert several[1].photo == made.photo
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:3000", "localhost:3000"])
+def test_an_address_without_http_is_told_to_want_it_in_front(address):
+    with Client(address) as client, pytest.raises(Refusal) as refused:
+        client.models()
+    assert str(refused.value) == f"{address} does not begin with http://. Put it in front: http://{address}"
+
+
 def test_it_gives_outlines_boxes_and_the_legend(client):
     annotations = client.polygons(file_of(ramp()), min_area=10)["annotations"]
     assert sorted(row["category_id"] for row in annotations) == [0, 1, 2]

@@ -102,7 +102,9 @@ def test_text_that_is_no_json_is_a_400(http, body):
 
 @pytest.mark.parametrize("kind", ["text/html", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"])
 def test_a_body_of_another_type_is_a_415(http, kind):
-    assert error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)["code"] == "unsupported_media_type"
+    error = error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)
+    assert error["code"] == "unsupported_media_type"
+    assert error["message"] == (f"a body of the type {kind!r} is not read." if kind else "the body's Content-Type is not named.")
 
 
 def test_a_misspelt_or_repeated_option_of_the_query_is_a_400(http):

@@ -181,6 +181,10 @@ class TestBothFaces:
         asked = segment if set(fields) & {"output", "opacity"} else synthesize
         assert next(iter(fields)) in error_of(asked(http, face, **fields), 400)["message"]
 
+    def test_a_file_in_another_field_is_told_that_the_field_is_called_image(self, http, face):
+        error = error_of(http.post(f"{face}/segment", files={"file": file_of(ramp())}), 400)
+        assert (error["code"], error["message"]) == ("unknown_field", "a file stands in the field 'file'; the field is called image.")
+
     def test_a_misspelt_field_is_a_400_that_names_it_and_those_that_exist(self, http, face):
         error = error_of(segment(http, face, ouput="ids"), 400)
         assert "'ouput'" in error["message"]

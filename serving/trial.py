@@ -60,9 +60,16 @@ def _load(settings: Settings) -> None:
     from serving.shelf import fill, model_folders
 
     how = "Export a model with `fewpair export RUN`, or make one with `make demo`; say --models FOLDER if they are elsewhere."
-    if not settings.models.is_dir():
+    if not settings.models.exists():
         raise ServingError(f"the models folder {settings.models} does not exist.", hint=how)
+    if not settings.models.is_dir():
+        raise ServingError(f"the models folder {settings.models} is a file, not a folder.", hint=how)
     if not model_folders(settings.models):
+        if (settings.models / "manifest.json").is_file():
+            raise ServingError(
+                f"{settings.models} is a model, not a folder of models.",
+                hint=f"Name the folder above it: --models {settings.models.parent}",
+            )
         raise ServingError(f"the models folder {settings.models} holds no model.", hint=how)
     shelf = fill(settings)
     if not shelf.models:

@@ -95,10 +95,17 @@ def test_a_models_folder_that_is_absent_empty_or_broken_is_refused(tmp_path):
     assert "fewpair export" in absent
     (tmp_path / "empty").mkdir()
     assert "holds no model" in refused(launch(tmp_path, "--models", str(tmp_path / "empty"), *options))
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    assert "photo.jpg is a file, not a folder" in refused(launch(tmp_path, "--models", str(tmp_path / "photo.jpg"), *options))
     (tmp_path / "all" / "broken").mkdir(parents=True)
     (tmp_path / "all" / "other").mkdir()
     said = refused(launch(tmp_path, "--models", str(tmp_path / "all"), *options))
     assert [said.count(f"  {name} has no manifest.json") for name in ("broken", "other")] == [1, 1]
+
+
+def test_a_model_in_place_of_the_folder_of_models_is_refused_with_the_folder_above_it(models, tmp_path):
+    said = refused(launch(tmp_path, "--models", str(models / "tiny"), "--port", str(free_port())))
+    assert f"{models / 'tiny'} is a model, not a folder of models.\nName the folder above it: --models {models}\n" in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process that is killed by a signal")
@@ -149,7 +156,9 @@ def test_the_help_reads_well_and_comes_at_once(tmp_path):
 @pytest.mark.parametrize(("number", "host"), [(signal.SIGTERM, "127.0.0.1"), (signal.SIGINT, "0.0.0.0")])
 def test_a_signal_stops_the_server_cleanly_and_the_greeting_names_what_is_bound_and_what_can_be_opened(models, tmp_path, number, host):
     with running_server(models, tmp_path, "--no-ui", "--open", "--host", host) as server:
-        assert httpx.get(f"{server.url}/ui/").json()["error"]["code"] == "not_found"
+        for path in ("/ui", "/ui/"):
+            error = httpx.get(f"{server.url}{path}").json()["error"]
+            assert (error["code"], error["message"]) == ("not_found", "the page was switched off on this server (ui = off).")
         assert httpx.get(f"{server.url}/", follow_redirects=True).url.path == "/v1/docs"
         assert server.stop(number) == 0
         said = server.log.read_text()

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from serving.child import ROOT, end_with_parent
 from serving.configuration import Configured, Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
+from serving.jobstore import open_store
 from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
 from serving.temporary import folder_of_its_own
@@ -60,6 +61,8 @@ def _serve(argv: Sequence[str]) -> int:
     host = _address(configured)
     _check_open(configured, host)
     _check_port(host, settings.port)
+    if settings.jobs is not None:
+        open_store(settings.jobs)  # every worker opens it for itself, and would end without it
     for number in _STOP:  # the first process of a container has no default for them, and would load the models to the end
         signal.signal(number, _leave)
     # What cannot work is said here, not by a server that restarts for ever.

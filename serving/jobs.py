@@ -20,11 +20,11 @@ from starlette.requests import Request
 
 from serving import jobfiles
 from serving.asked import SegmentOptions, SynthesizeOptions
-from serving.errors import Refusal, ServingError
+from serving.errors import Refusal
 from serving.gate import Gate
 from serving.imaging import Bytes, Limits
 from serving.intake import read_options
-from serving.jobstore import LEASE, Kept, NotMine, Sent, Store, Task, Told, disk_full
+from serving.jobstore import LEASE, Kept, NotMine, Sent, Store, Task, Told, disk_full, open_store
 from serving.manifest import DirectionName
 from serving.operations import Found, Operations, Translate
 from serving.settings import Settings
@@ -50,14 +50,7 @@ class Jobs:
         self._operations = operations
         self._me = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._new = asyncio.Event()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._store = Store(folder / "jobs.sqlite3")
-        except Exception as error:  # OSError of the folder, sqlite3.Error of the file
-            raise ServingError(
-                f"the folder of the jobs {folder} cannot be used: {error}.",
-                hint="FEWPAIR_JOBS names a folder that can be written to.",
-            ) from None
+        self._store = open_store(folder)
 
     async def submit(self, request: Request) -> Told:
         """Take a job in; Refusal where it makes no sense, or there is no room for it."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from serving.errors import Refusal
+from serving.errors import Refusal, ServingError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 LEASE = 6.0  # seconds after its last sign of life that a worker's job is another's to take up
@@ -82,6 +83,18 @@ class Told:
     seconds_left: float | None
     before: int  # jobs that are taken up earlier
     failures: tuple[Kept, ...]
+
+
+def open_store(folder: Path) -> Store:
+    """The jobs of a folder, which is made where there is none; ServingError where it cannot be written to."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return Store(folder / "jobs.sqlite3")
+    except (OSError, sqlite3.Error) as error:
+        raise ServingError(
+            f"the folder of the jobs {folder} cannot be used: {error}.", hint="FEWPAIR_JOBS names a folder that can be written to."
+        ) from None
 
 
 class Store:

@@ -70,6 +70,12 @@ def test_a_port_that_is_taken_is_refused(models, tmp_path):
     assert f"--port {port + 1}" in said
 
 
+def test_a_folder_of_jobs_that_cannot_be_used_is_refused(models, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    said = refused(launch(tmp_path, "--models", str(models), "--port", str(free_port()), FEWPAIR_JOBS=str(tmp_path / "file" / "jobs")))
+    assert "file/jobs cannot be used" in said
+
+
 def test_a_port_outside_the_range_is_refused(models, tmp_path):
     assert "--port 70000 lies outside" in refused(launch(tmp_path, "--models", str(models), "--port", "70000"))
 

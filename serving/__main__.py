@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from serving.child import ROOT, end_with_parent
 from serving.configuration import Configured, Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
+from serving.hosts import answers_to, example
 from serving.jobstore import open_store
 from serving.misspelt import parsed
 from serving.settings import DEVICES, Settings
@@ -69,7 +70,7 @@ def _serve(argv: Sequence[str]) -> int:
     try_models(child_environment(settings, os.environ), spelled=configured.spelled)
     url = _url(host, settings.port)
     where = f"{_bound(host, settings.port)}, here {url}" if host in _EVERYWHERE else url
-    say(*_first_words(configured, where), sep="\n")
+    say(*_first_words(configured, where, host=host), sep="\n")
     return _Server(settings, host=host, say=say).run(url)
 
 
@@ -112,9 +113,11 @@ def _flags(asked: argparse.Namespace) -> dict[str, Said]:
     return flags
 
 
-def _first_words(configured: Configured, where: str) -> Iterator[str]:
-    door = "for whoever has a token" if configured.settings.tokens else "for whoever reaches it"
-    yield f"Starting on {where}, {door}, {configured.settings.intra_op_threads} threads a run, with:"
+def _first_words(configured: Configured, where: str, *, host: str) -> Iterator[str]:
+    reaching = "for programs of this machine" if is_loopback(host) else "for whoever reaches it"
+    door = "for whoever has a token" if configured.settings.tokens else reaching
+    threads = configured.settings.intra_op_threads
+    yield f"Starting on {where}, {door}, {threads} {'thread' if threads == 1 else 'threads'} a run, with:"
     yield from configured.decisive()
     yield from configured.hidden_models()
     yield f"All settings (--print-settings tells where each comes from): {configured.in_one_line()}"
@@ -251,25 +254,35 @@ def _welcome(url: str, settings: Settings, *, bound: str | None) -> str:
     asked = urllib.request.Request(f"{url}/v1/models")
     if settings.tokens:
         asked.add_header("Authorization", f"Bearer {settings.tokens[0]}")
-    if settings.allowed_hosts:
-        asked.add_header("Host", settings.allowed_hosts[0].removeprefix("*"))
+    if (name := _name_to_ask_by(url, settings)) is not None:
+        asked.add_header("Host", name)
     listed = json.loads(_direct.open(asked, timeout=30).read())
-    token = "-H 'Authorization: Bearer TOKEN' " if settings.tokens else ""
     lines = ["", "Ready.", ""]
     lines += [f"  model   {model['name']}: {', '.join(model['directions'])} on {model['provider']}" for model in listed["models"]]
     lines += [f"  broken  {broken['name']}: {broken['reason']}" for broken in listed["broken"]]
     if bound:
         lines.append(f"  bound   {bound}")
+    return "\n".join([*lines, *_addresses(url, settings), "", "Ctrl-C stops it.", ""])
+
+
+def _addresses(url: str, settings: Settings) -> Iterator[str]:
+    """What can be opened and asked, by a name that the server answers to."""
+    name = _name_to_ask_by(url, settings)
+    address = url if name is None else f"http://{name}:{settings.port}"
+    if name is not None:
+        yield f"  names   it answers to {', '.join(settings.allowed_hosts)} alone (allowed_hosts), which are to lead here"
     if settings.ui:
-        lines.append(f"  page    {url}/ui/{' (any user name, a token as the password)' if settings.tokens else ''}")
-    lines += [
-        f"  API     {url}/v1/docs",
-        f"  try     curl {token}-F image=@photo.jpg {url}/segment -o label.png",
-        "",
-        "Ctrl-C stops it.",
-        "",
-    ]
-    return "\n".join(lines)
+        yield f"  page    {address}/ui/{' (any user name, a token as the password)' if settings.tokens else ''}"
+    yield f"  API     {address}/v1/docs"
+    token = "-H 'Authorization: Bearer TOKEN' " if settings.tokens else ""
+    host = f"-H 'Host: {name}' " if name else ""
+    yield f"  try     curl {token}{host}-F image=@photo.jpg {url}/segment -o label.png"
+
+
+def _name_to_ask_by(url: str, settings: Settings) -> str | None:
+    """None where the server answers to the address itself."""
+    names = settings.allowed_hosts
+    return example(names) if names and not answers_to(url.removeprefix("http://"), names) else None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import Refusal
+from serving.hosts import answers_to
 from serving.middleware import refuse
 from serving.tokens import token_matches
 
@@ -25,10 +26,14 @@ class AllowedHosts:
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
         self._app = app
-        self._hosts = tuple(host.lower() for host in hosts)
+        self._hosts = tuple(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in HEALTH or self._allows(Headers(scope=scope).get("host", "")):
+        if (
+            scope["type"] not in ("http", "websocket")
+            or scope["path"] in HEALTH
+            or answers_to(Headers(scope=scope).get("host", ""), self._hosts)
+        ):
             await self._app(scope, receive, send)
             return
         refusal = Refusal(
@@ -38,10 +43,6 @@ class AllowedHosts:
             hint="Ask it by one of its names, or have the operator add this one to FEWPAIR_ALLOWED_HOSTS.",
         )
         await refuse(refusal, scope=scope, receive=receive, send=send)
-
-    def _allows(self, host: str) -> bool:
-        name = _name(host.lower())
-        return any(name == one or (one.startswith("*.") and name.endswith(one[1:])) for one in self._hosts)
 
 
 class BearerTokens:
@@ -84,8 +85,3 @@ def _as_bearer(encoded: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return f"Bearer {password}"
-
-
-def _name(host: str) -> str:
-    """A Host header without its port; an IPv6 address stays in its brackets."""
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.rpartition(":")[0] or host

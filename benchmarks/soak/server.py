@@ -44,7 +44,7 @@ class Server:
         said = self.said()
         line = re.search(r"^All settings \(.*?\): (.*)$", said.partition("\nReady.")[0], re.MULTILINE)
         found = dict(word.split("=", 1) for word in shlex.split(line[1])) if line else {}
-        threads = re.search(r", (\d+) threads a run, with:", said)
+        threads = re.search(r", (\d+) threads? a run, with:", said)
         return {**found, "threads a run": threads[1] if threads else "?"}
 
     def room(self) -> int:

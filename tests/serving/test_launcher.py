@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.__main__ import _Server, main
+from serving.__main__ import _addresses, _Server, main
+from serving.hosts import answers_to
 from serving.session import why_no_cuda
 from serving.settings import VARIABLES, Settings
 from tests.serving.factory import write_model
@@ -170,14 +171,36 @@ def test_a_signal_stops_the_server_cleanly_and_the_greeting_names_what_is_bound_
         said = server.log.read_text()
     assert "Traceback" not in said
     bound = f"0.0.0.0:{httpx.URL(server.url).port} (every address of this machine)"
-    told = [f"Starting on {bound}, here {server.url}, ", f"  bound   {bound}; others open it by this machine's name\n"]
+    told = [
+        f"Starting on {bound}, here {server.url}, for whoever reaches it, ",
+        f"  bound   {bound}; others open it by this machine's name\n",
+    ]
     assert [line in said for line in told] == [host == "0.0.0.0"] * 2
-    assert (f"Starting on {server.url}, " in said) == (host == "127.0.0.1")
+    assert (f"Starting on {server.url}, for programs of this machine, " in said) == (host == "127.0.0.1")
     assert f"  API     {server.url}/v1/docs\n" in said
     assert f"try     curl -F image=@photo.jpg {server.url}/segment -o label.png" in said
     assert "tiny: to_label, to_photo on CPUExecutionProvider" in said or "CUDAExecutionProvider" in said
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez")
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        ("127.0.0.1,example.org", None),
+        ("example.org", "example.org"),
+        ("*.example.org,Translate.example.com", "Translate.example.com"),
+        ("*.example.org", "fewpair.example.org"),
+    ],
+)
+def test_the_greeting_names_an_address_that_the_server_answers_to(names, asked):
+    settings = Settings.from_environment({"FEWPAIR_ALLOWED_HOSTS": names})
+    said = "\n".join(_addresses("http://127.0.0.1:3000", settings))
+    assert f"  page    http://{asked or '127.0.0.1'}:3000/ui/" in said
+    curl = f"curl -H 'Host: {asked}' -F" if asked else "curl -F"
+    assert f"{curl} image=@photo.jpg http://127.0.0.1:3000/segment" in said
+    assert answers_to(asked or "127.0.0.1:3000", settings.allowed_hosts)
+    assert not answers_to("evil.example", settings.allowed_hosts)
 
 
 @pytest.fixture

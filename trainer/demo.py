@@ -3,6 +3,7 @@
 import http.client
 import importlib.util
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -120,12 +121,16 @@ def make(asked: DemoOptions) -> bool:
 def serve(models: Path, *, port: int, example: Path) -> int:
     """The server as a child in the foreground; returns when Ctrl-C or SIGTERM has stopped it."""
     print("\n5. Serve", flush=True)
+    if (why := _why_taken(port)) is not None:
+        raise UserError(_another_way(models, port=port, example=example, why=why))
     command = [sys.executable, "-m", "serving", "--models", str(models), "--default-model", NAME, "--port", str(port)]
     child = subprocess.Popen(command)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         if _until_ready(child, port=port):
             print(_invitation(f"http://127.0.0.1:{port}", example=example), flush=True)
+        elif child.wait() and (why := _why_taken(port)) is not None:
+            raise UserError(_another_way(models, port=port, example=example, why=why))
         return child.wait()
     except KeyboardInterrupt:
         return child.wait()  # the terminal sent Ctrl-C to the server too, which ends in good order
@@ -155,19 +160,55 @@ def _refuse_what_cannot_serve(port: int) -> None:
             f"fewpair demo needs the serving extra too (there is no {', '.join(missing)} here): "
             "pip install '.[serve]' in a clone of the project"
         )
+    if (why := _why_taken(port)) is not None:
+        raise UserError(f"--port {port} cannot be used ({why}): stop what listens there, or name another port")
+
+
+def _why_taken(port: int) -> str | None:
+    """Why nothing can listen on that port of this machine; None where something can."""
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        raise UserError(f"--port {port} cannot be used ({error}): stop what listens there, or name another port") from error
+        return str(error)
+    return None
+
+
+def _another_way(models: Path, *, port: int, example: Path, why: str) -> str:
+    """The sentence for a port that was free before the training."""
+    free = next(number for number in [*range(port + 1, 2**16), 0] if _why_taken(number) is None)
+    command, usual = f"fewpair demo --port {free}", DemoOptions()
+    if models != usual.models:
+        command += f" --models {shlex.quote(str(models))}"
+    if example.parent != usual.run:
+        command += f" --run {shlex.quote(str(example.parent))}"
+    return (
+        f"--port {port} was taken meanwhile ({why}). The model is kept in {models / NAME}; "
+        f"stop what listens there, or serve the model on another port, which trains nothing: {command}"
+    )
+
+
+def _listens(child: "subprocess.Popen[bytes]", *, port: int) -> bool:
+    """Whether it is the child, or a process below it, who listens there: another server would answer as well."""
+    import psutil  # type: ignore[import-untyped]  # one of BentoML's own dependencies
+
+    try:
+        launcher = psutil.Process(child.pid)
+        held = [one for process in [launcher, *launcher.children(recursive=True)] for one in process.net_connections(kind="tcp")]
+    except psutil.Error:  # one of them ended while it was asked
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in held)
 
 
 def _until_ready(child: "subprocess.Popen[bytes]", *, port: int) -> bool:
-    """Whether the server and its page answer; False where the server ended first (it has said why)."""
+    """Whether the child and its page answer; False where it ended first (it has said why)."""
     until = time.monotonic() + READY_WITHIN
     waiting = ["/readyz", "/ui/"]  # the page comes some seconds after the API
     while waiting and time.monotonic() < until and child.poll() is None:
+        if not _listens(child, port=port):
+            time.sleep(0.2)
+            continue
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}{waiting[0]}", timeout=5).close()
             waiting.pop(0)

@@ -1,6 +1,7 @@
 """The demo: the whole way once, small; what it says where a model has learnt nothing; and how it starts and stops the server."""
 
 import dataclasses
+import http.server
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +20,7 @@ import pytest
 from trainer import demo, demo_training
 from trainer.__main__ import main
 from trainer.data.catalogue import SCENE_SPLITS
+from trainer.errors import UserError
 from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +51,44 @@ def test_a_port_that_is_taken_is_refused_before_the_training(capsys, tmp_path):
         assert main(["demo", "--port", str(port), "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]) == 2
     assert f"--port {port} cannot be used" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """Answers everything, as a server of somebody else's on the demo's port would."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("meanwhile", ["while it trained", "while the server started"])
+def test_a_port_that_another_server_took_meanwhile_is_told_with_where_the_model_is_and_how_to_serve_it(
+    capsys, tmp_path, monkeypatch, meanwhile
+):
+    started, port = [], free_port()
+    dying = [sys.executable, "-c", "import time; time.sleep(1); raise SystemExit(2)"]
+    start = subprocess.Popen
+
+    def take() -> None:
+        started.append(http.server.ThreadingHTTPServer(("127.0.0.1", port), Stranger))
+        threading.Thread(target=started[0].serve_forever, daemon=True).start()
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(subprocess, "Popen", lambda _: take() or start(dying))
+    if meanwhile == "while it trained":
+        take()
+    with pytest.raises(UserError) as refused:
+        demo.serve(tmp_path / "models", port=port, example=Path("runs/demo/example.png"))
+    started[0].shutdown()
+    started[0].server_close()
+    assert len(started) == 1
+    assert f"--port {port} was taken meanwhile" in str(refused.value)
+    assert f"The model is kept in {tmp_path / 'models' / demo.NAME}" in str(refused.value)
+    assert re.search(rf"trains nothing: fewpair demo --port \d+ --models {tmp_path / 'models'}$", str(refused.value))
+    assert "The demo is ready" not in capsys.readouterr().out
 
 
 def test_a_demo_without_the_serving_extra_is_refused_before_the_training(capsys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
-from serving.child import ROOT, end_with_parent
+from serving.child import ROOT, end_with_parent, listens
 from serving.configuration import Configured, Said, child_environment, configure, is_loopback, strangers
 from serving.errors import ServingError
 from serving.hosts import answers_to, example
@@ -232,6 +232,9 @@ class _Server:
         while time.monotonic() < until and not self._stopping:
             if child.poll() is not None:
                 return "the server ended while it started; what it printed above says why."
+            if not listens(child.pid, self._settings.port):  # another server may have taken the port since it was tried
+                time.sleep(0.1)
+                continue
             try:
                 _direct.open(f"{url}/readyz", timeout=5).close()
                 return None

@@ -196,8 +196,10 @@ def _listens(child: "subprocess.Popen[bytes]", *, port: int) -> bool:
     try:
         launcher = psutil.Process(child.pid)
         held = [one for process in [launcher, *launcher.children(recursive=True)] for one in process.net_connections(kind="tcp")]
-    except psutil.Error:  # one of them ended while it was asked
+    except psutil.NoSuchProcess:  # one of them ended while it was asked
         return False
+    except (psutil.Error, OSError):  # the system does not tell
+        return True
     return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in held)
 
 

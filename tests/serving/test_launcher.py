@@ -1,10 +1,12 @@
 """The launcher: what cannot work is refused with a sentence before anything starts, what works stops cleanly."""
 
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -238,6 +240,33 @@ def test_a_signal_that_comes_before_the_server_is_started_stops_it(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     assert _Server(Settings.from_environment({"FEWPAIR_PORT": str(free_port())}), host="127.0.0.1").run("http://127.0.0.1:9") == 0
     assert children[0].returncode == -signal.SIGTERM
+
+
+class Stranger(http.server.BaseHTTPRequestHandler):
+    """Answers everything, as another server that has taken the port."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.usefixtures("own_handlers")
+def test_another_server_that_answers_on_the_port_is_not_taken_for_the_one_that_was_started(monkeypatch, capfd):
+    start = subprocess.Popen
+    dying = [sys.executable, "-c", "import time; time.sleep(0.5)"]
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: start(dying, **options))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        port = stranger.server_port
+        settings = Settings.from_environment({"FEWPAIR_PORT": str(port)})
+        assert _Server(settings, host="127.0.0.1").run(f"http://127.0.0.1:{port}") == 1
+        stranger.shutdown()
+    said = capfd.readouterr()
+    assert "Ready." not in said.out
+    assert "the server ended while it started" in said.err
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import gc
 import itertools
 from collections.abc import AsyncIterator
 
-_EVERY = 5.0  # seconds: it takes a millisecond or two
-_COLLECTED = 12  # times between two collections of circles, for which a server stands still for some 80 ms
+_EVERY = 1.0  # seconds: it takes a millisecond or two
+_COLLECTED = 60  # times between two collections of circles, for which a server stands still for some 80 ms
 _ARENA_MAX = -8  # of malloc.h
 
 
@@ -38,7 +38,7 @@ def trim() -> None:
 
 @contextlib.asynccontextmanager
 async def given_back() -> AsyncIterator[None]:
-    """Give memory back every few seconds, so that between two times a busy server does not spread over what is free."""
+    """Give memory back every second, so that between two times a busy server does not spread over what is free."""
     task = asyncio.create_task(_again_and_again())
     try:
         yield

@@ -128,7 +128,7 @@ class Gate:
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Be worked on. A request of many pictures takes a turn for each, so that others get theirs in between."""
-        ticket = self._ticket()
+        ticket = self._mine()
         await self._wait_for(self._worked_on, at_most=math.inf if ticket.had_a_turn else self._queue_wait)
         ticket.had_a_turn = True
         try:
@@ -168,7 +168,7 @@ class Gate:
 
     def waits_no_more(self) -> None:
         """Say that the request has got to the device by somebody else's slot."""
-        self._ticket().waits = False
+        self._mine().waits = False
 
     def give_back(self) -> None:
         """Leave the device to the next."""
@@ -196,12 +196,12 @@ class Gate:
             self.on_run(images)
 
     @staticmethod
-    def _ticket() -> Ticket:
+    def _mine() -> Ticket:
         """Of the request that is being answered; outside of any one that counts for nothing."""
         return _ticket.get() or Ticket()
 
     async def _wait_for(self, semaphore: asyncio.Semaphore, *, at_most: float = math.inf) -> None:
-        ticket, loop = self._ticket(), asyncio.get_running_loop()
+        ticket, loop = self._mine(), asyncio.get_running_loop()
         came = loop.time()
         self.waiting += 1
         ticket.waits = True

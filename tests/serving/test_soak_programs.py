@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import struct
 import time
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ from benchmarks.soak.record import percentile, slope
 from benchmarks.soak.samples import Sample, leaked, stretches, together
 from benchmarks.soak.server import Metrics, batch_sizes, split_options, stage_means
 from benchmarks.soak.shelves import GONE, Visitor
+from serving.errors import Refusal
+from serving.middleware import refuse
 from tests.serving.factory import CLASSES, write_model
 from tests.serving.pictures import file_of, noise, ramp, stripes
 from tests.serving.slow import write_slow_model
@@ -324,6 +328,29 @@ def test_a_corpus_is_fired_at_a_server_of_its_own_and_its_memory_is_watched(mode
     assert len(fired["weights_mb"]) >= 10
     assert all(mb > 50 for _, mb in fired["weights_mb"])
     assert "25, seeds from 0, 2 at a time" in written(figures, tmp_path)
+
+
+def refusing(times):
+    """A server that is full so often for each of its clients, and then finds every upload wrong."""
+    asked = itertools.count()
+
+    async def answer(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        full = next(asked) % (times + 1) < times
+        refusal = Refusal(503 if full else 400, "full" if full else "wrong", "no.", headers={"Retry-After": "0"} if full else {})
+        await refuse(refusal, scope=scope, receive=receive, send=send)
+
+    return httpx.ASGITransport(answer)
+
+
+@pytest.mark.parametrize(("times", "statuses", "broken"), [(2, {400: 3}, 0), (10**9, {503: 3}, 3)])
+def test_an_upload_that_a_full_server_refuses_is_sent_again_and_never_counts_as_tried(monkeypatch, times, statuses, broken):
+    client = httpx.AsyncClient
+    monkeypatch.setattr(fire.httpx, "AsyncClient", lambda **options: client(**options, transport=refusing(times)))
+    fired = asyncio.run(fire.fire("http://here", count=3, clients=1, deadline=0.2))
+    assert (fired.statuses, len(fired.broken)) == (statuses, broken)
+    assert fired.refusals >= 2 * 3
 
 
 def test_memory_is_compared_at_equal_shelves_and_requests_under_way_do_not_count():

@@ -1,56 +1,61 @@
-"""What `fewpair` and `python -m trainer` start. Standard library only; a command imports what it needs when it is asked for."""
+"""The command line: `fewpair`, `python -m trainer`. Standard library only; each command imports what it needs."""
 
+import ast
 import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 from trainer.errors import UserError
 
 
 class Command(NamedTuple):
-    """One word after `fewpair`: where its function lives, which extra brings what that imports, and its line in the help."""
+    """A command: its line in the help, its module and function, and the extra that installs what it imports."""
 
+    summary: str
     module: str
     function: str
-    extra: str
-    summary: str
+    extra: str = "train"
 
 
 COMMANDS = {
-    "pairs": Command("trainer.commands.pairs", "pairs", "train", "choose which k photos to label, and write pairs.json"),
-    "train": Command("trainer.commands.train", "train", "train", "train a recipe on the pairs and on everything unpaired, or resume a run"),
-    "evaluate": Command(
-        "trainer.commands.evaluate", "evaluate", "train", "measure a run on a split: mean and per-class IoU, L1, PSNR, pictures"
+    "pairs": Command("choose which k photos to label, and write pairs.json", "trainer.commands.pairs", "pairs"),
+    "import": Command("turn a labelling tool's export into labels", "trainer.commands.import_labels", "import_labels"),
+    "check": Command("report every problem of photos and label maps", "trainer.commands.check", "check_command"),
+    "train": Command("train a recipe on pairs and unpaired data, or resume a run", "trainer.commands.train", "train"),
+    "evaluate": Command("evaluate a run on a split", "trainer.commands.evaluate", "evaluate"),
+    "compare": Command("show what several runs make of the same samples", "trainer.commands.compare", "compare"),
+    "experiment": Command("run what is missing of a paper's table", "trainer.commands.experiment", "experiment"),
+    "report": Command("write a table's pages from its results", "trainer.commands.experiment", "report"),
+    "export": Command("write a run to exported/ as ONNX, compared with torch", "trainer.commands.export", "export"),
+    "predict": Command("run an exported model over a folder of pictures", "serving.__main__", "main", "serve"),
+    "serve": Command("serve exported models over REST and in the browser", "serving.__main__", "main", "serve"),
+    "studio": Command(
+        "pick, label and train in the browser, on a folder of photos", "serving.__main__", "main", "train,serve,studio"
     ),
-    "compare": Command("trainer.commands.compare", "compare", "train", "show runs side by side: the same samples, a column a run"),
-    "experiment": Command(
-        "trainer.commands.experiment", "experiment", "train", "rebuild a paper's table: run what is missing, beside the paper's figures"
-    ),
-    "report": Command("trainer.commands.report", "report", "train", "write a table's pages and plot from its results alone"),
-    "export": Command("trainer.commands.export", "export", "train", "write a run to exported/ as ONNX, proven equal to torch"),
-    "predict": Command("serving.__main__", "main", "serve", "run an exported model over a folder of pictures"),
-    "serve": Command("serving.__main__", "main", "serve", "serve what lies in exported/, over REST and in the browser"),
-    "demo": Command("trainer.demo", "main", "train", "the whole way once on built-in scenes: pairs, train, evaluate, export, serve"),
+    "demo": Command("pairs, train, evaluate, export and serve on drawn street scenes", "trainer.demo", "main"),
 }
 
-OURS = ("trainer", "serving")
-
-REMEDIES = {
-    errno.ENOSPC: "free some space, or name a folder on another disk",
-    errno.EDQUOT: "free some space, or name a folder on another disk",
-    errno.EACCES: "name a place that you may read and write, or change its permissions",
-    errno.EPERM: "name a place that you may read and write, or change its permissions",
+FREE = "free some space, or name a folder on another disk"
+ALLOW = "name a place that you may read and write, or change its permissions"
+HINTS = {
+    errno.ENOSPC: FREE,
+    errno.EDQUOT: FREE,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
     errno.EROFS: "name a place that can be written to",
     errno.ENOTDIR: "a file stands where a folder is needed; name a folder",
     errno.EEXIST: "something stands there already; name another place",
     errno.EISDIR: "a folder stands where a file is needed; name a file",
     errno.ENOENT: "check the spelling, and that what it lies in is there",
 }
-"""What to do about what the operating system refused."""
+"""What to do about an error of the operating system."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,23 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = words[0], words[1:]
     try:
         if name not in COMMANDS:
-            raise UserError(unknown(name))
-        code = load(name)(["predict", *rest] if name == "predict" else rest)
+            raise UserError(f"there is no command {name!r}{_hint(name, COMMANDS)} `fewpair --help` lists the commands")
+        refuse_unknown_options(name, rest)
+        return load(name)([name, *rest] if name in ("predict", "studio") else rest) or 0
     except UserError as error:
         print(f"fewpair: {error}", file=sys.stderr)
-        return 2
     except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.partition(".")[0] in OURS:
+        if missing.name is None or missing.name.partition(".")[0] in ("trainer", "serving"):
             raise
-        print(f"fewpair: {lacking(name, missing.name)}", file=sys.stderr)
-        return 2
+        extra = COMMANDS[name].extra
+        install = f"pip install '.[{extra}]' in a clone of the project"
+        print(f"fewpair: fewpair {name} needs {missing.name}, which is not installed: {install}", file=sys.stderr)
     except OSError as error:
-        print(f"fewpair: {refused(error)}", file=sys.stderr)
-        return 2
+        paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
+        parts = (paths, error.strerror or str(error), HINTS.get(error.errno or 0))
+        print(f"fewpair: {': '.join(part for part in parts if part)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nfewpair: stopped by Ctrl-C", file=sys.stderr)
         return 130
-    return code or 0
+    return 2
 
 
 def overview() -> str:
@@ -93,36 +100,66 @@ def overview() -> str:
         "usage: fewpair COMMAND [options]\n\n"
         "From a handful of labelled photos to a served model: photo -> label map, label map -> photo.\n\n"
         f"commands:\n{lines}\n"
-        "`fewpair COMMAND --help` says what each one takes. Start with `fewpair demo`.\n"
+        "`fewpair COMMAND --help` lists the options of a command. Start with `fewpair demo`.\n"
     )
 
 
-def unknown(name: str) -> str:
-    """The sentence for a command that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"there is no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; the commands are {', '.join(COMMANDS)}")
+def refuse_unknown_options(name: str, words: Sequence[str]) -> None:
+    """Raise UserError for a mistyped option, before anything slow is imported.
 
-
-def lacking(name: str, package: str) -> str:
-    """The sentence for a package that is not installed."""
-    extra = COMMANDS[name].extra
-    word = {"train": "training", "serve": "serving"}[extra]
-    return f"fewpair {name} needs the {word} extra (there is no {package} here): pip install '.[{extra}]' in a clone of the project"
-
-
-def refused(error: OSError) -> str:
-    """The sentence for what the operating system would not do: the path where it named one, what it said, and the remedy."""
-    places = [os.fsdecode(place) for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
-    said = error.strerror or str(error) or type(error).__name__
-    remedy = REMEDIES.get(error.errno or 0)
-    return ": ".join([*([" -> ".join(places)] if places else []), said, *([remedy] if remedy else [])])
+    Files are parsed, not imported: the options are the fields of the dataclasses called *Options in the command's file,
+    and those that begin with --config. the fields of all methods' dataclasses called *Config.
+    """
+    package = Path(__file__).parent
+    module = COMMANDS[name].module
+    if not module.startswith("trainer."):
+        return
+    file = package.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    shared = package / "commands" / "arguments.py"
+    known = {"--help", *_fields("--", "Options", file), *_fields("--", "Options", shared)}
+    if name == "train":
+        known |= {"--help-all", *_fields("--", "Run", package / "run.py")}
+    known |= {option.replace("--", "--no-", 1) for option in known}
+    configs = (package / "methods").glob("*.py") if any(word.startswith("--config.") for word in words) else ()
+    known |= {option for path in configs for option in _fields("--config.", "Config", path)}
+    for word in words:
+        option = word.partition("=")[0].replace("_", "-")
+        plain = option.replace("--config.no-", "--config.", 1)
+        if option.startswith("--") and option != "--" and option not in known and plain not in known:
+            hint = _hint(option, sorted(known))
+            raise UserError(f"fewpair {name} has no option {option}{hint} `fewpair {name} --help` lists the options")
 
 
 def load(name: str) -> Callable[[list[str]], int | None]:
-    """Import the function behind a command."""
+    """Import a command's function; Ctrl-C ends the process at once, as it would break the import of torch."""
     command = COMMANDS[name]
-    function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
+    before = signal.signal(signal.SIGINT, _leave)
+    try:
+        function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return function
+
+
+def _fields(prefix: str, ending: str, path: Path) -> Iterator[str]:
+    """Yield the options of the dataclasses in a file whose names end so, and the aliases of those options."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name.endswith(ending):
+            for part in ast.walk(node):
+                if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+                    yield prefix + part.target.id.replace("_", "-")
+                elif isinstance(part, ast.Constant) and str(part.value).startswith("--"):
+                    yield str(part.value)
+
+
+def _hint(word: str, known: Sequence[str] | dict[str, Command]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ";"
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"\nfewpair: stopped by Ctrl-C\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Strong augmentation on batches: a photo and its label map scaled and shifted together, a photo repainted, classes pasted across photos.
+"""Augmentation of batches: random scaling of photos with their label maps, colour jitter, ClassMix, DiffAugment.
 
-Everything is a function of the generators it is given, one a sample (`trainer.batch.random`), and photos stay in [-1,1].
+Everything is a function of the generators given, one per sample, and photos stay in [-1,1].
 """
 
 import math
@@ -17,11 +17,13 @@ LUMA = (0.299, 0.587, 0.114)
 """The weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
-def rescaled(photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator], *, strength: float) -> tuple[Photo, LabelMap]:
-    """Photo and label enlarged or reduced together, about a random place; label pixels from outside the picture are void.
+def rescaled(
+    photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator], *, strength: float
+) -> tuple[Photo, LabelMap]:
+    """Scale photo and label together, about a random place; label pixels from outside the picture are void.
 
-    The factor is log-uniform between 1 / (1 + strength / 2) and 1 + strength, its two sides differ by up to 15 % x strength. The photo is
-    read bilinearly and mirrored at its border, the label by nearest. strength 0 changes nothing.
+    The factor is log-uniform between 1 / (1 + strength / 2) and 1 + strength, its two sides differ by up to 15 % x
+    strength. The photo is read bilinearly and mirrored at its border, the label by nearest. strength 0 changes nothing.
     """
     if strength == 0 or len(photo) == 0:
         return photo, label
@@ -29,12 +31,14 @@ def rescaled(photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator]
     for window, draw in zip(windows, draws, strict=True):
         factor = math.exp(draw.uniform(-math.log1p(strength / 2), math.log1p(strength)))
         aspect = math.exp(draw.uniform(-0.15, 0.15) * strength)
-        for axis, share in enumerate((1 / (factor * aspect), aspect / factor)):  # of the width, of the height that is read
+        shares = (1 / (factor * aspect), aspect / factor)  # of the width and of the height that is read
+        for axis, share in enumerate(shares):
             window[axis, axis] = share
             window[axis, 2] = draw.uniform(-1, 1) * abs(1 - share)
     grid = affine_grid(windows.to(photo), list(photo.shape), align_corners=False)
     seen = grid_sample(photo, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    shifted = (label - IGNORE).to(photo.dtype).unsqueeze(1)  # grid_sample puts 0 outside the picture, which must mean void
+    # grid_sample puts 0 outside the picture, which must mean void
+    shifted = (label - IGNORE).to(photo.dtype).unsqueeze(1)
     drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
     return seen, drawn.round().long() + IGNORE
 
@@ -42,10 +46,9 @@ def rescaled(photo: Photo, label: LabelMap, draws: Sequence[np.random.Generator]
 def drawn_warps(
     draws: Sequence[np.random.Generator], size: tuple[int, int], *, translation: float, rotation: float, shear: float
 ) -> Tensor:
-    """One affine warp a draw, Float[B,2,3] as torch's `affine_grid` takes them: from places in the answer to those in the input.
+    """One affine warp per draw, Float[B,2,3] as for torch's `affine_grid`: from places in the output to the input.
 
-    Uniform in +-translation pixels along each axis, +-rotation degrees, and +-shear degrees along each axis, about the middle, in pixels:
-    a picture that is not square is turned, not skewed.
+    Uniform in +-translation pixels per axis, +-rotation degrees and +-shear degrees per axis, about the middle.
     """
     height, width = size
     warps = []
@@ -71,10 +74,7 @@ def warped(photo: Photo, warps: Tensor) -> Photo:
 
 
 def warped_label(label: LabelMap, warps: Tensor) -> tuple[LabelMap, Tensor]:
-    """Label maps under `warps`, by nearest, and where the answer lies wholly inside the picture, Float[B,1,H,W] of 0 and 1.
-
-    Where it does not, the label is void.
-    """
+    """Label maps under `warps`, by nearest, void outside the picture, and where they are inside, Float[B,1,H,W]."""
     grid = affine_grid(warps.to(label.device), [len(label), 1, *label.shape[1:]], align_corners=False)
     shifted = (label - IGNORE).float().unsqueeze(1)  # grid_sample puts 0 outside the picture, which must mean void
     drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
@@ -82,24 +82,30 @@ def warped_label(label: LabelMap, warps: Tensor) -> tuple[LabelMap, Tensor]:
     return drawn.round().long() + IGNORE, (whole > 1 - 1e-4).float()
 
 
-def repainted(photo: Photo, draws: Sequence[np.random.Generator], *, strength: float) -> Photo:
-    """The same scene in another light, through another camera: gamma, brightness, colour cast, contrast, hue, saturation, blur, noise.
+def colour_jittered(photo: Photo, draws: Sequence[np.random.Generator], *, strength: float) -> Photo:
+    """Colour jitter: gamma, brightness, colour cast, contrast, hue, saturation, blur and noise.
 
-    At strength 1: gamma in exp(+-.7), brightness in exp(-.5..+.4), each channel in exp(+-.15), contrast in exp(+-.5), hue turned by up to
-    .3 rad about the grey axis, saturation 1 +- .8 (grey in one of ten), blurred and made noisy in four of ten each. 0 changes nothing.
+    At strength 1: gamma in exp(+-.7), brightness in exp(-.5..+.4), each channel in exp(+-.15), contrast in exp(+-.5),
+    hue turned by up to .3 rad about the grey axis, saturation 1 +- .8 (grey in one of ten), blurred and made noisy in
+    four of ten each. 0 changes nothing.
     """
     if strength == 0 or len(photo) == 0:
         return photo
-    return torch.stack([_repainted(one, draw, strength) for one, draw in zip(photo, draws, strict=True)])
+    return torch.stack([_jittered(one, draw, strength) for one, draw in zip(photo, draws, strict=True)])
 
 
-def pasted(
-    photo: Photo, label: LabelMap, onto: tuple[Photo, LabelMap], draws: Sequence[np.random.Generator], *, preference: Tensor
+def class_mixed(
+    photo: Photo,
+    label: LabelMap,
+    onto: tuple[Photo, LabelMap],
+    draws: Sequence[np.random.Generator],
+    *,
+    preference: Tensor,
 ) -> tuple[Photo, LabelMap]:
-    """Half of the classes of each label, cut out of its photo and pasted on another photo and label (ClassMix, Olsson et al. 2021).
+    """Paste half of the classes of each label, with their photo, on another (ClassMix, Olsson et al. 2021).
 
-    `onto` has the same batch length and size. `preference` Float[C] >= 0: how much likelier a class is to be among those taken than
-    another; a class of preference 0 is never taken. Void is never pasted.
+    `onto` has the same batch length and size. `preference` Float[C] >= 0: how much likelier a class is to be among
+    those taken than another; a class of preference 0 is never taken. Void is never pasted.
     """
     taken = torch.zeros_like(label, dtype=torch.bool)
     wanted = preference.double().cpu().numpy()
@@ -112,7 +118,7 @@ def pasted(
     return torch.where(taken.unsqueeze(1), photo, onto[0]), torch.where(taken, label, onto[1])
 
 
-def _repainted(photo: Tensor, draw: np.random.Generator, strength: float) -> Tensor:
+def _jittered(photo: Tensor, draw: np.random.Generator, strength: float) -> Tensor:
     """Float[3,H,W] in [-1,1], the same."""
 
     def factor(low: float, high: float) -> float:
@@ -149,3 +155,32 @@ def _blurred(picture: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     spread = pad(picture.unsqueeze(1), (reach, reach, reach, reach), mode="replicate")
     return conv2d(conv2d(spread, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).squeeze(1)
+
+
+def diff_augmented(photo: Photo, condition: Tensor, draws: Sequence[np.random.Generator]) -> tuple[Photo, Tensor]:
+    """Augment photos and their condition alike, with gradients to the photos (DiffAugment, Zhao et al. 2020).
+
+    Brightness is shifted by +-.5, saturation scaled by 0 to 2, contrast by .5 to 1.5; photo and condition are shifted
+    by up to an eighth of each side (0 moves in) and, in one of two draws, lose a rectangle of half of each side. photo
+    Float[B,3,H,W] in [-1,1], condition Float[B,C,H,W].
+    """
+    photos, conditions = [], []
+    height, width = photo.shape[-2:]
+    for one, other, draw in zip(photo, condition, draws, strict=True):
+        light = one + draw.uniform(-0.5, 0.5)
+        grey = light.mean(0, keepdim=True)
+        light = (light - grey) * draw.uniform(0, 2) + grey
+        middle = light.mean()
+        light = (light - middle) * draw.uniform(0.5, 1.5) + middle
+        down, right = (int(draw.integers(-(side // 8), side // 8 + 1)) for side in (height, width))
+        both = torch.cat([light, other])
+        both = pad(both, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+        both = both[:, max(-down, 0) : max(-down, 0) + height, max(-right, 0) : max(-right, 0) + width]
+        if draw.random() < 0.5:
+            top, left = (int(draw.integers(-(side // 4), side - side // 4)) for side in (height, width))
+            keep = torch.ones(1, height, width, device=photo.device, dtype=photo.dtype)
+            keep[:, max(top, 0) : top + height // 2, max(left, 0) : left + width // 2] = 0
+            both = both * keep
+        photos.append(both[:3])
+        conditions.append(both[3:])
+    return torch.stack(photos), torch.stack(conditions)

@@ -1,7 +1,7 @@
-"""The words every file speaks: photos, label maps, class tables, domains, and the Batch that every training step gets."""
+"""Photos, label maps, class tables, domains, and the Batch that every training step gets."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,8 +16,8 @@ LabelMap = Annotated[Tensor, "Long[B,H,W] in 0..C-1, or IGNORE (255)"]
 OneHot = Annotated[Tensor, "Float[B,C,H,W] in {0,1}; all zero where ignored"]
 Scores = Annotated[Tensor, "Float[B,C,H,W], unbounded (logits)"]
 
-Stretch = Literal["never", "first half", "second half", "throughout"]
-"""When in a training something is done."""
+Phase = Literal["never", "first half", "second half", "throughout"]
+"""A part of the training."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,14 @@ class Classes:
         return next((row.color for row in self.rows if row.ignore), (0, 0, 0))
 
     def id_to_index(self) -> np.ndarray:
-        """Lookup uint8[256] from a file's raw id to the class index; IGNORE for void, for 255 and for ids outside the table.
-
-        A raw id 255 that the table itself lists as a real class keeps its meaning.
-        """
+        """Lookup uint8[256] from a file's raw id to the class index; IGNORE for void and for ids outside the table."""
         lookup = np.full(256, IGNORE, dtype=np.uint8)
         for index, row in enumerate(self.real):
             lookup[row.id] = index
         return lookup
 
     def index_to_id(self) -> np.ndarray:
-        """Lookup uint8[256] from class index to the file's raw id; an index outside 0..C-1 becomes the void id, else 255."""
+        """Lookup uint8[256] from class index to the file's raw id; the void id, else 255, for any other index."""
         void = next((row.id for row in self.rows if row.ignore), IGNORE)
         lookup = np.full(256, void, dtype=np.uint8)
         for index, row in enumerate(self.real):
@@ -98,6 +95,8 @@ class Pairs:
 
     photo: Photo
     label: LabelMap | Photo
+    sides: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further sides that the method reads: pictures as Photo, ids as Long[B,H,W]. Empty in the unpaired half."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +108,22 @@ class Batch:
     unpaired: Pairs
     """Drawn independently: photo[i] says nothing of label[i]."""
 
-    def to(self, device: object, *, channels_last: bool = False) -> "Batch":
+    def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
         """The same batch on another device, pictures in channels-last memory if asked."""
 
         def move(tensor: Tensor) -> Tensor:
-            layout = torch.channels_last if channels_last and tensor.ndim == 4 else torch.contiguous_format
-            return tensor.to(device=device, non_blocking=True, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+            if channels_last and tensor.ndim == 4:
+                return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
+            return tensor.to(device, non_blocking=True)
 
-        return Batch(*(Pairs(move(half.photo), move(half.label)) for half in (self.paired, self.unpaired)))
+        def moved(half: Pairs) -> Pairs:
+            return Pairs(move(half.photo), move(half.label), {name: move(side) for name, side in half.sides.items()})
+
+        return Batch(moved(self.paired), moved(self.unpaired))
 
 
 def random(seed: int, step: int, stream: str, index: int = 0) -> np.random.Generator:
-    """The random numbers of one draw: a function of (seed, step, stream, index) and of nothing else, so that resume is exact."""
+    """The random generator of one draw: a function of (seed, step, stream, index) alone, so that resuming is exact."""
     return np.random.default_rng(np.random.SeedSequence([seed, step, index, *stream.encode()]))
 
 

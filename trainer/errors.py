@@ -1,5 +1,13 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""Exceptions whose message is meant for the user."""
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message holds the value and the remedy, and the command line prints it without a traceback."""
+    """An error that the user can fix: it names the value and the remedy, and is printed without a traceback."""
+
+
+class BrokenFile(UserError):
+    """A file that cannot be decoded; `--skip-broken` leaves it out and prints its `reason`."""
+
+    def __init__(self, reason: str, *, remedy: str = "") -> None:
+        super().__init__(reason + remedy)
+        self.reason = reason

@@ -1,4 +1,4 @@
-"""Files of weights that others made: read without running anything they hold, and refused in a sentence where they are something else."""
+"""Weight files of others: read without running code, and refused where they hold something else."""
 
 import pickle
 from pathlib import Path
@@ -12,18 +12,19 @@ from trainer.errors import UserError
 def read_state_dict(path: Path, *, source: str, wanted: str) -> dict[str, Tensor]:
     """The tensors of the file `path` by their names.
 
-    `source` is what the user called the file ("--features weights.pth"), `wanted` what it has to be ("a state dict of torchvision's
-    resnet50"). Raises UserError where there is no such file, where torch cannot read it, and where it holds anything but a flat
-    mapping from names to tensors.
+    `source` is what the user called the file, `wanted` what it has to be. Raises UserError where it cannot be read or
+    holds anything but a flat mapping from names to tensors.
     """
     if not path.is_file():
         raise UserError(f"{source}: there is no such file; give {wanted}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, IndexError, ValueError, pickle.UnpicklingError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{source} cannot be read as a file of weights ({said}); give {wanted}") from error
     if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        found = f"a {type(state).__name__}" + (f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else "")
+        found = f"a {type(state).__name__}" + (
+            f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else ""
+        )
         raise UserError(f"{source} holds {found}, but {wanted} is expected: save `model.state_dict()`")
     return dict(state)

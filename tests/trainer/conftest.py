@@ -1,23 +1,15 @@
-"""What the trainer's tests share: none of them fetches the pretrained encoder, which starts from random numbers instead."""
+"""What the tests of the trainer share."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import torch
+
+from trainer.training import batches
 
 
-@pytest.fixture(autouse=True)
-def no_weights_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of torchvision's download of mobilenet_v2: a state dict of its shape, the same each time."""
-    from torchvision.models import _api, mobilenet_v2
-
-    fetch = _api.load_state_dict_from_url
-
-    def drawn(url: str, *arguments: Any, **named: Any) -> Any:
-        if "mobilenet_v2" not in url:
-            return fetch(url, *arguments, **named)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return mobilenet_v2(weights=None).state_dict()
-
-    monkeypatch.setattr(_api, "load_state_dict_from_url", drawn)
+@pytest.fixture(autouse=True, scope="session")
+def few_statistics_batches() -> Iterator[None]:
+    """Estimate batch statistics on 3 batches instead of 50."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "STATISTICS_BATCHES", 3)
+        yield

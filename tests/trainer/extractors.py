@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from trainer.data.features import FeatureSource
+from trainer.data.selection.features import FeatureExtractor
 
 
 def write_extractor(
@@ -36,23 +36,20 @@ def write_extractor(
     return path
 
 
-class Counting(FeatureSource):
-    """Patch means in numpy; counts the photos it was asked for, and can be made to fail as a killed process does."""
+class Counting(FeatureExtractor):
+    """Patch means in numpy; counts the photos it was asked for, and can be interrupted as by Ctrl-C."""
 
     def __init__(self, *, name: str = "counting-00000000", stop_after: int | None = None) -> None:
         self.calls = 0
-        self.largest = 0
         self._stop_after = stop_after
-        super().__init__(self._means, name=name, sha256=name)
-        self.calls = 0
+        super().__init__(_patch_means, name=name)
 
-    def _run(self, photos: np.ndarray) -> np.ndarray:
+    def _forward(self, photos: np.ndarray) -> np.ndarray:
         if self._stop_after is not None and self.calls + len(photos) > self._stop_after:
             raise KeyboardInterrupt
         self.calls += len(photos)
-        self.largest = max(self.largest, len(photos))
-        return super()._run(photos)
+        return super()._forward(photos)
 
-    @staticmethod
-    def _means(photos: np.ndarray) -> np.ndarray:
-        return photos.reshape(len(photos), 4, 56, 4, 56, 3).mean(axis=(2, 4)).reshape(len(photos), -1).astype(np.float32)
+
+def _patch_means(photos: np.ndarray) -> np.ndarray:
+    return photos.reshape(len(photos), 4, 56, 4, 56, 3).mean(axis=(2, 4)).reshape(len(photos), -1).astype(np.float32)

@@ -1,19 +1,25 @@
-"""Small real things for tests: batches, methods, runs on the built-in scenes."""
+"""Small real things for tests: batches, methods, runs on the synthetic scenes."""
 
 import dataclasses
+import functools
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from PIL import Image
 
 from trainer.batch import IGNORE, Batch, Class, Classes, Domain, Pairs
-from trainer.data import scenes
-from trainer.data.catalogue import Dataset, open_dataset
-from trainer.data.pairs import Selection, select
+from trainer.data.catalogue import open_dataset
+from trainer.data.dataset import Dataset
+from trainer.data.selection.choose import select
+from trainer.data.selection.selection import Selection
+from trainer.data.synthetic import scenes
 from trainer.methods import METHODS, build
 from trainer.methods.base import Method
-from trainer.recipes import Run
+from trainer.run import Run
 
 CLASSES = Classes(
     (
@@ -23,9 +29,21 @@ CLASSES = Classes(
         Class(3, "void", (0, 0, 0), ignore=True),
     )
 )
-PHOTOS = Domain("picture")
 LABELS = Domain("classes", CLASSES)
 SIZE = (32, 48)
+
+
+@functools.cache
+def encoder_file() -> str:
+    """A state dict of timm's smallest EfficientNet with random weights, in place of ImageNet's."""
+    path = Path(tempfile.mkdtemp(prefix="fewpair-tests-")) / "encoder.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(timm.create_model("test_efficientnet", pretrained=False).state_dict(), path)
+    return str(path)
+
+
+ENCODER = {"encoder": "test_efficientnet", "encoder_weights": encoder_file()}
 
 TINY: dict[str, dict[str, Any]] = {
     "supervised": {"width": 4, "blocks": 1},
@@ -34,16 +52,17 @@ TINY: dict[str, dict[str, Any]] = {
     "pix2pix": {"width": 4, "blocks": 1},
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
     "tripathy": {"width": 4, "blocks": 1, "paired_steps": 2},
-    "mean_teacher": {"encoder": "none", "width": 4, "blocks": 1, "warm_up": 0, "confidence": 0.0},
-    "spade": {"width": 4, "perceptual": 0.0},
-    "oasis": {"width": 4, "noise": 4},
-    "tcr": {"width": 4, "noise": 4},
-    "usis": {"width": 4, "noise": 4},
-    "semipaired": {"width": 4, "noise": 4, "perceptual": 0.0},
+    "mean_teacher": {"width": 4, "warm_up": 0, "confidence": 0.0, **ENCODER},
+    "painter": {"widths": (8, 8, 8, 8, 4, 4), "hidden": 4, "noise": 4, "width": 4, "segmenter": None, **ENCODER},
+    "spade": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
+    "oasis": {"width": 4, "noise": 4, "first_weights": "torch"},
+    "tcr": {"width": 4, "noise": 4, "first_weights": "torch"},
+    "usis": {"width": 4, "noise": 4, "first_weights": "torch"},
+    "semipaired": {"width": 4, "noise": 4, "perceptual": 0.0, "first_weights": "torch"},
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
-SIZES = dict.fromkeys(("spade", "oasis", "tcr", "usis", "semipaired"), (64, 64))
+SIZES = dict.fromkeys(("mean_teacher", "painter", "spade", "oasis", "tcr", "usis", "semipaired"), (64, 64))
 """For the methods that need other multiples than SIZE has."""
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
@@ -53,7 +72,6 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("cyclegan", {"generator": "unet", "levels": 4, "norm": "batch", "patch": 1, "cycle_distance": "l2"}),
     ("hybrid", {"game": "relativistic-average", "patch": 16, "distance": "l2", "cycle_distance": "half"}),
     ("hybrid", {"game": "hinge", "label_as": "classes"}),
-    ("mean_teacher", {"encoder": "mobilenet_v2"}),
     ("mean_teacher", {"unpaired": 0.0}),
     ("spade", {"norm": "instance", "scales": 1, "feature_matching": 0.0}),
     ("usis", {"generator": "oasis", "norm": "instance"}),
@@ -67,8 +85,16 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     for name in METHODS
     for variant in (
         {},
-        *([{"label_as": "classes"}] if "label_as" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
-        *([{"direction": "to_photo"}] if "direction" in {each.name for each in dataclasses.fields(METHODS[name].config_class)} else []),
+        *(
+            [{"label_as": "classes"}]
+            if "label_as" in {each.name for each in dataclasses.fields(METHODS[name].config_class)}
+            else []
+        ),
+        *(
+            [{"direction": "to_photo"}]
+            if "direction" in {each.name for each in dataclasses.fields(METHODS[name].config_class)}
+            else []
+        ),
     )
 ] + CHOICES
 """Every method, in every spelling of its label side and every direction it can be asked for, and CHOICES."""
@@ -95,7 +121,7 @@ def tiny_method(name: str, *, seed: int = 0, **changes: Any) -> Method:
     """A small method of the catalogue over three classes and void."""
     torch.manual_seed(seed)
     config = tiny_config(name, **changes)
-    return build(name, config, photo_domain=PHOTOS, label_domain=LABELS, size=tiny_size(name), seed=seed)
+    return build(name, config, LABELS, size=tiny_size(name), seed=seed)
 
 
 def tiny_label(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
@@ -118,7 +144,7 @@ def tiny_batch(*, length: int = 1, size: tuple[int, int] = SIZE, seed: int = 0) 
 
 
 def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
-    """A short run of a small method; on the built-in scenes unless `data` and `root` say otherwise."""
+    """A short run of a small method; on the synthetic scenes unless `data` and `root` say otherwise."""
     config = changes.pop("config", None) or tiny_config(name)
     needs_pairs = name != "cyclegan"
     values: dict[str, Any] = {
@@ -140,7 +166,15 @@ def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
 
 
 def tiny_folder(root: Path) -> Path:
-    """A dataset laid out as anyone's folders: a few small built-in scenes as JPEG photos and PNG label maps, in `train` and `val`."""
+    """A dataset laid out as anyone's folders: a few small synthetic scenes as JPEG photos and PNG label maps, in
+    `train` and `val`.
+    """
+    return Path(shutil.copytree(_drawn_folder(), root))
+
+
+@functools.cache
+def _drawn_folder() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="fewpair-tests-"))
     for split, count in (("train", 6), ("val", 2)):
         for kind in ("photos", "labels"):
             (root / split / kind).mkdir(parents=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainer.data.catalogue import Dataset, Sample, open_dataset
+from trainer.data.catalogue import open_dataset
+from trainer.data.dataset import Dataset, Sample
 
 TABLE = "id,name,r,g,b,ignore\n0,sky,128,128,128,0\n3,road,128,64,128,0\n7,car,64,0,128,0\n9,void,0,0,0,1\n"
 COLOURS = {0: (128, 128, 128), 3: (128, 64, 128), 7: (64, 0, 128), 9: (0, 0, 0)}

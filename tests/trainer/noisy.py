@@ -25,8 +25,8 @@ class Noisy(Method):
     directions = frozenset({"to_photo"})
     noise_shape = (2, 3, 4)
 
-    def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
+    def __init__(self, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, label_domain, size=size, seed=seed)
         self.loudness = nn.Parameter(torch.tensor(config.loudness))
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:

@@ -21,20 +21,20 @@ def onnx_extractor(path: Path) -> Path:
     return path
 
 
-def thresholding(path: Path, *, ids: tuple[int, int] = (4, 7), output: str = "label", **facts: str) -> Path:
-    """A judge under the contract that knows bright from dark by the red channel."""
+def thresholding(path: Path, *, ids: tuple[int, ...] = (4, 7)) -> Path:
+    """A judge that knows bright from dark by the red channel."""
     nodes = [
         helper.make_node("Slice", ["photo", "zero", "one", "last"], ["red"]),
         helper.make_node("Squeeze", ["red", "last"], ["level"]),
         helper.make_node("Cast", ["level"], ["number"], to=TensorProto.FLOAT),
         helper.make_node("Greater", ["number", "middle"], ["bright"]),
-        helper.make_node("Where", ["bright", "high", "low"], [output]),
+        helper.make_node("Where", ["bright", "high", "low"], ["label"]),
     ]
     graph = helper.make_graph(
         nodes,
         "threshold",
         [helper.make_tensor_value_info("photo", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info(output, TensorProto.UINT8, ["N", "H", "W"])],
+        [helper.make_tensor_value_info("label", TensorProto.UINT8, ["N", "H", "W"])],
         [
             helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
             helper.make_tensor("one", TensorProto.INT64, [1], [1]),
@@ -45,7 +45,6 @@ def thresholding(path: Path, *, ids: tuple[int, int] = (4, 7), output: str = "la
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
     return path

@@ -10,7 +10,9 @@ HEIGHT, WIDTH = 16, 24
 
 
 def ids_of(values: list[int], *, number: int = 0) -> np.ndarray:
-    """A label map uint8[16,24] in which every one of the raw ids occurs, in vertical stripes from a place that `number` shifts."""
+    """A label map uint8[16,24] in which every one of the raw ids occurs, in vertical stripes from a place that `number`
+    shifts.
+    """
     stripes = np.array(values, np.uint8)[(np.arange(WIDTH) + number) % len(values)]
     return np.repeat(stripes[None], HEIGHT, 0)
 
@@ -94,5 +96,8 @@ def horse2zebra(root: Path) -> Path:
         ("testB", ("n02391049_100",)),
     ):
         for number, name in enumerate(names):
-            write(root / folder / f"{name}.jpg", photo_of(number + 10 * len(folder) + ord(folder[-1]), height=HEIGHT, width=WIDTH))
+            write(
+                root / folder / f"{name}.jpg",
+                photo_of(number + 10 * len(folder) + ord(folder[-1]), height=HEIGHT, width=WIDTH),
+            )
     return root

@@ -1,10 +1,12 @@
-"""Judging a method on a split: what is resized how, what the floors are, and what is written down."""
+"""Evaluation of a method on a split: resizing, baselines, and the record."""
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,18 +17,16 @@ from torch import Tensor, nn
 from tests.trainer.folders import TABLE, make_folders, open_folders
 from trainer.batch import IGNORE, Domain, LabelMap, Photo, class_table
 from trainer.commands.evaluate import table
-from trainer.data.catalogue import Dataset, Sample
-from trainer.data.decode import BrokenFile
-from trainer.errors import UserError
-from trainer.labels import nearest_class
+from trainer.data.dataset import Dataset, Sample
+from trainer.data.selection.selection import Selection
+from trainer.errors import BrokenFile, UserError
 from trainer.methods.base import Method
-from trainer.metrics.decoding import upscaled_then_decoded
 from trainer.metrics.distribution import Extractor
-from trainer.metrics.evaluate import evaluate_to_label, evaluate_to_photo, floors, judging, predict_label, predict_photo, stretch
-from trainer.metrics.judge import Judge, Scale
-from trainer.metrics.provenance import Provenance
-from trainer.metrics.record import evaluate_and_record
-from trainer.metrics.segmentation import Confusion
+from trainer.metrics.evaluate import Scope, baselines, evaluate_to_label, evaluate_to_photo
+from trainer.metrics.judge import Judge
+from trainer.metrics.predict import evaluating, predict_labels, predict_photos
+from trainer.metrics.record import Evaluation, Provenance, evaluate_and_record
+from trainer.metrics.segmentation import Confusion, resize_nearest
 
 CLASSES = class_table(
     [
@@ -37,6 +37,7 @@ CLASSES = class_table(
     ]
 )
 SIZE = (8, 12)
+VAL = Scope("val", SIZE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ def dataset_of(arrays: dict[str, tuple[np.ndarray, np.ndarray]], *, label_domain
     return InMemory(
         name="little",
         root=None,
-        photo_domain=Domain("picture"),
         label_domain=label_domain or Domain("classes", CLASSES),
         terms="ours",
         splits=MappingProxyType({"train": samples[:2], "val": (*samples, alone), "empty": (alone,)}),
@@ -79,13 +79,18 @@ def little_dataset() -> InMemory:
     return dataset_of(arrays)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoChoices:
+    """The config of a method without choices."""
+
+
 class Threshold(Method):
     """Bright pixels are class 1; class 1 is painted white. Knows whether it was called as it should be."""
 
     directions = frozenset({"to_label", "to_photo"})
 
     def __init__(self, label_domain: Domain | None = None) -> None:
-        super().__init__(None, photo_domain=Domain("picture"), label_domain=label_domain or Domain("classes", CLASSES), size=SIZE, seed=0)
+        super().__init__(NoChoices(), label_domain=label_domain or Domain("classes", CLASSES), size=SIZE, seed=0)
         self.layer = nn.Dropout(0.9)
         self.held = nn.Dropout(0.9).eval()
         self.sizes: list[tuple[int, ...]] = []
@@ -99,30 +104,38 @@ class Threshold(Method):
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         shade = torch.where(label == 1, 0.6, -0.6)
-        return torch.stack([shade, shade, shade], dim=1) + (0 if noise is None else noise.mean(dim=(1, 2, 3), keepdim=True))
+        return torch.stack([shade, shade, shade], dim=1) + (
+            0 if noise is None else noise.mean(dim=(1, 2, 3), keepdim=True)
+        )
 
 
 PROVENANCE = Provenance(
-    dataset="little",
-    split="val",
-    size=SIZE,
-    method="threshold",
-    recipe=None,
-    pairs=2,
-    unpaired=4,
-    steps=100,
-    step=80,
-    seed=7,
-    checkpoint="best",
-    weights="averaged",
+    "threshold", "tiny-threshold", steps=100, step=80, seed=7, checkpoint="best", weights="averaged"
 )
+
+
+def recorded(
+    folder: Path,
+    *,
+    method: Method | None = None,
+    dataset: InMemory | None = None,
+    pairs: tuple[Sample, ...] = (),
+    unpaired: tuple[Sample, ...] = (),
+    scope: Scope = VAL,
+    **metrics: Any,
+) -> Evaluation:
+    """Evaluate and record a method that was trained on these samples."""
+    dataset = dataset or little_dataset()
+    selection = Selection(dataset, pairs, unpaired, (), rule="random", pool_rule="random", seed=0)
+    method = method or Threshold()
+    return evaluate_and_record(method, dataset, selection, scope, provenance=PROVENANCE, folder=folder, **metrics)
 
 
 class ByLight(Judge):
     """Tells bright from dark by the red channel."""
 
     def __init__(self) -> None:
-        super().__init__(None, name="by-light", sha256="ab12", ids=np.arange(256), scale=Scale())
+        super().__init__(None, name="by-light", sha256="ab12", ids=np.arange(256), size=SIZE)
 
     def label(self, photo: np.ndarray) -> np.ndarray:
         return (photo[..., 0] > 127).astype(np.uint8)
@@ -137,7 +150,9 @@ def test_the_figures_are_those_of_pillow_bicubic_then_the_method_then_pillow_nea
     hits = counted = 0
     intersection, union = np.zeros(2), np.zeros(2)
     for photo, label in dataset.arrays.values():
-        small = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC)).astype(np.float64).mean(axis=2)
+        small = (
+            np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC)).astype(np.float64).mean(axis=2)
+        )
         decoded = (small > 127.5).astype(np.uint8)
         large = np.asarray(Image.fromarray(decoded).resize((label.shape[1], label.shape[0]), Image.Resampling.NEAREST))
         for y in range(label.shape[0]):
@@ -150,29 +165,23 @@ def test_the_figures_are_those_of_pillow_bicubic_then_the_method_then_pillow_nea
                 for c in (0, 1):
                     intersection[c] += t == c and p == c
                     union[c] += t == c or p == c
-    report = evaluate_to_label(Threshold(), dataset, split="val", size=SIZE)
+    report = evaluate_to_label(Threshold(), dataset, VAL)
     assert report.figures["pixel_accuracy"] == pytest.approx(hits / counted)
     assert report.figures["mean_iou"] == pytest.approx((intersection / union).mean())
     assert report.figures["samples"] == 4
 
 
-def test_every_sample_is_judged_alone_so_that_batch_mates_cannot_change_it() -> None:
-    method = Threshold()
-    evaluate_to_label(method, little_dataset(), split="val", size=SIZE)
-    assert method.sizes == [(1, 3, 8, 12)] * 4
-
-
-def test_judging_leaves_every_part_of_the_method_in_the_mode_it_was_in() -> None:
+def test_evaluating_restores_the_mode_of_every_module() -> None:
     method = Threshold().train()
     method.held.eval()
-    with judging(method, "cpu"):
+    with evaluating(method, "cpu"):
         assert not method.training
     assert method.training
     assert method.layer.training
     assert not method.held.training
 
 
-def test_judging_runs_in_fp32_even_inside_an_autocast() -> None:
+def test_evaluation_runs_in_fp32_even_inside_an_autocast() -> None:
     seen: list[torch.dtype] = []
 
     class Half(Threshold):
@@ -181,7 +190,7 @@ def test_judging_runs_in_fp32_even_inside_an_autocast() -> None:
             return torch.zeros(photo.shape[0], *photo.shape[2:], dtype=torch.long)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        predict_label(Half(), np.zeros((8, 12, 3), np.uint8), size=SIZE)
+        predict_labels(Half(), [np.zeros((8, 12, 3), np.uint8)], size=SIZE)
     assert seen == [torch.float32]
 
 
@@ -189,26 +198,24 @@ def test_the_ranking_runs_from_the_worst_to_the_best_sample_by_its_own_mean_iou(
     dataset = little_dataset()
     photo, label = dataset.arrays["s2"]
     dataset.arrays["s2"] = (photo, np.where(label == IGNORE, IGNORE, 1 - label).astype(np.uint8))
-    report = evaluate_to_label(Threshold(), dataset, split="val", size=SIZE)
+    report = evaluate_to_label(Threshold(), dataset, VAL)
     scores = [one.score for one in report.ranking]
     assert scores == sorted(scores)
-    assert report.worst is not None
-    assert report.worst.name == "s2"
-    assert report.best == report.ranking[3]
-    assert report.median == report.ranking[2]
+    assert report.extremes() == {"worst": report.ranking[0], "median": report.ranking[2], "best": report.ranking[3]}
+    assert report.ranking[0].name == "s2"
 
 
 def test_a_limit_takes_samples_spread_over_the_split_and_keeps_its_ends() -> None:
-    report = evaluate_to_label(Threshold(), little_dataset(), split="val", size=SIZE, limit=2)
+    report = evaluate_to_label(Threshold(), little_dataset(), dataclasses.replace(VAL, limit=2))
     assert {one.name for one in report.ranking} == {"s0", "s3"}
 
 
-def test_a_split_without_pairs_is_refused_because_there_is_nothing_to_judge_by() -> None:
+def test_a_split_without_pairs_is_refused() -> None:
     with pytest.raises(UserError, match="split empty of little has no sample with both a photo and a label"):
-        evaluate_to_label(Threshold(), little_dataset(), split="empty", size=SIZE)
+        evaluate_to_label(Threshold(), little_dataset(), Scope("empty", SIZE))
 
 
-def test_the_floors_are_the_commonest_class_of_the_pairs_and_the_commonest_at_each_pixel() -> None:
+def test_the_baselines_are_the_commonest_class_of_the_pairs_and_the_commonest_at_each_pixel() -> None:
     left_bright = np.zeros((8, 12), np.uint8)
     left_bright[:, :4] = 1
     all_dark = np.zeros((8, 12), np.uint8)
@@ -216,8 +223,10 @@ def test_the_floors_are_the_commonest_class_of_the_pairs_and_the_commonest_at_ea
     half_bright[:, 4:6] = 1
     half_bright[0] = IGNORE
     photo = np.zeros((8, 12, 3), np.uint8)
-    dataset = dataset_of({"a": (photo, left_bright), "b": (photo, left_bright), "c": (photo, half_bright), "d": (photo, all_dark)})
-    found = floors(dataset, train_samples=dataset.samples("train"), split="val", size=SIZE)
+    dataset = dataset_of(
+        {"a": (photo, left_bright), "b": (photo, left_bright), "c": (photo, half_bright), "d": (photo, all_dark)}
+    )
+    found = baselines(dataset, VAL, pairs=dataset.samples("train"))
     truths = [left_bright, left_bright, half_bright, all_dark]
     counted = sum(int((truth != IGNORE).sum()) for truth in truths)
     dark = sum(int((truth == 0).sum()) for truth in truths)
@@ -235,7 +244,7 @@ def test_label_to_photo_is_measured_in_levels_at_the_network_s_resolution() -> N
         small = np.asarray(Image.fromarray(label).resize((12, 8), Image.Resampling.NEAREST))
         painted = np.where(small == 1, 204.0, 51.0)[..., None]
         distances.append(np.abs(truth - painted).mean())
-    figures = evaluate_to_photo(Threshold(), dataset, split="val", size=SIZE).figures
+    figures = evaluate_to_photo(Threshold(), dataset, VAL).figures
     assert figures["photo_l1_levels"] == pytest.approx(np.mean(distances))
     assert figures["photo_l1"] == pytest.approx(np.mean(distances) / 127.5)
     assert isinstance(figures["photo_psnr"], float)
@@ -245,108 +254,53 @@ def test_a_method_that_takes_noise_gets_the_same_noise_for_the_same_sample_each_
     method = Threshold()
     method.noise_shape = (2, 3, 4)
     label = np.zeros((8, 12), np.uint8)
-    first, again, other = (predict_photo(method, label, size=SIZE, draw=draw) for draw in (0, 0, 1))
+    first, again, other = (predict_photos(method, [label], size=SIZE, draws=[draw])[0] for draw in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_labels_that_are_pictures_are_judged_by_the_maps_accuracy() -> None:
+def test_labels_that_are_pictures_are_evaluated_by_the_maps_accuracy() -> None:
     domain = Domain("picture")
     photo = np.full((8, 12, 3), 100, np.uint8)
     near, far = np.full((8, 12, 3), 155 - 19, np.uint8), np.full((8, 12, 3), 155 - 20, np.uint8)
     dataset = dataset_of({"near": (photo, near), "far": (photo, far)}, label_domain=domain)
-    report = evaluate_to_label(Threshold(domain), dataset, split="val", size=SIZE)
+    report = evaluate_to_label(Threshold(domain), dataset, VAL)
     assert report.figures == {"picture_accuracy": 0.5, "picture_l1_levels": 19.5, "samples": 2}
-    assert report.worst is not None
-    assert report.worst.name == "far"
+    assert report.ranking[0].name == "far"
 
 
-def test_an_evaluation_is_written_with_all_that_an_honest_figure_needs_and_with_pictures(tmp_path: Path) -> None:
-    dataset = little_dataset()
-    found = evaluate_and_record(
-        Threshold(), dataset, folder=tmp_path / "evaluation", provenance=PROVENANCE, train_samples=dataset.samples("train")
-    )
-    assert found.path.name == "val-best-averaged.json"
+def test_an_evaluation_is_written_with_all_that_it_depends_on_and_with_a_grid(tmp_path: Path) -> None:
+    found = recorded(tmp_path / "evaluation", pairs=little_dataset().samples("train"))
+    assert sorted(path.name for path in found.path.parent.iterdir()) == [
+        "val-best-averaged.json",
+        "val-best-averaged.png",
+    ]
     written = json.loads(found.path.read_text())
-    honest = {
-        "dataset",
-        "split",
-        "size",
-        "pairs",
-        "unpaired",
-        "steps",
-        "step",
-        "seed",
-        "method",
-        "recipe",
-        "checkpoint",
-        "weights",
-        "judge",
-    }
-    assert honest <= written.keys()
-    assert written["judge"] == "labels of the dataset"
+    facts = {"dataset": "little", "split": "val", "size": [8, 12], "pairs": 2, "unpaired": 0, "limit": None}
+    facts |= {"method": "threshold", "recipe": "tiny-threshold", "steps": 100, "step": 80, "seed": 7}
+    facts |= {"checkpoint": "best", "weights": "averaged", "judge": "labels of the dataset"}
+    assert {name: written[name] for name in facts} == facts
     assert written["figures"] == found.figures
     assert {"mean_iou", "photo_psnr", "samples"} <= written["figures"].keys()
-    assert set(written["floors"]) == {"commonest_class", "commonest_class_per_pixel"}
+    assert set(written["baselines"]) == {"commonest_class", "commonest_class_per_pixel"}
     assert set(written["samples"]["to_label"]) == {"worst", "median", "best"}
-    assert [path.name for path in found.pictures] == ["val-best-averaged.png", "val-best-averaged-photos.png"]
-    for path in found.pictures:
-        with Image.open(path) as page:
-            page.load()
-    assert sorted(path.name for path in found.path.parent.iterdir()) == sorted([found.path.name, *(path.name for path in found.pictures)])
+    with Image.open(found.grid) as page:
+        page.load()
 
 
-class Painter(Threshold):
-    """Paints its label maps: a colour for each class, a blend between them."""
-
-    def painted_label(self, photo: Photo) -> Photo:
-        return photo
-
-    def to_label(self, photo: Photo) -> LabelMap:
-        return nearest_class(photo, CLASSES)
-
-
-def test_the_paper_s_decoding_is_pillow_bilinear_then_the_nearest_colour_pixel_by_pixel() -> None:
-    painted = np.random.default_rng(3).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    large = np.asarray(Image.fromarray(painted).resize((15, 11), Image.Resampling.BILINEAR))
-    expected = [
-        [min(range(3), key=lambda c: sum((int(a) - int(b)) ** 2 for a, b in zip(pixel, CLASSES.palette[c], strict=True))) for pixel in row]
-        for row in large
-    ]
-    assert upscaled_then_decoded(painted, (11, 15), CLASSES).tolist() == expected
-
-
-def test_a_blend_on_the_border_of_two_classes_is_read_as_a_third_one_by_the_paper_s_order_alone() -> None:
-    table = class_table([(0, "red", (255, 0, 0), False), (1, "blue", (0, 0, 255), False), (2, "purple", (128, 0, 128), False)])
-    painted = np.zeros((2, 4, 3), np.uint8)
-    painted[:, :2], painted[:, 2:] = (255, 0, 0), (0, 0, 255)
-    assert set(np.unique(upscaled_then_decoded(painted, (16, 32), table))) == {0, 1, 2}
-
-
-def test_a_method_that_paints_is_also_scored_as_the_paper_decodes_and_only_where_that_is_asked_for() -> None:
+def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_and_are_written_down(
+    tmp_path: Path,
+) -> None:
     dataset = little_dataset()
-    confusion = Confusion(CLASSES)
-    for photo, label in dataset.arrays.values():
-        small = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC))
-        confusion.add(label, upscaled_then_decoded(small, label.shape, CLASSES))
-    plain = evaluate_to_label(Painter(), dataset, split="val", size=SIZE).figures
-    both = evaluate_to_label(Painter(), dataset, split="val", size=SIZE, paper_decoding=True).figures
-    assert both == plain | {f"paper_decoding_{name}": value for name, value in confusion.figures().items()}
-    assert both["paper_decoding_mean_iou"] != both["mean_iou"]
-    assert evaluate_to_label(Threshold(), dataset, split="val", size=SIZE, paper_decoding=True).figures.keys() == plain.keys()
-
-
-def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_and_are_written_down(tmp_path: Path) -> None:
-    dataset = little_dataset()
-    found = evaluate_and_record(
-        Threshold(), dataset, folder=tmp_path, provenance=PROVENANCE, train_samples=(), judge=BY_LIGHT, features=COLOURS
-    )
+    found = recorded(tmp_path, judge=BY_LIGHT, features=COLOURS)
     generated, real = Confusion(CLASSES), Confusion(CLASSES)
     for photo, label in dataset.arrays.values():
-        small = np.asarray(Image.fromarray(label).resize((12, 8), Image.Resampling.NEAREST)) == 1  # painted 204, the others 51
-        generated.add(label, stretch(small.astype(np.uint8), label.shape))
+        small = (
+            np.asarray(Image.fromarray(label).resize((12, 8), Image.Resampling.NEAREST)) == 1
+        )  # painted 204, the others 51
+        generated.add(label, resize_nearest(small.astype(np.uint8), label.shape))
         seen = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC))[..., 0] > 127
-        real.add(label, stretch(seen.astype(np.uint8), label.shape))
+        real.add(label, resize_nearest(seen.astype(np.uint8), label.shape))
     assert found.figures["judge_mean_iou"] == generated.mean_iou
     assert found.figures["judge_on_real_mean_iou"] == real.mean_iou
     assert found.figures["judge_mean_iou"] != found.figures["judge_on_real_mean_iou"]
@@ -354,40 +308,55 @@ def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_
     written = json.loads(found.path.read_text())
     assert written["figures"] == found.figures
     assert written["photo_judge"] == {"name": "by-light", "sha256": "ab12"}
-    assert (written["distribution"]["extractor"], written["distribution"]["generated"], written["distribution"]["real"]) == (
-        "colours",
-        4,
-        4,
+    assert (written["distribution"]["extractor"], written["distribution"]["photos"]) == ("colours", 4)
+    assert written["cautions"] == found.cautions != []
+
+
+def test_the_printed_table_has_a_line_per_figure_and_columns_for_real_photos_and_baselines(tmp_path: Path) -> None:
+    found = recorded(tmp_path, pairs=little_dataset().samples("train"), judge=BY_LIGHT, features=COLOURS)
+    heading, *lines = table(found.figures, found.baselines).splitlines()
+    assert re.fullmatch(
+        r" *this run \(seen in training\) +real photos +commonest class +commonest class per pixel", heading
     )
-    assert written["cautions"] == list(found.cautions) != []
-    printed = table(found.figures, found.floors).splitlines()
-    heading = next(place for place, line in enumerate(printed) if "the judge on generated photos" in line)
-    assert "on the real ones" in printed[heading]
-    assert printed[heading + 3].split() == ["mean", "iou", f"{generated.mean_iou:.3f}", f"{real.mean_iou:.3f}"]
-    iou, iou_on_real = generated.figures()["per_class_iou"], real.figures()["per_class_iou"]
-    assert isinstance(iou, dict)
-    assert isinstance(iou_on_real, dict)
-    by_class = [line.split() for line in printed[heading:] if line.startswith("  IoU ")]
-    assert by_class == [
-        ["IoU", name, *("-" if figures[name] is None else f"{figures[name]:.3f}" for figures in (iou, iou_on_real))]
-        for name in ("dark", "bright", "absent")
-    ]
-    assert any(line.strip() == "4 generated against 4 real photos" for line in printed)
-    assert sum(line.startswith("kid[colours]") for line in printed) == 1
-    assert not any("judge" in line for line in printed[:heading])
+    cells = {line[0]: line[1:] for line in (re.split(r"  +", line.strip()) for line in lines)}
+    figures, baseline = found.figures, found.baselines["commonest_class"]
+    assert cells["judge mean iou"] == [f"{figures[name]:.4g}" for name in ("judge_mean_iou", "judge_on_real_mean_iou")]
+    assert cells["mean iou"][:2] == [f"{each['mean_iou']:.4g}" for each in (figures, baseline)]
+    assert cells["kid[colours]"] == [f"{figures['kid[colours]']:.4g}"]
+    assert cells["samples"][0] == "4"
+    assert cells["iou absent"] == ["-", "-", "-"]
+    assert cells["judge iou dark"][0] == f"{figures['judge_per_class_iou']['dark']:.4g}"
+
+
+def test_figures_on_photos_that_were_trained_on_are_marked_in_the_output_and_in_the_record(tmp_path: Path) -> None:
+    dataset = little_dataset()
+    samples = tuple(sample for sample in dataset.samples("val") if sample.complete)
+    new = recorded(tmp_path / "new")
+    assert "seen_in_training" not in new.figures
+    assert "seen in training" not in table(new.figures, new.baselines)
+    seen = recorded(tmp_path / "seen", pairs=samples[:1], unpaired=samples[:3])
+    assert seen.figures["seen_in_training"] == 3
+    assert "this run (seen in training)" in table(seen.figures, seen.baselines)
+    written = json.loads(seen.path.read_text())
+    assert written["figures"]["seen_in_training"] == 3
+    assert "3 of 4 evaluated photos were seen in training (1 as pairs)" in written["cautions"][0]
+
+
+def test_evaluations_by_a_judge_or_an_extractor_have_files_of_their_own(tmp_path: Path) -> None:
+    for given in ({}, {"judge": BY_LIGHT}, {"judge": BY_LIGHT, "features": COLOURS}):
+        recorded(tmp_path, **given)
+    names = ["val-best-averaged-by-light-colours", "val-best-averaged-by-light", "val-best-averaged"]
+    assert sorted(path.stem for path in tmp_path.glob("*.json")) == sorted(names)
 
 
 def test_a_method_without_photos_is_refused_a_judge_before_any_work(tmp_path: Path) -> None:
     method = Threshold()
     method.directions = frozenset({"to_label"})
     for option, given in (("judge", {"judge": BY_LIGHT}), ("features", {"features": COLOURS})):
-        with pytest.raises(UserError, match=f"--{option} .* looks at generated photos, but this method makes label maps only"):
-            evaluate_and_record(method, little_dataset(), folder=tmp_path / "e", provenance=PROVENANCE, train_samples=(), **given)
-    pictures = dataset_of(little_dataset().arrays, label_domain=Domain("picture"))
-    with pytest.raises(UserError, match="--judge by-light finds classes in photos, but the labels of little are pictures"):
-        evaluate_and_record(
-            Threshold(Domain("picture")), pictures, folder=tmp_path / "e", provenance=PROVENANCE, train_samples=(), judge=BY_LIGHT
-        )
+        with pytest.raises(
+            UserError, match=f"--{option} .* evaluates generated photos, but this method makes label maps"
+        ):
+            recorded(tmp_path / "e", method=method, **given)
     assert not (tmp_path / "e").exists()
     assert method.sizes == []
 
@@ -401,18 +370,19 @@ def test_broken_samples_are_left_out_counted_and_named_where_that_is_allowed(tmp
     label.write_bytes(label.read_bytes()[:60])
     pairs = whole.samples("train")
     readable = dataclasses.replace(whole, splits={"train": (pairs[0], pairs[2])})
-    for judge in (evaluate_to_label, evaluate_to_photo):
+    strict, skipping = Scope("train", SIZE), Scope("train", SIZE, skip_broken=True)
+    for evaluate in (evaluate_to_label, evaluate_to_photo):
         with pytest.raises(BrokenFile, match=r"street1\.jpg"):
-            judge(method, whole, split="train", size=SIZE)
-        report = judge(method, whole, split="train", size=SIZE, skip_broken=True)
-        assert report.figures == judge(method, readable, split="train", size=SIZE).figures | {"skipped": 2}
-        assert [Path(reason.split()[0]).name for reason in report.skipped] == ["street1.jpg", "street3.png"]
-    found = floors(whole, train_samples=pairs, split="train", size=SIZE, skip_broken=True)
+            evaluate(method, whole, strict)
+        report = evaluate(method, whole, skipping)
+        assert report.figures == evaluate(method, readable, strict).figures | {"skipped": 2}
+        assert [Path(reason.split(":")[0]).name for reason in report.skipped] == ["street1.jpg", "street3.png"]
+    found = baselines(whole, skipping, pairs=pairs)
     assert found == {
         name: figures | {"skipped": 2}
-        for name, figures in floors(readable, train_samples=readable.samples("train"), split="train", size=SIZE).items()
+        for name, figures in baselines(readable, strict, pairs=readable.samples("train")).items()
     }
     for path in (tmp_path / "photos").iterdir():
         path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match="every one of the 4 samples to judge by is broken"):
-        evaluate_to_label(method, whole, split="train", size=SIZE, skip_broken=True)
+    with pytest.raises(UserError, match="all 4 samples are broken"):
+        evaluate_to_label(method, whole, skipping)

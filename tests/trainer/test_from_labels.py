@@ -1,21 +1,19 @@
-"""What the methods that make photos from label maps promise: their turns, their noise, their frozen network, their batch statistics."""
+"""Methods that make photos from label maps: updates, noise, frozen network, batch statistics."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch.nn.utils.parametrize import is_parametrized
 
 from tests.trainer.factories import (
     CLASSES,
     LABELS,
-    PHOTOS,
     material_for,
     tiny_batch,
     tiny_config,
+    tiny_folder,
     tiny_label,
     tiny_method,
     tiny_run,
@@ -23,14 +21,16 @@ from tests.trainer.factories import (
 from tests.trainer.test_perceptual import partial, saved
 from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
+from trainer.commands.session import start
 from trainer.data.loader import Loader
 from trainer.errors import UserError
 from trainer.labels import one_hot
-from trainer.loop import FiniteWatch, advance, prepare, start
-from trainer.methods import build, from_labels
+from trainer.methods import base, build
 from trainer.methods.base import Update
 from trainer.methods.from_labels import FromLabels
-from trainer.rundir import load_method
+from trainer.training.checkpointing import load_method
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
 
 BATCH = tiny_batch(length=2, size=(64, 64))
 FROM_LABELS = ["spade", "oasis", "tcr", "usis", "semipaired"]
@@ -40,10 +40,10 @@ NOISY = [name for name in FROM_LABELS if name != "spade"]
 def trained(name: str, *, steps: int = 2, **changes: Any) -> Any:
     """A tiny method after a few steps, so that its batch statistics are no longer the first ones."""
     method = tiny_method(name, **changes)
-    trainee = prepare(method, fused=False)
+    state = TrainState.create(method, fused=False)
     for step in range(steps):
-        trainee.step = step
-        advance(trainee, BATCH, tiny_run(name), bf16=False, watch=FiniteWatch(torch.device("cpu")))
+        state.step = step
+        train_step(state, BATCH, steps=6)
     return method
 
 
@@ -85,13 +85,15 @@ def test_every_turn_has_noise_of_its_own(name: str, streams: list[str], monkeypa
     assert len(torch.unique(values, dim=0)) == len(values)
 
 
-def test_noise_is_a_function_of_seed_step_stream_and_index_and_differs_between_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_a_function_of_seed_step_stream_and_index_and_differs_between_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     method, label = tiny_method("oasis"), BATCH.paired.label
     first = method.noise(label, 3, "generator")
     assert torch.equal(first, method.noise(label, 3, "generator"))
     assert not torch.equal(first, method.noise(label, 4, "generator"))
     assert torch.equal(first[:1], method.noise(label[:1], 3, "generator"))
-    monkeypatch.setattr(from_labels, "rank", lambda: 1)
+    monkeypatch.setattr(base, "rank", lambda: 1)
     assert not torch.isin(method.noise(label, 3, "generator"), first).any()
 
 
@@ -116,17 +118,25 @@ def test_the_discriminator_comes_out_of_the_unpaired_turn_as_it_went_in_and_the_
     method = tiny_method("semipaired")
     turns = method.step(BATCH, 1)
     next(turns), next(turns)
-    before, modes = copy.deepcopy(method.discriminator.state_dict()), [module.training for module in method.discriminator.modules()]
+    before, modes = (
+        copy.deepcopy(method.discriminator.state_dict()),
+        [module.training for module in method.discriminator.modules()],
+    )
     update = next(turns)
     after = method.discriminator.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "weights and spectral-norm vectors"
     assert [module.training for module in method.discriminator.modules()] == modes
-    gradients = torch.autograd.grad(update.losses["cycle"], list(method.generator.parameters()), retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(
+        update.losses["cycle"], list(method.generator.parameters()), retain_graph=True, allow_unused=True
+    )
     assert sum(gradient.abs().sum() for gradient in gradients if gradient is not None) > 0
     assert all(
         gradient is None
         for gradient in torch.autograd.grad(
-            update.losses["adversarial_unpaired"], list(method.discriminator.parameters()), allow_unused=True, retain_graph=True
+            update.losses["adversarial_unpaired"],
+            list(method.discriminator.parameters()),
+            allow_unused=True,
+            retain_graph=True,
         )
     )
 
@@ -146,14 +156,15 @@ def test_the_cycle_loss_cannot_be_reduced_by_being_less_generated() -> None:
 
 
 def test_the_ablations_of_the_paper_are_choices() -> None:
-    def players(**changes: Any) -> list[str]:
-        return [update.player for update in tiny_method("semipaired", **changes).step(BATCH, 1)]
+    def moved_groups(**changes: Any) -> list[str]:
+        return [update.groups for update in tiny_method("semipaired", **changes).step(BATCH, 1)]
 
-    assert players(reverse="separate") == ["generator", "discriminator", "generator", "segmenter", "critic"]
-    assert players(reverse="unfrozen") == ["generator", "discriminator", "generator", "discriminator", "critic"]
+    first, last = ["generator", "discriminator", "generator"], ["unpaired_discriminator"]
+    assert moved_groups(reverse="separate") == [*first, "segmenter", *last]
+    assert moved_groups(reverse="unfrozen") == [*first, "discriminator", *last]
     assert "feature_matching" not in losses_of(tiny_method("semipaired", feature_matching=0.0), 0)
     assert tiny_method("semipaired").perceptual is None
-    assert [tiny_method("semipaired", rare_classes=when).rare_classes for when in ("never", "throughout")] == ["never", "throughout"]
+    assert tiny_method("semipaired", rare_classes="throughout").rare_classes == "throughout"
     unfrozen = tiny_method("semipaired", reverse="unfrozen")
     turns = unfrozen.step(BATCH, 1)
     next(turns), next(turns)
@@ -162,17 +173,11 @@ def test_the_ablations_of_the_paper_are_choices() -> None:
     assert any(not torch.equal(value, before[name]) for name, value in unfrozen.discriminator.named_buffers())
 
 
-def test_by_default_semipaired_alone_draws_rare_classes_more_often_and_in_the_first_half() -> None:
-    assert {name: tiny_method(name).rare_classes for name in FROM_LABELS} == dict.fromkeys(FROM_LABELS, "never") | {
-        "semipaired": "first half"
-    }
-
-
 @pytest.mark.parametrize("name", ["spade", "oasis", "semipaired"])
 def test_the_vgg_loss_is_the_generator_s_on_pairs_and_its_weight_counts(name: str, tmp_path: Path) -> None:
     path = str(saved(partial(), tmp_path / "vgg_little.pth"))
     once, twice = (next(tiny_method(name, perceptual=weight, vgg=path).step(BATCH, 1)) for weight in (1.0, 2.0))
-    assert once.player == "generator"
+    assert once.groups == "generator"
     assert twice.losses["perceptual"].item() == pytest.approx(2 * once.losses["perceptual"].item(), rel=1e-6)
     method = tiny_method(name, perceptual=1.0, vgg=path)
     terms = next(method.step(BATCH, 1)).losses
@@ -198,78 +203,66 @@ def test_r1_comes_every_so_often_and_weighs_as_much_more() -> None:
 
 
 def losses_of_step(method: Any, i: int) -> dict[str, float]:
-    return {name: loss.item() for update in method.step(BATCH, i) for name, loss in update.losses.items() if update.player == "critic"}
+    return {
+        name: loss.item()
+        for update in method.step(BATCH, i)
+        for name, loss in update.losses.items()
+        if update.groups in ("discriminator", "unpaired_discriminator")
+    }
 
 
-def test_averages_follow_once_a_step_however_often_a_player_moves() -> None:
+def test_averages_follow_once_a_step_however_often_a_group_moves() -> None:
     method = tiny_method("semipaired")
-    trainee = prepare(method, fused=False)
-    before = {name: value.clone() for name, value in trainee.averages["generator"].state_dict().items()}
-    trainee.step = 4
-    advance(trainee, BATCH, tiny_run("semipaired"), bf16=False, watch=FiniteWatch(torch.device("cpu")))
+    state = TrainState.create(method, fused=False)
+    before = {name: value.clone() for name, value in state.averages["generator"].state_dict().items()}
+    state.step = 4
+    train_step(state, BATCH, steps=6)
     live, decay = dict(method.named_parameters()), min(method.config.ema, 5 / 14)
-    for name, averaged in trainee.averages["generator"].state_dict().items():
+    for name, averaged in state.averages["generator"].state_dict().items():
         assert torch.allclose(averaged, decay * before[name] + (1 - decay) * live[name], atol=1e-6), name
 
 
 @pytest.mark.parametrize("name", ["spade", "usis"])
 def test_averaged_weights_are_saved_with_batch_statistics_of_their_own(name: str, tmp_path: Path) -> None:
-    run = tiny_run(name, steps=3, batch=2)
-    start(tmp_path / "run", run, *material_for(run), device="cpu", progress=False)
-    averaged, raw = (load_method(tmp_path / "run", checkpoint="last", weights=weights)[0] for weights in ("averaged", "raw"))
+    root = str(tiny_folder(tmp_path / "data"))
+    run = tiny_run(name, data="folders", root=root, steps=3, batch=2)
+    start(tmp_path / "run", run, *material_for(run), device="cpu")
+    averaged, raw = (
+        load_method(tmp_path / "run", checkpoint="last", weights=weights)[0] for weights in ("averaged", "raw")
+    )
     saved, live = buffers_of(averaged.generator), buffers_of(raw.generator)
     means = [key for key in saved if "running_mean" in key]
     assert means
     assert not any(torch.equal(saved[key], live[key]) for key in means)
     dataset, selection = material_for(run)
-    loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
+    loader = Loader(dataset, selection, size=run.size, batch=run.batch, seed=run.seed)
     for key, buffer in averaged.generator.named_buffers():
         buffer.copy_(live[key])  # where the run begins its estimates
-    averaged.refresh(loader.batch(step) for step in range(3))
+    averaged.estimate_statistics(loader.batch(step) for step in range(3))
     again = buffers_of(averaged.generator)
-    assert all(torch.allclose(again[key], saved[key], rtol=1e-4, atol=1e-6) for key in means), "estimated on the batches of the run"
+    assert all(torch.allclose(again[key], saved[key], rtol=1e-4, atol=1e-6) for key in means), (
+        "estimated on the batches of the run"
+    )
 
 
-def test_evaluating_the_averaged_weights_leaves_the_live_ones_and_their_statistics_as_they_were() -> None:
-    method = trained("oasis")
-    trainee = prepare(method, fused=False)
-    before = copy.deepcopy(method.state_dict())
-    trainee.refresh([BATCH])
-    assert trainee.estimates
-    with trainee.averaged():
-        inside = method.state_dict()
-        assert all(torch.equal(inside[name], value) for name, value in trainee.estimates.items())
-    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
-
-
-def test_estimated_statistics_do_not_depend_on_when_they_were_last_estimated() -> None:
-    method = trained("oasis")
-    trainee = prepare(method, fused=False)
-    trainee.refresh([BATCH])
-    first = trainee.estimates
-    trainee.refresh([tiny_batch(length=2, size=(64, 64), seed=1)])
-    assert any(not torch.equal(value, first[name]) for name, value in trainee.estimates.items())
-    trainee.refresh([BATCH])
-    assert all(torch.equal(value, first[name]) for name, value in trainee.estimates.items())
-
-
-@pytest.mark.parametrize("name", ["spade", "oasis", "usis"])
-def test_averaged_weights_are_divided_by_their_own_largest_singular_values(name: str) -> None:
-    method = tiny_method(name)
-    trainee = prepare(method, fused=False)
-    for average in trainee.averages["generator"].state_dict().values():
-        average.copy_(torch.rand_like(average))  # one large singular value, and vectors unlike those of the live weights
-    trainee.refresh([BATCH])
-    with trainee.averaged():
-        convolutions = [module.eval() for module in method.generator.modules() if is_parametrized(module, "weight")]
-        largest = [float(torch.linalg.matrix_norm(each.weight.detach().flatten(1), ord=2)) for each in convolutions]
-    assert len(largest) > 5
-    assert largest == pytest.approx([1.0] * len(largest), abs=1e-3)
+def test_a_checkpoint_between_two_evaluations_gets_its_statistics_when_it_is_loaded(tmp_path: Path) -> None:
+    folders = {}
+    root = str(tiny_folder(tmp_path / "data"))
+    for every in (2, 3):
+        run = tiny_run("spade", data="folders", root=root, steps=3, batch=2, keep=(2,), evaluate_every=every)
+        folders[every] = start(tmp_path / f"every-{every}", run, *material_for(run), device="cpu")
+    evaluated, between = (folders[every].load("step-000002")["averaged"]["estimates"] for every in (2, 3))
+    assert evaluated
+    assert not between
+    first, second = (
+        buffers_of(load_method(folder.path, checkpoint="step-000002")[0].generator) for folder in folders.values()
+    )
+    assert all(torch.allclose(first[name], second[name], rtol=1e-4, atol=1e-6) for name in first if "running" in name)
 
 
 def test_a_size_that_the_unconditional_discriminator_cannot_halve_is_refused_in_words() -> None:
     with pytest.raises(UserError, match="SWAGAN discriminator cannot take 64x1088"):
-        build("usis", tiny_config("usis"), photo_domain=PHOTOS, label_domain=LABELS, size=(64, 1088), seed=0)
+        build("usis", tiny_config("usis"), LABELS, size=(64, 1088), seed=0)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 30.0])
@@ -285,11 +278,3 @@ def test_a_warp_moves_a_label_as_it_moves_a_photo(rotation: float) -> None:
     assert torch.equal(turned.unsqueeze(1)[sure] == 1, photo[sure] > 0.5)
     assert (turned[inside.squeeze(1) == 0] == IGNORE).float().mean() > 0.5
     assert 0.5 < (turned == 1).float().sum() / (label == 1).float().sum() < 1.1, "turned, neither enlarged nor skewed"
-
-
-def test_no_warp_changes_nothing() -> None:
-    label = tiny_label(2, size=(40, 60))
-    warps = drawn_warps([random(0, 0, "warp", index) for index in range(2)], (40, 60), translation=0, rotation=0, shear=0)
-    turned, inside = warped_label(label, warps)
-    assert torch.equal(turned, label)
-    assert np.allclose(inside, 1)

@@ -1,5 +1,6 @@
 """The loop: resume bit for bit, survive what happens to long runs, and log what was minimised."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,9 +15,10 @@ import pytest
 import torch
 
 from tests.trainer.factories import (
+    ENCODER,
     LABELS,
-    PHOTOS,
     VARIANTS,
+    encoder_file,
     material_for,
     tiny_batch,
     tiny_config,
@@ -26,19 +28,25 @@ from tests.trainer.factories import (
     tiny_size,
     variant_name,
 )
-from trainer import loop
-from trainer.average import Average
+from trainer.batch import random
 from trainer.commands import train as commands
+from trainer.commands.session import resume, start, train_run
 from trainer.data.loader import Loader
+from trainer.device import device_named, resolve_precision
 from trainer.errors import UserError
-from trainer.loop import FiniteWatch, advance, prepare, resume, start, train
-from trainer.machine import device_named
-from trainer.methods.base import Method
+from trainer.methods import METHODS, base
+from trainer.methods.base import Method, Update
+from trainer.metrics import evaluate
+from trainer.networks import encoders, init
+from trainer.networks.ema import EMA, in_place_of
 from trainer.networks.resnet import ResNetGenerator
-from trainer.recipes import RECIPES, Run, from_json, to_json
-from trainer.rundir import RunDir, begin_with_given_weights, build_method, create_run, load_method, open_run
-from trainer.trainee import Trainee
-from trainer.validation import Validation
+from trainer.recipes import RECIPES
+from trainer.run import Run, from_json
+from trainer.training import validation
+from trainer.training.checkpointing import RunDir, build_method, create_run, load_initial_weights, load_method, open_run
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
+from trainer.training.validation import Validation
 
 
 class Killed(Exception):
@@ -50,7 +58,9 @@ def flat(state: Any, path: str = "") -> dict[str, Any]:
     if isinstance(state, dict):
         return {key: value for name, inner in state.items() for key, value in flat(inner, f"{path}/{name}").items()}
     if isinstance(state, list | tuple):
-        return {key: value for index, inner in enumerate(state) for key, value in flat(inner, f"{path}/{index}").items()}
+        return {
+            key: value for index, inner in enumerate(state) for key, value in flat(inner, f"{path}/{index}").items()
+        }
     return {path: state}
 
 
@@ -62,7 +72,9 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
         path
         for path in left
         if path != "/elapsed"
-        and not (torch.equal(left[path], right[path]) if isinstance(left[path], torch.Tensor) else left[path] == right[path])
+        and not (
+            torch.equal(left[path], right[path]) if isinstance(left[path], torch.Tensor) else left[path] == right[path]
+        )
     ]
 
 
@@ -71,22 +83,22 @@ def small_run(folder: Path, name: str, **changes: Any) -> Run:
     return tiny_run(name, data="folders", root=str(tiny_folder(folder / "data")), **changes)
 
 
-@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
-def test_a_resumed_run_continues_bit_for_bit(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    run = small_run(tmp_path, name, steps=8, config=tiny_config(name, **changes), save_every=3, evaluate_every=4)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_resumed_run_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
+    run = small_run(tmp_path, name, steps=4, save_every=2, evaluate_every=4)
     dataset, selection = material_for(run)
     unbroken = create_run(tmp_path / "unbroken", run, selection)
-    train(unbroken, dataset, selection, device="cpu", progress=False, fused=False)
+    train_run(unbroken, dataset, selection, device="cpu")
 
     def cut(step: int) -> None:
-        if step == 7:
+        if step == 3:
             raise Killed
 
     broken = create_run(tmp_path / "broken", run, selection)
     with pytest.raises(Killed):
-        train(broken, dataset, selection, device="cpu", progress=False, fused=False, after_step=cut)
-    assert broken.load("last")["step"] == 6
-    train(broken, dataset, selection, device="cpu", progress=False, fused=False)
+        train_run(broken, dataset, selection, device="cpu", after_step=cut)
+    assert broken.load("last")["step"] == 2
+    train_run(broken, dataset, selection, device="cpu")
 
     for name in ("last", "best"):
         assert differences(unbroken.load(name), broken.load(name)) == []
@@ -98,12 +110,31 @@ def test_a_resumed_run_continues_bit_for_bit(name: str, changes: dict[str, Any],
         }
 
 
+def test_a_run_is_resumed_exactly_across_a_change_of_size(tmp_path: Path) -> None:
+    run = small_run(tmp_path, "mean_teacher", steps=6, progressive=((0.5, 32, 32),), save_every=2)
+    dataset, selection = material_for(run)
+    assert from_json(json.loads(json.dumps(dataclasses.asdict(run)))) == run
+    unbroken = create_run(tmp_path / "unbroken", run, selection)
+    train_run(unbroken, dataset, selection, device="cpu")
+
+    def cut(step: int) -> None:
+        if step == 3:
+            raise Killed
+
+    broken = create_run(tmp_path / "broken", run, selection)
+    with pytest.raises(Killed):
+        train_run(broken, dataset, selection, device="cpu", after_step=cut)
+    train_run(broken, dataset, selection, device="cpu")
+    assert differences(unbroken.load("last"), broken.load("last")) == []
+
+
 @pytest.mark.slow
-def test_a_run_killed_at_ten_random_moments_ends_in_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "hybrid", steps=160, save_every=2, evaluate_every=20)
+def test_a_run_killed_at_two_random_moments_ends_in_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    run = small_run(tmp_path, "hybrid", steps=40, save_every=2, evaluate_every=20)
     _, selection = material_for(run)
     forks = multiprocessing.get_context("forkserver")
-    # imported once, not in each of twelve processes; an optimiser's first step imports the second, which takes as long as all the rest
+    # imported once, not in each of six processes; an optimiser's first step imports the second, which takes as long as
+    # all the rest
     forks.set_forkserver_preload(["trainer.commands.train", "torch._dynamo"])
 
     def process(folder: RunDir) -> "ForkServerProcess":
@@ -124,7 +155,7 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_weights_of_an_unbroken_o
 
     killed = create_run(tmp_path / "killed", run, selection)
     draw = chance.Random(7)
-    for _ in range(10):
+    for _ in range(2):
         child = process(killed)
         until = logged(killed) + draw.randint(3, 12)
         deadline = time.monotonic() + 120
@@ -139,7 +170,7 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_weights_of_an_unbroken_o
             assert killed.load("last")["step"] % 2 == 0
     assert ended(process(killed))
 
-    assert killed.load("last")["step"] == 160
+    assert killed.load("last")["step"] == 40
     for name in ("last", "best"):
         assert differences(unbroken.load(name), killed.load(name)) == []
 
@@ -147,23 +178,30 @@ def test_a_run_killed_at_ten_random_moments_ends_in_the_weights_of_an_unbroken_o
 def test_what_is_logged_is_what_was_minimised(tmp_path: Path) -> None:
     run = small_run(tmp_path, "hybrid", steps=2, precision="fp32")
     dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
     logged = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
 
     # the same two steps by hand: fp32, plain Adam, each update's sum minimised before the next is asked for
-    method = build_method(run, dataset.photo_domain, dataset.label_domain)
-    loader = Loader(dataset, selection.streams(dataset), size=run.size, batch=run.batch, seed=run.seed)
-    players = method.players()
-    weights = {name: [parameter for module in player.modules for parameter in module.parameters()] for name, player in players.items()}
-    optimisers = {name: torch.optim.Adam(weights[name], lr=player.lr, betas=player.betas) for name, player in players.items()}
+    method = build_method(run, dataset.label_domain)
+    loader = Loader(dataset, selection, size=run.size, batch=run.batch, seed=run.seed)
+    groups = method.parameter_groups()
+    weights = {
+        name: [parameter for module in group.modules for parameter in module.parameters()]
+        for name, group in groups.items()
+    }
+    optimisers = {
+        name: torch.optim.Adam(weights[name], lr=group.lr, betas=group.betas) for name, group in groups.items()
+    }
     for step in range(2):
         by_hand = {}
         for update in method.step(loader.batch(step), step):
             total = torch.stack(list(update.losses.values())).sum()
-            for weight, gradient in zip(weights[update.player], torch.autograd.grad(total, weights[update.player]), strict=True):
+            for weight, gradient in zip(
+                weights[update.groups], torch.autograd.grad(total, weights[update.groups]), strict=True
+            ):
                 weight.grad = gradient
-            optimisers[update.player].step()
-            by_hand |= {f"{update.player}/{term}": loss.item() for term, loss in update.losses.items()}
+            optimisers[update.groups].step()
+            by_hand |= {f"{update.groups}/{term}": loss.item() for term, loss in update.losses.items()}
         line = logged[step]
         assert line["step"] == step + 1
         assert {name: line[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-4)
@@ -172,7 +210,7 @@ def test_what_is_logged_is_what_was_minimised(tmp_path: Path) -> None:
 def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
     run = small_run(tmp_path, "hybrid", steps=4, evaluate_every=2, keep=(3,))
     dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
     held = {path.name for path in folder.path.iterdir()}
     assert held >= {
         "config.json",
@@ -192,7 +230,7 @@ def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
     best = max(evaluated, key=lambda line: line["val/mean_iou"])
     assert folder.load("best")["step"] == best["step"]
     method, loaded, step = load_method(folder.path, checkpoint="last")
-    assert (loaded, step, method.training) == (run, 4, False)
+    assert (loaded, step, method.training) == (folder.run, 4, False)
     averaged = folder.load("last")["averaged"]["generators"]
     assert all(torch.equal(dict(method.named_parameters())[name], value) for name, value in averaged.items())
 
@@ -201,7 +239,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpo
     run = small_run(tmp_path, "supervised", steps=40, config=tiny_config("supervised", lr=1e38), save_every=1)
     dataset, selection = material_for(run)
     with pytest.raises(UserError, match=r"the (loss|weight) \S.* is not finite at step \d+") as caught:
-        start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+        start(tmp_path / "run", run, dataset, selection, device="cpu")
     said = str(caught.value)
     assert "last.ckpt" in said
     assert "--resume" in said
@@ -214,10 +252,10 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=8, save_every=2)
     dataset, selection = material_for(run)
     folder = create_run(tmp_path / "run", run, selection)
-    held: list[Trainee] = []
-    prepared = loop.prepare
+    held: list[TrainState] = []
+    prepared = TrainState.create
 
-    def keep(*given: Any, **named: Any) -> Trainee:
+    def keep(*given: Any, **named: Any) -> TrainState:
         held.append(prepared(*given, **named))
         return held[-1]
 
@@ -226,30 +264,16 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
             next(held[0].method.parameters()).data[0] = float("nan")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "prepare", keep)
-        with pytest.raises(UserError, match=r"the weight label_generator\S+ is not finite at step 4; the last good checkpoint"):
-            train(folder, dataset, selection, device="cpu", progress=False, after_step=ruin)
+        patch.setattr(TrainState, "create", keep)
+        with pytest.raises(
+            UserError, match=r"the weight segmenter\S+ is not finite at step 4; the last good checkpoint"
+        ):
+            train_run(folder, dataset, selection, device="cpu", after_step=ruin)
     assert folder.load("last")["step"] == 2
 
 
-def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=6)
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
-
-    def fill(step: int) -> None:
-        if step == 3:
-            (folder.path / "last.part").symlink_to("/dev/full")  # every write to it fails as on a full disk
-
-    with pytest.raises(UserError, match=r"checkpoint at step 4 could not be written.*Free some disk space.*--resume"):
-        train(folder, dataset, selection, device="cpu", progress=False, after_step=fill)
-    assert folder.load("last")["step"] == 2
-    train(folder, dataset, selection, device="cpu", progress=False)
-    assert folder.load("last")["step"] == 6
-
-
-@pytest.mark.parametrize("full", ["metrics.jsonl", "samples/step-000004.png"])
-def test_a_full_disk_is_told_in_a_sentence_wherever_it_is_met(full: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("full", ["last.ckpt.part", "metrics.jsonl", "samples/step-000004.png"])
+def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(full: str, tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=6, evaluate_every=4)
     dataset, selection = material_for(run)
     folder = create_run(tmp_path / "run", run, selection)
@@ -257,10 +281,10 @@ def test_a_full_disk_is_told_in_a_sentence_wherever_it_is_met(full: str, tmp_pat
     def fill(step: int) -> None:
         if step == 3:
             (folder.path / full).unlink(missing_ok=True)
-            (folder.path / full).symlink_to("/dev/full")
+            (folder.path / full).symlink_to("/dev/full")  # every write to it fails as on a full disk
 
     with pytest.raises(UserError, match=r"no space is left .*last.ckpt.*Free some disk space.*--resume"):
-        train(folder, dataset, selection, device="cpu", progress=False, after_step=fill)
+        train_run(folder, dataset, selection, device="cpu", after_step=fill)
     assert folder.load("last")["step"] == 2
 
 
@@ -277,96 +301,85 @@ def test_ctrl_c_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Validation, "evaluate", press)
         with pytest.raises(KeyboardInterrupt):
-            train(folder, dataset, selection, device="cpu", progress=False)
+            train_run(folder, dataset, selection, device="cpu")
     assert folder.load("last")["step"] == 3
 
 
 def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = small_run(tmp_path, "supervised", steps=50, save_every=40)
+    run = small_run(tmp_path, "supervised", steps=5, save_every=4)
     dataset, selection = material_for(run)
     folder = create_run(tmp_path / "run", run, selection)
 
     def press(step: int) -> None:
-        if step == 7:
+        if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(folder, dataset, selection, device="cpu", progress=False, after_step=press)
-    assert folder.load("last")["step"] == 7
+        train_run(folder, dataset, selection, device="cpu", after_step=press)
+    assert folder.load("last")["step"] == 2
     assert "--resume" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has no checkpoint best; it has last: add --checkpoint last"):
+        folder.load("best")
 
 
-def test_a_run_is_not_started_over_another_one(tmp_path: Path) -> None:
+def test_a_folder_left_by_a_process_that_was_killed_as_it_began_is_taken_again_and_no_other_one(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=1)
     _, selection = material_for(run)
-    create_run(tmp_path / "run", run, selection)
-    with pytest.raises(UserError, match="holds a run already"):
-        create_run(tmp_path / "run", run, selection)
+    folder = create_run(tmp_path / "run", run, selection)
+    (folder.path / "config.json").rename(folder.path / "config.json.part")
+    assert create_run(tmp_path / "run", run, selection).run == open_run(tmp_path / "run").run
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").write_text("dear to me")
     with pytest.raises(UserError, match="not a run"):
         create_run(tmp_path / "photos", run, selection)
 
 
-def test_a_folder_left_by_a_process_that_was_killed_as_it_began_is_taken_again(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=1)
-    _, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
-    (folder.path / "config.json").rename(folder.path / "config.json.part")
-    assert create_run(tmp_path / "run", run, selection).run == open_run(tmp_path / "run").run
-
-
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no config\.json"):
-        open_run(tmp_path)
-
-
 def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=1)
     dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
     damaged = folder.checkpoint("last")
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(UserError, match=str(damaged)):
         folder.load("last")
 
 
-def test_a_checkpoint_holds_no_code() -> None:
+def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:
     class Sly:
         def __reduce__(self) -> tuple[Any, ...]:
             return (print, ("executed",))
 
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        run = tiny_run("supervised")
-        held = RunDir(Path(folder), run)
-        torch.save({"format": 1, "step": 0, "payload": Sly()}, held.checkpoint("last"))
-        with pytest.raises(UserError, match="not a readable checkpoint"):
-            held.load("last")
+    held = RunDir(tmp_path, tiny_run("supervised"))
+    torch.save({"format": 1, "step": 0, "payload": Sly()}, held.checkpoint("last"))
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        held.load("last")
 
 
 def test_a_run_is_read_back_from_its_json_and_unknown_fields_are_named() -> None:
     for run in RECIPES.values():
-        assert from_json(json.loads(json.dumps(to_json(run)))) == run
-    values = json.loads(json.dumps(to_json(RECIPES["hybrid-compact"])))
+        assert from_json(json.loads(json.dumps(dataclasses.asdict(run)))) == run
+    values = json.loads(json.dumps(dataclasses.asdict(RECIPES["hybrid-compact"])))
     values["config"]["widht"] = 3
     with pytest.raises(UserError, match="widht"):
         from_json(values)
 
 
-def test_every_recipe_can_be_built_and_says_what_it_is_expected_to_reach() -> None:
+def test_every_recipe_can_be_built_and_says_what_it_is_expected_to_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the power iterations of spectral norm take a minute, even without data
+    monkeypatch.setattr(init.parametrizations, "spectral_norm", lambda convolution: convolution)
+    monkeypatch.setattr(init, "update_spectral_norm", lambda *_, **__: None)
     for name, run in RECIPES.items():
         assert isinstance(run, Run)
         assert run.recipe == name
         assert run.expected
-        method = build_method(run, PHOTOS, LABELS)
+        with torch.device("meta"):
+            method = build_method(run, LABELS)
         assert set(method.directions) <= {"to_label", "to_photo"}
 
 
 def test_the_average_follows_the_weights_and_forgets_the_first_ones_in_short_runs() -> None:
     weight = torch.nn.Parameter(torch.zeros(3))
-    average = Average({"weight": weight}, decay=0.999)
+    average = EMA({"weight": weight}, decay=0.999)
     slow = torch.zeros(3)
     for t in range(20):
         with torch.no_grad():
@@ -377,7 +390,7 @@ def test_the_average_follows_the_weights_and_forgets_the_first_ones_in_short_run
     assert torch.allclose(average.state_dict()["weight"], slow, rtol=1e-5)
     assert slow[0] > 10
     live = weight.detach().clone()
-    with average.in_place():
+    with in_place_of({"weight": weight}, average.state_dict()):
         assert torch.allclose(weight.detach(), slow, rtol=1e-5)
     assert torch.equal(weight.detach(), live)
 
@@ -396,18 +409,22 @@ def test_a_run_starts_from_published_generators_and_refuses_what_is_none(tmp_pat
     torch.save(given.state_dict(), path)
     run = tiny_run("hybrid", label_weights=str(path))
     method = tiny_method("hybrid", seed=3)
-    begin_with_given_weights(method, run)
-    assert all(torch.equal(method.label_generator.state_dict()[name], value) for name, value in given.state_dict().items())
-    with pytest.raises(UserError, match=r"latest_net_G_A\.pth.*set blocks"):
-        begin_with_given_weights(tiny_method("hybrid", blocks=2), run)
+    load_initial_weights(method, run)
+    assert all(
+        torch.equal(method.label_generator.state_dict()[name], value) for name, value in given.state_dict().items()
+    )
+    with pytest.raises(UserError, match=r"latest_net_G_A\.pth.*set --config.blocks"):
+        load_initial_weights(tiny_method("hybrid", blocks=2), run)
     with pytest.raises(UserError, match="supervised has no ResNet generator that makes a photo"):
-        begin_with_given_weights(tiny_method("supervised"), tiny_run("supervised", photo_weights=str(path)))
+        load_initial_weights(tiny_method("supervised"), tiny_run("supervised", photo_weights=str(path)))
     torch.save([1, 2], path)
-    with pytest.raises(UserError, match=r"holds a list, but a latest_net_G\.pth as CycleGAN and pix2pix save it is expected"):
-        begin_with_given_weights(method, run)
+    with pytest.raises(
+        UserError, match=r"holds a list, but a latest_net_G\.pth as CycleGAN and pix2pix save it is expected"
+    ):
+        load_initial_weights(method, run)
     path.write_text("not weights")
     with pytest.raises(UserError, match="cannot be read"):
-        begin_with_given_weights(method, run)
+        load_initial_weights(method, run)
 
 
 def without_dropout(method: Method) -> Method:
@@ -420,16 +437,18 @@ def without_dropout(method: Method) -> Method:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
-def test_a_step_on_cuda_agrees_with_the_cpu(name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its convolutions would round to ten bits, as much as is allowed below
+def test_a_step_on_cuda_agrees_with_the_cpu(
+    name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.backends.cudnn, "allow_tf32", False
+    )  # its convolutions would round to ten bits, as much as is allowed below
     device = torch.device("cuda")
     losses = [
-        advance(
-            prepare(without_dropout(tiny_method(name, **changes)).to(place), fused=False),
+        train_step(
+            TrainState.create(without_dropout(tiny_method(name, **changes)).to(place)),
             tiny_batch(size=tiny_size(name)).to(place),
-            tiny_run(name),
-            bf16=False,
-            watch=FiniteWatch(place),
+            steps=6,
         )
         for place in (torch.device("cpu"), device)
     ]
@@ -449,31 +468,142 @@ def test_a_run_on_cuda_in_bf16_goes_on_after_a_break(name: str, changes: dict[st
             raise Killed
 
     with pytest.raises(Killed):
-        train(folder, dataset, selection, device="cuda", progress=False, after_step=cut)
-    resume(folder, device="cuda", progress=False)
+        train_run(folder, dataset, selection, device="cuda", after_step=cut)
+    resume(folder, device="cuda")
     assert folder.load("last")["step"] == 4
 
 
 def test_an_unbalanced_run_trains_on_one_half_alone_in_most_steps(tmp_path: Path) -> None:
     run = small_run(tmp_path, "hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
     dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
+    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     losses = [line for line in lines if "generators/cycle_photo" in line]
     assert ["generators/pairs_label" in line for line in losses] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("name", ["pix2pix", "cyclegan", "supervised"])
-def test_a_method_that_reads_one_half_refuses_to_be_unbalanced(name: str, tmp_path: Path) -> None:
-    run = tiny_run(name, balanced=False)
-    dataset, selection = material_for(run)
-    with pytest.raises(UserError, match=f"balanced=False.*a step of {name}"):
-        start(tmp_path / "run", run, dataset, selection, device="cpu", progress=False)
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_config_json_from_before_a_field_existed_takes_its_default() -> None:
-    values = to_json(RECIPES["hybrid-compact"])
+    values = dataclasses.asdict(RECIPES["hybrid-compact"])
     del values["balanced"], values["expected"], values["config"]["ema"]
     assert from_json(values).balanced is True
     assert from_json(values).config.ema == 0.999
+
+
+def test_validation_evaluates_a_limited_number_of_samples_and_the_run_records_its_precision(tmp_path, monkeypatch):
+    run = small_run(tmp_path, "supervised", steps=1)
+    evaluated: list[int] = []
+    predict = evaluate.predict_labels
+    monkeypatch.setattr(
+        evaluate,
+        "predict_labels",
+        lambda method, photos, **how: evaluated.append(len(photos)) or predict(method, photos, **how),
+    )
+    monkeypatch.setattr(validation, "LIMIT", 1)
+    folder = start(tmp_path / "run", run, *material_for(run), device="cpu")
+    assert folder.run.precision == resolve_precision("auto", torch.device("cpu")) != run.precision == "auto"
+    assert evaluated == [1, 1], "the raw and the averaged weights, on one of two samples each"
+
+
+def test_a_run_that_is_being_trained_is_refused_with_the_process_id(tmp_path: Path) -> None:
+    run = small_run(tmp_path, "supervised", steps=2)
+    _, selection = material_for(run)
+    folder = create_run(tmp_path / "run", run, selection)
+    with folder.lock(), pytest.raises(UserError, match=rf"is being trained by process {os.getpid()}: wait for it"):
+        resume(folder, device="cpu")
+    assert not folder.checkpoint("last").exists()
+    resume(folder, device="cpu")
+    assert folder.load("last")["step"] == 2
+
+
+def test_a_resumed_run_uses_the_threads_that_it_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(tmp_path, "supervised", steps=1)
+    _, selection = material_for(run)
+    threads = torch.get_num_threads()
+    asked: list[int | None] = []
+    monkeypatch.setattr(commands, "use_threads", asked.append)
+    folder = create_run(tmp_path / "run", run, selection)
+    assert folder.environment()["threads"] == threads
+    commands.train(["--resume", str(folder.path), "--device", "cpu"])
+    commands.train(["--resume", str(folder.path), "--device", "cpu", "--threads", "1"])
+    assert asked == [threads, 1]
+
+
+def test_pretrained_weights_are_read_once_at_the_start_and_their_path_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    load = encoders.pretrained_weights
+    monkeypatch.setattr(encoders, "pretrained_weights", lambda *given: read.append(given[0]) or load(*given))
+    monkeypatch.chdir(Path(encoder_file()).parent)
+    words = ["mean-teacher-compact", "--data", "folders", "--root", str(tiny_folder(tmp_path / "data"))]
+    words += ["--config.encoder", ENCODER["encoder"], "--config.encoder-weights", Path(encoder_file()).name]
+    words += ["--config.warm-up", "0", "--config.width", "4", "--pairs", "2", "--size", "64x64", "--steps", "1"]
+    commands.train([*words, "--device", "cpu", "--out", str(tmp_path / "run")])
+    assert read == [ENCODER["encoder"]]
+    run = open_run(tmp_path / "run").run
+    assert run.config.encoder_weights == encoder_file()
+    assert RECIPES["mean-teacher-compact"].progressive
+    assert run.progressive == ()  # --size is another than the recipe's
+
+
+def test_an_update_of_several_groups_moves_them_all_by_one_backward_pass() -> None:
+    method = tiny_method("hybrid")
+    update = next(update for update in method.step(tiny_batch(), 0) if update.groups == "generators")
+
+    def step(batch: Any, i: int) -> Any:
+        loss = sum(parameter.square().sum() for parameter in method.parameters())
+        yield Update(("discriminators", "generators"), {"size": loss})
+
+    state = TrainState.create(method)
+    before = {name: value.clone() for name, value in method.named_parameters()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(method, "step", step)
+        losses = train_step(state, tiny_batch(), steps=6)
+    assert update.losses
+    assert list(losses) == ["discriminators+generators/size"]
+    assert all(not torch.equal(value, before[name]) for name, value in method.named_parameters() if before[name].any())
+
+
+@pytest.mark.parametrize("name", ["mean_teacher", "painter"])
+def test_checkpoints_keep_the_names_of_their_tensors(name: str) -> None:
+    """Runs of hours and published checkpoints hold these names."""
+    names = set(tiny_method(name).state_dict())
+    expected = {
+        "mean_teacher": {
+            "segmenter.encoder.network.conv_stem.weight",
+            "segmenter.decoder.lateral.0.weight",
+            "segmenter.decoder.smooth.0.0.weight",
+            "segmenter.decoder.head.1.bias",
+            "teacher.network.decoder.head.1.bias",
+            "pixels",
+        },
+        "painter": {
+            "generator.start.weight",
+            "generator.blocks.0.conv_1.parametrizations.weight.original",
+            "generator.blocks.0.conv_1.parametrizations.weight.0._u",
+            "generator.to_photo.1.bias",
+            "conditional.critics.1.layers.0.0.weight",
+            "projected.across_channels.0.weight",
+            "projected.heads.0.0.parametrizations.weight.0._v",
+        },
+    }[name]
+    assert expected <= names
+
+
+def test_processes_draw_their_own_augmentations_and_pool_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = tiny_method("mean_teacher")
+    alone = [draw.random() for draw in method.draws(3, "rescale pairs", 2)]
+    assert alone == [random(method.seed, 3, "rescale pairs", index).random() for index in (0, 1)]
+    monkeypatch.setattr(base, "rank", lambda: 1)
+    assert [draw.random() for draw in method.draws(3, "rescale pairs", 2)] == [
+        random(method.seed, 3, "rescale pairs", index).random() for index in (2, 3)
+    ]
+
+    def drawn(rank: int) -> list[float]:
+        monkeypatch.setattr(base, "rank", lambda: rank)
+        pool = base.PicturePool(2, seed=0, stream="pool")
+        return [float(pool(torch.full((1, 1, 1, 1), float(step)), step)) for step in range(20)]
+
+    assert drawn(0) != drawn(1)

@@ -20,13 +20,6 @@ def test_the_resnet_generator_has_the_published_number_of_parameters(blocks: int
     assert count(ResNetGenerator(3, 3, width=64, blocks=blocks, tanh=True)) == parameters
 
 
-@pytest.mark.parametrize("size", [(64, 64), (32, 48), (40, 36)])
-def test_the_resnet_generator_keeps_the_size_and_answers_in_minus_one_to_one(size: tuple[int, int]) -> None:
-    photo = ResNetGenerator(5, 3, width=4, blocks=2, tanh=True)(torch.randn(2, 5, *size))
-    assert photo.shape == (2, 3, *size)
-    assert photo.abs().max() <= 1
-
-
 def test_the_generator_judges_each_sample_alone() -> None:
     network = ResNetGenerator(3, 3, width=4, blocks=1, tanh=True).eval()
     pictures = torch.randn(3, 3, 32, 32)
@@ -77,11 +70,11 @@ def test_the_patchgan_has_the_published_number_of_parameters(patch: Patch, insta
 @pytest.mark.parametrize("patch", [patch for patch, _ in PATCHES])
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_the_smallest_side_of_a_patch_is_the_least_that_works(patch: Patch, norm: Norm) -> None:
-    critic, side = PatchGAN(3, width=2, patch=patch, norm=norm), smallest_side(patch)
-    assert critic(torch.rand(1, 3, side, side)).isfinite().all()
+    discriminator, side = PatchGAN(3, width=2, patch=patch, norm=norm), smallest_side(patch)
+    assert discriminator(torch.rand(1, 3, side, side)).isfinite().all()
     smaller = side - 2 ** LAYERS[patch]
     with pytest.raises((RuntimeError, ValueError)):
-        critic(torch.rand(1, 3, smaller, smaller))
+        discriminator(torch.rand(1, 3, smaller, smaller))
 
 
 @pytest.mark.parametrize(("skips", "parameters"), [(True, 54_413_955), (False, 39_075_459)])
@@ -161,28 +154,11 @@ def test_batch_norm_has_the_batch_s_statistics_in_training_and_each_picture_s_ow
     assert torch.allclose(norm.eval()(features), by_hand((2, 3)), atol=1e-5)
 
 
-def test_with_batches_of_one_batch_norm_is_the_same_in_training_and_in_use() -> None:
-    network = UNetGenerator(3, 3, width=4, levels=4, skips=True, tanh=True)
-    for layer in network.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-    picture = torch.randn(1, 3, 32, 32)
-    assert torch.allclose(network.train()(picture), network.eval()(picture), atol=1e-6)
-
-
 def test_dropout_is_random_in_training_and_off_in_use() -> None:
     network = UNetGenerator(3, 3, width=8, levels=4, skips=False, tanh=True)
     picture = torch.randn(1, 3, 32, 32)
     assert not torch.equal(network(picture), network(picture))
     assert torch.equal(network.eval()(picture), network(picture))
-
-
-def test_batch_norms_start_around_one_as_the_papers_say() -> None:
-    norms = [module for module in UNetGenerator(3, 3, width=64, levels=4, skips=True, tanh=True).modules() if isinstance(module, BatchNorm)]
-    scales = torch.cat([norm.weight for norm in norms])
-    assert scales.mean().item() == pytest.approx(1, abs=0.005)
-    assert scales.std().item() == pytest.approx(0.02, rel=0.1)
-    assert not any(norm.bias.any() for norm in norms)
 
 
 def test_weights_start_as_the_papers_say() -> None:
@@ -192,12 +168,6 @@ def test_weights_start_as_the_papers_say() -> None:
     assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert convolution.bias is not None
     assert not convolution.bias.any()
-
-
-def test_instance_norm_leaves_mean_zero_and_variance_one() -> None:
-    features = InstanceNorm()(torch.randn(2, 3, 16, 16) * 5 + 7)
-    assert torch.allclose(features.mean((2, 3)), torch.zeros(2, 3), atol=1e-5)
-    assert torch.allclose(features.var((2, 3), unbiased=False), torch.ones(2, 3), atol=1e-3)
 
 
 def test_a_junyanz_checkpoint_loads_with_its_dead_statistics_and_dropout_numbering() -> None:
@@ -214,26 +184,8 @@ def test_a_junyanz_checkpoint_loads_with_its_dead_statistics_and_dropout_numberi
     assert torch.equal(loaded(picture), trained(picture))
 
 
-def test_the_keys_are_those_of_a_junyanz_generator() -> None:
-    keys = set(ResNetGenerator(3, 3, width=4, blocks=9, tanh=True).state_dict())
-    # from the layers of a published 9-block checkpoint: stem, two downs, nine blocks, two ups, head
-    expected = {f"model.{place}.{kind}" for place in (1, 4, 7, 19, 22, 26) for kind in ("weight", "bias")}
-    expected |= {f"model.{place}.conv_block.{half}.{kind}" for place in range(10, 19) for half in (1, 5) for kind in ("weight", "bias")}
-    assert keys == expected
-
-
-@pytest.mark.parametrize(("width", "blocks", "remedy"), [(4, 3, "set blocks"), (8, 2, "set width")])
-def test_a_checkpoint_of_another_architecture_is_refused_with_the_remedy(width: int, blocks: int, remedy: str) -> None:
+@pytest.mark.parametrize(("width", "blocks"), [(4, 3), (8, 2)])
+def test_a_checkpoint_of_another_architecture_is_refused_with_the_remedy(width: int, blocks: int) -> None:
     other = ResNetGenerator(3, 3, width=width, blocks=blocks, tanh=True).state_dict()
-    with pytest.raises(UserError, match=remedy):
+    with pytest.raises(UserError, match=rf"with {blocks} blocks: set --config\.blocks and --config\.width"):
         load_junyanz(ResNetGenerator(3, 3, width=4, blocks=2, tanh=True), other)
-
-
-def test_statistics_are_taken_in_fp32_under_bf16_autocast() -> None:
-    features = (torch.randn(1, 4, 128, 192) * 0.5 + 30).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        normalised = InstanceNorm()(features)
-    exact = torch.nn.functional.instance_norm(features.double())
-    # a sum of 24 576 values near 30 in bf16 would be off by whole standard deviations; what is left is the answer's own
-    # rounding (2^-9 of it) and a shift of some hundredths, that of a kernel which sums bf16 values in fp32
-    assert ((normalised.double() - exact).abs() <= exact.abs() / 256 + 3e-2).all()

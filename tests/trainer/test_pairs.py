@@ -1,33 +1,18 @@
 """A selection says which pairs and pools a run uses, the same for one seed, and notices when files move or change."""
 
-import json
-
 import pytest
 
 from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
 from trainer.data.catalogue import open_dataset
-from trainer.data.pairs import Selection, select
+from trainer.data.selection.choose import select
+from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
-
-
-def test_the_pairs_lie_inside_the_unpaired_pool(tmp_path):
-    selection = select(open_folders(make_folders(tmp_path, count=10)), k=3, unpaired=6, seed=1)
-    assert len(selection.pairs) == 3
-    assert len(set(selection.unpaired_photos)) == len(set(selection.unpaired_labels)) == 6
-    assert {entry.photo for entry in selection.pairs} <= set(selection.unpaired_photos)
-    assert {entry.label for entry in selection.pairs} <= set(selection.unpaired_labels)
 
 
 def test_one_seed_gives_one_selection_and_another_seed_another(tmp_path):
     dataset = open_folders(make_folders(tmp_path, count=10))
     assert select(dataset, k=3, unpaired=6, seed=1) == select(dataset, k=3, unpaired=6, seed=1)
     assert len({select(dataset, k=3, unpaired=6, seed=seed).pairs for seed in range(6)}) > 1
-
-
-def test_the_same_seed_names_the_same_pairs_whatever_the_pool(tmp_path):
-    dataset = open_folders(make_folders(tmp_path, count=10))
-    chosen = {select(dataset, k=3, unpaired=unpaired, seed=4).pairs for unpaired in (0, 3, 7, 10, None)}
-    assert len(chosen) == 1
 
 
 def test_without_a_number_the_pool_is_all_of_train_and_zero_means_none(tmp_path):
@@ -38,17 +23,19 @@ def test_without_a_number_the_pool_is_all_of_train_and_zero_means_none(tmp_path)
 
 def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
-    with pytest.raises(UserError, match=r"--pairs 5000 asks for more than the 4 training samples of folders in "):
+    with pytest.raises(
+        UserError,
+        match=r"--pairs 5000 is more than the 4 training pairs of folders in .*; --pairs all uses all of them",
+    ):
         select(dataset, k=5000, unpaired=None, seed=0)
 
 
 @pytest.mark.parametrize(
     ("k", "unpaired", "rule", "complaint"),
     [
-        (1, 5, "random", "--unpaired 5 asks for more than the 4"),
-        (3, 2, "random", "--unpaired 2 is a smaller pool than the 3 pairs"),
+        (3, 2, "random", "--unpaired 2 is smaller than the 3 pairs"),
         (-1, None, "random", "neither can be negative"),
-        (1, None, "best", "there are random"),
+        (1, None, "best", "the rules are random"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(tmp_path, k, unpaired, rule, complaint):
@@ -66,46 +53,20 @@ def test_photos_without_labels_feed_the_pool_but_are_no_pairs(tmp_path):
     assert len(selection.unpaired_labels) == 3
 
 
-def test_a_folder_without_any_pair_is_refused_when_pairs_are_asked_for(tmp_path):
-    make_folders(tmp_path)
-    for path in (tmp_path / "labels").iterdir():
-        path.rename(path.with_name("other" + path.name))
-    with pytest.raises(UserError, match=r"no photo of folders in .* has a label of the same file name"):
-        select(open_folders(tmp_path), k=1, unpaired=None, seed=0)
-
-
 def test_a_selection_survives_its_json(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
     selection = select(dataset, k=2, unpaired=3, seed=0)
     assert Selection.from_json(selection.to_json(), dataset) == selection
 
 
-def test_the_json_has_the_agreed_form(tmp_path):
-    content = json.loads(select(open_folders(make_folders(tmp_path)), k=2, unpaired=3, seed=9).to_json())
-    assert set(content) == {"format", "dataset", "rule", "pool_rule", "features", "seed", "clusters", "pairs", "unpaired", "borrowed"}
-    assert content["format"] == 1
-    assert content["seed"] == 9
-    assert set(content["pairs"][0]) == {"name", "photo", "label", "photo_sha256", "label_sha256"}
-    assert set(content["unpaired"]) == {"photos", "labels"}
-
-
-def test_streams_are_the_samples_of_the_selection(tmp_path):
-    dataset = open_folders(make_folders(tmp_path))
-    selection = select(dataset, k=2, unpaired=3, seed=0)
-    streams = selection.streams(dataset)
-    assert [sample.photo for sample in streams.pairs] == [entry.photo for entry in selection.pairs]
-    assert [sample.photo for sample in streams.photos] == list(selection.unpaired_photos)
-    assert [sample.label for sample in streams.labels] == list(selection.unpaired_labels)
-
-
 def test_files_that_moved_or_changed_are_named(tmp_path):
     dataset = open_folders(make_folders(tmp_path, count=9))
-    selection = select(dataset, k=9, unpaired=None, seed=0)
+    text = select(dataset, k=9, unpaired=None, seed=0).to_json()
     write(tmp_path / "labels" / "street2.png", ids_of(77))
     for number in range(3, 9):
         (tmp_path / "photos" / f"street{number}.jpg").unlink()
     with pytest.raises(UserError) as caught:
-        Selection.from_json(selection.to_json(), open_folders(tmp_path), source="runs/a/pairs.json")
+        Selection.from_json(text, open_folders(tmp_path), source="runs/a/pairs.json")
     assert "runs/a/pairs.json does not match" in str(caught.value)
     assert "1 changed: labels/street2.png" in str(caught.value)
     assert "missing: photos/street" in str(caught.value)
@@ -124,16 +85,14 @@ def test_a_file_that_is_no_pairs_json_is_refused(tmp_path, text):
         Selection.from_json(text, open_folders(make_folders(tmp_path)))
 
 
-def test_photos_may_be_chosen_before_they_are_labelled_and_the_missing_labels_are_named(tmp_path):
+def test_photos_may_be_selected_before_they_are_labelled_and_the_missing_labels_are_named(tmp_path):
     make_folders(tmp_path)
     labels = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
     for name in labels:
         if name != "street0.png":
             (tmp_path / "labels" / name).unlink()
     dataset = open_folders(tmp_path)
-    selection = select(dataset, k=4, unpaired=None, seed=0, to_label=True)
-    with pytest.raises(UserError, match=r"3 of its 4 pairs have no label map yet.*photos/street"):
-        selection.streams(dataset)
+    selection = select(dataset, k=4, unpaired=None, seed=0, unlabelled=True)
     with pytest.raises(UserError, match=r"pairs\.json: 3 of its 4 pairs have no label map yet"):
         Selection.from_json(selection.to_json(), dataset)
 
@@ -141,29 +100,32 @@ def test_photos_may_be_chosen_before_they_are_labelled_and_the_missing_labels_ar
         (tmp_path / "labels" / name).write_bytes(content)
     dataset = open_folders(tmp_path)
     labelled = Selection.from_json(selection.to_json(), dataset)
-    assert all(entry.label == f"labels/{entry.name}.png" and entry.label_sha256 for entry in labelled.pairs)
-    assert len(labelled.streams(dataset).pairs) == 4
+    assert all(entry.label == f"labels/{entry.name}.png" for entry in labelled.pairs)
+    assert len(labelled.pairs) == 4
 
 
-def test_labels_that_appear_after_the_choice_join_the_unpaired_pool_and_it_is_said(tmp_path):
+def test_labels_that_are_added_after_the_selection_join_the_unpaired_pool_with_a_note(tmp_path):
     make_folders(tmp_path, count=6)
     labels = {path.name: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
     for name in labels:
         (tmp_path / "labels" / name).unlink()
     (tmp_path / "labels").rmdir()
-    selection = select(open_folders(tmp_path), k=2, unpaired=4, seed=0, to_label=True)
+    selection = select(open_folders(tmp_path), k=2, unpaired=4, seed=0, unlabelled=True)
     assert selection.unpaired_labels == ()
+    text = selection.to_json()
 
     (tmp_path / "labels").mkdir()
     for name, content in labels.items():
         (tmp_path / "labels" / name).write_bytes(content)
     write(tmp_path / "labels" / "alone.png", ids_of(50))
     dataset = open_folders(tmp_path)
-    later = Selection.from_json(selection.to_json(), dataset)
-    of_the_pool = {sample.label for sample in dataset.samples("train") if sample.photo in selection.unpaired_photos}
-    assert set(later.unpaired_labels) == of_the_pool | {"labels/alone.png"}
+    later = Selection.from_json(text, dataset)
+    pool = {sample.name for sample in selection.unpaired_photos} | {"alone"}
+    assert {sample.name for sample in later.unpaired_labels} == pool
     assert later.notes == (
-        "pairs.json: its 2 pairs have their label maps; 5 label maps that have appeared since it was written join the unpaired pool",
+        "pairs.json: 5 label maps that were added since join the unpaired pool",
+        f"pairs.json names 2 pairs, but 6 photos of {dataset.place} are labelled: --pairs all trains on all of them "
+        "as pairs",
     )
     again = Selection.from_json(later.to_json(), dataset)
     assert again == later
@@ -173,7 +135,7 @@ def test_labels_that_appear_after_the_choice_join_the_unpaired_pool_and_it_is_sa
 def test_a_selection_of_pairs_alone_stays_so_when_labels_appear(tmp_path):
     make_folders(tmp_path)
     kept = (tmp_path / "labels").rename(tmp_path / "later")
-    text = select(open_folders(tmp_path), k=2, unpaired=0, seed=0, to_label=True).to_json()
+    text = select(open_folders(tmp_path), k=2, unpaired=0, seed=0, unlabelled=True).to_json()
     kept.rename(tmp_path / "labels")
     assert Selection.from_json(text, open_folders(tmp_path)).unpaired_labels == ()
 
@@ -183,6 +145,42 @@ def test_scenes_are_chosen_and_recognised_like_files():
     selection = select(dataset, k=2, unpaired=8, seed=0)
     assert Selection.from_json(selection.to_json(), dataset) == selection
     assert selection.pairs[0].photo.startswith("scene:train:")
-    changed = selection.to_json().replace(selection.pairs[0].label_sha256 or "", "0" * 64)
+    changed = selection.to_json().replace(dataset.digest(selection.pairs[0], "label"), "0" * 64)
     with pytest.raises(UserError, match=f"1 changed: {selection.pairs[0].label}"):
         Selection.from_json(changed, dataset)
+
+
+def test_a_pool_larger_than_the_training_set_is_all_of_it_and_that_is_said(tmp_path):
+    dataset = open_folders(make_folders(tmp_path))
+    selection = select(dataset, k=2, unpaired=200, seed=0)
+    assert len(selection.unpaired_photos) == 4
+    assert selection.notes == (f"--unpaired 200: {dataset.place} has 4 training samples; all of them are used",)
+
+
+def move(root, *names, to):
+    for name in names:
+        for side, suffix in (("photos", "jpg"), ("labels", "png")):
+            (root / to / side).mkdir(parents=True, exist_ok=True)
+            (root / side / f"{name}.{suffix}").rename(root / to / side / f"{name}.{suffix}")
+
+
+def test_labelled_photos_may_be_moved_to_val_after_the_selection(tmp_path):
+    selection = select(open_folders(make_folders(tmp_path, count=6)), k=4, unpaired=None, seed=0)
+    text = selection.to_json()
+    other = next(sample for sample in selection.unpaired_photos if sample not in selection.pairs)
+    move(tmp_path, selection.pairs[0].name, other.name, to="val")
+    later = Selection.from_json(text, open_folders(tmp_path))
+    assert [sample.name for sample in later.pairs] == [sample.name for sample in selection.pairs[1:]]
+    assert len(later.unpaired_photos) == len(later.unpaired_labels) == 4
+    assert later.notes[0].startswith(
+        "pairs.json: 1 of its pairs are in another split now and are not trained on: photos/"
+    )
+
+
+def test_photos_may_be_moved_to_a_train_folder_after_the_selection(tmp_path):
+    selection = select(open_folders(make_folders(tmp_path, count=4)), k=2, unpaired=3, seed=0)
+    text = selection.to_json()
+    move(tmp_path, *(f"street{number}" for number in range(4)), to="train")
+    later = Selection.from_json(text, open_folders(tmp_path))
+    assert [sample.name for sample in later.pairs] == [sample.name for sample in selection.pairs]
+    assert [sample.name for sample in later.unpaired_labels] == [sample.name for sample in selection.unpaired_labels]

@@ -70,7 +70,9 @@ def test_torchvision_s_layout_compares_relu1_1_to_relu5_1_of_the_photos_as_they_
     assert loss(made, real).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_partial_layout_takes_photos_in_zero_to_one_and_scales_its_three_weights_to_the_sum_of_five(tmp_path: Path) -> None:
+def test_the_partial_layout_takes_photos_in_zero_to_one_and_scales_its_three_weights_to_the_sum_of_five(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     network = partial()
     made, real = pictures()
@@ -92,7 +94,6 @@ def test_the_gradient_goes_to_the_made_photo_alone_and_the_weights_are_nobody_s_
     assert real.grad is None
     assert list(loss.parameters()) == []
     assert loss.state_dict() == {}
-    assert loss.to(torch.float64).get_buffer("weight_2").dtype == torch.float64  # they go where the method goes
 
 
 def test_without_weights_it_can_be_built_but_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +103,7 @@ def test_without_weights_it_can_be_built_but_not_used(tmp_path: Path, monkeypatc
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     loss = PerceptualLoss(None)
-    with pytest.raises(UserError, match=r"cannot be fetched here .*no route.*set its weight to 0"):
+    with pytest.raises(UserError, match=r"cannot be downloaded .*no route.*set its weight to 0"):
         loss.load()
 
 
@@ -116,5 +117,5 @@ def test_a_file_that_is_no_vgg_is_refused_with_its_name_and_the_remedy(tmp_path:
     with pytest.raises(UserError, match=r"list\.pth holds a list, but .* is expected"):
         PerceptualLoss(tmp_path / "list.pth").load()
     other = saved(nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 32, 3)), tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth is no VGG-19.*2.weight is \(32, 64, 3, 3\) and should be \(64, 64, 3, 3\)"):
+    with pytest.raises(UserError, match=r"other\.pth is no VGG-19 .*size mismatch for 2\.weight.*torchvision's layout"):
         PerceptualLoss(other).load()

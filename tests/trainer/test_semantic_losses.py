@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer import semantic_losses as losses
+from trainer import losses
 from trainer.batch import IGNORE
-from trainer.losses import cross_entropy_logits
 from trainer.networks.swagan import SwaganDiscriminator
 
 
@@ -68,7 +67,9 @@ def test_segmentation_is_the_weighted_cross_entropy_one_class_on_and_the_mean_ov
 def test_a_generated_photo_is_logit_0_everywhere_void_or_not_unweighted() -> None:
     scores = torch.randn(2, 5, 2, 3)
     everywhere = torch.zeros(2, 2, 3, dtype=torch.long)
-    assert losses.generated_everywhere(scores).item() == pytest.approx(by_pixel(scores, everywhere, [1.0], shift=0), rel=1e-5)
+    assert losses.generated_everywhere(scores).item() == pytest.approx(
+        by_pixel(scores, everywhere, [1.0], shift=0), rel=1e-5
+    )
 
 
 def test_the_cycle_drops_the_logit_of_generated_before_the_softmax() -> None:
@@ -88,14 +89,16 @@ def test_the_mask_of_labelmix_is_one_bit_for_each_class() -> None:
     for bits in itertools.product([False, True], repeat=5):
         mask = losses.label_mix_mask(label, torch.tensor(bits))
         assert mask.shape == (2, 1, 2, 3)
-        slow = [[[float(bits[4 if index == IGNORE else index]) for index in row] for row in rows] for rows in label.tolist()]
+        slow = [
+            [[float(bits[4 if index == IGNORE else index]) for index in row] for row in rows] for rows in label.tolist()
+        ]
         assert mask[:, 0].tolist() == slow  # classes 0 and 1 have bits of their own
 
 
 def test_labelmix_takes_each_pixel_from_one_photo_and_its_gradient_flows_through_all_three() -> None:
     mask = losses.label_mix_mask(some_label(), torch.tensor([True, False, False, False, True]))
     real, fake = torch.randn(2, 3, 2, 3), torch.randn(2, 3, 2, 3)
-    mixed = losses.mixed_by(mask, real, fake)
+    mixed = losses.mix(mask, real, fake)
     assert torch.equal(mixed[0], real[0])
     assert torch.equal(mixed[1, :, 0], fake[1, :, 0])
     assert torch.equal(mixed[1, :, 1], real[1, :, 1])
@@ -103,15 +106,17 @@ def test_labelmix_takes_each_pixel_from_one_photo_and_its_gradient_flows_through
     loss = losses.label_mix_consistency(*three, mask)
     m = mask.numpy()
     mixed_scores, real_scores, fake_scores = (each.detach().numpy() for each in three)
-    assert loss.item() == pytest.approx(float(((mixed_scores - m * real_scores - (1 - m) * fake_scores) ** 2).mean()), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        float(((mixed_scores - m * real_scores - (1 - m) * fake_scores) ** 2).mean()), rel=1e-5
+    )
     loss.backward()
     assert all(each.grad is not None and each.grad.any() for each in three)
-    assert losses.label_mix_consistency(losses.mixed_by(mask, three[1], three[2]), three[1], three[2], mask).item() == 0
+    assert losses.label_mix_consistency(losses.mix(mask, three[1], three[2]), three[1], three[2], mask).item() == 0
 
 
 def test_r1_is_the_gradient_that_finite_differences_find_scaled_by_the_interval() -> None:
     torch.manual_seed(0)
-    critic = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Softplus(), nn.Flatten(), nn.Linear(12, 1)).double()
+    discriminator = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Softplus(), nn.Flatten(), nn.Linear(12, 1)).double()
     photo = torch.randn(2, 2, 4, 4, dtype=torch.double)
 
     def squared() -> float:
@@ -122,14 +127,14 @@ def test_r1_is_the_gradient_that_finite_differences_find_scaled_by_the_interval(
                 up, down = photo.clone(), photo.clone()
                 up[place] += step
                 down[place] -= step
-                total += float((critic(up).sum() - critic(down).sum()) / (2 * step)) ** 2
+                total += float((discriminator(up).sum() - discriminator(down).sum()) / (2 * step)) ** 2
         return total / len(photo)
 
-    penalty = losses.lazy_r1(critic, photo, gamma=10, every=16)
+    penalty = losses.lazy_r1(discriminator, photo, gamma=10, every=16)
     assert penalty.item() == pytest.approx(16 * 5 * squared(), rel=1e-6)
     # its own gradient, the double backward, by finite differences in one weight
     penalty.backward()
-    weight = critic[0].weight
+    weight = discriminator[0].weight
     assert weight.grad is not None
     with torch.no_grad():
         weight[0, 0, 0, 0] += 1e-4
@@ -139,18 +144,24 @@ def test_r1_is_the_gradient_that_finite_differences_find_scaled_by_the_interval(
     assert weight.grad[0, 0, 0, 0].item() == pytest.approx(80 * (above - below) / 2e-4, rel=1e-4)
 
 
-def test_r1_is_computed_in_fp32_under_autocast_and_reaches_every_weight_of_the_critic() -> None:
+def test_r1_is_computed_in_fp32_under_autocast_and_reaches_every_weight_of_the_discriminator() -> None:
     torch.manual_seed(0)
-    critic, photo = SwaganDiscriminator(size=(32, 48), width=4, from_rgb=1), torch.rand(4, 3, 32, 48)
-    exact = losses.lazy_r1(critic, photo, gamma=10, every=16)
+    discriminator, photo = SwaganDiscriminator(size=(32, 48), width=4), torch.rand(4, 3, 32, 48)
+    exact = losses.lazy_r1(discriminator, photo, gamma=10, every=16)
     with torch.autocast("cpu", torch.bfloat16):
-        answer = losses.lazy_r1(critic, photo.bfloat16().float(), gamma=10, every=16)
+        answer = losses.lazy_r1(discriminator, photo.bfloat16().float(), gamma=10, every=16)
     assert answer.dtype == torch.float32
-    assert answer.item() == pytest.approx(losses.lazy_r1(critic, photo.bfloat16().float(), gamma=10, every=16).item(), rel=1e-6)
+    assert answer.item() == pytest.approx(
+        losses.lazy_r1(discriminator, photo.bfloat16().float(), gamma=10, every=16).item(), rel=1e-6
+    )
     assert exact.item() > 0
     exact.backward()
     # the biases after the last activation do not change the gradient at the photo
-    still = {name for name, parameter in critic.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    still = {
+        name
+        for name, parameter in discriminator.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
     assert "readers.0.weight" not in still
     assert {name for name in still if name.endswith("weight")} == set()
     assert photo.grad is None
@@ -159,7 +170,10 @@ def test_r1_is_computed_in_fp32_under_autocast_and_reaches_every_weight_of_the_c
 def test_feature_matching_is_the_sum_of_the_layers_means_and_does_not_move_the_real_side() -> None:
     real = [torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 5, 2, 2, requires_grad=True)]
     fake = [torch.randn_like(each, requires_grad=True) for each in real]
-    by_hand = sum(float(((r - f) ** 2).mean()) for r, f in zip([r.detach() for r in real], [f.detach() for f in fake], strict=True))
+    by_hand = sum(
+        float(((r - f) ** 2).mean())
+        for r, f in zip([r.detach() for r in real], [f.detach() for f in fake], strict=True)
+    )
     loss = losses.feature_matching(real, fake)
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
     loss.backward()
@@ -170,8 +184,14 @@ def test_feature_matching_is_the_sum_of_the_layers_means_and_does_not_move_the_r
 
 
 def test_the_l1_form_leaves_out_the_logits_and_averages_over_the_discriminators() -> None:
-    real = [[torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 1)], [torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 1)]]
-    fake = [[torch.full((1, 2), 1.0), torch.full((1, 3), -2.0), torch.full((1, 1), 50.0)], [torch.full((1, 2), 5.0), *real[1][1:]]]
+    real = [
+        [torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 1)],
+        [torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 1)],
+    ]
+    fake = [
+        [torch.full((1, 2), 1.0), torch.full((1, 3), -2.0), torch.full((1, 1), 50.0)],
+        [torch.full((1, 2), 5.0), *real[1][1:]],
+    ]
     assert losses.feature_matching_l1(real, fake).item() == (1 + 2 + 5) / 2
 
 
@@ -179,10 +199,10 @@ def test_hinge_and_the_non_saturating_logistic_loss_agree_with_their_equations()
     logits = torch.tensor([0.5, -3.0])
     assert losses.hinge(logits, real=True).item() == (0.5 + 4) / 2
     assert losses.hinge(logits, real=False).item() == (1.5 + 0) / 2
-    assert losses.minus_mean(logits).item() == 1.25
+    assert losses.negative_mean(logits).item() == 1.25
     # D_u minimises softplus(D(fake)) + softplus(-D(real)), the generator softplus(-D(fake))
-    assert cross_entropy_logits(logits, real=False).item() == pytest.approx(np.log1p(np.exp([0.5, -3.0])).mean(), rel=1e-5)
-    assert cross_entropy_logits(logits, real=True).item() == pytest.approx(np.log1p(np.exp([-0.5, 3.0])).mean(), rel=1e-5)
+    assert losses.logistic(logits, real=False).item() == pytest.approx(np.log1p(np.exp([0.5, -3.0])).mean(), rel=1e-5)
+    assert losses.logistic(logits, real=True).item() == pytest.approx(np.log1p(np.exp([-0.5, 3.0])).mean(), rel=1e-5)
 
 
 def test_all_are_computed_in_fp32_whatever_comes_in() -> None:

@@ -1,8 +1,7 @@
-"""The networks of OASIS, USIS, SPADE and the semi-paired method have the papers' exact sizes and shapes, and do what they say."""
+"""The networks of OASIS, USIS, SPADE and the semi-paired method have the papers' sizes and shapes."""
 
 import copy
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,17 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.nn.utils import parametrizations
-from torch.nn.utils.parametrize import is_parametrized
 
 from trainer.errors import UserError
 from trainer.networks.frozen import frozen, keeping_buffers
-from trainer.networks.multiscale_patchgan import MultiScalePatchGAN
+from trainer.networks.init import SpectralConv2d, fuse_spectral_norm, update_spectral_norm
+from trainer.networks.normalisation import estimate_statistics
 from trainer.networks.segmenting_discriminator import ResidualBlock, SegmentingDiscriminator
-from trainer.networks.spade import OasisGenerator, Spade, SpadeGenerator, every
-from trainer.networks.spectral import folded, settle, spectral
-from trainer.networks.swagan import Blur, EqualisedConv, SwaganDiscriminator, with_spread
-from trainer.networks.synchronised import SynchronisedBatchNorm, refresh_statistics
-from trainer.networks.wavelet import WaveletSpade, WaveletSpadeGenerator, doubled_in_space, haar, inverse_haar
+from trainer.networks.spade import OasisGenerator, Spade
+from trainer.networks.swagan import SwaganDiscriminator, with_spread
+from trainer.networks.wavelet import WaveletSpade, WaveletSpadeGenerator, haar, inverse_haar
 
 GENERATORS = {"oasis": OasisGenerator, "wavelet": WaveletSpadeGenerator}
 
@@ -30,10 +27,14 @@ def count(network: nn.Module) -> int:
 
 
 def shapes(network: nn.Module, parts: nn.ModuleList, *inputs: Tensor) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
-    """What each part answers while the network works (of a pair the first), and the network's answer, without the batch."""
+    """What each part answers while the network works (of a pair the first), and the network's answer, without the
+    batch.
+    """
     seen: list[tuple[int, ...]] = []
     for part in parts:
-        part.register_forward_hook(lambda _, __, out: seen.append(tuple((out[0] if isinstance(out, tuple) else out).shape[1:])))
+        part.register_forward_hook(
+            lambda _, __, out: seen.append(tuple((out[0] if isinstance(out, tuple) else out).shape[1:]))
+        )
     return seen, tuple(network(*inputs).shape[1:])
 
 
@@ -49,20 +50,25 @@ def one_hot(channels: int, height: int, width: int, *, batch: int = 1) -> Tensor
 
 @pytest.fixture
 def meta(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The meta device, without the power iterations that spectral norm starts with, which take seconds there and compute nothing."""
+    """The meta device, without the power iterations that spectral norm starts with, which take seconds there and
+    compute nothing.
+    """
     monkeypatch.setattr(parametrizations._SpectralNorm, "_power_method", lambda *_: None)
     with torch.device("meta"):
         yield
 
 
 @pytest.mark.parametrize(
-    ("channels", "oasis", "wavelet", "critic"), [(35, 71_107_523, 54_157_356, 22_251_364), (151, 74_314_691, 56_829_996, 22_258_904)]
+    ("channels", "oasis", "wavelet", "discriminator"),
+    [(35, 71_107_523, 54_157_356, 22_251_364), (151, 74_314_691, 56_829_996, 22_258_904)],
 )
 @pytest.mark.usefixtures("meta")
-def test_the_networks_have_the_published_number_of_parameters(channels: int, oasis: int, wavelet: int, critic: int) -> None:
+def test_the_networks_have_the_published_number_of_parameters(
+    channels: int, oasis: int, wavelet: int, discriminator: int
+) -> None:
     assert count(OasisGenerator(channels, width=64, norm="batch")) == oasis
     assert count(WaveletSpadeGenerator(channels, width=64, norm="batch")) == wavelet
-    assert count(SegmentingDiscriminator(channels, width=64)) == critic
+    assert count(SegmentingDiscriminator(channels, width=64)) == discriminator
 
 
 @pytest.mark.usefixtures("meta")
@@ -92,49 +98,17 @@ def test_the_segmenting_discriminator_answers_twelve_features_of_the_published_s
 @pytest.mark.parametrize(
     ("breadth", "parameters", "levels"),
     [
-        (512, (25_333_377, 25_609_857), [(256, 64, 128), (512, 32, 64), (512, 16, 32), (512, 8, 16), (512, 4, 8), (512, 2, 4)]),
-        (256, (26_211_073, 26_469_121), [(512, 64, 64), (512, 32, 32), (512, 16, 16), (512, 8, 8), (512, 4, 4)]),
+        (512, 25_333_377, [(256, 64, 128), (512, 32, 64), (512, 16, 32), (512, 8, 16), (512, 4, 8), (512, 2, 4)]),
+        (256, 26_211_073, [(512, 64, 64), (512, 32, 32), (512, 16, 16), (512, 8, 8), (512, 4, 4)]),
     ],
 )
 @pytest.mark.usefixtures("meta")
 def test_the_swagan_discriminator_has_the_published_parameters_and_shapes(
-    breadth: int, parameters: tuple[int, int], levels: list[tuple[int, ...]]
+    breadth: int, parameters: int, levels: list[tuple[int, ...]]
 ) -> None:
-    critics = [SwaganDiscriminator(size=(256, breadth), width=64, from_rgb=side) for side in (1, 3)]
-    assert tuple(map(count, critics)) == parameters
-    for critic in critics:
-        assert shapes(critic, critic.blocks, torch.zeros(4, 3, 256, breadth)) == (levels, (1,))
-
-
-@pytest.mark.usefixtures("meta")
-def test_the_spade_baseline_has_the_sizes_that_its_description_gives() -> None:
-    def spade_block(before: int, after: int, condition: int) -> int:
-        def spade(channels: int) -> int:
-            return (condition * 9 + 1) * 128 + 2 * (128 * 9 + 1) * channels
-
-        middle = min(before, after)
-        inner = spade(before) + (before * 9 + 1) * middle + spade(middle) + (middle * 9 + 1) * after
-        return inner + (0 if before == after else spade(before) + before * after)
-
-    steps = [1024, 1024, 1024, 1024, 512, 256, 128, 64]
-    by_hand = (36 * 9 + 1) * 1024 + sum(spade_block(*pair, 36) for pair in pairwise(steps)) + (64 * 9 + 1) * 3
-    more = SpadeGenerator(36, width=64, norm="batch", more=True)
-    assert count(more) == by_hand
-    wide = [(1024, 4, 8), (1024, 8, 16), (1024, 16, 32), (512, 32, 64), (256, 64, 128), (128, 128, 256), (64, 256, 512)]
-    assert shapes(more, more.blocks, torch.zeros(2, 36, 256, 512)) == (wide, (3, 256, 512))
-    fewer = SpadeGenerator(36, width=64, norm="batch", more=False)
-    sides = [8, 16, 16, 32, 64, 128, 256]
-    square = [(channels, side, side) for channels, side in zip(steps[1:], sides, strict=True)]
-    assert shapes(fewer, fewer.blocks, torch.zeros(2, 36, 256, 256)) == (square, (3, 256, 256))
-
-    critic = MultiScalePatchGAN(36, width=64)
-    convolutions = (39 * 16 + 1) * 64 + 16 * (64 * 128 + 128 * 256 + 256 * 512) + 512 * 16 + 1
-    assert count(critic) == 2 * convolutions
-    answers = critic(torch.zeros(1, 3, 256, 256), torch.zeros(1, 36, 256, 256))
-    channels = [64, 128, 256, 512, 1]
-    assert [[tuple(each.shape[1:]) for each in scale] for scale in answers] == [
-        [(c, side, side) for c, side in zip(channels, sides, strict=True)] for sides in ([129, 65, 33, 34, 35], [65, 33, 17, 18, 19])
-    ]
+    discriminator = SwaganDiscriminator(size=(256, breadth), width=64)
+    assert count(discriminator) == parameters
+    assert shapes(discriminator, discriminator.blocks, torch.zeros(4, 3, 256, breadth)) == (levels, (1,))
 
 
 # The Haar transform.
@@ -166,17 +140,7 @@ def test_the_haar_transform_goes_back_keeps_the_energy_and_doubles_a_constant() 
     assert not bands[:, 2:].any()
 
 
-def test_a_constant_passes_the_wavelet_generator_s_skip_unchanged() -> None:
-    assert torch.allclose(doubled_in_space(haar(torch.full((1, 2, 4, 4), 0.7))), haar(torch.full((1, 2, 8, 8), 0.7)), atol=1e-6)
-
-
 # SPADE and the generators.
-
-
-def test_a_one_hot_map_is_made_smaller_with_nearest_and_stays_one_hot() -> None:
-    label = one_hot(4, 64, 96)
-    for factor in (1, 2, 8, 32):
-        assert torch.equal(every(label, factor), interpolate(label, size=(64 // factor, 96 // factor), mode="nearest"))
 
 
 def test_spade_is_its_equation_in_space_and_between_the_transforms() -> None:
@@ -208,8 +172,6 @@ def test_a_generator_answers_the_noise_it_is_given(name: str) -> None:
     assert photo.abs().max() < 1
     settled = generator.eval()(label, noise)
     assert torch.equal(generator(label, noise), settled)
-    spread = noise[:, :, None, None].expand(-1, -1, 128, 192)
-    assert torch.allclose(generator(label, spread), settled, atol=1e-5)
     assert (generator(label, noise + 1) - settled).abs().max() > 1e-4
     assert torch.allclose(generator(label[1:], noise[1:]), settled[1:], atol=1e-5)  # instance norm: no batch mates
 
@@ -219,22 +181,6 @@ def test_a_generator_whose_first_grid_is_small_trains_with_batch_norm(name: str,
     generator = GENERATORS[name](3, width=4, norm="batch", noise=8)
     assert generator.multiple_of == side
     assert generator(one_hot(3, side, side, batch=2), torch.randn(2, 8)).shape == (2, 3, side, side)
-
-
-def test_every_parameter_of_every_network_has_a_gradient() -> None:
-    label, noise, photo = one_hot(3, 64, 64, batch=2), torch.randn(2, 8), torch.rand(2, 3, 64, 64) * 2 - 1
-    answers: dict[nn.Module, Callable[[nn.Module], Tensor]] = {
-        OasisGenerator(3, width=4, norm="batch", noise=8): lambda network: network(label, noise).square().sum(),
-        WaveletSpadeGenerator(3, width=4, norm="batch", noise=8): lambda network: network(label, noise).square().sum(),
-        SpadeGenerator(3, width=4, norm="batch", more=False): lambda network: network(label).square().sum(),
-        SegmentingDiscriminator(3, width=4): lambda network: network(photo).square().sum(),
-        SwaganDiscriminator(size=(64, 64), width=4, from_rgb=1): lambda network: network(photo).square().sum(),
-        MultiScalePatchGAN(3, width=4): lambda network: sum(scale[-1].square().sum() for scale in network(photo, label)),
-    }
-    for network, answer in answers.items():
-        answer(network).backward()
-        still = [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-        assert still == [], type(network).__name__
 
 
 # The discriminators.
@@ -255,17 +201,6 @@ def test_a_residual_block_is_the_published_one_though_it_resizes_before_its_shor
         assert torch.allclose(block(features), inner + shortcut, atol=1e-5)
 
 
-def test_the_decoder_reads_the_encoder_s_features_first() -> None:
-    critic = SegmentingDiscriminator(3, width=4).eval()
-    read: list[Tensor] = []
-    for block in critic.decoder:
-        block.register_forward_hook(lambda _, given, __: read.append(given[0]))
-    _, features = critic.with_features(torch.randn(1, 3, 64, 128))
-    assert torch.equal(read[0], features[5])
-    for depth in range(1, 6):
-        assert torch.equal(read[depth], torch.cat([features[5 - depth], features[5 + depth]], 1))
-
-
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
 def test_the_spread_of_a_batch_of_any_size_is_that_of_its_groups(batch: int) -> None:
     features = torch.randn(batch, 3, 2, 4)
@@ -276,14 +211,14 @@ def test_the_spread_of_a_batch_of_any_size_is_that_of_its_groups(batch: int) -> 
         mates = features[sample % (batch // group) :: batch // group].numpy()
         expected = np.sqrt(mates.var(0) + 1e-8).mean()
         assert torch.allclose(answer[sample, 3], torch.full((2, 4), float(expected)), atol=1e-6)
-    critic = SwaganDiscriminator(size=(32, 48), width=4, from_rgb=3)
-    assert critic(torch.randn(batch, 3, 32, 48)).shape == (batch, 1)
+    discriminator = SwaganDiscriminator(size=(32, 48), width=4)
+    assert discriminator(torch.randn(batch, 3, 32, 48)).shape == (batch, 1)
 
 
 def test_the_swagan_discriminator_sees_the_whole_picture_and_its_batch() -> None:
-    critic = SwaganDiscriminator(size=(64, 96), width=4, from_rgb=1)
+    discriminator = SwaganDiscriminator(size=(64, 96), width=4)
     photo = torch.randn(2, 3, 64, 96, requires_grad=True)
-    critic(photo)[0].sum().backward()
+    discriminator(photo)[0].sum().backward()
     assert photo.grad is not None
     assert (photo.grad[0].abs().sum(0) > 0).all()
     assert photo.grad[1].any()  # through the spread
@@ -292,36 +227,10 @@ def test_the_swagan_discriminator_sees_the_whole_picture_and_its_batch() -> None
 @pytest.mark.parametrize("size", [(64, 72), (8, 8), (96, 512)])
 def test_a_size_that_swagan_cannot_halve_often_enough_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match=f"{size[0]}x{size[1]}.*multiples of"):
-        SwaganDiscriminator(size=size, width=4, from_rgb=1)
-    critic = SwaganDiscriminator(size=(32, 48), width=4, from_rgb=1)
-    with pytest.raises(ValueError, match="built for 32x48"):
-        critic(torch.zeros(1, 3, 48, 32))
+        SwaganDiscriminator(size=size, width=4)
 
 
-def test_the_blur_is_binomial_and_the_convolutions_are_equalised() -> None:
-    features = torch.randn(1, 2, 6, 6)
-    taps = np.array([1, 3, 3, 1]) / 8
-    padded = np.pad(features.numpy()[0], ((0, 0), (1, 1), (1, 1)))
-    slow = np.array(
-        [[[(np.outer(taps, taps) * p[2 * i : 2 * i + 4, 2 * j : 2 * j + 4]).sum() for j in range(3)] for i in range(3)] for p in padded]
-    )
-    assert torch.allclose(Blur(padding=1, stride=2)(features)[0], torch.from_numpy(slow).float(), atol=1e-5)
-    layer = EqualisedConv(8, 4, 3)
-    assert layer.weight.std().item() == pytest.approx(1, abs=0.15)
-    by_hand = conv2d(torch.ones(1, 8, 4, 4), layer.weight / 72**0.5, layer.bias, padding=1)
-    assert torch.allclose(layer(torch.ones(1, 8, 4, 4)), leaky_relu(by_hand, 0.2) * 2**0.5, atol=1e-5)
-    assert EqualisedConv(8, 4, 3, down=True)(torch.ones(1, 8, 4, 6)).shape == (1, 4, 2, 3)
-
-
-def test_logits_are_in_fp32_under_bf16_autocast() -> None:
-    photo = torch.rand(1, 3, 64, 64)
-    with torch.autocast("cpu", torch.bfloat16):
-        scores, features = SegmentingDiscriminator(3, width=4).with_features(photo)
-        logit = SwaganDiscriminator(size=(64, 64), width=4, from_rgb=1)(photo)
-    assert (scores.dtype, features[0].dtype, logit.dtype) == (torch.float32, torch.bfloat16, torch.float32)
-
-
-# Networks held still, refreshed and folded.
+# Frozen networks, batch-norm statistics and spectral norm.
 
 
 def vectors(network: nn.Module) -> dict[str, Tensor]:
@@ -332,55 +241,31 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_frozen_critic_does_not_move_and_passes_the_gradient_on() -> None:
-    critic = SegmentingDiscriminator(3, width=4)
-    critic.encoder[2].eval()
+def test_a_frozen_discriminator_does_not_move_and_passes_the_gradient_on() -> None:
+    discriminator = SegmentingDiscriminator(3, width=4)
+    discriminator.encoder[2].eval()
     photo = torch.rand(1, 3, 64, 64, requires_grad=True)
-    before = vectors(critic)
-    with frozen(critic):
-        scores = critic(photo)
-    assert same(vectors(critic), before)
+    before = vectors(discriminator)
+    with frozen(discriminator):
+        scores = discriminator(photo)
+    assert same(vectors(discriminator), before)
     scores.square().sum().backward()
     assert photo.grad is not None
     assert photo.grad.any()
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
-    assert critic.training
-    assert not critic.encoder[2].training
-    critic(photo)
-    assert not same(vectors(critic), before)  # in train mode it would have moved
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
+    assert discriminator.training
+    assert not discriminator.encoder[2].training
+    discriminator(photo)
+    assert not same(vectors(discriminator), before)  # in train mode it would have moved
 
 
-def test_a_frozen_critic_answers_as_it_does_in_eval_mode() -> None:
-    critic, photo = SegmentingDiscriminator(3, width=4), torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        for module in critic.modules():
-            if is_parametrized(module, "weight"):  # so far from their vectors that a power iteration would be seen in the answer
-                nn.init.normal_(module.parametrizations["weight"].original)
-    settled = copy.deepcopy(critic).eval()(photo)
-    with frozen(critic):
-        scores = critic(photo)
-    assert torch.equal(scores, settled)
-    assert not torch.allclose(critic(photo), settled, rtol=0.01)
-
-
-def used_up(critic: nn.Module) -> None:
-    critic(torch.rand(1, 3, 64, 64))
+def used_up(discriminator: nn.Module) -> None:
+    discriminator(torch.rand(1, 3, 64, 64))
     raise ValueError("there is no photo left")
 
 
-def test_what_was_frozen_comes_back_even_where_an_error_leaves_the_block() -> None:
-    critic = SegmentingDiscriminator(3, width=4)
-    next(critic.parameters()).requires_grad_(False)
-    before = vectors(critic)
-    with pytest.raises(ValueError, match="no photo"), frozen(critic):
-        used_up(critic.train())
-    assert same(vectors(critic), before)
-    assert critic.training
-    assert [parameter.requires_grad for parameter in critic.parameters()].count(False) == 1
-
-
 def test_batch_statistics_that_a_pass_in_training_moved_come_back_too() -> None:
-    norm = SynchronisedBatchNorm(3)
+    norm = nn.BatchNorm2d(3, affine=False)
     before = vectors(norm)
     with keeping_buffers(norm):
         norm(torch.rand(2, 3, 4, 4))
@@ -389,7 +274,7 @@ def test_batch_statistics_that_a_pass_in_training_moved_come_back_too() -> None:
 
 
 def test_a_backward_may_come_after_the_frozen_batch_norm() -> None:
-    network = nn.Sequential(SynchronisedBatchNorm(3), nn.Conv2d(3, 2, 1))
+    network = nn.Sequential(nn.BatchNorm2d(3, affine=False), nn.Conv2d(3, 2, 1))
     photo = torch.rand(2, 3, 4, 4, requires_grad=True)
     with frozen(network):
         answer = network(photo)
@@ -398,9 +283,9 @@ def test_a_backward_may_come_after_the_frozen_batch_norm() -> None:
     assert photo.grad.any()
 
 
-def test_settled_vectors_divide_new_weights_by_their_largest_singular_value() -> None:
+def test_updated_vectors_divide_new_weights_by_their_largest_singular_value() -> None:
     torch.manual_seed(0)
-    convolution = spectral(nn.Conv2d(3, 5, 3)).eval()
+    convolution = SpectralConv2d(3, 5, 3).eval()
     with torch.no_grad():
         convolution.parametrizations["weight"].original.copy_(torch.randn(5, 3, 3, 3))
 
@@ -408,22 +293,20 @@ def test_settled_vectors_divide_new_weights_by_their_largest_singular_value() ->
         return float(torch.linalg.matrix_norm(convolution.weight.detach().flatten(1), ord=2))
 
     assert largest() > 1.05  # the vectors belong to other weights
-    settle(convolution, iterations=100)
+    update_spectral_norm(convolution, iterations=100)
     assert largest() == pytest.approx(1, abs=1e-3)
     assert not convolution.training
 
 
-def test_a_folded_network_answers_alike_without_spectral_norm_and_leaves_the_first_as_it_was() -> None:
-    critic = SegmentingDiscriminator(3, width=4)
+def test_a_fused_network_answers_alike_without_spectral_norm() -> None:
+    discriminator = SegmentingDiscriminator(3, width=4)
     photo = torch.rand(1, 3, 64, 64)
-    critic(photo).sum().backward()  # old-style spectral norm could not be copied after this
-    before = vectors(critic)
-    plain = folded(critic)
-    assert same(vectors(critic), before)
-    assert critic.training
+    discriminator(photo).sum().backward()
+    before, weights = discriminator.eval()(photo), count(discriminator)
+    plain = fuse_spectral_norm(discriminator)
     assert not any("parametrizations" in name for name, _ in plain.named_modules())
-    assert count(plain) == count(critic)
-    assert torch.equal(plain(photo), critic.eval()(photo))
+    assert count(plain) == weights
+    assert torch.equal(plain(photo), before)
 
 
 def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() -> None:
@@ -435,14 +318,21 @@ def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() ->
     norm.register_forward_hook(lambda _, given, __: batches.append(given[0].detach()))
     before = vectors(generator)
     with keeping_buffers(generator):
-        assert refresh_statistics(generator, inputs) == 3
+        estimate_statistics(generator, inputs)
         means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
         variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
         assert torch.allclose(norm.running_mean, means, atol=1e-6)
         assert torch.allclose(norm.running_var, variances, atol=1e-6)
     assert same(vectors(generator), before)
     assert generator.training
-    assert (norm.momentum, norm.alone) == (0.1, False)
-    with pytest.raises(ValueError, match="no input"):
-        refresh_statistics(generator, [])
-    assert refresh_statistics(OasisGenerator(3, width=4, norm="instance", noise=8), inputs) == 0
+    assert norm.momentum == 0.1
+
+
+def test_the_power_iteration_of_spectral_norm_runs_in_fp32_under_autocast() -> None:
+    torch.manual_seed(0)
+    exact = SpectralConv2d(8, 8, 3)
+    mixed, photo = copy.deepcopy(exact), torch.rand(1, 8, 6, 6)
+    exact(photo)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mixed(photo).dtype == torch.bfloat16
+    assert same(vectors(mixed), vectors(exact))

@@ -1,4 +1,4 @@
-"""What a step of each method from label maps minimises is its paper's equations, on the halves and with the weights that it names."""
+"""A step of each method from label maps minimises its paper's equations."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +13,9 @@ from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
 from trainer.methods.base import Update
 
-STEP = 32  # a step with R1, whose LabelMix takes void and a class from the real photo, two classes from the generated one
+STEP = (
+    32  # a step with R1, whose LabelMix takes void and a class from the real photo, two classes from the generated one
+)
 BATCH = tiny_batch(length=2, size=(64, 64))
 PAIRED, UNPAIRED = BATCH.paired, BATCH.unpaired
 C = CLASSES.count
@@ -33,15 +35,15 @@ def stir(network: torch.nn.Module, scale: float) -> None:
 
 
 def turns(method: Any) -> Iterator[Update]:
-    """The updates of one step; whoever was asked to move has moved a little when the next is asked for, as an optimiser would have it."""
+    """The updates of one step; the networks of each change a little before the next, as an optimiser changes them."""
     for update in method.step(BATCH, STEP):
         yield update
-        for network in method.players()[update.player].modules:
+        for network in method.parameter_groups()[update.groups].modules:
             stir(network, 0.02)
 
 
 def plays(update: Update, player: str, expected: dict[str, float]) -> None:
-    assert update.player == player
+    assert update.groups == player
     assert {name: loss.item() for name, loss in update.losses.items()} == pytest.approx(expected, rel=1e-4)
 
 
@@ -50,7 +52,8 @@ def painted(method: Any, label: Tensor, stream: str) -> Tensor:
 
 
 def as_class(likelihood: Tensor, label: Tensor) -> float:
-    """-log p of each pixel's class, the mean within a class and then over the classes present: what w_c = B H W / (K n_c) comes to.
+    """-log p of each pixel's class, the mean within a class and then over the classes present: what w_c = B H W / (K
+    n_c) comes to.
 
     The mean of the weighted loss is over all pixels, the void ones too; but B H W is their number too, so they cancel.
     """
@@ -77,12 +80,13 @@ def squared_distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 
 def unconditional(method: Any, fake: Tensor) -> dict[str, float]:
-    """The game of D_u between unpaired photos and generated ones, with R1 on the photos."""
-    critic, config, photo = method.critic, method.config, UNPAIRED.photo.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(photo).sum(), photo)
+    """The losses of D_u between unpaired photos and generated ones, with R1 on the photos."""
+    network = getattr(method, "unpaired_discriminator", None) or method.discriminator
+    config, photo = method.config, UNPAIRED.photo.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(photo).sum(), photo)
     return {
-        "real": softplus(-critic(photo)).mean().item(),
-        "fake": softplus(critic(fake)).mean().item(),
+        "real": softplus(-network(photo)).mean().item(),
+        "fake": softplus(network(fake)).mean().item(),
         "r1": config.r1_every * config.r1 / 2 * gradient.square().sum().item() / len(photo),
     }
 
@@ -95,10 +99,10 @@ def test_the_batch_of_these_tests_has_void_and_halves_whose_classes_weigh_otherw
 
 def test_semipaired_minimises_its_equations_in_its_order() -> None:
     method = still("semipaired", feature_matching=3.0, cycle=2.0, adversarial=0.5, label_mix=0.0)
-    play, critic = turns(method), method.discriminator
+    play, discriminator = turns(method), method.discriminator
 
-    scores, features = critic.with_features(painted(method, PAIRED.label, "generator"))
-    known = critic.with_features(PAIRED.photo)[1]
+    scores, features = discriminator.with_features(painted(method, PAIRED.label, "generator"))
+    known = discriminator.with_features(PAIRED.photo)[1]
     assert len(known) == 12
     plays(
         next(play),
@@ -108,7 +112,11 @@ def test_semipaired_minimises_its_equations_in_its_order() -> None:
 
     update = next(play)  # on photos of the generator that has moved
     fake = painted(method, PAIRED.label, "discriminator")
-    plays(update, "discriminator", {"real": as_real(critic(PAIRED.photo), PAIRED.label), "fake": as_fake(critic(fake))})
+    plays(
+        update,
+        "discriminator",
+        {"real": as_real(discriminator(PAIRED.photo), PAIRED.label), "fake": as_fake(discriminator(fake))},
+    )
 
     update = next(play)  # by the discriminator that has moved
     fake = painted(method, UNPAIRED.label, "unpaired")
@@ -116,18 +124,20 @@ def test_semipaired_minimises_its_equations_in_its_order() -> None:
         update,
         "generator",
         {
-            "cycle": 2 * as_read_back(critic(fake), UNPAIRED.label),
-            "adversarial_unpaired": 0.5 * softplus(-method.critic(fake)).mean().item(),
+            "cycle": 2 * as_read_back(discriminator(fake), UNPAIRED.label),
+            "adversarial_unpaired": 0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item(),
         },
     )
 
     update = next(play)
-    plays(update, "critic", unconditional(method, painted(method, UNPAIRED.label, "critic")))
+    plays(update, "unpaired_discriminator", unconditional(method, painted(method, UNPAIRED.label, "critic")))
     assert next(play, None) is None
 
 
 @pytest.mark.parametrize(("reverse", "reader"), [("unfrozen", "discriminator"), ("separate", "segmenter")])
-def test_a_reverse_mapper_of_the_ablations_learns_to_read_what_the_generator_now_paints(reverse: str, reader: str) -> None:
+def test_a_reverse_mapper_of_the_ablations_learns_to_read_what_the_generator_now_paints(
+    reverse: str, reader: str
+) -> None:
     method = still("semipaired", reverse=reverse, cycle=2.0, adversarial=0.5)
     play, network = turns(method), getattr(method, reader)
     next(play), next(play)
@@ -135,12 +145,16 @@ def test_a_reverse_mapper_of_the_ablations_learns_to_read_what_the_generator_now
     update = next(play)
     fake = painted(method, UNPAIRED.label, "unpaired")
     expected = {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)}
-    plays(update, "generator", expected | {"adversarial_unpaired": 0.5 * softplus(-method.critic(fake)).mean().item()})
+    plays(
+        update,
+        "generator",
+        expected | {"adversarial_unpaired": 0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item()},
+    )
 
     update = next(play)
     fake = painted(method, UNPAIRED.label, "critic")
     plays(update, reader, {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)})
-    plays(next(play), "critic", unconditional(method, fake))
+    plays(next(play), "unpaired_discriminator", unconditional(method, fake))
     assert next(play, None) is None
 
 
@@ -154,23 +168,23 @@ def test_usis_minimises_its_equations_in_its_order() -> None:
         "generator",
         {
             "segmentation": 2 * as_real(method.segmenter(fake), UNPAIRED.label),
-            "adversarial": softplus(-method.critic(fake)).mean().item(),
+            "adversarial": softplus(-method.discriminator(fake)).mean().item(),
         },
     )
 
     update = next(play)
     fake = painted(method, UNPAIRED.label, "segmenter")
     plays(update, "segmenter", {"segmentation": as_real(method.segmenter(fake), UNPAIRED.label)})
-    plays(next(play), "critic", unconditional(method, fake))
+    plays(next(play), "discriminator", unconditional(method, fake))
     assert next(play, None) is None
 
 
 @pytest.mark.parametrize("name", ["oasis", "tcr"])
 def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> None:
     method = still(name, label_mix=4.0, **({"consistency": 3.0} if name == "tcr" else {}))
-    play, critic = turns(method), method.discriminator
+    play, discriminator = turns(method), method.discriminator
 
-    expected = {"adversarial": as_real(critic(painted(method, PAIRED.label, "generator")), PAIRED.label)}
+    expected = {"adversarial": as_real(discriminator(painted(method, PAIRED.label, "generator")), PAIRED.label)}
     if name == "tcr":
         expected["consistency"] = 3 * inconsistency(method)
     plays(next(play), "generator", expected)
@@ -182,14 +196,14 @@ def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> Non
     for number, each in enumerate((*range(C), IGNORE)):
         mask[(PAIRED.label == each).unsqueeze(1)] = float(real_here[number])
     assert real_here.tolist() == [False, False, True, True]
-    mixed = critic(mask * PAIRED.photo + (1 - mask) * fake)
-    apart = mask * critic(PAIRED.photo) + (1 - mask) * critic(fake)
+    mixed = discriminator(mask * PAIRED.photo + (1 - mask) * fake)
+    apart = mask * discriminator(PAIRED.photo) + (1 - mask) * discriminator(fake)
     plays(
         update,
         "discriminator",
         {
-            "real": as_real(critic(PAIRED.photo), PAIRED.label),
-            "fake": as_fake(critic(fake)),
+            "real": as_real(discriminator(PAIRED.photo), PAIRED.label),
+            "fake": as_fake(discriminator(fake)),
             "label_mix": 4 * (mixed - apart).square().mean().item(),
         },
     )
@@ -197,7 +211,9 @@ def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> Non
 
 
 def inconsistency(method: Any) -> float:
-    """The mean of |T(G(m, z)) - G(T(m), z)| where T(m) lies inside, over unpaired label maps, both with the same noise z."""
+    """The mean of |T(G(m, z)) - G(T(m), z)| where T(m) lies inside, over unpaired label maps, both with the same noise
+    z.
+    """
     label, config = UNPAIRED.label, method.config
     draws = [random(method.seed, STEP, "warp", index) for index in range(len(label))]
     warps = drawn_warps(draws, (64, 64), translation=config.translation, rotation=config.rotation, shear=config.shear)
@@ -213,7 +229,7 @@ def test_spade_minimises_its_equations_in_its_order() -> None:
     method = still("spade", feature_matching=3.0)
     play, drawn = turns(method), method.encode(PAIRED.label)
 
-    known, judged = method.critic(PAIRED.photo, drawn), method.critic(method.generator(drawn), drawn)
+    known, judged = method.discriminator(PAIRED.photo, drawn), method.discriminator(method.generator(drawn), drawn)
     matched = [
         sum((a - b).abs().mean().item() for a, b in zip(one[:-1], other[:-1], strict=True))
         for one, other in zip(known, judged, strict=True)
@@ -222,14 +238,17 @@ def test_spade_minimises_its_equations_in_its_order() -> None:
     plays(
         next(play),
         "generator",
-        {"adversarial": -sum(scale[-1].mean().item() for scale in judged) / 2, "feature_matching": 3 * sum(matched) / 2},
+        {
+            "adversarial": -sum(scale[-1].mean().item() for scale in judged) / 2,
+            "feature_matching": 3 * sum(matched) / 2,
+        },
     )
 
     update = next(play)
-    judged = method.critic(method.generator(drawn), drawn)
+    judged = method.discriminator(method.generator(drawn), drawn)
     plays(
         update,
-        "critic",
+        "discriminator",
         {
             "real": sum((1 - scale[-1]).clamp(min=0).mean().item() for scale in known) / 2,
             "fake": sum((1 + scale[-1]).clamp(min=0).mean().item() for scale in judged) / 2,

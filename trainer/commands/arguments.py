@@ -1,6 +1,7 @@
-"""What the commands share: how sizes and pairs are spelt, how tyro reads a dataclass, and the refusals that several of them make."""
+"""What the commands share: how pairs are spelt, how tyro reads a dataclass, and checks that several of them make."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,34 +9,14 @@ import torch
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
-from trainer.data.catalogue import Dataset, open_dataset
-from trainer.data.choice import RULES
+from trainer.data.catalogue import open_dataset
+from trainer.data.dataset import Dataset
+from trainer.data.selection.rules import RULES
+from trainer.device import device_named
 from trainer.errors import UserError
-from trainer.machine import device_named
 
 if TYPE_CHECKING:
-    from trainer.data.featurecache import KnownFeatures
-    from trainer.data.features import FeatureSource
-
-
-def _size(words: list[str]) -> tuple[int, int]:
-    height, _, width = words[0].lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"{words[0]} is not a size; write height x width, as in 128x192")
-    return int(height), int(width)
-
-
-Size = Annotated[
-    tuple[int, int],
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="HxW",
-        instance_from_str=_size,
-        is_instance=lambda value: isinstance(value, tuple) and len(value) == 2,
-        str_from_instance=lambda size: [f"{size[0]}x{size[1]}"],
-    ),
-]
-"""Height and width, written 128x192."""
+    from trainer.data.selection.features import FeatureExtractor
 
 
 def _pairs(words: list[str]) -> int | Literal["all"] | Path:
@@ -57,49 +38,48 @@ PairsOf = Annotated[
 """How many pairs, or the file that names them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """What every command that computes takes."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of torch; None: as many as torch chooses."""
+
+
 def parse(kind: Any, command: str, arguments: Sequence[str], description: str, *, default: Any = tyro.MISSING) -> Any:
     given = {} if default is tyro.MISSING else {"default": default}
     plain = (tyro.conf.FlagCreatePairsOff,)  # --flag alone, no --no-flag
-    return tyro.cli(kind, prog=f"fewpair {command}", args=list(arguments), description=description, config=plain, **given)
+    return tyro.cli(
+        kind, prog=f"fewpair {command}", args=list(arguments), description=description, config=plain, **given
+    )
 
 
-def opened(data: str, root: Path | None) -> Dataset:
+def opened(data: str, root: str | Path | None) -> Dataset:
     dataset = open_dataset(data, root)
     for note in dataset.notes:
         print(f"{dataset.place}: {note}")
     return dataset
 
 
-def count(unpaired: int | Literal["all"]) -> int | None:
-    return None if unpaired == "all" else unpaired
+def absolute(path: str | None) -> str | None:
+    """An existing file or folder by its absolute path, and another name, such as resnet50, as it is."""
+    return None if path is None else str(Path(path).resolve() if Path(path).exists() else path)
 
 
-def extractor(rules: Collection[str], path: Path | None, *, device: str) -> "FeatureSource | None":
-    """What the rules look at: torchvision's ResNet-50 where no file is named; None where no rule looks at anything.
-
-    Raises UserError on a rule that there is not.
-    """
-    if not _look(rules):
-        return None
-    from trainer.data.features import open_features  # imports torchvision, which takes seconds
-
-    return open_features(path, device=device_named(device))
-
-
-def known_of(rules: Collection[str], path: Path | None) -> "KnownFeatures | None":
-    """What is kept already of what the rules look at, for who may compute nothing; None and refusals as `extractor` has them."""
-    if not _look(rules):
-        return None
-    from trainer.data.features import known_features
-
-    return known_features(path)
-
-
-def _look(rules: Collection[str]) -> bool:
+def extractor(
+    rules: Collection[str], source: str | None, *, device: str, measure: bool = False
+) -> "FeatureExtractor | None":
+    """The extractor of the selection rules; None where all are `random`, unless features are measured anyway."""
     for rule in rules:
         if rule not in RULES:
-            raise UserError(f"there is no rule {rule!r} to choose by; there are {', '.join(RULES)}")
-    return set(rules) != {"random"}
+            raise UserError(f"there is no rule {rule!r} to select by; the rules are {', '.join(RULES)}")
+    if set(rules) == {"random"} and not measure:
+        return None
+    from trainer.data.selection.features import open_features  # imports timm, which takes seconds
+
+    return open_features(None if source is None else Path(source), device=device_named(device))
 
 
 def use_threads(threads: int | None) -> None:

@@ -1,225 +1,150 @@
-"""`fewpair experiment TABLE`: run what is missing of a paper's table, and write it beside the paper's own figures."""
+"""`fewpair experiment TABLE` runs what is missing of a paper's table; `fewpair report TABLE` writes its pages."""
 
-import os
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from trainer.commands.arguments import extractor, known_of, opened, parse
-from trainer.data.borrowed import open_source
-from trainer.data.dataset import Dataset
-from trainer.data.featurecache import NotKnown
-from trainer.data.layouts.files import number_of
+from trainer.commands.arguments import MachineOptions, absolute, extractor, opened, parse
+from trainer.data.external_labels import open_source
 from trainer.errors import UserError
-from trainer.experiment.page import write_pages
+from trainer.experiment.report import write_pages
 from trainer.experiment.results import read_results
-from trainer.experiment.runner import Outcome, Plan, known, run_missing, state
-from trainer.experiment.tables import Row, Setting, Table, names, open_table
-from trainer.experiment.trials import Material, Trial, plan
-from trainer.machine import device_named
+from trainer.experiment.run import Options, missing, prepare, run_jobs
+from trainer.experiment.tables import Table, names, open_table
 from trainer.metrics.distribution import open_extractor
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
 
-OF_SETS = ("fid", "kid", "precision", "recall")
-"""Figures that need a feature extractor."""
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(MachineOptions):
+    """Options of `fewpair experiment`."""
+
+    table: tyro.conf.Positional[str]
+    """A table that ships with fewpair, or a TOML file."""
+    out: Path
+    """The folder of the runs; several tables may share it, and runs that they have in common are trained once."""
+    root: Path | None = None
+    """The dataset's folder."""
+    setting: str = "compact"
+    """compact (for a CPU) or paper."""
+    features: str | None = None
+    """The feature extractor of the selection rules (None: EfficientNet-Lite0), and of FID, KID, precision, recall."""
+    judge: Path | None = None
+    """A segmenter that scores generated photos: a folder that `fewpair export` wrote."""
+    weights: tuple[str, ...] = ()
+    """NAME=FILE: pretrained weights for every method with this config field, as in vgg=vgg19.pth."""
+    unpaired_labels: tuple[str, ...] = ()
+    """NAME=DATASET:FOLDER: an external source of label maps that rows refer to, as in carla=labels:data/carla."""
+    rows: tuple[str, ...] = ()
+    """Run these rows only."""
+    repeats: int | None = None
+    """Seeds per row; by default what the setting says."""
+    results: Path | None = None
+    """The file of results; by default TABLE.jsonl in --out."""
+    dry_run: bool = False
+    """Only print how many runs are missing."""
 
 
 @dataclass(frozen=True)
-class ExperimentOptions:
-    """What `fewpair experiment` takes."""
+class ReportOptions:
+    """Options of `fewpair report`."""
 
     table: tyro.conf.Positional[str]
-    """A table that ships with fewpair, or the path of a TOML file of your own."""
+    """A table that ships with fewpair, or a TOML file."""
+    results: Path
+    """The results that `fewpair experiment` wrote."""
     out: Path
-    """The experiment's folder. All tables may share one: a run that several of them need is made once."""
-    root: Path | None = None
-    """The dataset's folder; the built-in scenes have none."""
+    """The folder for TABLE.md, .csv, .svg and .png; text around the generated part of an existing page is kept."""
     setting: str = "compact"
-    """The scale to run at: compact (a CPU can do it) or paper."""
-    data: str | None = None
-    """Another dataset than the setting's."""
-    features: Path | None = None
-    """What the rules and the distances between photos look at: a .onnx extractor. Where only rules look, a state dict of torchvision's
-    resnet50 will do; where only distances do, `inception` or a file of its weights (.pth)."""
-    judge: Path | None = None
-    """A segmenter that judges photos made from label maps: an exported folder, or an .onnx file."""
-    vgg: Path | None = None
-    """VGG-19's weights for methods with a perceptual loss (torchvision's layout, or up to relu3_1); None: torchvision's, fetched once."""
-    unpaired_labels: tuple[str, ...] = ()
-    """NAME=DATASET:FOLDER for each source of label maps that a row names, as in carla=labels:data/carla."""
-    label_maps: tuple[str, ...] = ()
-    """NAME=FILE where the classes of such a source differ by name from the dataset's: a CSV file `from,to`."""
-    rows: tuple[str, ...] = ()
-    """These rows alone."""
-    repeats: int | None = None
-    """How many seeds for each row; None: as many as the setting says."""
-    processes: int = 1
-    """How many runs at once; they take the CUDA devices in turn."""
-    threads: int | None = None
-    """CPU threads of each process; None: the cores, shared out."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    results: Path | None = None
-    """Where results are kept, one JSON line a run; None: TABLE.jsonl in the experiment's folder."""
-    again: bool = False
-    """Run once more what has failed."""
-    discard: bool = False
-    """Remove a run's checkpoints as soon as its figures are written down."""
-    skip_broken: bool = False
-    """Go on past files that cannot be read, and count them."""
-    dry_run: bool = False
-    """Say what is there and what is missing; run nothing, and compute no features."""
+    """The scale of the runs."""
 
 
 def experiment(arguments: list[str]) -> int:
-    """`fewpair experiment TABLE`: run what is missing, then write the table."""
-    asked = parse(ExperimentOptions, "experiment", arguments, f"Rebuild a paper's table. Tables: {', '.join(names())}.")
+    """Run what is missing, then write the pages."""
+    about = f"Rebuild a paper's table. Tables: {', '.join(names())}."
+    asked = parse(ExperimentOptions, "experiment", arguments, about)
     table = open_table(asked.table)
-    setting = table.setting(asked.setting, data=asked.data)
-    rows = table.rows_of(setting, asked.rows)
-    for name in ("repeats", "processes", "threads"):
-        value = getattr(asked, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} {value}: give 1 or more")
-    device_named(asked.device)
+    setting = table.setting(asked.setting)
     dataset = opened(setting.data, asked.root)
-    rules = tuple(rule for row in rows for rule in (row.rule or "random", row.pool_rule))
-    material = Material(
-        dataset,
-        asked.root,
-        features=known_of(rules, asked.features) if asked.dry_run else extractor(rules, asked.features, device=asked.device),
-        features_path=asked.features,
-        label_sources={name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels)},
-        label_maps={name: Path(place) for name, place in _named("--label-maps", asked.label_maps)},
-        vgg=_file("--vgg", asked.vgg),
-        cache=asked.out / "features",
-        skip_broken=asked.skip_broken,
-    )
-    without = [row for row in rows if row.unpaired_labels and row.unpaired_labels not in material.label_sources]
-    if without and not asked.rows:
-        print("left out, as their label maps are not given with --unpaired-labels: " + ", ".join(row.name for row in without))
-        rows = tuple(row for row in rows if row not in without)
-    if asked.dry_run:
-        trials, lacking = _without_looking(table, setting, rows, material, repeats=asked.repeats)
-    else:
-        if material.features is not None:
-            print(f"looking at the photos of {dataset.place} for what rows choose by; features are kept in {material.cache}", flush=True)
-        trials, lacking = plan(table, setting, rows, material, repeats=asked.repeats), {}
-    results = asked.results or asked.out / f"{table.name}.jsonl"
-    needs = [metric.figure for metric in table.metrics]
-    work = Plan(
+    sources = {name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels).items()}
+    rows = table.rows_of(setting, asked.rows)
+    without = [row.name for row in rows if row.unpaired_labels and row.unpaired_labels not in sources]
+    if without:
+        print(f"skipped, because their source of label maps is not given with --unpaired-labels: {', '.join(without)}")
+        rows = tuple(row for row in rows if row.name not in without)
+    metrics = _metrics(table, asked)
+    if asked.judge is not None:
+        open_judge(asked.judge, classes_of(dataset.label_domain))
+    weights = {name: str(absolute(path)) for name, path in _named("--weights", asked.weights).items()}
+    for path in weights.values():
+        if not Path(path).is_file():
+            raise UserError(f"--weights {path}: no such file")
+    rules = [rule for row in rows for rule in (row.rule or "random", row.pool_rule)]
+    options = Options(
         out=asked.out,
-        results=results,
-        splits=setting.splits,
-        metrics=table.metrics,
-        processes=asked.processes,
-        threads=asked.threads or max(1, (os.cpu_count() or 1) // asked.processes),
+        results=asked.results or asked.out / f"{table.name}.jsonl",
+        dataset=dataset,
+        features=None if asked.dry_run else extractor(rules, asked.features, device=asked.device),
+        features_name=absolute(asked.features),
+        metrics=metrics,
+        weights=weights,
+        label_sources=sources,
+        threads=asked.threads,
         device=asked.device,
-        judge=asked.judge,
-        features=asked.features if any(figure.startswith(OF_SETS) for figure in needs) else None,
-        again=asked.again,
-        discard=asked.discard,
-        skip_broken=asked.skip_broken,
     )
-    work = replace(work, judged_by=_judges(table, dataset, work))
-    _tell(trials, work)
+    lacking = missing(table, setting, rows, options, asked.repeats)
+    counts = Counter(row.name for row, _ in lacking)
+    print("missing runs: " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none"), flush=True)
     if asked.dry_run:
-        _tell_lacking(lacking, material)
         return 0
-    asked.out.mkdir(parents=True, exist_ok=True)
+    jobs = [prepare(table, setting, row, repeat, options) for row, repeat in lacking]
     try:
-        outcome = run_missing(trials, work)
+        failed = run_jobs(jobs, setting, options)
     finally:
-        if results.exists():
-            written = write_pages(table, setting, read_results(results), asked.out)
-            print(f"written: {', '.join(map(str, written))}", flush=True)
-    return _said(outcome)
+        written = write_pages(table, setting, read_results(options.results), asked.out)
+        print(f"wrote {', '.join(map(str, written))}", flush=True)
+    return 1 if failed else 0
 
 
-def _file(option: str, path: Path | None) -> Path | None:
-    if path is not None and not path.is_file():
-        raise UserError(f"{option} {path}: there is no such file")
-    return path
-
-
-def _named(option: str, given: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [word.partition("=") for word in given]
-    for word, (name, equals, place) in zip(given, pairs, strict=True):
-        if not (name and equals and place):
-            raise UserError(f"{option} {word}: write NAME=..., as in carla=labels:data/carla")
-    return [(name, place) for name, _, place in pairs]
-
-
-def _judges(table: Table, dataset: Dataset, work: Plan) -> dict[str, str]:
-    """The names of the judge and the extractor; refused before training where the table asks for one that is not there or of no use."""
-    names = {}
-    figures = [metric.figure for metric in table.metrics]
-    if work.judge is None and any(figure.startswith("judge_") for figure in figures):
+def report(arguments: list[str]) -> int:
+    """Write the Markdown page, the CSV file and the plot of a table from its results."""
+    about = f"Write a table's pages from its results. Tables: {', '.join(names())}."
+    asked = parse(ReportOptions, "report", arguments, about)
+    table = open_table(asked.table)
+    results = read_results(asked.results)
+    if not any(each["table"] == table.name for each in results):
         raise UserError(
-            f"{table.name} judges photos by a segmenter: give one with --judge; `fewpair train judge` and `fewpair export` make one"
+            f"--results {asked.results} has no result of {table.name}; `fewpair experiment {asked.table}` writes them"
         )
-    if work.features is None and any(figure.startswith(OF_SETS) for figure in figures):
-        raise UserError(f"{table.name} compares sets of photos: give a feature extractor with --features")
-    if work.judge is not None:
-        if dataset.label_domain.kind != "classes":
-            raise UserError(f"--judge {work.judge} finds classes in photos, but the labels of {dataset.name} are pictures: leave it out")
-        judge = open_judge(work.judge, classes_of(dataset.label_domain))
-        if any(figure.startswith("judge_") for figure in figures):
-            names["judge"] = f"{judge.name}-{judge.sha256[:8]}"
-    if work.features is not None:
-        names["features"] = open_extractor(str(work.features)).name
-    return names
+    written = write_pages(table, table.setting(asked.setting), results, asked.out)
+    print(f"wrote {', '.join(map(str, written))}")
+    return 0
 
 
-def _without_looking(
-    table: Table, setting: Setting, rows: tuple[Row, ...], material: Material, *, repeats: int | None
-) -> tuple[list[Trial], dict[str, int]]:
-    """The runs that can be named without computing features, and for each of the other rows how many photos would be looked at first."""
-    trials: list[Trial] = []
-    lacking: dict[str, int] = {}
-    for row in rows:
-        try:
-            trials += plan(table, setting, (row,), material, repeats=repeats)
-        except NotKnown as photos:
-            lacking[row.name] = photos.count
-    return trials, lacking
-
-
-def _tell_lacking(lacking: dict[str, int], material: Material) -> None:
-    """What a run would do first, before it is known which of these rows' runs are there."""
-    if lacking and material.features is not None:
-        count = max(lacking.values())
-        print(
-            f"not told: {', '.join(lacking)}. Their pairs are chosen by features that are not known yet: without --dry-run, "
-            f"{material.features.name} looks first at up to {number_of(count, 'photo')} of {material.dataset.place}, "
-            f"and what it finds is kept in {material.cache}"
+def _metrics(table: Table, asked: ExperimentOptions) -> list[str]:
+    """Return the options of `fewpair evaluate` for the table's metrics. Raises UserError before training."""
+    figures = [metric.figure for metric in table.metrics]
+    words = [] if asked.judge is None else ["--judge", str(asked.judge)]
+    if asked.judge is None and any(figure.startswith("judge_") for figure in figures):
+        raise UserError(
+            f"{table.name} scores generated photos with a segmentation model: give one with --judge "
+            "(train it with `fewpair train judge`, then `fewpair export`)"
         )
+    if any(figure.startswith(("fid", "kid", "precision", "recall")) for figure in figures):
+        if asked.features is None:
+            raise UserError(f"{table.name} compares sets of photos: give a feature extractor with --features")
+        open_extractor(asked.features)
+        words += ["--features", asked.features]
+    return words
 
 
-def _tell(trials: list[Trial], work: Plan) -> None:
-    """What is there and what is not, row by row."""
-    have = known(work)
-    states: dict[str, list[str]] = {}
-    for trial in trials:
-        states.setdefault(trial.row.name, []).append(state(trial, work, have)[0])
-    width = max((len(name) for name in states), default=0)
-    for trial in trials:
-        if trial.repeat == 0:
-            each, run = states[trial.row.name], trial.run
-            counts = ", ".join(
-                f"{each.count(what)} {what}" for what in ("done", "shared", "failed", "half-finished", "missing") if what in each
-            )
-            print(f"  {trial.row.name:<{width}}  {run.method:<10} {run.pairs:>4} + {run.unpaired:<5} {run.steps} steps: {counts}")
-
-
-def _said(outcome: Outcome) -> int:
-    counts = {
-        "run": len(outcome.run),
-        "taken over from other tables": len(outcome.shared),
-        "FAILED": len(outcome.failed),
-        "to be gone on with": len(outcome.died),
-    }
-    print(", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing was missing")
-    return 1 if outcome.failed or outcome.died else 0
+def _named(option: str, given: tuple[str, ...]) -> dict[str, str]:
+    """Split NAME=VALUE words."""
+    pairs = [word.partition("=") for word in given]
+    for name, _, value in pairs:
+        if not (name and value):
+            raise UserError(f"{option} {' '.join(given)}: write NAME=VALUE, as in carla=labels:data/carla")
+    return {name: value for name, _, value in pairs}

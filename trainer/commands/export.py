@@ -7,11 +7,12 @@ from typing import Literal
 import tyro
 
 from trainer.commands.arguments import parse, use_threads
+from trainer.export.export import export as write
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What `fewpair export` takes."""
+    """Options of `fewpair export`."""
 
     run: tyro.conf.Positional[Path]
     """The run's folder."""
@@ -25,6 +26,10 @@ class ExportOptions:
     """The running average of the weights, or the weights themselves."""
     half: bool = False
     """Store the weights in fp16: half the bytes."""
+    force: bool = False
+    """Export directions that were not evaluated or do not exceed the baseline, too."""
+    overwrite: bool = False
+    """Replace an earlier export of the same name."""
     description: str | None = None
     """One or two sentences for the model list; None: made from the run."""
     threads: int | None = None
@@ -32,21 +37,12 @@ class ExportOptions:
 
 
 def export(arguments: list[str]) -> int:
-    """`fewpair export RUN`: ONNX under the manifest's contract, refused where it differs from torch."""
-    from trainer.export import export as write  # brings onnx and onnxruntime, which training does without
-
-    asked = parse(ExportOptions, "export", arguments, "Write a run to OUT/NAME/ as ONNX, proven equal to torch in onnxruntime.")
-    use_threads(asked.threads)
-    written = write(
-        asked.run,
-        asked.out,
-        name=asked.name,
-        checkpoint=asked.checkpoint,
-        weights=asked.weights,
-        half=asked.half,
-        description=asked.description,
-    )
-    for path in sorted(written.iterdir()):
+    """Write a run to OUT/NAME/ as ONNX."""
+    about = "Write a run to OUT/NAME/ as ONNX, compared with torch in onnxruntime."
+    asked = dict(vars(parse(ExportOptions, "export", arguments, about)))
+    use_threads(asked.pop("threads"))
+    run, out = asked.pop("run"), asked.pop("out")
+    for path in sorted(write(run, out, **asked).iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
-    print(f"Next: fewpair serve --models {asked.out}")
+    print(f"Next: fewpair serve --models {out}")
     return 0

@@ -3,21 +3,15 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from trainer.data.class_table import read_classes
-from trainer.data.dataset import Dataset, Sample, Side
-from trainer.data.layouts.ade20k import ade20k
-from trainer.data.layouts.aligned import aligned, facades, facades_pictures, maps
-from trainer.data.layouts.cityscapes import cityscapes
-from trainer.data.layouts.coco_stuff import coco_stuff
-from trainer.data.layouts.drawn import SCENE_SPLITS, Scenes, drawn_scenes
-from trainer.data.layouts.files import PICTURES
+from trainer.data.dataset import Dataset
+from trainer.data.layouts.aligned import MAPS_TERMS, aligned, facades, facades_pictures, unaligned
 from trainer.data.layouts.folders import camvid, folders, labels, pictures
-from trainer.data.layouts.unaligned import unaligned
+from trainer.data.layouts.published import ade20k, cityscapes, coco_stuff
+from trainer.data.layouts.synthetic import synthetic_scenes
 from trainer.errors import UserError
-
-__all__ = ["CATALOGUE", "PICTURES", "SCENE_SPLITS", "Dataset", "Row", "Sample", "Scenes", "Side", "open_dataset", "read_classes"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +22,7 @@ class Row:
     summary: str
 
 
-def open_dataset(name: str, root: Path | None) -> Dataset:
+def open_dataset(name: str, root: str | Path | None) -> Dataset:
     """The dataset called `name`, its files listed and its class table read; the pictures themselves are read later."""
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, CATALOGUE, n=1)
@@ -38,17 +32,23 @@ def open_dataset(name: str, root: Path | None) -> Dataset:
 
 
 CATALOGUE: dict[str, Row] = {
-    "scenes": Row(drawn_scenes, "street scenes that fewpair draws itself"),
+    "scenes": Row(synthetic_scenes, "synthetic street scenes that fewpair renders itself"),
     "camvid": Row(camvid, "CamVid, SegNet split, 11 classes"),
     "cityscapes": Row(cityscapes, "Cityscapes, leftImg8bit and gtFine, the 19 training classes"),
-    "cityscapes-34": Row(cityscapes, "Cityscapes over all its raw ids, 0 is void: what the semantic-synthesis papers use"),
+    "cityscapes-34": Row(
+        cityscapes, "Cityscapes over all its raw ids, 0 is void: what the semantic-synthesis papers use"
+    ),
     "ade20k": Row(ade20k, "ADE20K scene parsing (ADEChallengeData2016), 150 classes"),
     "coco-stuff": Row(coco_stuff, "COCO-Stuff 164k, 182 classes"),
     "facades": Row(facades, "CMP facades, pix2pix split, 12 classes"),
     "facades-pictures": Row(facades_pictures, "the facades with coloured pictures on the label side"),
-    "maps": Row(maps, "pix2pix's maps, aerial photo | map in one file, pictures on both sides"),
-    "aligned": Row(aligned("left"), "any A|B files, the photo in the left half, pictures on both sides"),
-    "aligned-right": Row(aligned("right"), "the same with the photo in the right half (edges2shoes)"),
+    "maps": Row(
+        partial(aligned, terms=MAPS_TERMS), "pix2pix's maps, aerial photo | map in one file, pictures on both sides"
+    ),
+    "aligned": Row(aligned, "any A|B files, the photo in the left half, pictures on both sides"),
+    "aligned-right": Row(
+        partial(aligned, photo_half="right"), "the same with the photo in the right half (edges2shoes)"
+    ),
     "unaligned": Row(unaligned, "trainA/ and trainB/ as CycleGAN publishes them (horse2zebra): pictures, no pairs"),
     "folders": Row(folders, "your own photos/ and labels/ with a classes.csv, paired by file name"),
     "pictures": Row(pictures, "your own photos/ and labels/ where the label side is pictures too, paired by file name"),

@@ -1,35 +1,54 @@
-"""A dataset's class table, read from CSV and checked line by line; those of published datasets lie beside, in classes/."""
+"""Class tables: read from CSV and checked line by line; those of published datasets are in classes/."""
 
 import csv
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from trainer.batch import Class, Classes
+from serving.imaging.domain import ClassRow, Domain
+from trainer.batch import IGNORE, Class, Classes
 from trainer.errors import UserError
 
 SHIPPED = Path(__file__).parent / "classes"
 
 
 def read_classes(path: Path) -> Classes:
-    """A class table from CSV: `id,name,r,g,b,ignore`, or `index,...` without `ignore`: there a row called void or unlabeled is ignored."""
+    """Read `id,name,r,g,b,ignore`, or `index,...` without `ignore`: there void or unlabeled rows are ignored."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             columns = [column.strip().lower() for column in reader.fieldnames or ()]
+            if len(columns) == 1 and (columns[0].count(";") > 2 or columns[0].count("\t") > 2):
+                separator = "semicolons" if ";" in columns[0] else "tabs"
+                raise UserError(
+                    f"{path} separates its columns by {separator}, but a class table needs commas: save it as CSV "
+                    "with commas (spreadsheets in many languages write semicolons)"
+                )
             reader.fieldnames = columns
             identity = "id" if "id" in columns else "index"
             missing = [column for column in (identity, "name", "r", "g", "b") if column not in columns]
             if missing:
-                raise UserError(f"{path} line 1: the column {', '.join(missing)} is missing; the first line must be id,name,r,g,b,ignore")
+                raise UserError(
+                    f"{path} line 1: the column {', '.join(missing)} is missing; the first line must be "
+                    "id,name,r,g,b,ignore"
+                )
             rows: list[Class] = []
             for record in reader:
                 row = _class_row(f"{path} line {reader.line_num}", record, identity=identity)
                 for earlier in rows:
                     if row.id == earlier.id or row.name == earlier.name:
                         what = f"id {row.id}" if row.id == earlier.id else f"name {row.name!r}"
-                        raise UserError(f"{path} line {reader.line_num}: {what} is already taken by {earlier.name} (id {earlier.id})")
+                        raise UserError(
+                            f"{path} line {reader.line_num}: {what} is already taken by {earlier.name} (id "
+                            f"{earlier.id})"
+                        )
                 rows.append(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        character = error.object[error.start : error.end].decode("latin-1")
+        raise UserError(
+            f'{path} is not UTF-8 (it holds {character!r} as in Latin-1 or Windows-1252): save it as "CSV UTF-8"'
+        ) from error
+    except (OSError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a class table ({error})") from error
     classes = Classes(tuple(rows))
     if classes.count == 0:
@@ -59,4 +78,12 @@ def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -
         ignore = word in ("1", "true", "yes")
     else:
         ignore = name.lower() in ("void", "unlabeled", "unlabelled")
+    if number(identity) == IGNORE and not ignore:
+        raise UserError(f"{where}: {name} has the id 255, which means not labelled; give it and its pixels another")
     return Class(number(identity), name, (number("r"), number("g"), number("b")), ignore)
+
+
+@lru_cache(maxsize=16)
+def imaging_domain(classes: Classes) -> Domain:
+    """The class table as `serving.imaging` takes it."""
+    return Domain("classes", tuple(ClassRow(row.id, row.name, row.color, row.ignore) for row in classes.rows))

@@ -1,28 +1,39 @@
 """What a dataset is: samples by split, what its two sides are, and how a sample is read from its files."""
 
 import hashlib
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
+from serving.imaging.decode import BrokenImage, ImageError, image_size, read_photo
+from serving.imaging.labels import read_label
 from trainer.batch import Domain
-from trainer.data import decode
-from trainer.errors import UserError
+from trainer.data.class_table import imaging_domain
+from trainer.errors import BrokenFile, UserError
 
 Side = Literal["photo", "label"]
+SideKind = Literal["picture", "ids"]
+"""picture: RGB, resized bicubically. ids: whole numbers of up to 16 bits, resized by nearest, as in an instance map."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo, one label map, or both of one scene; paths are relative to the dataset's root ("scene:<split>:<index>" if drawn)."""
+    """One photo, one label map, or both of one scene; paths are relative to the root (or "scene:<split>:<index>")."""
 
     name: str
     photo: str | None
     label: str | None
+    sides: tuple[tuple[str, str], ...] = ()
+    """(name, path) of further sides of the same scene, such as an instance map or the previous frame."""
+
+    def path(self, side: str) -> str | None:
+        """The path of a side; None if the sample has none."""
+        return {"photo": self.photo, "label": self.label, **dict(self.sides)}.get(side)
 
     @property
     def complete(self) -> bool:
@@ -36,14 +47,13 @@ class Dataset:
 
     name: str
     root: Path | None
-    photo_domain: Domain
     label_domain: Domain
     terms: str
     splits: Mapping[str, tuple[Sample, ...]]
-    label_spelling: decode.Spelling | None = None
-    """How the label files say a class; None where the label side is pictures."""
     notes: tuple[str, ...] = ()
-    """What a person should know of the files that were found: spelling, unpaired material."""
+    """What the user should know of the files that were found."""
+    sides: Mapping[str, SideKind] = field(default_factory=dict)
+    """The further sides that every pair of this dataset has."""
 
     @property
     def place(self) -> str:
@@ -58,35 +68,42 @@ class Dataset:
 
     def read_photo(self, sample: Sample) -> np.ndarray:
         """The photo as uint8[H,W,3]."""
-        return decode.read_photo(self.file(sample, "photo"))
+        return read_image(self.file(sample, "photo"))
 
     def read_label(self, sample: Sample) -> np.ndarray:
         """Class indices uint8[H,W] (0..C-1 or IGNORE), or the picture uint8[H,W,3] where the label side is pictures.
 
-        It must have the size of its photo; a photo whose size cannot be read is found broken where the photo itself is read.
+        Files are read by the rules of `serving.imaging`. The label must have the size of its photo.
         """
-        path = self.file(sample, "label")
-        classes = self.label_domain.classes
-        if classes is None or self.label_spelling is None:
-            label = decode.read_photo(path)
+        path, classes = self.file(sample, "label"), self.label_domain.classes
+        if classes is None:
+            label = read_image(path)
         else:
-            try:
-                label = decode.read_label(path, classes, spelling=self.label_spelling)
-            except decode.BrokenFile:
-                raise
-            except UserError as error:
-                raise UserError(f"{self.name}: {error}") from error
-        with suppress(decode.BrokenFile):
+            with image_errors(path):
+                label = classes.id_to_index()[read_label(path, imaging_domain(classes)).ids]
+        with suppress(BrokenFile):  # an unreadable photo is reported where the photo is read
             self._refuse_size(sample, (label.shape[0], label.shape[1]))
         return label
 
-    def size(self, sample: Sample, side: Side) -> tuple[int, int]:
-        """(height, width) of one side, read from the file's head alone."""
+    def read_side(self, sample: Sample, side: str) -> np.ndarray:
+        """A further side: a picture uint8[H,W,3] or ids int32[H,W]."""
         path = self.file(sample, side)
-        return decode.photo_size(path, upright=side == "photo" or self.label_domain.kind == "picture")
+        if self.sides[side] == "picture":
+            return read_image(path)
+        try:
+            with Image.open(path) as ids:
+                return np.array(ids, dtype=np.int32)
+        except OSError as error:
+            raise BrokenFile(f"{path} cannot be read ({error})") from error
+
+    def size(self, sample: Sample, side: Side) -> tuple[int, int]:
+        """(height, width) of one side, read from the file's header."""
+        path = self.file(sample, side)
+        with image_errors(path):
+            return image_size(path)
 
     def refuse_sizes(self, sample: Sample) -> None:
-        """Raises UserError where the label has another size than its photo, and BrokenFile where the head of a file cannot be read."""
+        """Raise UserError where label and photo differ in size, and BrokenFile where a header cannot be read."""
         if sample.label is None:
             self.size(sample, "photo")
         else:
@@ -96,8 +113,8 @@ class Dataset:
         expected = None if sample.photo is None else self.size(sample, "photo")
         if expected is not None and found != expected:
             raise UserError(
-                f"{self.file(sample, 'label')} is {found[0]}x{found[1]} (height x width), but its photo {sample.photo} is "
-                f"{expected[0]}x{expected[1]}: a label map must have the size of its photo"
+                f"{self.file(sample, 'label')} is {found[0]}x{found[1]} (height x width), but its photo "
+                f"{sample.photo} is {expected[0]}x{expected[1]}: a label map must have the size of its photo"
             )
 
     def digest(self, sample: Sample, side: Side) -> str:
@@ -106,11 +123,29 @@ class Dataset:
         try:
             return hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
-            raise decode.BrokenFile(f"{path} cannot be read ({error.strerror})") from error
+            raise BrokenFile(f"{path} cannot be read ({error.strerror})") from error
 
-    def file(self, sample: Sample, side: Side) -> Path:
+    def file(self, sample: Sample, side: str) -> Path:
         """Where one side of a sample lies."""
-        relative = sample.photo if side == "photo" else sample.label
+        relative = sample.path(side)
         if relative is None or self.root is None:
             raise UserError(f"{self.place}: sample {sample.name} has no {side}")
         return self.root / relative
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture file as uint8[H,W,3]."""
+    with image_errors(path):
+        return read_photo(path)
+
+
+@contextmanager
+def image_errors(path: Path) -> Iterator[None]:
+    """Raise the errors of `serving.imaging` as UserError or BrokenFile that names the path."""
+    try:
+        yield
+    except BrokenImage as error:
+        remedy = " Replace it, or leave it out with --skip-broken."
+        raise BrokenFile(f"{path}: {error.message}", remedy=remedy) from error
+    except ImageError as error:
+        raise UserError(f"{path}: {error}") from error

@@ -1,12 +1,13 @@
 """From samples to batches: decoded once, augmented afresh at every step, and a pure function of (seed, step)."""
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,135 +15,112 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.batch import Batch, LabelMap, Pairs, Photo, random
-from trainer.data.catalogue import Dataset, Sample, Side
-from trainer.data.decode import BrokenFile
-from trainer.data.rare_classes import Likelihood
-from trainer.errors import UserError
+from trainer.data.dataset import Dataset, Sample
+from trainer.data.selection.selection import Selection
+from trainer.errors import BrokenFile, UserError
+
+if TYPE_CHECKING:
+    from trainer.data.selection.rare_classes import SamplingWeights
 
 ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
 
-LABEL_POOL = "unpaired labels"
-"""The stream that may be read from another dataset."""
-
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Streams:
-    """What a run trains on: the pairs, and two pools whose members know nothing of each other."""
+class _Stream(NamedTuple):
+    """Samples that are drawn together; the name decides their random numbers."""
 
-    pairs: tuple[Sample, ...]
-    photos: tuple[Sample, ...]
-    labels: tuple[Sample, ...]
-    labels_from: Dataset | None = None
-    """What reads the label pool where it is not the run's own dataset; over the run's classes."""
+    name: str
+    samples: tuple[Sample, ...]
+    sides: tuple[str, ...]
+    dataset: Dataset
 
 
 class Loader:
-    """Batches of `batch` pairs, `batch` unpaired photos and `batch` unpaired labels; an empty stream gives tensors of batch length 0.
+    """Batches of `batch` pairs, unpaired photos and unpaired labels; an empty stream gives batch length 0.
 
-    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone. Balanced, both
-    halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise all streams keep the pace of the longest
-    one: a half with a tenth of its samples is filled in every tenth step and is empty in the others.
+    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone.
+    Balanced, both halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise all
+    streams keep the pace of the longest one: a half with a tenth of its samples is filled in every tenth step and is
+    empty in the others.
 
-    In the steps of a likelihood the pairs have no epochs: each is drawn with replacement, by its probability.
+    In the steps of sampling weights the pairs have no epochs: each is drawn with replacement, by its probability.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        streams: Streams,
+        selection: Selection,
         *,
         size: tuple[int, int],
         batch: int,
         seed: int,
+        progressive: Sequence[tuple[int, int, int]] = (),
+        enlarge: bool = True,
         balanced: bool = True,
-        likelihood: Likelihood | None = None,
+        weights: "SamplingWeights | None" = None,
+        sides: Iterable[str] = (),
         skip_broken: bool = False,
         cache_bytes: int = 2 << 30,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not (streams.pairs or (streams.photos and streams.labels)):
-            raise UserError(f"{dataset.place}: there is nothing to train on: no pair, and not both unpaired photos and unpaired labels")
-        if bool(streams.photos) != bool(streams.labels):
-            lacking = "labels" if streams.photos else "photos"
-            raise UserError(f"{dataset.place}: the unpaired pool has no {lacking}: add some")
-        if likelihood is not None and len(likelihood.probabilities) != len(streams.pairs):
-            raise ValueError(f"{len(likelihood.probabilities)} probabilities were given for {len(streams.pairs)} pairs")
+        if not (selection.pairs or selection.unpaired_photos or selection.unpaired_labels):
+            raise UserError(f"{dataset.place}: there is nothing to train on: no pairs and no unpaired samples")
         self.dataset = dataset
-        self.streams = streams
+        self.selection = selection
+        self._pairs = _Stream("pairs", selection.pairs, ("photo", "label", *sorted(sides)), dataset)
+        self._unpaired_photos = _Stream("unpaired photos", selection.unpaired_photos, ("photo",), dataset)
+        self._unpaired_labels = _Stream("unpaired labels", selection.unpaired_labels, ("label",), selection.labels_from)
         self.size = size
-        self.enlarged = (round(ENLARGED * size[0]), round(ENLARGED * size[1]))
+        self.progressive = tuple(progressive)
+        """(until step, height, width): the smaller sizes that come before `size`, each up to its step."""
         self.seed = seed
+        self.enlarged = ENLARGED if enlarge else 1.0
         self.balanced = balanced
-        self.likelihood = likelihood
+        self.weights = weights
         self.skip_broken = skip_broken
-        self.broken: dict[tuple[Side, str], str] = {}
+        self.broken: dict[tuple[str, str], str] = {}
         """The sides that could not be decoded, by their path, each with the reason."""
         self._length = batch
         self._rank, self._world = rank, world
-        self._cache: dict[tuple[Side, str], np.ndarray] = {}
+        self._cache: dict[tuple[str, str], np.ndarray] = {}
         self._room = cache_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # batches are made by the thread of `prefetch` and, in evaluations, by the caller
 
     @property
     def skipped(self) -> int:
         """How many broken files were met so far."""
         return len(self.broken)
 
+    def size_at(self, step: int) -> tuple[int, int]:
+        """Height and width of the crops of a step."""
+        return next(((height, width) for until, height, width in self.progressive if step < until), self.size)
+
     def batch(self, step: int) -> Batch:
-        """The batch of one step (counted from 0), on the CPU; of `world` processes that train together, each has its own share."""
+        """Return the batch of one step (from 0), on the CPU; each of `world` processes has its own share."""
+        size = self.size_at(step)
         paired, unpaired = self._turns(step)  # of the step that all processes share, so that all fill the same halves
         step = step * self._world + self._rank
-        pairs = [
-            self._augmented(arrays, step=step, stream="pairs", index=index)
-            for index, arrays in enumerate(self._drawn("pairs", self.streams.pairs, step=step, turn=paired, sides=("photo", "label")))
-        ]
-        photos, labels = (
-            [
-                self._augmented(arrays, step=step, stream=stream, index=index)[0]
-                for index, arrays in enumerate(self._drawn(stream, pool, step=step, turn=unpaired, sides=(side,)))
-            ]
-            for stream, pool, side in _pools(self.streams)
-        )
-        return Batch(
-            paired=Pairs(self._photos([photo for photo, _ in pairs]), self._labels([label for _, label in pairs])),
-            unpaired=Pairs(self._photos(photos), self._labels(labels)),
-        )
+        photo, label, *others = self._tensors(self._pairs, size=size, step=step, turn=paired)
+        (unpaired_photo,) = self._tensors(self._unpaired_photos, size=size, step=step, turn=unpaired)
+        (unpaired_label,) = self._tensors(self._unpaired_labels, size=size, step=step, turn=unpaired)
+        sides = dict(zip(self._pairs.sides[2:], others, strict=True))
+        return Batch(paired=Pairs(photo, label, sides), unpaired=Pairs(unpaired_photo, unpaired_label))
 
     def prefetch(self, start: int, stop: int, *, ahead: int = 3) -> Iterator[Batch]:
         """The batches of steps start..stop-1, made by a background thread that ends when the iterator is closed."""
-        made: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=ahead)
-        closed = threading.Event()
-
-        def put(item: Batch | BaseException) -> None:
-            while not closed.is_set():
-                with suppress(queue.Full):
-                    made.put(item, timeout=0.1)
-                    return
-
-        def work() -> None:
-            try:
-                for step in range(start, stop):
-                    if closed.is_set():
-                        return
-                    put(self.batch(step))
-            except BaseException as error:  # handed to the consumer, who raises it
-                put(error)
-
-        worker = threading.Thread(target=work, name="loader", daemon=True)
-        worker.start()
+        worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
-            for _ in range(start, stop):
-                item = made.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            steps = iter(range(start, stop))
+            made = deque(worker.submit(self.batch, step) for step in islice(steps, ahead))
+            while made:
+                batch = made.popleft().result()
+                made.extend(worker.submit(self.batch, step) for step in islice(steps, 1))
+                yield batch
         finally:
-            closed.set()
-            worker.join()
+            worker.shutdown(cancel_futures=True)
 
     @property
     def filled(self) -> tuple[float, float]:
@@ -152,65 +130,79 @@ class Loader:
         return (paired / longest, unpaired / longest) if not self.balanced else (float(paired > 0), float(unpaired > 0))
 
     def _lengths(self) -> tuple[int, int]:
-        return len(self.streams.pairs), max(len(self.streams.photos), len(self.streams.labels))
+        return len(self.selection.pairs), max(len(self.selection.unpaired_photos), len(self.selection.unpaired_labels))
 
     def _turns(self, step: int) -> tuple[int | None, int | None]:
-        """For the paired and the unpaired half: how often it was filled before this step; None where this step leaves it empty."""
+        """How often the paired and the unpaired half were filled before this step; None where it stays empty."""
         if self.balanced:
             return step, step
-        longest = max(self._lengths())
-        paired, unpaired = (
-            before if before < after else None
-            for before, after in ((step * length // longest, (step + 1) * length // longest) for length in self._lengths())
-        )
+        lengths = self._lengths()
+        longest = max(lengths)
+        turns = [(step * length // longest, (step + 1) * length // longest) for length in lengths]
+        paired, unpaired = (before if before < after else None for before, after in turns)
         return paired, unpaired
 
-    def _drawn(
-        self, stream: str, pool: Sequence[Sample], *, step: int, turn: int | None, sides: tuple[Side, ...]
-    ) -> list[tuple[np.ndarray, ...]]:
-        """The samples of one stream in this process's step, the given turn of their half, each as enlarged uint8 arrays."""
-        if not pool or turn is None:
-            return []
-        if stream == "pairs" and self.likelihood is not None and step // self._world in self.likelihood.steps:
-            draws = (random(self.seed, step, "draw pairs", index) for index in range(self._length))
-            return [self._readable(stream, pool, places=self.likelihood.places(numbers), sides=sides) for numbers in draws]
-        begin = (turn * self._world + self._rank) * self._length
-        positions = range(begin, begin + self._length)
-        return [self._readable(stream, pool, places=self._places(stream, len(pool), position), sides=sides) for position in positions]
+    def _tensors(
+        self, stream: "_Stream", *, size: tuple[int, int], step: int, turn: int | None
+    ) -> list[LabelMap | Photo]:
+        """The crops of one stream in this step, the given turn of its half: a tensor for each side of the stream."""
+        height, width = size
+        crops = []
+        for index in range(self._length if stream.samples and turn is not None else 0):
+            arrays = self._first_readable(
+                stream, self._order(stream, step=step, turn=turn or 0, index=index), size=size
+            )
+            rng = random(self.seed, step, f"augment {stream.name}", index)
+            top = int(rng.integers(arrays[0].shape[0] - height + 1))
+            left = int(rng.integers(arrays[0].shape[1] - width + 1))
+            flip = -1 if rng.random() < 0.5 else 1
+            crops.append(tuple(array[top : top + height, left : left + width][:, ::flip] for array in arrays))
+        if crops:
+            return [_tensor(np.stack(arrays)) for arrays in zip(*crops, strict=True)]
+        pictures = {"photo": True, "label": self.dataset.label_domain.kind == "picture"}
+        pictures |= {name: kind == "picture" for name, kind in self.dataset.sides.items()}
+        return [
+            torch.zeros(0, 3, *size) if pictures[side] else torch.zeros(0, *size, dtype=torch.long)
+            for side in stream.sides
+        ]
 
-    def _places(self, stream: str, length: int, position: int) -> Iterator[int]:
-        """Where in its pool the sample at a position of the endless stream stands, then the others of its epoch, which stand in for it."""
-        epoch, place = divmod(position, length)
-        order = _order(self.seed, epoch, stream, length)
-        return (order[(place + offset) % length] for offset in range(length))
+    def _order(self, stream: "_Stream", *, step: int, turn: int, index: int) -> Iterable[int]:
+        """The sample at one position of a batch, then those that replace it if it cannot be read."""
+        if stream is self._pairs and self.weights is not None and step // self._world in self.weights.steps:
+            return self.weights.draw(random(self.seed, step, "draw pairs", index))
+        count = len(stream.samples)
+        epoch, place = divmod((turn * self._world + self._rank) * self._length + index, count)
+        order = _permutation(self.seed, epoch, stream.name, count)
+        return (order[(place + offset) % count] for offset in range(count))
 
-    def _readable(self, stream: str, pool: Sequence[Sample], *, places: Iterable[int], sides: tuple[Side, ...]) -> tuple[np.ndarray, ...]:
-        """The sample at the first of these places; at the next where it is broken and may be skipped."""
+    def _first_readable(
+        self, stream: "_Stream", order: Iterable[int], *, size: tuple[int, int]
+    ) -> tuple[np.ndarray, ...]:
+        """All sides of the first of these samples that can be read, enlarged."""
         broken = 0
-        for place in places:
+        for place in order:
             try:
-                return tuple(self._enlarged(pool[place], side, stream=stream) for side in sides)
+                return tuple(self._enlarged(stream, stream.samples[place], side, size=size) for side in stream.sides)
             except BrokenFile:
                 if not self.skip_broken:
                     raise
                 broken += 1
-        raise UserError(f"{self.dataset.place}: every one of the {broken} samples of the stream {stream!r} is broken")
+        raise UserError(f"{stream.dataset.place}: none of the {broken} {stream.name} can be read")
 
-    def _enlarged(self, sample: Sample, side: Side, *, stream: str) -> np.ndarray:
-        """One side of a sample at 286/256 of the size, from the cache while that has room; what is broken stays so, and is reported once.
+    def _enlarged(self, stream: "_Stream", sample: Sample, side: str, *, size: tuple[int, int]) -> np.ndarray:
+        """One side of a sample at the size that crops are cut from, from the cache if it is there.
 
         Whether a side is broken depends on its own file alone, so that batches never depend on what was read before.
         """
-        other = self.streams.labels_from if stream == LABEL_POOL else None
-        reader = self.dataset if other is None else other
-        path = (sample.photo if side == "photo" else sample.label) or ""
-        key = (side, path if other is None else f"{other.place}: {path}")
-        if key in self._cache:
-            return self._cache[key]
+        key = (side, f"{stream.dataset.place}: {sample.path(side)}")
+        cached = self._cache.get(key)
+        enlarged = (round(self.enlarged * size[0]), round(self.enlarged * size[1]))
+        if cached is not None and cached.shape[:2] == enlarged:
+            return cached
         if key in self.broken:
             raise BrokenFile(self.broken[key])
         try:
-            array = _resized(reader.read_photo(sample) if side == "photo" else reader.read_label(sample), self.enlarged)
+            array = _resized(_read(stream.dataset, sample, side), enlarged)
         except BrokenFile as error:
             with self._lock:
                 new = key not in self.broken
@@ -219,48 +211,28 @@ class Loader:
                 log.warning("skipped: %s", error.reason)
             raise
         with self._lock:
-            if key not in self._cache and array.nbytes <= self._room:
+            cached = self._cache.pop(key, None)  # of another size, of an earlier stage
+            self._room += 0 if cached is None else cached.nbytes
+            if array.nbytes <= self._room:
                 self._cache[key] = array
                 self._room -= array.nbytes
         return array
 
-    def _augmented(self, arrays: tuple[np.ndarray, ...], *, step: int, stream: str, index: int) -> tuple[np.ndarray, ...]:
-        """One crop and one flip, the same for all arrays of a draw."""
-        numbers = random(self.seed, step, f"augment {stream}", index)
-        height, width = self.size
-        top = int(numbers.integers(self.enlarged[0] - height + 1))
-        left = int(numbers.integers(self.enlarged[1] - width + 1))
-        flip = -1 if numbers.random() < 0.5 else 1
-        return tuple(array[top : top + height, left : left + width][:, ::flip] for array in arrays)
-
-    def _photos(self, arrays: Sequence[np.ndarray]) -> Photo:
-        return _normalised(np.stack(arrays)) if arrays else torch.zeros(0, 3, *self.size)
-
-    def _labels(self, arrays: Sequence[np.ndarray]) -> LabelMap | Photo:
-        if self.dataset.label_domain.kind == "picture":
-            return self._photos(arrays)
-        return torch.from_numpy(np.stack(arrays)).long() if arrays else torch.zeros(0, *self.size, dtype=torch.long)
-
 
 def prepare_photo(photo: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """uint8[H,W,3] -> Float[3,*size] in [-1,1], by Pillow's bicubic straight to the size: what a server does to an upload."""
-    return _normalised(_resized(photo, size)[None])[0]
+    """Photo uint8[H,W,3] -> Float[3,*size] in [-1,1], by Pillow's bicubic, as the server resizes an upload."""
+    return _tensor(_resized(photo, size)[None])[0]
 
 
 def prepare_label(label: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Class indices uint8[H,W] -> Long[*size] by Pillow's nearest; a picture uint8[H,W,3] is prepared like a photo."""
-    return prepare_photo(label, size) if label.ndim == 3 else torch.from_numpy(_resized(label, size)).long()
+    return _tensor(_resized(label, size)[None])[0]
 
 
 def photo_to_uint8(photo: Tensor) -> np.ndarray:
     """Float[...,3,H,W] in [-1,1] -> uint8[...,H,W,3], rounded and clamped."""
     levels = photo.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
-
-
-def _pools(streams: Streams) -> tuple[tuple[str, tuple[Sample, ...], Side], ...]:
-    """The two unpaired streams; their names differ, so their orders, crops and flips do."""
-    return ("unpaired photos", streams.photos, "photo"), (LABEL_POOL, streams.labels, "label")
 
 
 def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -270,11 +242,19 @@ def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(array).resize((width, height), how))
 
 
-def _normalised(photos: np.ndarray) -> Photo:
-    """uint8[B,H,W,3] -> Float[B,3,H,W] in [-1,1]."""
-    return torch.from_numpy(np.ascontiguousarray(photos.transpose(0, 3, 1, 2))).float().div_(127.5).sub_(1)
+def _tensor(arrays: np.ndarray) -> LabelMap | Photo:
+    """Pictures uint8[B,H,W,3] -> Float[B,3,H,W] in [-1,1]; ids [B,H,W] -> Long[B,H,W]."""
+    if arrays.ndim == 3:
+        return torch.from_numpy(np.ascontiguousarray(arrays)).long()
+    return torch.from_numpy(np.ascontiguousarray(arrays.transpose(0, 3, 1, 2))).float().div_(127.5).sub_(1)
+
+
+def _read(dataset: Dataset, sample: Sample, side: str) -> np.ndarray:
+    if side == "photo":
+        return dataset.read_photo(sample)
+    return dataset.read_label(sample) if side == "label" else dataset.read_side(sample, side)
 
 
 @lru_cache(maxsize=64)
-def _order(seed: int, epoch: int, stream: str, length: int) -> tuple[int, ...]:
+def _permutation(seed: int, epoch: int, stream: str, length: int) -> tuple[int, ...]:
     return tuple(random(seed, epoch, f"order {stream}").permutation(length).tolist())

@@ -1,1 +1,1 @@
-"""A paper's table rebuilt: the table as data, the runs that are missing, and the page that sets ours beside the paper's."""
+"""Paper tables as data, the runner that produces missing results, and the pages written from them."""

@@ -1,93 +1,65 @@
-"""The results of a table's runs, one JSON line each: they outlive the runs' folders, and the pages are written from them alone."""
+"""Results of an experiment: a file with one JSON object per line and run."""
 
-import fcntl
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.errors import UserError
+from trainer.experiment.tables import Metric, Row
+from trainer.training.checkpointing import write_whole
+
+Result = dict[str, Any]
+"""table, setting, row, repeat, precision, key; method, pairs, unpaired, rule, steps, size, reads (the halves of the
+batch that the method reads); figures {checkpoint: {"step": s, split: {name: value}}}; judges; seconds; environment;
+failed (the reason, else None). Results from before `precision` was recorded lack it.
+"""
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came of one run."""
+class Line:
+    """A row of the table with its runs in one precision."""
 
-    table: str
-    setting: str
-    row: str
-    repeat: int
-    key: str
-    """The hash of what decided the result."""
-    spec: str
-    """The hash of what the table asked of the row."""
-    method: str
-    pairs: int
-    unpaired: int
-    rule: str
-    steps: int
-    size: tuple[int, int]
-    reads: tuple[str, ...] = ("pairs", "unpaired")
-    """Which halves the method looked at."""
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    """checkpoint -> {"step": s, split -> {figure: value}}, of the averaged weights."""
-    judges: Mapping[str, Any] = field(default_factory=dict)
-    """The names of what judged, beside the dataset's labels: `features`, `judge`; and the features that chose the pairs: `selection`."""
-    failed: str | None = None
-    """Why the run did not end, where it did not."""
-    seconds: float | None = None
-    """Training, wall clock."""
-    cpu_seconds: float | None = None
-    """Of the whole process, evaluation included; None where the run was interrupted."""
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    shared_with: str | None = None
-    """The row of another table that this very run was made for."""
+    row: Row
+    precision: str
+    """bf16, fp32, or "" where it was not recorded or nothing was run."""
+    results: Sequence[Result]
 
-    @property
-    def name(self) -> str:
-        return f"{self.row} #{self.repeat}"
+    def figures(self, split: str, checkpoint: str) -> dict[str, list[float]]:
+        """Return the values of each figure, one per run."""
+        found: dict[str, list[float]] = {}
+        for result in self.results:
+            for name, value in result["figures"].get(checkpoint, {}).get(split, {}).items():
+                if isinstance(value, float):
+                    found.setdefault(name, []).append(value)
+        return found
+
+    def values(self, metric: Metric, split: str, checkpoint: str) -> list[float]:
+        """Return the metric of every run; empty if it was not measured."""
+        figures = self.figures(split, checkpoint)
+        return figures.get(metric.find(figures) or "", [])
 
 
 def read_results(path: Path) -> list[Result]:
-    """The results in a file; of two lines on the same run the later one. A last line that was cut by a kill is left out."""
-    if not path.is_file():
-        return []
-    found: dict[tuple[str, str, str, int], Result] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    """Return the results in a file, the latest of each run; an empty list if there is no file."""
+    found: dict[tuple[Any, ...], Result] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else (), 1):
         try:
-            values = json.loads(line)
-            result = Result(**(values | {name: tuple(values[name]) for name in ("size", "reads") if name in values}))
+            result = json.loads(line)
+            found[identity(result)] = result
         except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                continue
-            raise UserError(
-                f"{path} line {number} is not a result as this version of fewpair writes it ({error}): remove the line"
-            ) from error
-        found[(result.table, result.setting, result.row, result.repeat)] = result
+            raise UserError(f"{path}, line {number} is not a result ({error}): remove the line") from error
     return list(found.values())
 
 
 def append(path: Path, result: Result) -> None:
-    """One more line; a line that a kill had cut is dropped first."""
+    """Add a result, or replace that of the same run. The file is replaced as a whole, so a crash leaves it readable."""
+    results = {identity(each): each for each in [*read_results(path), result]}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # two commands may write here at once
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            file.truncate(whole)
-        file.write((json.dumps(asdict(result), allow_nan=False) + "\n").encode())
+    write_whole(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in results.values()))
 
 
-def known_results(paths: Iterable[Path]) -> dict[str, list[Result]]:
-    """Every result of these files under its key."""
-    known: dict[str, list[Result]] = {}
-    for path in paths:
-        for result in read_results(path):
-            known.setdefault(result.key, []).append(result)
-    return known
+def identity(result: Result) -> tuple[Any, ...]:
+    """Return what tells runs apart: bf16 and fp32 runs of one row are different runs."""
+    return (*(result[name] for name in ("table", "setting", "row", "repeat")), result.get("precision"))

@@ -1,4 +1,4 @@
-"""The methods by name: one file a paper."""
+"""The methods by name: one file per paper."""
 
 from typing import Any
 
@@ -6,13 +6,12 @@ from trainer.batch import Domain
 from trainer.methods.base import Method
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
-from trainer.methods.judge import Judge
-from trainer.methods.mean_teacher import MeanTeacher
 from trainer.methods.oasis import Oasis
+from trainer.methods.painter import Painter
 from trainer.methods.pix2pix import Pix2Pix
+from trainer.methods.segmentation import Judge, MeanTeacher, Supervised
 from trainer.methods.semipaired import SemiPaired
 from trainer.methods.spade import Spade
-from trainer.methods.supervised import Supervised
 from trainer.methods.tcr import Tcr
 from trainer.methods.tripathy import Tripathy
 from trainer.methods.usis import Usis
@@ -25,6 +24,7 @@ METHODS: dict[str, type[Method]] = {
     "cyclegan": CycleGAN,
     "tripathy": Tripathy,
     "mean_teacher": MeanTeacher,
+    "painter": Painter,
     "spade": Spade,
     "oasis": Oasis,
     "tcr": Tcr,
@@ -33,6 +33,6 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def build(name: str, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> Method:
-    """The named method with its config, for these two domains."""
-    return METHODS[name](config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
+def build(name: str, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> Method:
+    """The named method with its config, for this label side."""
+    return METHODS[name](config, label_domain, size=size, seed=seed)

@@ -1,16 +1,25 @@
-"""What a method is: players that take turns, a step that yields their losses, and the directions it can translate."""
+"""What a method is: parameter groups, a step that yields their losses, and the directions it translates."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.batch import Batch, Domain, LabelMap, Photo, Scores, Stretch, random
+from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores, random
+from trainer.data.selection.selection import Selection
+from trainer.distributed import rank
+from trainer.errors import UserError
+
+Direction = Literal["to_label", "to_photo"]
+Samples = Literal["pairs", "unpaired photos", "unpaired label maps"]
 
 
-class Player(NamedTuple):
-    """One side of the game: the modules it moves and how its optimiser (Adam) moves them."""
+class ParameterGroup(NamedTuple):
+    """Modules that are optimised together, and how Adam moves them."""
 
     modules: tuple[nn.Module, ...]
     lr: float
@@ -18,29 +27,50 @@ class Player(NamedTuple):
     schedule: Callable[[int, int], float]
     """(step, steps) -> factor on the learning rate."""
     ema: float | None
-    """Decay of the running average of the weights that is evaluated and exported; None: no average is kept."""
+    """Decay of the EMA of the weights, which is evaluated and exported; None: no average is kept."""
     factors: tuple[float, ...] | None = None
     """One factor on the learning rate for each of `modules`; None: all alike."""
 
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of the group."""
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+    def parts(self) -> list[dict[str, Any]]:
+        """The parameter groups of torch's optimiser: one, or one for each module where their learning rates differ."""
+        if self.factors is None:
+            return [{"params": self.parameters()}]
+        return [
+            {"params": list(module.parameters()), "factor": factor}
+            for module, factor in zip(self.modules, self.factors, strict=True)
+        ]
+
 
 class Update(NamedTuple):
-    """One move: who moves, and what it minimises (the sum of the losses, already weighted, logged as they are)."""
+    """Losses, weighted and logged as they are, and the parameter group, or groups, that minimise their sum."""
 
-    player: str
+    groups: str | tuple[str, ...]
     losses: dict[str, Tensor]
 
 
 class Method(nn.Module):
-    """A paper. A subclass names its players, yields its updates in the order in which the paper plays them, and translates.
+    """A paper. A subclass names its parameter groups, yields its updates in the paper's order, and translates.
 
-    A step never yields inside a `with`, and builds no graph before a `yield` that is used after it, except through tensors whose
-    path holds no parameter of the player that just moved. All randomness is a function of (seed, step).
+    A step never yields inside a `with`, and builds no graph before a `yield` that is used after it, except through
+    tensors whose path holds no parameter that just moved. All randomness is a function of (seed, step, rank).
     """
 
     config_class: ClassVar[type]
-    directions: frozenset[Literal["to_label", "to_photo"]]
+    directions: frozenset[Direction]
+    reads: frozenset[Samples] = frozenset({"pairs"})
+    """Which samples the step reads; the others are not loaded."""
+    optional: frozenset[Samples] = frozenset()
+    """Those of `reads` that a run may lack."""
+    sides: frozenset[str] = frozenset()
+    """The further sides of each pair that the step reads in `Pairs.sides`, of those that the dataset declares."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """The config's fields that name files or folders; a run records them as absolute paths."""
     chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy", "photo_psnr")
-    """The figures on `val` that the best checkpoint has the highest of: the first that there is. Empty: the last weights are the best."""
+    """The best checkpoint has the highest of these figures on `val`: of the first that there is. Empty: the last."""
     multiple_of: int = 1
     """What a picture's height and width must be multiples of."""
     smallest: int = 1
@@ -48,44 +78,57 @@ class Method(nn.Module):
     tiling: Literal["allowed", "forbidden"] = "forbidden"
     noise_shape: tuple[int, ...] | None = None
     spares_a_half: bool = False
-    """Whether a method that reads both halves of the Batch can take its step with either of them empty (Run.balanced)."""
-    rare_classes: Stretch = "never"
+    """Whether a method that reads both halves of the Batch can train with either of them empty (Run.balanced)."""
+    rare_classes: Phase = "never"
     """When in the training pairs are drawn by the classes that they hold, each class alike, and not evenly."""
 
-    def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
+    def __init__(self, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__()
+        check_config(config)
         self.config = config
-        self.photo_domain = photo_domain
         self.label_domain = label_domain
         self.size = size
         self.seed = seed
 
-    def begin(self) -> None:
-        """Load what a fresh run starts from and the config names; not called where a checkpoint is loaded. Raises UserError."""
+    def load_pretrained(self) -> None:
+        """Load the pretrained weights that the config names into a fresh run. Raises UserError."""
 
-    def players(self) -> dict[str, Player]:
-        """The players by name."""
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        """The parameter groups by name."""
         raise NotImplementedError
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         """Yield the updates of step i, in order. Each is optimised before the next is asked for."""
         raise NotImplementedError
 
-    def needs(self) -> frozenset[Literal["pairs", "unpaired"]]:
-        """Which halves of the Batch the step reads."""
-        raise NotImplementedError
+    def missing(self, selection: Selection) -> Samples | None:
+        """The samples that the method needs but the selection lacks; None if it has all."""
+        given = selection.samples()
+        return next((kind for kind in given if kind in self.reads - self.optional and not given[kind]), None)
 
     def check_steps(self, steps: int) -> None:
         """Raises UserError where a run of this many steps would not do what the config says."""
 
-    def refresh(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
-        """Estimate anew what training estimates as it goes (batch statistics), for the weights that now stand in their place (EMA).
+    def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
+        """Estimate batch statistics for the weights that the networks hold now (EMA), from training batches.
 
-        batches: some that the run was trained on. Returns the networks whose buffers hold the estimates; none where there are none.
+        Returns the networks whose buffers hold the statistics; none where no network has any.
         """
         return ()
 
-    def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
+    def draws(self, i: int, stream: str, length: int) -> list[np.random.Generator]:
+        """One generator per sample of this process: a function of (seed, step, stream, rank, index)."""
+        return [random(self.seed, i, stream, rank() * length + index) for index in range(length)]
+
+    def noise(self, label: Tensor, i: int, stream: str) -> Tensor:
+        """z ~ N(0,1), Float[B,*noise_shape]: a function of (seed, step, stream, rank, index)."""
+        assert self.noise_shape is not None
+        draws = self.draws(i, f"noise {stream}", len(label))
+        return torch.stack(
+            [torch.from_numpy(draw.standard_normal(self.noise_shape, dtype="float32")) for draw in draws]
+        ).to(label.device)
+
+    def network(self, direction: Direction) -> nn.Module | None:
         """The generator behind a direction; None where there is none."""
         raise NotImplementedError
 
@@ -94,16 +137,32 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not translate labels to photos")
 
     def to_label(self, photo: Photo) -> LabelMap | Photo:
-        """Photo -> class indices where the label side has classes, else a picture. Offered where `directions` says so."""
+        """Photo -> class indices, or a picture where labels are pictures. Offered where `directions` says so."""
         raise NotImplementedError(f"{type(self).__name__} does not translate photos to labels")
 
     def label_scores(self, photo: Photo) -> Scores | None:
         """Photo -> Float[B,C,H,W]; None where the label side is decoded from colours or is a picture."""
         return None
 
-    def painted_label(self, photo: Photo) -> Photo | None:
-        """Photo -> the RGB picture that `to_label` reads by the nearest class colour; None where the label side is not spelt so."""
-        return None
+
+def check_config(config: Any) -> None:
+    """Raise UserError where a number among a method's choices is out of range."""
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        sound, wanted = {
+            "width": (value >= 1, "give 1 or more"),
+            "levels": (2 <= value <= 10, "give a number from 2 to 10"),
+            "noise": (value >= 1, "give 1 or more"),
+            "scales": (value >= 1, "give 1 or more"),
+            "r1_every": (value >= 1, "give 1 or more; --config.r1 0 leaves the penalty out"),
+            "lr": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
+            "lr_discriminator": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
+            "ema": (0 <= value < 1, "give a number from 0 to below 1, as in 0.999"),
+            "confidence": (0 <= value <= 1, "give a probability"),
+        }.get(name, (0 <= value < math.inf, "give 0 or more"))
+        if not sound:
+            raise UserError(f"--config.{name.replace('_', '-')} {value}: {wanted}")
 
 
 def constant(step: int, steps: int) -> float:
@@ -112,19 +171,24 @@ def constant(step: int, steps: int) -> float:
 
 
 def constant_then_linear(step: int, steps: int) -> float:
-    """Constant over the first half of the steps, then linear to zero (Shukla et al., section 4; CycleGAN, appendix 7.1).
+    """Constant over the first half of the steps, then linear to zero (CycleGAN, appendix 7.1; Shukla et al.).
 
     The step after the last would have exactly 0; the released code's older formula wastes its last epoch there.
     """
     return min(1.0, 2.0 * (1.0 - step / steps))
 
 
+def polynomial(step: int, steps: int) -> float:
+    """(1 - step / steps)^.9, the "poly" schedule of segmentation (Chen et al. 2017, DeepLab, Eq. 4)."""
+    return float((1.0 - step / steps) ** 0.9)
+
+
 class PicturePool(nn.Module):
     """A buffer of earlier fakes that feeds the discriminator (Shrivastava et al., as in CycleGAN, section 4).
 
-    While not full: store the incoming picture and return it. When full: with p = 1/2 return a random stored picture and put the
-    incoming one in its place, else return the incoming one. Draws are a function of (seed, step, stream, index). Capacity 0 passes
-    everything through.
+    While not full: store the incoming picture and return it. When full: with p = 1/2 return a random stored picture and
+    put the incoming one in its place, else return the incoming one. Draws are a function of (seed, step, stream, rank,
+    index). Capacity 0 passes everything through.
     """
 
     pictures: Tensor
@@ -151,7 +215,7 @@ class PicturePool(nn.Module):
                 self.stored += 1
                 answer.append(fake)
                 continue
-            draw = random(self.seed, step, self.stream, index)
+            draw = random(self.seed, step, self.stream, rank() * len(fakes) + index)
             if draw.random() < 0.5:
                 slot = int(draw.integers(self.capacity))
                 answer.append(self.pictures[slot].clone())

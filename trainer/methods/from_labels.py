@@ -1,18 +1,20 @@
-"""What methods that make photos from label maps share: how they spell the map, their noise, their generators and batch statistics."""
+"""The base of methods that make photos from label maps: encoding, noise, generators, batch statistics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from trainer.batch import Batch, Domain, LabelMap, OneHot, Photo, random
+from trainer.batch import Batch, Domain, LabelMap, OneHot, Photo
 from trainer.labels import one_hot
-from trainer.methods.base import Method
+from trainer.methods.base import Direction, Method
+from trainer.networks.init import FirstWeights
+from trainer.networks.normalisation import estimate_statistics
 from trainer.networks.perceptual import PerceptualLoss
-from trainer.networks.spade import OasisGenerator
-from trainer.networks.synchronised import rank, refresh_statistics
+from trainer.networks.spade import NOISE, Norm, OasisGenerator
 from trainer.networks.wavelet import WaveletSpadeGenerator
 
 GeneratorName = Literal["wavelet", "oasis"]
@@ -24,27 +26,72 @@ GENERATORS: dict[GeneratorName, type[WaveletSpadeGenerator] | type[OasisGenerato
 """The generators that take noise."""
 
 
+@dataclass(frozen=True)
+class FromLabelsConfig:
+    """The options that `spade`, `oasis`, `tcr`, `usis` and `semipaired` share."""
+
+    width: int = 64
+    """Channels of the last layer of the generator, and of the first or last of each discriminator and segmenter."""
+    norm: Norm = "batch"
+    """batch: as published, synchronised between processes. instance: for batches of one."""
+    lr: float = 1e-4
+    """Learning rate of the generator's Adam."""
+    lr_discriminator: float = 4e-4
+    """The same for discriminators and segmenters."""
+    ema: float = 0.9999
+    """Decay of the generator's running average."""
+    first_weights: FirstWeights = "xavier"
+    """xavier: Xavier-normal with gain .02, as released. torch: torch's default (the compact recipes)."""
+
+
+@dataclass(frozen=True)
+class NoiseConfig(FromLabelsConfig):
+    """The options of those with noise."""
+
+    noise: int = NOISE
+    """Channels of the noise z."""
+
+
+@dataclass(frozen=True)
+class UnpairedConfig(NoiseConfig):
+    """The options that `usis` and `semipaired` share."""
+
+    generator: GeneratorName = "wavelet"
+    """wavelet: waveletSPADE (the papers). oasis: OASIS's."""
+    r1: float = 10.0
+    """gamma of the gradient penalty on unpaired photos."""
+    r1_every: int = 16
+    """Steps between penalties, each of which weighs as much more."""
+    lr_discriminator: float = 1e-4
+    """The same for discriminators and segmenters; USIS's released code has 4e-4 for the segmenter and 2e-3."""
+
+
 class FromLabels(Method):
     """A method whose `generator` makes photos from one-hot label maps, with noise where `noise_shape` is given.
 
-    Void is a channel of its own, the "don't care" channel of OASIS, USIS and SPADE: S = C + 1 semantic channels, void the last of them.
+    Void is the last of S = C + 1 channels, the "don't care" channel of OASIS, USIS and SPADE.
 
     # Unlike the released codes: there it is the first channel, which only renames them.
     """
 
     directions = frozenset({"to_photo"})
+    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     generator: nn.Module
 
-    def __init__(self, config: Any, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
+    def __init__(self, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, label_domain, size=size, seed=seed)
         if label_domain.classes is None:
-            raise ValueError(f"{type(self).__name__.lower()} needs a class table on the label side; this dataset has pictures there")
+            raise ValueError(
+                f"{type(self).__name__.lower()} needs a class table on the label side; this dataset has pictures there"
+            )
         self.classes = label_domain.classes.count
         self.channels = self.classes + 1
-        self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None) if getattr(config, "perceptual", 0) else None
+        self.perceptual: PerceptualLoss | None = None
+        if getattr(config, "perceptual", 0):
+            self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None)
 
-    def begin(self) -> None:
+    def load_pretrained(self) -> None:
         if self.perceptual is not None:
             self.perceptual.load()
 
@@ -53,34 +100,33 @@ class FromLabels(Method):
         known = one_hot(label, self.classes)
         return torch.cat([known, 1 - known.sum(1, keepdim=True)], 1)
 
-    def noise(self, label: LabelMap, i: int, stream: str) -> Tensor:
-        """z ~ N(0,1) for each label of this process, Float[B,*noise_shape]: a function of (seed, step, stream, index)."""
-        assert self.noise_shape is not None
-        draws = (random(self.seed, i, f"noise {stream}", rank() * len(label) + index) for index in range(len(label)))
-        return torch.stack([torch.from_numpy(draw.standard_normal(self.noise_shape, dtype="float32")) for draw in draws]).to(label.device)
-
     def generated(self, label: LabelMap, i: int, stream: str) -> Photo:
         """Photos from these labels, with fresh noise where the generator takes some."""
-        return self.generator(self.encode(label), *(() if self.noise_shape is None else (self.noise(label, i, stream),)))
+        return self.generator(*self._inputs(label, i, stream))
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
-        if self.noise_shape is None:
-            return self.generator(self.encode(label))
-        if noise is None:
-            raise ValueError(f"{type(self).__name__} makes a photo from a label and noise Float[B,{','.join(map(str, self.noise_shape))}]")
-        return self.generator(self.encode(label), noise)
+        if self.noise_shape is not None and noise is None:
+            raise ValueError(
+                f"{type(self).__name__} makes a photo from a label and noise "
+                f"Float[B,{','.join(map(str, self.noise_shape))}]"
+            )
+        return self.generator(self.encode(label), *(() if noise is None else (noise,)))
 
-    def network(self, direction: Literal["to_label", "to_photo"]) -> nn.Module | None:
+    def network(self, direction: Direction) -> nn.Module | None:
         return self.generator if direction == "to_photo" else None
 
-    def refresh(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
-        refresh_statistics(self.generator, self._inputs(batches))
+    def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
+        estimate_statistics(
+            self.generator,
+            (
+                self._inputs(half.label, number, f"statistics {kind.split()[0]}")
+                for number, batch in enumerate(batches)
+                for kind, half in (("pairs", batch.paired), ("unpaired label maps", batch.unpaired))
+                if kind in self.reads and len(half.label)
+            ),
+        )
         return (self.generator,)
 
-    def _inputs(self, batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
-        """What the generator is given for the labels of these batches, in training."""
-        for number, batch in enumerate(batches):
-            for name, half in (("pairs", batch.paired), ("unpaired", batch.unpaired)):
-                if name in self.needs() and len(half.label):
-                    noise = () if self.noise_shape is None else (self.noise(half.label, number, f"statistics {name}"),)
-                    yield (self.encode(half.label), *noise)
+    def _inputs(self, label: LabelMap, i: int, stream: str) -> tuple[Tensor, ...]:
+        """What the generator takes for these labels in step i."""
+        return (self.encode(label), *(() if self.noise_shape is None else (self.noise(label, i, stream),)))

@@ -1,34 +1,32 @@
-"""The hybrid translator of Shukla et al.: CycleGAN with a relativistic game, and an L1 term on the few pairs."""
+"""The hybrid translator of Shukla et al.: CycleGAN with a relativistic GAN loss, and an L1 term on the few pairs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer import losses
 from trainer.batch import Batch, Domain
-from trainer.games import GAMES, GameName
-from trainer.methods.base import PicturePool, Player, Update, constant_then_linear
-from trainer.methods.label_side import LabelAs, LabelSide
-from trainer.methods.two_generators import TwoGenerators
+from trainer.errors import UserError
+from trainer.labels import counted
+from trainer.methods.base import ParameterGroup, PicturePool, Update
+from trainer.methods.translator import Translator, TranslatorConfig
+from trainer.networks.encoders import DEFAULT as ENCODER
+from trainer.networks.encoders import load_encoder
 from trainer.networks.patchgan import Patch, PatchGAN, smallest_side
-from trainer.networks.resnet import ResNetGenerator
+from trainer.networks.projected import relative_l1
+from trainer.networks.pyramid import load_segmenter
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TranslatorConfig):
     """The choices of `hybrid`; the defaults are the paper's (Shukla et al., section 4)."""
 
-    width: int = 64
-    """Channels of the first layer of generators and discriminators."""
-    blocks: int = 9
-    """Residual blocks of each generator."""
-    label_as: LabelAs = "colours"
-    """colours: label maps are RGB pictures (the paper). classes: one-hot in, logits out, cross-entropy (our own)."""
-    game: GameName = "relativistic"
+    game: losses.GanLossName = "relativistic"
     """The adversarial loss; the released code has relativistic-average as its alternative."""
     patch: Patch = 70
     """Receptive field of the discriminators in pixels."""
@@ -37,51 +35,61 @@ class Config:
     cycle_distance: losses.Distance = "l1"
     """The same for the cycle loss."""
     cycle_gradient: bool = True
-    """Off: the cycle loss is logged but moves nothing, as in the released code, where its reconstructions are made without gradients."""
+    """Off: the cycle loss is logged but has no gradient, as in the released code."""
     adversarial: float = 1.0
     """lambda_1, on the adversarial loss."""
     cycle: float = 10.0
     """lambda_2, on the cycle loss."""
     identity: float = 10.0
-    """lambda_3, on the identity loss; the term exists only where label and photo have equally many channels (colours)."""
+    """lambda_3, on the identity loss; only where label and photo have equally many channels (colours)."""
     reconstruction: float = 150.0
     """lambda_4, on the L1 loss of the pairs."""
     cycle_cross_entropy: float = 3.0
     """With label_as=classes, stands for lambda_2 on the label side."""
     pairs_cross_entropy: float = 30.0
     """With label_as=classes, stands for lambda_4 on the label side."""
+    hide_void: bool = False
+    """Show the label discriminator generated maps with the void pixels of the known map (ours): real maps have void."""
+    features: float = 0.0
+    """Weight of the relative L1 distance in a frozen EfficientNet-Lite0's features, on the pairs' photos (ours)."""
+    segmenter: str | None = None
+    """A run of `mean_teacher` that the label generator starts from (ours; label_as=classes); None: random weights."""
     pool: int = 50
     """Fakes kept for the discriminators, for each half and side."""
-    lr: float = 2e-4
-    """Learning rate of Adam, constant over the first half of the steps, then linear to zero."""
-    ema: float = 0.999
-    """Decay of the generators' running average."""
 
 
-class Hybrid(TwoGenerators):
+class Hybrid(Translator):
     """Two generators against two unconditional 70x70 discriminators, on pairs and on unpaired samples alike.
 
-    L = lambda_1 L_GAN + lambda_2 L_cycle + lambda_3 L_idt on both halves, + lambda_4 L_L1 on the pairs (Eq. 6). The discriminators move
-    first, then the generators, as in the released code.
+    L = lambda_1 L_GAN + lambda_2 L_cycle + lambda_3 L_idt on both halves, + lambda_4 L_L1 on the pairs (Eq. 6). The
+    discriminators move first, then the generators, as in the released code.
 
-    # Unlike the released code: one step takes a paired and an unpaired batch and sums their losses (there, an epoch takes all
-    # pairs and then everything unpaired); the cycle loss has its gradient (there, a commented-out guard removes it); the real logit of the
-    # generators' game is the current sample's (there, one from a pool of reals); both pools hold `pool` fakes (there, 10 for the pairs).
+    # Unlike the released code: one step takes a paired and an unpaired batch and sums their losses (there, an epoch
+    takes all pairs, then everything unpaired); the cycle loss has its gradient; the real logit of the generators' loss
+    is the current sample's (there, from a pool of reals); all pools hold `pool` fakes (there, 10 for the pairs).
     """
 
     config_class = Config
-    multiple_of = ResNetGenerator.multiple_of
+    reads = frozenset({"pairs", "unpaired photos", "unpaired label maps"})
+    paths = ("segmenter",)
     spares_a_half = True
 
-    def __init__(self, config: Config, *, photo_domain: Domain, label_domain: Domain, size: tuple[int, int], seed: int) -> None:
-        super().__init__(config, photo_domain=photo_domain, label_domain=label_domain, size=size, seed=seed)
-        self.side = side = LabelSide(label_domain, config.label_as)
-        width, blocks = config.width, config.blocks
-        self.label_generator = ResNetGenerator(3, side.channels, width=width, blocks=blocks, tanh=not side.as_scores)
-        self.photo_generator = ResNetGenerator(side.channels, 3, width=width, blocks=blocks, tanh=True)
-        self.label_critic = PatchGAN(side.channels, width=width, patch=config.patch)
-        self.photo_critic = PatchGAN(3, width=width, patch=config.patch)
+    def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, label_domain, size=size, seed=seed)
+        if config.hide_void and label_domain.classes is None:
+            raise UserError("hide_void needs label maps over classes; the label side of this dataset is pictures")
+        if config.segmenter:
+            if not self.as_scores:
+                raise UserError(f"segmenter {config.segmenter} answers class scores: add --config.label-as classes")
+            self.label_generator = load_segmenter(Path(config.segmenter), classes=self.channels).requires_grad_(True)
+        else:
+            self.label_generator = self.build_generator("to_label")
+        self.multiple_of = self.label_generator.multiple_of
+        self.photo_generator = self.build_generator("to_photo")
+        self.label_discriminator = PatchGAN(self.channels, width=config.width, patch=config.patch)
+        self.photo_discriminator = PatchGAN(3, width=config.width, patch=config.patch)
         self.smallest = smallest_side(config.patch)
+        self._features = [load_encoder(ENCODER)] if config.features else []  # in a list: not in the checkpoint
         self.pools = torch.nn.ModuleDict(
             {
                 f"{half}_{kind}": PicturePool(config.pool, seed=seed, stream=f"pool/{half}/{kind}")
@@ -90,70 +98,73 @@ class Hybrid(TwoGenerators):
             }
         )
 
-    def players(self) -> dict[str, Player]:
-        lr, betas = self.config.lr, (0.5, 0.999)
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
         return {
-            "critics": Player((self.label_critic, self.photo_critic), lr, betas, constant_then_linear, None),
-            "generators": Player((self.label_generator, self.photo_generator), lr, betas, constant_then_linear, self.config.ema),
+            "discriminators": self.adam(self.label_discriminator, self.photo_discriminator, ema=False),
+            "generators": self.adam(self.label_generator, self.photo_generator, ema=True),
         }
-
-    def needs(self) -> frozenset[Literal["pairs", "unpaired"]]:
-        return frozenset({"pairs", "unpaired"})
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those of two batches.
-        config, side, split = self.config, self.side, len(batch.paired.photo)
-        game, each_half = GAMES[config.game], _Halves(split)
+        # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those
+        # of two batches.
+        config, split = self.config, len(batch.paired.photo)
+        gan, each_half = losses.GAN_LOSSES[config.game], _Halves(split)
         photo = torch.cat([batch.paired.photo, batch.unpaired.photo])
         label = torch.cat([batch.paired.label, batch.unpaired.label])
-        drawn = side.encode(label)
+        drawn = self.encode(label)
 
-        with_identity = side.same_as_photo and config.identity > 0
+        with_identity = not self.as_scores and config.identity > 0
         raw_label, same_label = _twice(self.label_generator, photo, drawn if with_identity else None)
         fake_photo, same_photo = _twice(self.photo_generator, drawn, photo if with_identity else None)
-        fake_label = side.painted(raw_label)
+        fake_label = self.probabilities(raw_label)
 
-        old_label, old_photo = self._pooled("label", fake_label, split, i), self._pooled("photo", fake_photo, split, i)
-        yield Update(
-            "critics",
-            {
-                "label": each_half(game.critic, self.label_critic(drawn), self.label_critic(old_label)),
-                "photo": each_half(game.critic, self.photo_critic(photo), self.photo_critic(old_photo)),
-            },
-        )
+        shown_label = torch.where(counted(label) > 0, fake_label, drawn) if config.hide_void else fake_label
+        label_d, photo_d = self.label_discriminator, self.photo_discriminator
+        old_label, old_photo = self._pooled("label", shown_label, split, i), self._pooled("photo", fake_photo, split, i)
+        terms = {
+            "label": each_half(gan.discriminator, label_d(drawn), label_d(old_label)),
+            "photo": each_half(gan.discriminator, photo_d(photo), photo_d(old_photo)),
+        }
+        yield Update("discriminators", terms)
 
-        known_label, known_photo = game.known(self.label_critic, drawn), game.known(self.photo_critic, photo)
+        known_label, known_photo = gan.real_logits(label_d, drawn), gan.real_logits(photo_d, photo)
         with torch.set_grad_enabled(config.cycle_gradient):
             again_photo, again_label = self.photo_generator(fake_label), self.label_generator(fake_photo)
+        cycle_label, kind = config.cycle_cross_entropy if self.as_scores else config.cycle, config.cycle_distance
         terms = {
-            "adversarial_label": config.adversarial * each_half(game.generator, self.label_critic(fake_label), known_label),
-            "adversarial_photo": config.adversarial * each_half(game.generator, self.photo_critic(fake_photo), known_photo),
-            "cycle_photo": config.cycle * each_half(partial(losses.difference, kind=config.cycle_distance), again_photo, photo),
-            "cycle_label": (config.cycle_cross_entropy if side.as_scores else config.cycle)
-            * each_half(partial(side.distance, kind=config.cycle_distance), again_label, label),
+            "adversarial_label": config.adversarial * each_half(gan.generator, label_d(shown_label), known_label),
+            "adversarial_photo": config.adversarial * each_half(gan.generator, photo_d(fake_photo), known_photo),
+            "cycle_photo": config.cycle * each_half(partial(losses.difference, kind=kind), again_photo, photo),
+            "cycle_label": cycle_label * each_half(partial(self.label_distance, kind=kind), again_label, label),
         }
         if same_label is not None and same_photo is not None:
-            terms["identity_label"] = config.identity * each_half(side.distance, same_label, label)
+            terms["identity_label"] = config.identity * each_half(self.label_distance, same_label, label)
             terms["identity_photo"] = config.identity * each_half(losses.absolute_difference, same_photo, photo)
         if split:
-            weight = config.pairs_cross_entropy if side.as_scores else config.reconstruction
-            terms["pairs_label"] = weight * side.distance(raw_label[:split], batch.paired.label, config.distance)
-            terms["pairs_photo"] = config.reconstruction * losses.difference(fake_photo[:split], batch.paired.photo, kind=config.distance)
+            weight = config.pairs_cross_entropy if self.as_scores else config.reconstruction
+            terms["pairs_label"] = weight * self.label_distance(raw_label[:split], batch.paired.label, config.distance)
+            pairs_photo = losses.difference(fake_photo[:split], photo[:split], kind=config.distance)
+            terms["pairs_photo"] = config.reconstruction * pairs_photo
+            for encoder in self._features:
+                real, fake = encoder.to(photo.device)(photo[:split]), encoder(fake_photo[:split])
+                terms["pairs_features"] = config.features * relative_l1(real, fake)
         yield Update("generators", terms)
 
     def _pooled(self, kind: str, fakes: Tensor, split: int, i: int) -> Tensor:
-        return torch.cat([self.pools[f"paired_{kind}"](fakes[:split], i), self.pools[f"unpaired_{kind}"](fakes[split:], i)])
+        halves = {"paired": fakes[:split], "unpaired": fakes[split:]}
+        return torch.cat([self.pools[f"{half}_{kind}"](each, i) for half, each in halves.items()])
 
 
 class _Halves:
-    """A loss on the paired half, the first `split` samples, plus the same on the unpaired one; a half that is empty costs nothing."""
+    """A loss on the paired half, the first `split` samples, plus that on the unpaired one; an empty half costs 0."""
 
     def __init__(self, split: int) -> None:
         self.split = split
 
     def __call__(self, loss: Callable[[Tensor, Any], Tensor], one: Tensor, other: Tensor | None) -> Tensor:
         halves = [slice(0, self.split), slice(self.split, None)]
-        return torch.stack([loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]).sum()
+        terms = [loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]
+        return torch.stack(terms).sum()
 
 
 def _twice(generator: nn.Module, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -1,21 +1,19 @@
-"""TCR of Mustafa and Mantiuk on OASIS: unlabelled label maps teach that warping before or after the generator is the same."""
+"""TCR of Mustafa and Mantiuk on OASIS: generating and then warping must equal warping and then generating."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
 from trainer import losses
 from trainer.augment import drawn_warps, warped, warped_label
-from trainer.batch import Batch, random
+from trainer.batch import Batch
 from trainer.methods.oasis import Config as OasisConfig
 from trainer.methods.oasis import Oasis
-from trainer.networks.synchronised import rank
 
 
 @dataclass(frozen=True)
 class Config(OasisConfig):
-    """The choices of `tcr`: OASIS's, and the consistency. Eskandar et al., who compare with it, state neither weight nor warps."""
+    """The choices of `tcr`: OASIS's, and the consistency, whose weight and warps Eskandar et al. do not state."""
 
     consistency: float = 1.0
     """Weight of the transformation consistency (ours; the super-resolution script has 0.01, on pixels in 0..1)."""
@@ -28,24 +26,22 @@ class Config(OasisConfig):
 
 
 class Tcr(Oasis):
-    """OASIS on the pairs, and consistency |T(G(m, z)) - G(T(m), z)| on unpaired label maps m, with one random warp T for each.
+    """OASIS on the pairs, and |T(G(m, z)) - G(T(m), z)| on unpaired label maps m, a random warp T for each.
 
-    Both sides have the same noise and take gradients; pixels that T brings in from outside weigh nothing. Unpaired photos are not read.
+    Both sides have the same noise and take gradients; pixels that T brings in from outside weigh nothing. Unpaired
+    photos are not read.
     """
 
     config_class = Config
     config: Config
-
-    def needs(self) -> frozenset[Literal["pairs", "unpaired"]]:
-        return frozenset({"pairs", "unpaired"})
+    reads = frozenset({"pairs", "unpaired label maps"})
 
     def generator_losses(self, batch: Batch, i: int) -> dict[str, Tensor]:
         config, label = self.config, batch.unpaired.label
         terms = super().generator_losses(batch, i)
-        draws = [random(self.seed, i, "warp", rank() * len(label) + index) for index in range(len(label))]
-        warps = drawn_warps(
-            draws, (label.shape[1], label.shape[2]), translation=config.translation, rotation=config.rotation, shear=config.shear
-        )
+        draws = self.draws(i, "warp", len(label))
+        size = (label.shape[1], label.shape[2])
+        warps = drawn_warps(draws, size, translation=config.translation, rotation=config.rotation, shear=config.shear)
         noise = self.noise(label, i, "consistency")
         turned_label, inside = warped_label(label, warps)
         turned_photo = warped(self.generator(self.encode(label), noise).float(), warps)

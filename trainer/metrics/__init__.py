@@ -1,1 +1,1 @@
-"""Figures of merit, and the evaluation that produces them."""
+"""Metrics, and the evaluation of a trained method on a split."""

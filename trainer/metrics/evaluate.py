@@ -1,305 +1,246 @@
-"""Judges a method on a split: photo -> label against the true labels, label -> photo against the true photos, beside the floors."""
+"""Evaluates a method on a split against the true labels and photos, and baselines."""
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from trainer.batch import Classes, Domain, random
-from trainer.data.catalogue import Dataset, Sample
-from trainer.data.decode import BrokenFile
+from trainer.batch import Classes, Domain
+from trainer.data.dataset import Dataset, Sample
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
-from trainer.errors import UserError
+from trainer.errors import BrokenFile, UserError
 from trainer.methods.base import Method
-from trainer.metrics.decoding import upscaled_then_decoded
-from trainer.metrics.reconstruction import l1_levels, maps_accuracy, psnr
-from trainer.metrics.segmentation import Confusion, Figures
-from trainer.progress import told
+from trainer.metrics.predict import Size, predict_labels, predict_photos
+from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
+from trainer.progress import progress_bar
 
-Size = tuple[int, int]
-"""(height, width)."""
+BATCH = 8
+"""Samples per forward pass. No network mixes the samples of a batch in eval mode."""
 
 
 @dataclass(frozen=True)
-class SampleScore:
-    """One sample's name and its score: mean IoU (maps accuracy where labels are pictures, PSNR for photos)."""
+class Scope:
+    """Which samples are evaluated, and how."""
 
-    name: str
+    split: str
+    size: Size
+    """Height and width of the network's resolution."""
+    limit: int | None = None
+    """This many samples spread evenly over the split; None: all."""
+    device: str | torch.device = "cpu"
+    progress: bool = False
+    skip_broken: bool = False
+    """Leave out and count files that cannot be read."""
+
+
+class SampleScore(NamedTuple):
+    """A sample's score (mean IoU, maps accuracy for pictures, or PSNR for photos), its place in the split, its name."""
+
     score: float
+    place: int
+    name: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one direction on one split, and its samples from the worst to the best."""
+    """The figures of one direction on one split."""
 
     figures: Figures
     ranking: tuple[SampleScore, ...]
+    """The samples from the lowest score to the highest."""
     skipped: tuple[str, ...] = ()
-    """Why each broken sample was left out, with its path; `figures` counts them where they may be skipped."""
+    """Why each broken sample was left out."""
 
-    @property
-    def worst(self) -> SampleScore | None:
-        return self.ranking[0] if self.ranking else None
-
-    @property
-    def median(self) -> SampleScore | None:
-        return self.ranking[len(self.ranking) // 2] if self.ranking else None
-
-    @property
-    def best(self) -> SampleScore | None:
-        return self.ranking[-1] if self.ranking else None
+    def extremes(self) -> dict[str, SampleScore]:
+        """Return the worst, the median and the best sample; none if nothing was scored."""
+        places = {"worst": 0, "median": len(self.ranking) // 2, "best": -1}
+        return {word: self.ranking[place] for word, place in places.items()} if self.ranking else {}
 
 
-SegmentationReport = Report
+class PhotoMetric(Protocol):
+    """A metric of generated photos that collects them one by one."""
+
+    def add(self, generated: np.ndarray, real: np.ndarray, label: np.ndarray) -> None:
+        """Take a generated and the real photo, uint8[h,w,3] at the network's size, and their label as it is read."""
+
+    def figures(self) -> Figures:
+        """Return the figures over all photos."""
 
 
-class Seen(NamedTuple):
-    """What a witness is shown of one sample of label -> photo."""
+class Samples:
+    """Samples of a dataset, read one after the other; with `skip_broken`, unreadable ones are left out and counted."""
 
-    generated: np.ndarray
-    """uint8[h,w,3], at the network's resolution."""
-    real: np.ndarray
-    """uint8[h,w,3], the true photo at the same resolution."""
-    label: np.ndarray
-    """The label as the dataset reads it: uint8[H,W] class indices or IGNORE, or uint8[H,W,3] a picture."""
-
-
-class Witness(Protocol):
-    """Somebody who looks at every generated photo beside the real one, and keeps figures of its own."""
-
-    def see(self, seen: Seen) -> None:
-        """Look at one sample."""
-        ...
-
-
-def evaluate_to_label(
-    method: Method,
-    dataset: Dataset,
-    *,
-    split: str,
-    size: Size,
-    device: str | torch.device = "cpu",
-    limit: int | None = None,
-    progress: bool = False,
-    skip_broken: bool = False,
-    paper_decoding: bool = False,
-) -> SegmentationReport:
-    """Photo -> label over a split (or `limit` samples spread evenly over it).
-
-    Classes are decoded at the network's resolution and stretched to the label's own size with nearest, then counted in one
-    confusion matrix (methods E.4, E.9). With `paper_decoding` a method that paints its labels in colours is also read the other way
-    round (`trainer.metrics.decoding`), for figures called `paper_decoding_...`. Where labels are pictures: the maps accuracy and L1 at
-    the network's resolution (A.8.2).
-    """
-    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
-    scores: list[SampleScore] = []
-    confusion = Confusion(classes_of(dataset.label_domain)) if dataset.label_domain.kind == "classes" else None
-    as_in_the_paper: Confusion | None = None
-    accuracies, distances = [], []
-    for _, sample, photo, truth in told(material, what=f"photo -> label, {split}", unit="sample", shown=progress):
-        prediction = predict_label(method, photo, size=size, device=device)
-        if confusion is None:
-            truth = photo_to_uint8(prepare_photo(truth, size))
-            accuracies.append(maps_accuracy(truth, prediction))
-            distances.append(l1_levels(truth, prediction))
-            scores.append(SampleScore(sample.name, accuracies[-1]))
-            continue
-        alone = Confusion(confusion.classes)
-        alone.add(truth, stretch(prediction, truth.shape))
-        confusion.matrix += alone.matrix
-        painted = predict_painting(method, photo, size=size, device=device) if paper_decoding else None
-        if painted is not None:
-            as_in_the_paper = as_in_the_paper or Confusion(confusion.classes)
-            as_in_the_paper.add(truth, upscaled_then_decoded(painted, truth.shape, confusion.classes))
-        if alone.mean_iou is not None:
-            scores.append(SampleScore(sample.name, alone.mean_iou))
-    counts = material.counts()
-    figures: Figures
-    if confusion is not None:
-        figures = confusion.figures()
-        if as_in_the_paper is not None:
-            figures |= {f"paper_decoding_{name}": value for name, value in as_in_the_paper.figures().items()}
-    else:
-        figures = {"picture_accuracy": float(np.mean(accuracies)), "picture_l1_levels": float(np.mean(distances))}
-    return Report({**figures, **counts}, tuple(sorted(scores, key=lambda one: one.score)), tuple(material.skipped))
-
-
-def evaluate_to_photo(
-    method: Method,
-    dataset: Dataset,
-    *,
-    split: str,
-    size: Size,
-    device: str | torch.device = "cpu",
-    limit: int | None = None,
-    progress: bool = False,
-    skip_broken: bool = False,
-    witnesses: Sequence[Witness] = (),
-) -> Report:
-    """Label -> photo over a split against the true photos at the network's resolution; every witness sees every sample.
-
-    `photo_l1_levels` is in levels of 0..255, `photo_l1` the same in the networks' range [-1,1]; `photo_psnr` is the mean over images in dB.
-    """
-    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
-    distances, ratios, scores = [], [], []
-    for index, sample, photo, label in told(material, what=f"label -> photo, {split}", unit="sample", shown=progress):
-        truth = photo_to_uint8(prepare_photo(photo, size))
-        prediction = predict_photo(method, label, size=size, device=device, draw=index)
-        distances.append(l1_levels(truth, prediction))
-        ratios.append(psnr(truth, prediction))
-        scores.append(SampleScore(sample.name, ratios[-1]))
-        for witness in witnesses:
-            witness.see(Seen(prediction, truth, label))
-    counts = material.counts()
-    levels, ratio = float(np.mean(distances)), float(np.mean(ratios))
-    figures: Figures = {
-        "photo_l1_levels": levels,
-        "photo_l1": levels / 127.5,
-        "photo_psnr": ratio if math.isfinite(ratio) else None,
-        **counts,
-    }
-    return Report(figures, tuple(sorted(scores, key=lambda one: one.score)), tuple(material.skipped))
-
-
-def floors(
-    dataset: Dataset, *, train_samples: Sequence[Sample], split: str, size: Size, limit: int | None = None, skip_broken: bool = False
-) -> dict[str, Figures]:
-    """What two guesses that never look at the photo would reach: a method has learnt something where it clears both.
-
-    `commonest_class` says everywhere the commonest class of the training labels; `commonest_class_per_pixel` says at each pixel what
-    is commonest there. Both are counted over the labels of `train_samples` brought to `size` with nearest.
-    """
-    classes = classes_of(dataset.label_domain)
-    votes = np.zeros((classes.count, *size), dtype=np.int64)
-    for _, _, _, drawn in Material(dataset, train_samples, skip_broken=skip_broken):
-        label = prepare_label(drawn, size).numpy()
-        for index in range(classes.count):
-            votes[index] += label == index
-    if not votes.any():
-        raise UserError(f"{dataset.name}: the {len(train_samples)} training pairs hold no labelled pixel: there is no commonest class")
-    commonest = int(votes.sum(axis=(1, 2)).argmax())
-    per_pixel = np.where(votes.any(axis=0), votes.argmax(axis=0), commonest).astype(np.uint8)
-    everywhere = np.full(size, commonest, dtype=np.uint8)
-    guesses = {"commonest_class": everywhere, "commonest_class_per_pixel": per_pixel}
-    confusions = {name: Confusion(classes) for name in guesses}
-    material = Material(dataset, labelled(dataset, split, limit=limit), skip_broken=skip_broken)
-    for _, _, _, truth in material:
-        for name, guess in guesses.items():
-            confusions[name].add(truth, stretch(guess, truth.shape))
-    return {name: {**confusion.figures(), **material.counts()} for name, confusion in confusions.items()}
-
-
-class Material:
-    """Samples read one after the other: (place, sample, photo, label); those with a broken side are left out where that is allowed."""
-
-    def __init__(self, dataset: Dataset, samples: Sequence[Sample], *, skip_broken: bool) -> None:
+    def __init__(self, dataset: Dataset, samples: Sequence[Sample], scope: Scope) -> None:
         self.dataset = dataset
         self.samples = samples
-        self.skip_broken = skip_broken
+        self.scope = scope
         self.skipped: list[str] = []
-        """Why each one was left out, with its path."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[tuple[int, Sample, np.ndarray, np.ndarray]]:
+        """Yield index, sample, photo uint8[H,W,3] and label. Raises UserError if every sample is broken."""
         self.skipped = []
-        for place, sample in enumerate(self.samples):
+        for index, sample in enumerate(self.samples):
             try:
-                photo, label = self.dataset.read_photo(sample), self.dataset.read_label(sample)
+                yield index, sample, self.dataset.read_photo(sample), self.dataset.read_label(sample)
             except BrokenFile as error:
-                if not self.skip_broken:
+                if not self.scope.skip_broken:
                     raise
                 self.skipped.append(error.reason)
-                continue
-            yield place, sample, photo, label
+        if self.samples and len(self.skipped) == len(self.samples):
+            raise UserError(f"{self.dataset.place}: all {len(self.samples)} samples are broken: {self.skipped[0]}")
 
-    def counts(self) -> dict[str, int]:
-        """How many were read and, where that is allowed, how many were not. Raises UserError where none was."""
-        if len(self.skipped) == len(self.samples):
-            raise UserError(f"{self.dataset.place}: every one of the {len(self.samples)} samples to judge by is broken: {self.skipped[0]}")
-        return {"samples": len(self.samples) - len(self.skipped)} | ({"skipped": len(self.skipped)} if self.skip_broken else {})
+    def batches(self, direction: str) -> Iterator[list[tuple[int, Sample, np.ndarray, np.ndarray]]]:
+        """Yield lists of up to BATCH samples, with a progress bar."""
+        batch = []
+        what = f"{direction}, {self.scope.split}"
+        for each in progress_bar(self, what=what, unit="sample", shown=self.scope.progress):
+            batch.append(each)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def counts(self) -> Figures:
+        """Return how many samples were read and, with `skip_broken`, how many were not."""
+        skipped = {"skipped": len(self.skipped)} if self.scope.skip_broken else {}
+        return {"samples": len(self.samples) - len(self.skipped), **skipped}
+
+    def report(self, figures: Figures, scores: Sequence[SampleScore]) -> Report:
+        """Return the report of figures over these samples."""
+        return Report({**figures, **self.counts()}, tuple(sorted(scores)), tuple(self.skipped))
 
 
-def predict_label(method: Method, photo: np.ndarray, *, size: Size, device: str | torch.device = "cpu") -> np.ndarray:
-    """uint8[H,W,3] of any size -> the method's label at the network's `size`: uint8[h,w] class indices, or uint8[h,w,3] a picture."""
-    with judging(method, device):
-        answer = method.to_label(prepare_photo(photo, size)[None].to(device))[0].cpu()
-    if method.label_domain.kind == "picture":
-        return photo_to_uint8(answer)
-    return answer.numpy().astype(np.uint8)
+def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
+    """Evaluate photo -> label on a split.
 
-
-def predict_painting(method: Method, photo: np.ndarray, *, size: Size, device: str | torch.device = "cpu") -> np.ndarray | None:
-    """uint8[H,W,3] of any size -> the label map as the method paints it, uint8[h,w,3] at `size`; None where it does not paint."""
-    with judging(method, device):
-        painted = method.painted_label(prepare_photo(photo, size)[None].to(device))
-    return None if painted is None else photo_to_uint8(painted[0].cpu())
-
-
-def predict_photo(
-    method: Method,
-    label: np.ndarray,
-    *,
-    size: Size,
-    device: str | torch.device = "cpu",
-    draw: int = 0,
-    stream: str = "evaluation",
-) -> np.ndarray:
-    """A label as the dataset reads it -> the method's photo, uint8[h,w,3] at `size`.
-
-    Of methods that take noise, `draw` and `stream` number the noise: a function of the method's seed and of these alone.
+    Classes are decoded at the network's resolution, resized to the label's own size with nearest, and counted in one
+    confusion matrix. Where labels are pictures: the maps accuracy and L1 at the network's resolution.
     """
-    prepared = prepare_label(label, size)
-    noise: Tensor | None = None
-    if method.noise_shape is not None:
-        values = random(method.seed, 0, stream, draw).standard_normal((1, *method.noise_shape), dtype=np.float32)
-        noise = torch.from_numpy(values).to(device)
-    with judging(method, device):
-        return photo_to_uint8(method.to_photo(prepared[None].to(device), noise)[0].cpu())
+    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
+    classes = dataset.label_domain.classes
+    confusion = None if classes is None else Confusion(classes)
+    distances: list[float] = []
+    scores: list[SampleScore] = []
+    for batch in samples.batches("photo -> label"):
+        photos = [photo for _, _, photo, _ in batch]
+        predictions = predict_labels(method, photos, size=scope.size, device=scope.device)
+        for prediction, (index, sample, _, label) in zip(predictions, batch, strict=True):
+            score: float | None
+            if confusion is None:
+                truth = photo_to_uint8(prepare_photo(label, scope.size))
+                distances.append(l1_levels(truth, prediction))
+                score = maps_accuracy(truth, prediction)
+            else:
+                alone = Confusion(confusion.classes)
+                alone.add(label, resize_nearest(prediction, label.shape))
+                confusion.matrix += alone.matrix
+                score = alone.mean_iou
+            if score is not None:
+                scores.append(SampleScore(score, index, sample.name))
+    if confusion is not None:
+        return samples.report(confusion.figures(), scores)
+    accuracy = float(np.mean([each.score for each in scores]))
+    return samples.report({"picture_accuracy": accuracy, "picture_l1_levels": float(np.mean(distances))}, scores)
 
 
-@contextmanager
-def judging(method: Method, device: str | torch.device) -> Iterator[None]:
-    """The method as it is judged: on the device, in eval mode, in fp32 and without gradients; its modes come back afterwards."""
-    method.to(device)
-    modes = [(module, module.training) for module in method.modules()]
-    method.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def evaluate_to_photo(method: Method, dataset: Dataset, scope: Scope, *, metrics: Sequence[PhotoMetric] = ()) -> Report:
+    """Evaluate label -> photo on a split against the true photos at the network's resolution.
+
+    `photo_l1_levels` is in levels of 0..255, `photo_l1` in the networks' range [-1,1], `photo_psnr` the mean over
+    photos in dB. Further figures come from `metrics`.
+    """
+    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
+    distances: list[float] = []
+    scores: list[SampleScore] = []
+    for batch in samples.batches("label -> photo"):
+        indices, labels = [index for index, *_ in batch], [label for *_, label in batch]
+        predictions = predict_photos(method, labels, size=scope.size, draws=indices, device=scope.device)
+        for prediction, (index, sample, photo, label) in zip(predictions, batch, strict=True):
+            truth = photo_to_uint8(prepare_photo(photo, scope.size))
+            distances.append(l1_levels(truth, prediction))
+            scores.append(SampleScore(psnr(truth, prediction), index, sample.name))
+            for metric in metrics:
+                metric.add(prediction, truth, label)
+    levels, ratio = float(np.mean(distances)), float(np.mean([each.score for each in scores]))
+    figures: Figures = {
+        "photo_l1_levels": levels,
+        "photo_l1": levels / 127.5,
+        "photo_psnr": ratio if math.isfinite(ratio) else None,
+    }
+    report = samples.report(figures, scores)
+    for metric in metrics:
+        report.figures.update(metric.figures())
+    return report
 
 
-def stretch(indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Class indices uint8[h,w] brought to (height, width) with Pillow's nearest."""
-    if indices.shape == tuple(shape):
-        return indices
-    return np.asarray(Image.fromarray(indices).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dict[str, Figures]:
+    """Evaluate two predictions that do not look at the photo, from the labels of the training `pairs`.
+
+    `commonest_class` predicts the most frequent class everywhere, `..._per_pixel` that of each pixel.
+    """
+    classes = classes_of(dataset.label_domain)
+    votes = np.zeros((classes.count, *scope.size), dtype=np.int64)
+    for _, _, _, read in Samples(dataset, pairs, scope):
+        label = prepare_label(read, scope.size).numpy()
+        for index in range(classes.count):
+            votes[index] += label == index
+    if not votes.any():
+        raise UserError(f"{dataset.place}: the labels of the {len(pairs)} training pairs are void everywhere")
+    commonest = int(votes.sum(axis=(1, 2)).argmax())
+    guesses = {
+        "commonest_class": np.full(scope.size, commonest, dtype=np.uint8),
+        "commonest_class_per_pixel": np.where(votes.any(axis=0), votes.argmax(axis=0), commonest).astype(np.uint8),
+    }
+    confusions = {name: Confusion(classes) for name in guesses}
+    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
+    for _, _, _, truth in samples:
+        for name, guess in guesses.items():
+            confusions[name].add(truth, resize_nearest(guess, truth.shape))
+    return {name: {**confusion.figures(), **samples.counts()} for name, confusion in confusions.items()}
 
 
 def labelled(dataset: Dataset, split: str, *, limit: int | None = None) -> tuple[Sample, ...]:
-    """The samples of a split that have both a photo and a label: all, or `limit` of them spread evenly."""
+    """Return the samples of a split that have a photo and a label: all, or `limit` of them spread evenly."""
     samples = tuple(sample for sample in dataset.samples(split) if sample.complete)
     if not samples:
-        raise UserError(f"split {split} of {dataset.name} has no sample with both a photo and a label: there is nothing to judge by")
-    if limit is None or limit >= len(samples):
-        return samples
-    if limit < 1:
-        raise UserError(f"--limit {limit} leaves no sample to judge by: give 1 or more")
-    return tuple(samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int))
+        raise UserError(f"split {split} of {dataset.place} has no sample with both a photo and a label")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: give 1 or more")
+    return samples if limit is None else spread(samples, limit)
+
+
+def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+    """Return `count` of the samples spread evenly, or all if there are fewer."""
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples)))
+    return tuple(samples[place] for place in places.round().astype(int))
 
 
 def classes_of(domain: Domain) -> Classes:
-    """The class table of a label domain that has one."""
+    """Return the class table of a label domain. Raises UserError where labels are pictures."""
     if domain.classes is None:
         raise UserError("the labels of this dataset are pictures, not classes: there are no class figures to compute")
     return domain.classes
+
+
+def l1_levels(truth: np.ndarray, picture: np.ndarray) -> float:
+    """Return the mean absolute difference of two pictures uint8[H,W,3] in levels of 0..255."""
+    return float(np.abs(truth.astype(np.int16) - picture.astype(np.int16)).mean())
+
+
+def psnr(truth: np.ndarray, picture: np.ndarray) -> float:
+    """Return 10 log10(255^2 / mean squared difference) of two pictures uint8[H,W,3], in dB; inf if equal."""
+    error = float(np.square(truth.astype(np.float64) - picture.astype(np.float64)).mean())
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def maps_accuracy(truth: np.ndarray, picture: np.ndarray, *, below: int = 20) -> float:
+    """Return the share of pixels whose channels differ by less than 20 levels (Shukla et al., section 6, maps)."""
+    difference = np.abs(truth.astype(np.int16) - picture.astype(np.int16)).max(axis=-1)
+    return float((difference < below).mean())

@@ -1,221 +1,171 @@
-"""Writes an evaluation down in a run's folder: the figures with everything that makes them honest, and pictures of the samples."""
+"""Evaluates a checkpoint and records it: a JSON file of figures and what they depend on, and a grid of samples."""
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from PIL import Image
-
-from trainer.data.catalogue import Dataset, Sample
+from trainer.data.dataset import Dataset
+from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
+from trainer.grids import sample_grid
 from trainer.methods.base import Method
-from trainer.metrics.distribution import Extractor, PhotoSets
-from trainer.metrics.diversity import Diversity
-from trainer.metrics.evaluate import Report, Size, classes_of, evaluate_to_label, evaluate_to_photo, floors
-from trainer.metrics.former import PARTS, Succession, cautions_of, read_former, set_aside, succeeded
-from trainer.metrics.judge import Judge, Verdict
-from trainer.metrics.provenance import Provenance
+from trainer.metrics.distribution import DistributionMetric, Extractor
+from trainer.metrics.diversity import diversity
+from trainer.metrics.evaluate import (
+    PhotoMetric,
+    Report,
+    Scope,
+    baselines,
+    classes_of,
+    evaluate_to_label,
+    evaluate_to_photo,
+    labelled,
+)
+from trainer.metrics.judge import FcnScore, Judge
+from trainer.metrics.pictures import translations
 from trainer.metrics.segmentation import Figures
-from trainer.metrics.sheets import label_sheet, photo_sheet, three
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The run and the checkpoint of an evaluation."""
+
+    method: str
+    recipe: str
+    steps: int
+    """What the run was planned for."""
+    step: int
+    """The step of the checkpoint."""
+    seed: int
+    checkpoint: str
+    weights: Literal["averaged", "raw"]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.recipe}, step {self.step} of {self.steps}, seed {self.seed}, {self.checkpoint} checkpoint, "
+            f"{self.weights} weights"
+        )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and where it was written."""
+    """The figures of an evaluation, and the files that were written."""
 
     figures: Figures
-    floors: dict[str, Figures]
+    baselines: dict[str, Figures]
+    cautions: list[str]
+    skipped: list[str]
     path: Path
-    pictures: tuple[Path, ...]
-    skipped: tuple[str, ...] = ()
-    """Why each broken sample was left out, with its path."""
-    cautions: tuple[str, ...] = ()
-    """Why not to trust some figures too far."""
-    notes: tuple[str, ...] = ()
-    """What became of the evaluation that lay there before."""
+    grid: Path
 
 
 def evaluate_and_record(
     method: Method,
     dataset: Dataset,
+    selection: Selection,
+    scope: Scope,
     *,
-    folder: Path,
     provenance: Provenance,
-    train_samples: Sequence[Sample],
-    device: str | torch.device = "cpu",
-    progress: bool = False,
-    skip_broken: bool = False,
+    folder: Path,
     judge: Judge | None = None,
     features: Extractor | None = None,
-    diversity: Diversity | None = None,
+    seeds: int = 0,
 ) -> Evaluation:
-    """Judge every direction the method offers and write `<split>-<checkpoint>-<weights>.json` and its pictures into `folder`.
+    """Evaluate every direction of the method and write a JSON file and a grid of samples into `folder`.
 
-    `train_samples` are the training pairs: the floors are counted over their labels (none, as for cyclegan: no floors).
-    With `skip_broken` samples that cannot be read are left out, counted and named. Of generated photos a `judge` adds the figures
-    `judge_...` and, for the real photos, `judge_on_real_...`; `features` adds fid, kid, precision and recall; `diversity` adds
-    `diversity_...` where the method takes noise.
-
-    One file holds what is known of one checkpoint on one split. What is not asked for now and was measured before on the same photos
-    stays in it; a former file whose judge, extractor or seeds gave way to others goes to `folder`/former.
+    `selection` is what the run was trained on: baselines come from the labels of its pairs, and evaluated photos in it
+    are counted as `seen_in_training`. For generated photos, `judge` adds the FCN score, `features` FID, KID, precision
+    and recall, and `seeds` the diversity of so many photos of one label map.
     """
-    _refuse_what_does_not_fit(method, dataset, judge=judge, features=features, diversity=diversity, size=provenance.size)
-    folder.mkdir(parents=True, exist_ok=True)
-    work = _Work(method, dataset, folder, provenance, device, progress=progress, skip_broken=skip_broken)
+    for option, given in (("judge", judge), ("features", features)):
+        if given is not None and "to_photo" not in method.directions:
+            raise UserError(f"--{option} {given.name} evaluates generated photos, but this method makes label maps")
+    figures: Figures = {}
+    parts: dict[str, dict[str, Any]] = {}
+    reports: dict[str, Report] = {}
+    found: dict[str, Figures] = {}
     if "to_label" in method.directions:
-        work.judge_labels(train_samples)
+        reports["to_label"] = evaluate_to_label(method, dataset, scope)
+        if dataset.label_domain.kind == "classes" and selection.pairs:
+            found = baselines(dataset, scope, pairs=selection.pairs)
     if "to_photo" in method.directions:
-        work.judge_photos(judge, features)
-    if method.noise_shape is not None and diversity is not None:
-        work.measure_diversity(diversity)
-    return work.written()
-
-
-class _Work:
-    """One evaluation as it comes together."""
-
-    def __init__(
-        self,
-        method: Method,
-        dataset: Dataset,
-        folder: Path,
-        provenance: Provenance,
-        device: str | torch.device,
-        *,
-        progress: bool,
-        skip_broken: bool,
-    ) -> None:
-        self.method, self.dataset, self.folder, self.provenance, self.device = method, dataset, folder, provenance, device
-        self.progress, self.skip_broken = progress, skip_broken
-        self.figures: Figures = {}
-        self.floors: dict[str, Figures] = {}
-        self.parts: dict[str, dict[str, Any] | None] = dict.fromkeys(PARTS)
-        self.rankings: dict[str, dict[str, object]] = {}
-        self.pages: list[Path] = []
-        self.skipped: dict[str, None] = {}
-
-    def judge_labels(self, train_samples: Sequence[Sample]) -> None:
-        """Photo -> label, beside the floors."""
-        split, size, limit = self.provenance.split, self.provenance.size, self.provenance.limit
-        report = evaluate_to_label(
-            self.method,
-            self.dataset,
-            split=split,
-            size=size,
-            device=self.device,
-            limit=limit,
-            progress=self.progress,
-            skip_broken=self.skip_broken,
-            paper_decoding=True,
-        )
-        if self.dataset.label_domain.kind == "classes" and train_samples:
-            self.floors = floors(
-                self.dataset, train_samples=train_samples, split=split, size=size, limit=limit, skip_broken=self.skip_broken
-            )
-        page = label_sheet(self.method, self.dataset, report, provenance=self.provenance, device=self.device)
-        self._note("to_label", report, page, f"{self.provenance.stem}.png")
-
-    def judge_photos(self, judge: Judge | None, features: Extractor | None) -> None:
-        """Label -> photo, before the witnesses."""
-        verdict = None if judge is None else Verdict(judge, classes_of(self.dataset.label_domain))
-        sets = None if features is None else PhotoSets(features)
-        report = evaluate_to_photo(
-            self.method,
-            self.dataset,
-            split=self.provenance.split,
-            size=self.provenance.size,
-            device=self.device,
-            limit=self.provenance.limit,
-            progress=self.progress,
-            skip_broken=self.skip_broken,
-            witnesses=[witness for witness in (verdict, sets) if witness is not None],
-        )
-        page = photo_sheet(self.method, self.dataset, report, provenance=self.provenance, device=self.device)
-        self._note("to_photo", report, page, f"{self.provenance.stem}-photos.png")
-        if verdict is not None:
-            self.figures.update(verdict.figures())
-            self.parts["photo_judge"] = {"name": verdict.judge.name, "sha256": verdict.judge.sha256}
+        score = None if judge is None else FcnScore(judge, classes_of(dataset.label_domain))
+        sets = None if features is None else DistributionMetric(features)
+        metrics: list[PhotoMetric] = [metric for metric in (score, sets) if metric is not None]
+        reports["to_photo"] = evaluate_to_photo(method, dataset, scope, metrics=metrics)
+        if judge is not None:
+            parts["photo_judge"] = {"name": judge.name, "sha256": judge.sha256}
         if sets is not None:
-            self.figures.update(sets.figures())
-            self.parts["distribution"] = {**sets.described(), "cautions": sets.cautions()}
-
-    def measure_diversity(self, diversity: Diversity) -> None:
-        """How far photos of one label map lie apart."""
-        spread = diversity.measure(
-            self.method,
-            self.dataset,
-            split=self.provenance.split,
-            size=self.provenance.size,
-            device=self.device,
-            limit=self.provenance.limit,
-            progress=self.progress,
-            skip_broken=self.skip_broken,
-        )
-        self.figures.update(spread.figures)
-        self.parts.update(spread.described)
-
-    def written(self) -> Evaluation:
-        """Write the figures down, with what the evaluation before leaves to this one."""
-        path = self.folder / f"{self.provenance.stem}.json"
-        document = {
-            "format": 1,
-            **asdict(self.provenance),
-            "judge": "labels of the dataset" if self.dataset.label_domain.kind == "classes" else "pictures of the dataset",
-            "figures": self.figures,
-            **self.parts,
-            "floors": self.floors,
-            "samples": self.rankings,
-            "skipped": list(self.skipped),
-        }
-        former = read_former(path)
-        succession = Succession(document, aside=False) if former is None else succeeded(document, former)
-        notes = list(succession.notes)
-        if succession.aside:
-            notes.append(f"the evaluation before was made by other means or of other photos: it lies in {set_aside(path)} now")
-        whole = succession.document | {"cautions": cautions_of(succession.document)}
-        _replace(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
-        return Evaluation(
-            whole["figures"], self.floors, path, tuple(self.pages), tuple(self.skipped), tuple(whole["cautions"]), tuple(notes)
-        )
-
-    def _note(self, direction: str, report: Report, page: Image.Image, name: str) -> None:
-        self.figures.update(report.figures)
-        self.skipped |= dict.fromkeys(report.skipped)
-        self.rankings[direction] = _extremes(report)
-        page.save(self.folder / name, optimize=True)
-        self.pages.append(self.folder / name)
+            parts["distribution"] = sets.described()
+    for report in reports.values():
+        figures.update(report.figures)
+    if method.noise_shape is not None and seeds:
+        figures.update(diversity(method, dataset, scope, seeds=seeds))
+        parts["diversity"] = {"seeds": seeds}
+    cautions = _seen_in_training(figures, dataset, scope, selection)
+    cautions += [caution for part in parts.values() for caution in part.get("cautions", ())]
+    skipped = list(dict.fromkeys(reason for report in reports.values() for reason in report.skipped))
+    document = {
+        "format": 2,
+        "dataset": dataset.name,
+        "split": scope.split,
+        "size": scope.size,
+        "limit": scope.limit,
+        "pairs": len(selection.pairs),
+        "unpaired": len(selection.unpaired_photos),
+        **asdict(provenance),
+        "judge": "labels of the dataset" if dataset.label_domain.kind == "classes" else "pictures of the dataset",
+        "figures": figures,
+        **parts,
+        "baselines": found,
+        "samples": {direction: _extremes(report) for direction, report in reports.items()},
+        "skipped": skipped,
+        "cautions": cautions,
+    }
+    count = [] if scope.limit is None else [f"{scope.limit}-samples"]
+    made_by = [each.name for each in (judge, features) if each is not None]
+    stem = "-".join([scope.split, provenance.checkpoint, provenance.weights, *count, *made_by])
+    folder.mkdir(parents=True, exist_ok=True)
+    path, grid = folder / f"{stem}.json", folder / f"{stem}.png"
+    written = path.with_suffix(".part")
+    written.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    written.replace(path)
+    _write_grid(grid, method, dataset, scope, next(iter(reports.values())), caption=f"{provenance}")
+    return Evaluation(figures, found, cautions, skipped, path, grid)
 
 
-def _refuse_what_does_not_fit(
-    method: Method, dataset: Dataset, *, judge: Judge | None, features: Extractor | None, diversity: Diversity | None, size: Size
-) -> None:
-    """Before any work: what only generated photos, or only photos that noise made, can be judged by."""
-    if "to_photo" not in method.directions:
-        for option, given in (("judge", judge), ("features", features)):
-            if given is not None:
-                raise UserError(f"--{option} {given.name} looks at generated photos, but this method makes label maps only: leave it out")
-    if judge is not None and dataset.label_domain.kind != "classes":
-        raise UserError(f"--judge {judge.name} finds classes in photos, but the labels of {dataset.name} are pictures: leave it out")
-    perceptual = None if diversity is None else diversity.perceptual
-    if method.noise_shape is None and perceptual is not None:
-        raise UserError(
-            f"--perceptual {perceptual.name} compares photos that one label map gives by different noise, but this method takes no noise: "
-            "leave it out"
-        )
-    if diversity is not None:
-        diversity.refuse(size)
+def _seen_in_training(figures: Figures, dataset: Dataset, scope: Scope, selection: Selection) -> list[str]:
+    """Count the evaluated photos that were trained on as `seen_in_training`, and return a caution if there are any."""
+    evaluated = labelled(dataset, scope.split, limit=scope.limit)
+    pairs = {sample.photo for sample in selection.pairs}
+    trained = pairs | {sample.photo for sample in selection.unpaired_photos}
+    seen = [sample for sample in evaluated if sample.photo in trained]
+    if not seen:
+        return []
+    figures["seen_in_training"] = len(seen)
+    paired = sum(sample.photo in pairs for sample in seen)
+    return [
+        f"{len(seen)} of {len(evaluated)} evaluated photos were seen in training ({paired} as pairs): the figures do "
+        "not show how the model performs on new photos"
+    ]
 
 
 def _extremes(report: Report) -> dict[str, object]:
-    return {word: {"name": one.name, "score": one.score if math.isfinite(one.score) else None} for word, one in three(report)}
+    return {
+        word: {"name": each.name, "score": each.score if math.isfinite(each.score) else None}
+        for word, each in report.extremes().items()
+    }
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _write_grid(path: Path, method: Method, dataset: Dataset, scope: Scope, report: Report, *, caption: str) -> None:
+    """Write a grid of the worst, the median and the best sample of the first direction."""
+    samples = labelled(dataset, scope.split, limit=scope.limit)
+    rows, names = [], []
+    for word, each in report.extremes().items():
+        sample = samples[each.place]
+        photo, label = dataset.read_photo(sample), dataset.read_label(sample)
+        rows.append(translations(method, dataset, photo, label, size=scope.size, device=scope.device, draw=each.place))
+        names.append(f"{word}: {each.name}, {each.score:.3f}")
+    sample_grid(rows, names=names, caption=caption, classes=dataset.label_domain.classes).save(path, optimize=True)

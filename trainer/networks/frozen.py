@@ -1,18 +1,18 @@
-"""Networks that a loss passes through and that must come out as they went in."""
+"""Context managers around networks: frozen weights, kept buffers, and fp32 under autocast."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
 def frozen(*networks: nn.Module) -> Iterator[None]:
     """Inside, the networks are in eval mode and their parameters take no gradient; gradients to their *inputs* flow.
 
-    Afterwards each module's mode, each parameter's `requires_grad` and every buffer (spectral-norm vectors, batch statistics) are what
-    they were. The pass through the network belongs inside; the backward may come after (Eskandar et al., section 2.1: the red lock).
+    Afterwards modes, `requires_grad` and all buffers (spectral norm, batch statistics) are what they were. The backward
+    may come after the `with` (Eskandar et al., section 2.1).
     """
     modes = [(module, module.training) for network in networks for module in network.modules()]
     asked = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
@@ -28,6 +28,17 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+def in_fp32(tensor: Tensor) -> AbstractContextManager[object]:
+    """No autocast on the tensor's device: for last layers and gradient penalties, which need more than bf16's 8 bits.
+
+    Tensors that enter must be brought to fp32 by the caller.
+    """
+    kind = tensor.device.type
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
 @contextmanager
 def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
     """Whatever is done to the networks' buffers inside, afterwards they hold what they held before, bit for bit."""
@@ -38,8 +49,9 @@ def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for module in kept:
-                # Those that nobody wrote to are left alone: a graph that waits for its backward may have saved them. A module's are taken
-                # together: batch norm counts its passes as autograd can see, but writes its statistics behind its back.
+                # Those that nobody wrote to are left alone: a graph that waits for its backward may have saved them. A
+                # module's are taken together: batch norm counts its passes as autograd can see, but writes its
+                # statistics behind its back.
                 if any(buffer._version != version for buffer, _, version in module):
                     for buffer, before, _ in module:
                         buffer.copy_(before)

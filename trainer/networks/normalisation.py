@@ -1,15 +1,19 @@
-"""Normalisation layers."""
+"""Normalisation layers, and batch-norm statistics for averaged weights."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, instance_norm
+from torch.optim.swa_utils import update_bn
+
+from trainer.networks.init import update_spectral_norm
 
 
 class InstanceNorm(nn.Module):
     """(x - mean) / sqrt(var + eps) over each sample's and channel's pixels; no affine, no running statistics.
 
-    A sample's result does not depend on its batch mates, in training as in use; `eval()` changes nothing. Under bf16 autocast torch
-    accumulates the statistics in fp32. Needs more than one pixel.
+    Samples do not influence one another. Under bf16 autocast statistics are in fp32. Needs more than one pixel.
     """
 
     def __init__(self, eps: float = 1e-5) -> None:
@@ -21,11 +25,10 @@ class InstanceNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with scale and shift that never uses running statistics: pix2pix has those of the batch at test time too.
+    """Batch norm with scale and shift and without running statistics, as in pix2pix.
 
-    In training the statistics are the batch's. After `eval()` they are each picture's own, which is what pix2pix computes with its test
-    batches of one; so an answer does not depend on its batch mates, and running averages of the weights need no statistics that fit them.
-    With training batches of one, training and use are the same function. Needs more than one value a channel.
+    In train mode the statistics are the batch's, in eval mode each picture's own, as in pix2pix's test batches of one.
+    So samples do not influence one another in eval mode, and averaged weights need no statistics.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -38,3 +41,25 @@ class BatchNorm(nn.Module):
         if self.training:
             return batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+def estimate_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> None:
+    """Estimate the running statistics of every batch norm, as the mean over these inputs, for averaged weights.
+
+    Vectors of spectral norm are updated first. The previous buffers are lost: keep them with `frozen.keeping_buffers`.
+
+    # Unlike the released code: a mean over all batches, where OASIS's momentum of 0.1 forgets most of them.
+    """
+    update_spectral_norm(network)
+    update_bn(({"inputs": each} for each in inputs), _Unpacked(network).train(network.training))
+
+
+class _Unpacked(nn.Module):
+    """Pass several inputs to a network through `update_bn`, which passes one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: dict[str, tuple[Tensor, ...]]) -> Tensor:
+        return self.network(*batch["inputs"])

@@ -1,9 +1,13 @@
-"""The PatchGAN discriminators of pix2pix: one logit for each overlapping patch."""
+"""PatchGAN discriminators: that of pix2pix, and the multi-scale one of pix2pixHD and SPADE."""
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
+from trainer.batch import OneHot, Photo
+from trainer.networks.init import SpectralConv2d, xavier
 from trainer.networks.normalisation import BatchNorm, InstanceNorm
 from trainer.networks.resnet import initialise
 
@@ -11,42 +15,30 @@ Patch = Literal[1, 16, 34, 70, 142, 286]
 Norm = Literal["instance", "batch"]
 
 LAYERS: dict[Patch, int] = {1: 0, 16: 1, 34: 2, 70: 3, 142: 4, 286: 5}
-"""n by the receptive field in pixels: r <- 2 r + 2 for each stride-2 layer, from the 7 pixels that the two last convolutions see."""
+"""Stride-2 layers by receptive field r in pixels: r <- 2 r + 2 for each, from 7 pixels of the two last convolutions."""
 
 
 class PatchGAN(nn.Module):
-    """Scores patches: Float[B,channels_in,H,W] -> logits Float[B,1,h,w]; no sigmoid.
+    """Score patches: Float[B,channels_in,H,W] -> logits Float[B,1,h,w], without sigmoid.
 
-    `patch` is the receptive field in pixels: 70 is the default of the papers, 1 the pixelGAN. The first and the last convolution are
-    not normalised; a convolution before batch norm has no bias. At full width (64) and patch 70 the map of a 256x256 picture is 30x30;
-    there are 2 764 737 parameters with 3 channels in and instance norm, 2 768 705 with 6 channels in and batch norm.
+    `patch` is the receptive field in pixels: 70 is the papers' default, 1 the pixelGAN. The first and last convolution
+    are not normalised. At width 64 and patch 70: 2 764 737 parameters with 3 channels in and instance norm, 2 768 705
+    with 6 and batch norm.
     """
 
     def __init__(self, channels_in: int, *, width: int, patch: Patch = 70, norm: Norm = "instance") -> None:
         super().__init__()
         count = LAYERS[patch]
-        stack: list[nn.Module]
-        if count == 0:
-            stack = [
-                nn.Conv2d(channels_in, width, 1),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(width, 2 * width, 1, bias=norm == "instance"),
-                _normalised(norm, 2 * width),
-                nn.LeakyReLU(0.2),
-                nn.Conv2d(2 * width, 1, 1),
-            ]
-        else:
-            stack = [nn.Conv2d(channels_in, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-            channels = width
-            for depth in range(1, count + 1):
-                wider = width * min(2**depth, 8)
-                stack += [
-                    nn.Conv2d(channels, wider, 4, stride=2 if depth < count else 1, padding=1, bias=norm == "instance"),
-                    _normalised(norm, wider),
-                    nn.LeakyReLU(0.2),
-                ]
-                channels = wider
-            stack.append(nn.Conv2d(channels, 1, 4, padding=1))
+        side, padding = (4, 1) if count else (1, 0)  # the pixelGAN has 1x1 convolutions alone
+        stride = 2 if count else 1
+        stack: list[nn.Module] = [nn.Conv2d(channels_in, width, side, stride, padding), nn.LeakyReLU(0.2)]
+        channels = width
+        for depth in range(1, max(count, 1) + 1):
+            wider, stride = width * min(2**depth, 8), 2 if depth < count else 1
+            convolution = nn.Conv2d(channels, wider, side, stride, padding, bias=norm == "instance")
+            stack += [convolution, _normalised(norm, wider), nn.LeakyReLU(0.2)]
+            channels = wider
+        stack.append(nn.Conv2d(channels, 1, side, padding=padding))
         self.model = nn.Sequential(*stack)
         initialise(self)
 
@@ -54,8 +46,53 @@ class PatchGAN(nn.Module):
         return self.model(picture)
 
 
+class MultiScalePatchGAN(nn.Module):
+    """Photo Float[B,3,H,W] and label Float[B,channels,H,W] one-hot -> for each scale the outputs of five layers.
+
+    The last output of a scale is its logits Float[B,1,h,w]. Scale s sees both pictures halved s times. Park et al. pass
+    real and generated photos in one batch; instance norm keeps samples apart, so that makes no difference.
+    """
+
+    def __init__(self, channels: int, *, width: int, scales: int = 2) -> None:
+        super().__init__()
+        # The name is in checkpoints.
+        self.critics = nn.ModuleList(_Scale(3 + channels, width) for _ in range(scales))
+
+    def forward(self, photo: Photo, label: OneHot) -> list[list[Tensor]]:
+        picture = torch.cat([label, photo], 1)
+        answers = []
+        for scale in self.critics:
+            answers.append(scale(picture))
+            picture = avg_pool2d(picture, 3, stride=2, padding=1, count_include_pad=False)
+        return answers
+
+
+class _Scale(nn.Module):
+    """Stride-2 convolutions (k4 p2) to 1, 2, 4 times the width, stride 1 to 8 times, then a logit per patch."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        first = nn.Sequential(xavier(nn.Conv2d(channels, width, 4, stride=2, padding=2)), nn.LeakyReLU(0.2))
+        inner = [
+            nn.Sequential(
+                # no bias, which instance norm would remove
+                SpectralConv2d(width * before, width * after, 4, stride=stride, padding=2, bias=False),
+                InstanceNorm(),
+                nn.LeakyReLU(0.2),
+            )
+            for before, after, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1))
+        ]
+        self.layers = nn.ModuleList([first, *inner, xavier(nn.Conv2d(8 * width, 1, 4, padding=2))])
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        answers = [self.layers[0](picture)]
+        for layer in list(self.layers)[1:]:
+            answers.append(layer(answers[-1]))
+        return answers
+
+
 def smallest_side(patch: Patch) -> int:
-    """The least height and width that leave the last norm more than one value and the map one logit."""
+    """Return the least height and width that leave the last norm more than one value and the map one logit."""
     return 3 * 2 ** LAYERS[patch] if LAYERS[patch] else 2
 
 

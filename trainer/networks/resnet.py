@@ -9,8 +9,8 @@ from trainer.networks.normalisation import BatchNorm, InstanceNorm
 class ResNetGenerator(nn.Module):
     """Two stride-2 convolutions, residual blocks, two transposed convolutions.
 
-    Input Float[B,channels_in,H,W], output Float[B,channels_out,H,W]: in (-1,1) where `tanh`, logits otherwise. H and W are
-    multiples of 4 and at least 8. Full width (64) with 9 blocks has 11 378 179 parameters, with 6 blocks 7 837 699.
+    Input Float[B,channels_in,H,W], output Float[B,channels_out,H,W]: in (-1,1) where `tanh`, logits otherwise. H and W
+    are multiples of 4 and at least 8. Full width (64) with 9 blocks has 11 378 179 parameters, with 6 blocks 7 837 699.
     The layers sit in one Sequential called `model`, so that checkpoints of junyanz/pytorch-CycleGAN-and-pix2pix load.
     """
 
@@ -58,7 +58,7 @@ class ResidualBlock(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Every (transposed) convolution's weight ~ N(0, 0.02), a batch norm's ~ N(1, 0.02), every bias 0: as pix2pix and CycleGAN begin."""
+    """Weights of (transposed) convolutions ~ N(0, 0.02), of batch norms ~ N(1, 0.02), biases 0, as in pix2pix."""
     for module in network.modules():
         if isinstance(module, BatchNorm):
             nn.init.normal_(module.weight, 1.0, 0.02)
@@ -71,29 +71,18 @@ def initialise(network: nn.Module) -> None:
 def load_junyanz(network: ResNetGenerator, state: dict[str, Tensor]) -> None:
     """Load a ResNet generator's state dict as junyanz/pytorch-CycleGAN-and-pix2pix saves it (keys `model.N.*`).
 
-    Statistics that old checkpoints kept for instance norm are dropped: here, as there, they are not used. A `module.` prefix of
-    DataParallel is taken off. Generators trained with dropout number the second half of each block one higher; that is undone.
-
-    Raises UserError where the checkpoint's architecture is another one.
+    Unused statistics of instance norm and the prefix `module.` are dropped, and the numbering with dropout is undone.
+    Raises UserError for another architecture.
     """
     unused = ("running_mean", "running_var", "num_batches_tracked")
     state = {key.removeprefix("module."): value for key, value in state.items() if not key.endswith(unused)}
     if any(".conv_block.6." in key for key in state):
         state = {key.replace(".conv_block.6.", ".conv_block.5."): value for key, value in state.items()}
-    own = network.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or extra:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        blocks = len({key.split(".conv_block.")[0] for key in state if ".conv_block." in key})
         raise UserError(
-            f"this checkpoint is not a ResNet generator with {_blocks(own)} blocks and instance norm: "
-            f"it has {_blocks(state)} blocks, lacks {missing[:3]} and holds {extra[:3]}; set blocks to the checkpoint's"
-        )
-    for key, value in state.items():
-        if value.shape != own[key].shape:
-            raise UserError(
-                f"{key} is {tuple(value.shape)} in the checkpoint and {tuple(own[key].shape)} here; set width to the checkpoint's"
-            )
-    network.load_state_dict(state)
-
-
-def _blocks(state: dict[str, Tensor]) -> int:
-    return len({key.split(".conv_block.")[0] for key in state if ".conv_block." in key})
+            f"this checkpoint is another ResNet generator, with {blocks} blocks: set --config.blocks and "
+            f"--config.width to the checkpoint's ({' '.join(str(error).split()[:30])} ...)"
+        ) from error

@@ -1,4 +1,4 @@
-"""A small encoder-decoder that labels photos: fast enough to be trained from scratch on a CPU, and good enough to judge by."""
+"""A small encoder-decoder for segmentation, fast enough to be trained from scratch on a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ GROUPS = 8
 class Segmenter(nn.Module):
     """Photo Float[B,3,H,W] in [-1,1] -> logits Float[B,classes,H,W]; H and W are multiples of 16.
 
-    Our own: four stride-2 stages of widths w, 2w, 4w and 8w, the last three with residual blocks; back up to half the resolution with the
-    stage of equal size concatenated (the skips of U-Net, Ronneberger et al. 2015); logits there, stretched bilinearly to H x W. Group norm
-    (Wu and He 2018) has the affine that lets brightness through and gives a sample the same answer whatever its batch mates are.
+    Our own: four stride-2 stages of widths w to 8w, the last three with residual blocks; up to half the resolution with
+    U-Net's skips (Ronneberger et al. 2015); logits enlarged bilinearly. Group norm (Wu and He 2018) keeps samples
+    apart.
     """
 
     multiple_of = 16
@@ -29,7 +29,8 @@ class Segmenter(nn.Module):
             for before, after, blocks in ((wide[0], wide[1], 1), (wide[1], wide[2], 2), (wide[2], wide[3], 1))
         )
         self.merges = nn.ModuleList(
-            Convolution(below + beside, beside) for below, beside in ((wide[3], wide[2]), (wide[2], wide[1]), (wide[1], wide[0]))
+            Convolution(below + beside, beside)
+            for below, beside in ((wide[3], wide[2]), (wide[2], wide[1]), (wide[1], wide[0]))
         )
         self.scores = nn.Conv2d(wide[0], classes, 1)
         for module in self.modules():
@@ -55,7 +56,9 @@ class Convolution(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False), nn.GroupNorm(GROUPS, channels_out), nn.ReLU()
+            nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False),
+            nn.GroupNorm(GROUPS, channels_out),
+            nn.ReLU(),
         )
 
 
@@ -65,7 +68,9 @@ class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = Convolution(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, channels))
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(GROUPS, channels)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return relu(features + self.second(self.first(features)))

@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
 from trainer.batch import Photo, Scores
-from trainer.networks.precision import in_fp32
+from trainer.networks.frozen import in_fp32
+from trainer.networks.init import SpectralConv2d, xavier
 from trainer.networks.spade import doubled
-from trainer.networks.spectral import spectral, xavier
 
 
 class SegmentingDiscriminator(nn.Module):
-    """Photo Float[B,3,H,W] -> logits Float[B,channels+1,H,W]: number 0 means "generated", number k+1 semantic channel k.
+    """Photo Float[B,3,H,W] -> logits Float[B,channels+1,H,W]: 0 is "generated", k+1 semantic channel k.
 
-    Six residual blocks down and six up, skips between them, no norm layers, spectral norm on every convolution but the last
-    (Schonfeld et al., section 3.1). H and W are multiples of 64. At full width (64) there are 22 251 364 parameters for 35 channels and
-    22 258 904 for 151.
+    Six residual blocks down and six up, skips between them, no norm layers, spectral norm on every convolution but the
+    last (Schonfeld et al., section 3.1). H and W are multiples of 64. At full width (64) there are 22 251 364
+    parameters for 35 channels and 22 258 904 for 151.
     """
 
     multiple_of = 64
@@ -26,12 +26,17 @@ class SegmentingDiscriminator(nn.Module):
         super().__init__()
         steps = [3, *(width * factor for factor in (2, 2, 4, 4, 8, 8))]
         self.encoder = nn.ModuleList(
-            ResidualBlock(before, after, resize="down", leading=depth > 0) for depth, (before, after) in enumerate(pairwise(steps))
+            ResidualBlock(before, after, resize="down", leading=depth > 0)
+            for depth, (before, after) in enumerate(pairwise(steps))
         )
         after_decoder = [width * factor for factor in (8, 4, 4, 2, 2, 1)]
-        before_decoder = [steps[6], *(after + skip for after, skip in zip(after_decoder[:-1], reversed(steps[1:6]), strict=True))]
+        before_decoder = [
+            steps[6],
+            *(after + skip for after, skip in zip(after_decoder[:-1], reversed(steps[1:6]), strict=True)),
+        ]
         self.decoder = nn.ModuleList(
-            ResidualBlock(before, after, resize="up", leading=True) for before, after in zip(before_decoder, after_decoder, strict=True)
+            ResidualBlock(before, after, resize="up", leading=True)
+            for before, after in zip(before_decoder, after_decoder, strict=True)
         )
         self.finish = xavier(nn.Conv2d(width, channels + 1, 1))
 
@@ -61,9 +66,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.up = resize == "up"
         self.leading = leading
-        self.conv_1 = spectral(nn.Conv2d(before, after, 3, padding=1))
-        self.conv_2 = spectral(nn.Conv2d(after, after, 3, padding=1))
-        self.shortcut = nn.Identity() if before == after else spectral(nn.Conv2d(before, after, 1))
+        self.conv_1 = SpectralConv2d(before, after, 3, padding=1)
+        self.conv_2 = SpectralConv2d(after, after, 3, padding=1)
+        self.shortcut = nn.Identity() if before == after else SpectralConv2d(before, after, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         inner = leaky_relu(features, 0.2) if self.leading else features

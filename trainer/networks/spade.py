@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
 from trainer.batch import OneHot, Photo
+from trainer.networks.init import SpectralConv2d, xavier
 from trainer.networks.normalisation import InstanceNorm
-from trainer.networks.spectral import spectral, xavier
-from trainer.networks.synchronised import SynchronisedBatchNorm
 
 Norm = Literal["batch", "instance"]
-"""batch: as published, synchronised between processes. instance: for batches of one; a photo does not depend on its batch mates."""
+"""batch: as published, synchronised between processes. instance: for batches of one."""
 
 NOISE = 64
 """Channels of the published noise z."""
@@ -22,9 +21,10 @@ NOISE = 64
 class OasisGenerator(nn.Module):
     """Label map and noise -> photo (Schonfeld et al., section 3.2): six SPADE blocks, nearest x2 between them.
 
-    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), one vector for each image, spread over its pixels, or a map
-    Float[B,noise,H,W] -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32. At full width (64), with noise 64, there are 71 107 523
-    parameters for 35 channels and 74 314 691 for 151. In training with batch norm a batch of one must be larger than 32x32.
+    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), one vector for each image, spread over its
+    pixels -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32. At full width (64), with noise 64, there are
+    71 107 523 parameters for 35 channels and 74 314 691 for 151. In training with batch norm a batch of one must be
+    larger than 32x32.
     """
 
     multiple_of = 32
@@ -36,7 +36,8 @@ class OasisGenerator(nn.Module):
         condition = noise + channels
         self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
+            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
+            for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
 
@@ -52,8 +53,8 @@ class OasisGenerator(nn.Module):
 class SpadeGenerator(nn.Module):
     """Label map -> photo, without noise (Park et al., section 3 and appendix A): seven SPADE blocks.
 
-    label Float[B,channels,H,W] one-hot -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32, or, with `more` (the published choice
-    for 256x512: one doubling more, between the two middle blocks), of 64.
+    label Float[B,channels,H,W] one-hot -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32, or, with `more` (the
+    published choice for 256x512: one doubling more, between the two middle blocks), of 64.
     """
 
     def __init__(self, channels: int, *, width: int, norm: Norm, more: bool) -> None:
@@ -63,7 +64,8 @@ class SpadeGenerator(nn.Module):
         steps = [width * factor for factor in (16, 16, 16, 16, 8, 4, 2, 1)]
         self.start = xavier(nn.Conv2d(channels, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
+            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm)
+            for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
 
@@ -78,24 +80,25 @@ class SpadeGenerator(nn.Module):
 
 
 class SpadeBlock(nn.Module):
-    """shortcut(x) + conv(LReLU(SPADE(conv(LReLU(SPADE(x)))))), Float[B,before,h,w] -> Float[B,after,h,w] (Park et al., figure 4).
+    """shortcut(x) + conv(LReLU(SPADE(conv(LReLU(SPADE(x)))))), Float[B,before,h,w] -> Float[B,after,h,w]
+    (Park et al., figure 4).
 
-    The shortcut is x where the channels stay, else a 1x1 convolution of SPADE(x). The convolutions carry spectral norm; those inside
-    SPADE do not.
+    The shortcut is x where the channels stay, else a 1x1 convolution of SPADE(x). The convolutions carry spectral
+    norm; those inside SPADE do not.
     """
 
     def __init__(self, before: int, after: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__()
         middle = min(before, after)
         self.spade_1 = Spade(before, condition=condition, hidden=hidden, norm=norm)
-        self.conv_1 = spectral(nn.Conv2d(before, middle, 3, padding=1))
+        self.conv_1 = SpectralConv2d(before, middle, 3, padding=1)
         self.spade_2 = Spade(middle, condition=condition, hidden=hidden, norm=norm)
-        self.conv_2 = spectral(nn.Conv2d(middle, after, 3, padding=1))
+        self.conv_2 = SpectralConv2d(middle, after, 3, padding=1)
         self.spade_shortcut: Spade | None = None
         self.conv_shortcut: nn.Conv2d | None = None
         if before != after:
             self.spade_shortcut = Spade(before, condition=condition, hidden=hidden, norm=norm)
-            self.conv_shortcut = spectral(nn.Conv2d(before, after, 1, bias=False))
+            self.conv_shortcut = SpectralConv2d(before, after, 1, bias=False)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         inner = self.conv_1(leaky_relu(self.spade_1(features, condition), 0.2))
@@ -113,7 +116,7 @@ class Spade(nn.Module):
 
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__()
-        self.norm = SynchronisedBatchNorm(channels) if norm == "batch" else InstanceNorm()
+        self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else InstanceNorm()
         self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1))
         self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
         self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
@@ -124,14 +127,12 @@ class Spade(nn.Module):
 
 
 def with_noise(label: OneHot, noise: Tensor) -> Tensor:
-    """The noise, a vector Float[B,Z] spread over the pixels or a map Float[B,Z,H,W], in front of the one-hot map: Float[B,Z+S,H,W]."""
-    if noise.ndim == 2:
-        noise = noise[:, :, None, None].expand(-1, -1, label.shape[2], label.shape[3])
-    return torch.cat([noise, label], 1)
+    """The noise Float[B,Z], spread over the pixels, in front of the one-hot map: Float[B,Z+S,H,W]."""
+    return torch.cat([noise[:, :, None, None].expand(-1, -1, *label.shape[2:]), label], 1)
 
 
 def every(condition: Tensor, factor: int) -> Tensor:
-    """Every factor-th pixel: what "nearest" makes of a map that is made smaller by a whole factor. A one-hot map stays one."""
+    """Every factor-th pixel, as "nearest" resizes by a whole factor. A one-hot map stays one."""
     return condition if factor == 1 else condition[:, :, ::factor, ::factor]
 
 

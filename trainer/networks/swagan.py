@@ -1,8 +1,7 @@
-"""The SWAGAN discriminator (Gal et al.; the unconditional critic of USIS and of the semi-paired method)."""
+"""The SWAGAN discriminator (Gal et al.; the unconditional discriminator of USIS and of the semi-paired method)."""
 
 import math
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,34 +9,36 @@ from torch.nn.functional import conv2d, leaky_relu
 
 from trainer.batch import Photo
 from trainer.errors import UserError
-from trainer.networks.precision import in_fp32
+from trainer.networks.frozen import in_fp32
 from trainer.networks.wavelet import haar, inverse_haar
 
 
 class SwaganDiscriminator(nn.Module):
     """Photo Float[B,3,H,W] of the one `size` it was built for -> one logit each, Float[B,1].
 
-    Works on wavelet coefficients down to a few pixels; before the last layers it sees how much the samples of the batch differ. `from_rgb`
-    is the side of the convolutions that read the picture: 1 in USIS, 3 in SWAGAN. Full width is 64. At 256x512 there are then 25 333 377
-    parameters (25 609 857 with from_rgb 3), at 256x256 26 211 073 (26 469 121).
+    Works on wavelet coefficients down to a few pixels, with the minibatch deviation before the last layers; the first
+    convolutions are 1x1, as in USIS. At width 64: 25 333 377 parameters at 256x512, 26 211 073 at 256x256.
 
     Raises UserError for a size that cannot be halved often enough.
     """
 
-    def __init__(self, *, size: tuple[int, int], width: int, from_rgb: Literal[1, 3]) -> None:
+    def __init__(self, *, size: tuple[int, int], width: int) -> None:
         super().__init__()
         side = 2 ** round(math.log2(max(size)))
         levels = int(math.log2(side)) - 3
-        self.size = size
         self.multiple_of = 2 ** (levels + 1)
         if levels < 1 or any(length % self.multiple_of for length in size):
             unit = max(self.multiple_of, 4)
-            raise UserError(f"the SWAGAN discriminator cannot take {size[0]}x{size[1]}: give multiples of {unit}, the larger at least 12")
+            raise UserError(
+                f"the SWAGAN discriminator cannot take {size[0]}x{size[1]}: give multiples of {unit}, the larger at "
+                "least 12"
+            )
         steps = [_channels(side, width), *(_channels(side // 2 ** (level + 2), width) for level in range(levels))]
         self.halved = Blur(padding=1, stride=2)
-        self.readers = nn.ModuleList(EqualisedConv(12, channels, from_rgb) for channels in steps)
+        self.readers = nn.ModuleList(EqualisedConv(12, channels, 1) for channels in steps)
         self.blocks = nn.ModuleList(
-            nn.Sequential(EqualisedConv(before, before, 3), EqualisedConv(before, after, 3, down=True)) for before, after in pairwise(steps)
+            nn.Sequential(EqualisedConv(before, before, 3), EqualisedConv(before, after, 3, down=True))
+            for before, after in pairwise(steps)
         )
         height, breadth = (length // self.multiple_of for length in size)
         self.last_conv = EqualisedConv(steps[-1] + 1, steps[-1], 3)
@@ -45,8 +46,6 @@ class SwaganDiscriminator(nn.Module):
         self.finish = EqualisedLinear(steps[-1], 1)
 
     def forward(self, photo: Photo) -> Tensor:
-        if tuple(photo.shape[2:]) != self.size:
-            raise ValueError(f"this discriminator was built for {self.size[0]}x{self.size[1]}, not {photo.shape[2]}x{photo.shape[3]}")
         bands = haar(photo)
         features = self.readers[0](bands)
         for reader, block in zip(list(self.readers)[1:], self.blocks, strict=True):
@@ -58,9 +57,9 @@ class SwaganDiscriminator(nn.Module):
 
 
 def with_spread(features: Tensor) -> Tensor:
-    """Float[B,C,h,w] -> Float[B,C+1,h,w]: the new channel says how much the samples of a group differ (Karras et al., section 3).
+    """Float[B,C,h,w] -> Float[B,C+1,h,w]: the new channel is the deviation within groups (Karras et al., section 3).
 
-    The groups have as many samples as the largest divisor of B up to 4; a group of one differs by 1e-4, the root of the epsilon.
+    Groups have the largest divisor of B up to 4 samples; a group of one has 1e-4, the root of the epsilon.
     """
     batch, channels, height, width = features.shape
     group = next(size for size in (4, 3, 2, 1) if batch % size == 0)
@@ -115,7 +114,8 @@ class Blur(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         channels = features.shape[1]
-        return conv2d(features, self.kernel.expand(channels, 1, 4, 4), stride=self.stride, padding=self.padding, groups=channels)
+        kernel = self.kernel.expand(channels, 1, 4, 4)
+        return conv2d(features, kernel, stride=self.stride, padding=self.padding, groups=channels)
 
 
 def _activated(features: Tensor) -> Tensor:
@@ -123,5 +123,5 @@ def _activated(features: Tensor) -> Tensor:
 
 
 def _channels(side: int, width: int) -> int:
-    """How many channels features have where the picture would be `side` pixels: at full width 512 px 64, 256 128, 128 256, below 512."""
+    """Channels where the picture would be `side` pixels: at full width 512 px 64, 256 128, 128 256, below 512."""
     return min(8 * width, max(1, width * 512 // side))

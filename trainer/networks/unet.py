@@ -12,45 +12,35 @@ DROPPED = 3
 
 
 class UNetGenerator(nn.Module):
-    """`levels` stride-2 convolutions down to a bottleneck, as many transposed ones up, each decoder layer beside its encoder's features.
+    """`levels` stride-2 convolutions down, as many transposed ones up, each beside the features of its encoder.
 
-    Input Float[B,channels_in,H,W], output Float[B,channels_out,H,W]: in (-1,1) where `tanh`, logits otherwise. H and W are multiples
-    of 2^levels, `multiple_of`. Full width (64) with 8 levels, 3 channels in and out, has 54 413 955 parameters, without skips 39 075 459:
-    no convolution has a bias but the last. Batch norm follows every layer but the first, the bottleneck (1x1 at 256x256 and 8 levels,
-    where a batch of one would leave nothing) and the last.
+    Input Float[B,channels_in,H,W], output Float[B,channels_out,H,W]: in (-1,1) where `tanh`, logits otherwise. H and W
+    are multiples of 2^levels, `multiple_of`. Full width (64) with 8 levels, 3 channels in and out, has 54 413 955
+    parameters, without skips 39 075 459: no convolution has a bias but the last. Batch norm follows every layer but the
+    first, the bottleneck (1x1 at 256x256 and 8 levels, where a batch of one would leave nothing) and the last.
 
-    Dropout (1/2) sits on the first three decoder layers, as in the paper. Unlike the released PyTorch code: there it is on the three
-    blocks behind the bottleneck's. Unlike the paper: `eval()` turns dropout off, so that a served answer is a function of its
-    input; the statistics stay the picture's own (see BatchNorm), which are those that the paper tests with.
+    Dropout (1/2) is on the first three decoder layers, as in the paper; in the PyTorch release it is one later. Unlike
+    the paper: `eval()` turns it off, so that the output is a function of the input (see BatchNorm).
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, width: int, levels: int, skips: bool, tanh: bool) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, *, width: int, levels: int, skips: bool, tanh: bool
+    ) -> None:
         super().__init__()
         self.multiple_of = 2**levels
         self.skips = skips
         self.tanh = tanh
         channels = [width * min(2**level, 8) for level in range(levels)]
         self.encoder = nn.ModuleList(
-            Layer(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), norm=0 < level < levels - 1)
+            _layer(nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False), norm=0 < level < levels - 1)
             for level, (before, after) in enumerate(zip([channels_in, *channels], channels, strict=False))
         )
         self.decoder = nn.ModuleList()
         for depth, level in enumerate(reversed(range(levels))):
-            joined = skips and depth > 0
-            self.decoder.append(
-                Layer(
-                    nn.ConvTranspose2d(
-                        channels[level] * (2 if joined else 1),
-                        channels[level - 1] if level else channels_out,
-                        4,
-                        stride=2,
-                        padding=1,
-                        bias=level == 0,
-                    ),
-                    norm=level > 0,
-                    dropout=depth < DROPPED and level > 0,
-                )
-            )
+            before = channels[level] * (2 if skips and depth > 0 else 1)
+            after = channels[level - 1] if level else channels_out
+            transposed = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=level == 0)
+            self.decoder.append(_layer(transposed, norm=level > 0, dropout=depth < DROPPED and level > 0))
         initialise(self)
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -66,13 +56,11 @@ class UNetGenerator(nn.Module):
         return torch.tanh(features) if self.tanh else features
 
 
-class Layer(nn.Sequential):
+def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d, *, norm: bool, dropout: bool = False) -> nn.Sequential:
     """A (transposed) convolution, then batch norm and dropout where there are any."""
-
-    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d, *, norm: bool, dropout: bool = False) -> None:
-        parts: list[nn.Module] = [convolution]
-        if norm:
-            parts.append(BatchNorm(convolution.out_channels))
-        if dropout:
-            parts.append(nn.Dropout(0.5))
-        super().__init__(*parts)
+    parts: list[nn.Module] = [convolution]
+    if norm:
+        parts.append(BatchNorm(convolution.out_channels))
+    if dropout:
+        parts.append(nn.Dropout(0.5))
+    return nn.Sequential(*parts)

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pixel_shuffle, pixel_unshuffle
 
 from trainer.batch import OneHot, Photo
+from trainer.networks.init import SpectralConv2d, xavier
 from trainer.networks.spade import NOISE, Norm, Spade, doubled, every, with_noise
-from trainer.networks.spectral import spectral, xavier
 
 
 def haar(picture: Tensor) -> Tensor:
     """Float[B,C,2h,2w] -> Float[B,4C,h,w], grouped by band: C times LL, then LH, HL, HH. Orthonormal, computed in fp32.
 
-    Of each block [a b / c d]: LL = (a+b+c+d)/2, LH = (a+b-c-d)/2, HL = (a-b+c-d)/2, HH = (a-b-c+d)/2. A constant 1 has LL = 2.
+    Of each block [a b / c d]: LL = (a+b+c+d)/2, LH = (a+b-c-d)/2, HL = (a-b+c-d)/2, HH = (a-b-c+d)/2.
     """
     blocks = pixel_unshuffle(picture.float(), 2).unflatten(1, (picture.shape[1], 4))
     return _mixed(blocks.unbind(2), 1).flatten(1, 2).to(picture.dtype)  # B,4,C,h,w -> B,4C,h,w
@@ -27,7 +27,7 @@ def inverse_haar(bands: Tensor) -> Tensor:
 
 
 def _mixed(four: tuple[Tensor, ...], place: int) -> Tensor:
-    """The 4x4 mixing, which is its own inverse, by sums and differences; the four results are stacked at axis `place`."""
+    """The 4x4 mixing, its own inverse, by sums and differences; the four results are stacked at axis `place`."""
     a, b, c, d = four
     top, bottom, left, right = a + b, c + d, a - b, c - d
     return torch.stack([top + bottom, top - bottom, left + right, left - right], place) / 2
@@ -36,9 +36,8 @@ def _mixed(four: tuple[Tensor, ...], place: int) -> Tensor:
 class WaveletSpadeGenerator(nn.Module):
     """Label map and noise -> photo; every feature map holds wavelet coefficients, and the inverse transform comes last.
 
-    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), one vector for each image, or a map Float[B,noise,H,W]
-    -> Float[B,3,H,W] in (-1,1). H and W are multiples of 64. `width` is a multiple of 4 and counts as in OASIS: 64 is full (USIS calls it
-    16). There are then 54 157 356 parameters for 35 channels and 56 829 996 for 151.
+    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
+    multiples of 64. At width 64 (USIS calls it 16): 54 157 356 parameters for 35 channels, 56 829 996 for 151.
 
     # Unlike the released code: the norm on the shortcut that it builds and never uses is not built.
     """
@@ -49,13 +48,14 @@ class WaveletSpadeGenerator(nn.Module):
         super().__init__()
         if width % 4:
             near = f"{width // 4 * 4} or {width // 4 * 4 + 4}" if width > 4 else "4"
-            raise ValueError(f"width {width} is not a multiple of 4, and the wavelet transform has four bands: take {near}")
+            raise ValueError(f"width {width} is not a multiple of 4, and there are four wavelet bands: take {near}")
         self.noise_shape = (noise,)
         steps = [width * factor for factor in (16, 16, 16, 8, 4, 2, 1)]
         condition = noise + channels
         self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
         self.blocks = nn.ModuleList(
-            WaveletSpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm) for before, after in pairwise(steps)
+            WaveletSpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
+            for before, after in pairwise(steps)
         )
         self.finish = xavier(nn.Conv2d(width, 12, 1))
 
@@ -70,19 +70,19 @@ class WaveletSpadeGenerator(nn.Module):
 
 
 class WaveletSpadeBlock(nn.Module):
-    """conv(LReLU(WS(conv(LReLU(WS(x)))))) and, apart from it, the shortcut: x, or a 1x1 convolution of x where channels change.
+    """conv(LReLU(WS(conv(LReLU(WS(x)))))) and its shortcut: x, or a 1x1 convolution of x where channels change.
 
-    Float[B,before,h,w] and a condition of twice that size -> two of Float[B,after,h,w]. The convolutions carry spectral norm.
+    Float[B,before,h,w], a condition of twice that size -> two of Float[B,after,h,w], under spectral norm.
     """
 
     def __init__(self, before: int, after: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__()
         middle = min(before, after)
         self.spade_1 = WaveletSpade(before, condition=condition, hidden=hidden, norm=norm)
-        self.conv_1 = spectral(nn.Conv2d(before, middle, 3, padding=1))
+        self.conv_1 = SpectralConv2d(before, middle, 3, padding=1)
         self.spade_2 = WaveletSpade(middle, condition=condition, hidden=hidden, norm=norm)
-        self.conv_2 = spectral(nn.Conv2d(middle, after, 3, padding=1))
-        self.shortcut = nn.Identity() if before == after else spectral(nn.Conv2d(before, after, 1, bias=False))
+        self.conv_2 = SpectralConv2d(middle, after, 3, padding=1)
+        self.shortcut = nn.Identity() if before == after else SpectralConv2d(before, after, 1, bias=False)
 
     def forward(self, features: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         inner = self.conv_1(leaky_relu(self.spade_1(features, condition), 0.2))
@@ -91,7 +91,7 @@ class WaveletSpadeBlock(nn.Module):
 
 
 class WaveletSpade(Spade):
-    """SPADE between an inverse and a forward Haar transform: Float[B,channels,h,w], condition Float[B,condition,2h,2w]."""
+    """SPADE between inverse and forward Haar transform: Float[B,channels,h,w], condition Float[B,condition,2h,2w]."""
 
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__(channels // 4, condition=condition, hidden=hidden, norm=norm)
@@ -101,5 +101,5 @@ class WaveletSpade(Spade):
 
 
 def doubled_in_space(bands: Tensor) -> Tensor:
-    """Wavelet coefficients of a picture -> those of the picture at twice the size (bilinear): Float[B,4C,h,w] -> Float[B,4C,2h,2w]."""
+    """Enlarge the picture behind wavelet coefficients (bilinear): Float[B,4C,h,w] -> Float[B,4C,2h,2w]."""
     return haar(interpolate(inverse_haar(bands), scale_factor=2.0, mode="bilinear", align_corners=False))

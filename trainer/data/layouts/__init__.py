@@ -1,1 +1,1 @@
-"""Where each dataset keeps its files: one function a layout, and a row in the catalogue for each dataset that has it."""
+"""Where each dataset keeps its files: a function per layout."""

@@ -1,6 +1,5 @@
-"""A|B files, photo and label side by side in one picture as pix2pix publishes them: facades, maps, and any other."""
+"""Pictures as pix2pix and CycleGAN publish them: A|B files side by side, and folders A and B without pairs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -8,16 +7,19 @@ from typing import Literal
 
 import numpy as np
 
+from serving.imaging.decode import image_size
+from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
-from trainer.data import decode
-from trainer.data.class_table import read_classes, shipped
-from trainer.data.dataset import Dataset, Sample, Side
-from trainer.data.layouts.files import assembled, by_stem, matched, missing, required_root
-from trainer.data.views import painted
+from trainer.data.class_table import imaging_domain, read_classes, shipped
+from trainer.data.dataset import Dataset, Sample, Side, image_errors, read_image
+from trainer.data.layouts.files import assembled, by_stem, holds_no_pictures, matched, missing, required_root
+from trainer.data.remapped import in_colors
 from trainer.errors import UserError
 
 FACADES_TERMS = "CMP Facade Database (Tylecek, Sara, GCPR 2013), pix2pix split"
 MAPS_TERMS = "maps (Isola et al., CVPR 2017), scraped from Google Maps, whose terms hold"
+NEAR = 60
+"""Levels of RGB by which JPEG may move a class's colour; farther ones are void (6 % of the facades' pixels)."""
 A_B = "train/NAME.jpg, photo and label side by side in one picture, and the same under val or test"
 
 
@@ -34,20 +36,24 @@ class Aligned(Dataset):
     def read_label(self, sample: Sample) -> np.ndarray:
         """The label's half: a picture uint8[H,W,3], or class indices uint8[H,W] where there is a class table.
 
-        A|B files are JPEG, whose ringing invents colours at edges: a pixel takes the class of the nearest colour, and a pixel that
-        is near none is void.
+        A|B files are JPEG, whose ringing invents colours at edges: a pixel takes the class of the nearest colour, and a
+        pixel that is near none is void.
         """
         half = self._half(sample, "label")
         classes = self.label_domain.classes
-        return half if classes is None else decode.nearest_colours(half, classes)
+        if classes is None:
+            return half
+        return classes.id_to_index()[nearest_ids(half, imaging_domain(classes), max_distance=NEAR)]
 
     def size(self, sample: Sample, side: Side) -> tuple[int, int]:
         """(height, width) of one half."""
-        height, width = decode.photo_size(self.file(sample, side))
+        path = self.file(sample, side)
+        with image_errors(path):
+            height, width = image_size(path)
         return height, self._half_width(sample, side, width)
 
     def _half(self, sample: Sample, side: Side) -> np.ndarray:
-        whole = decode.read_photo(self.file(sample, side))
+        whole = read_image(self.file(sample, side))
         middle = self._half_width(sample, side, whole.shape[1])
         left = (side == "photo") == (self.photo_half == "left")
         return whole[:, :middle] if left else whole[:, middle:]
@@ -55,26 +61,46 @@ class Aligned(Dataset):
     def _half_width(self, sample: Sample, side: Side, width: int) -> int:
         if width % 2:
             raise UserError(
-                f"{self.file(sample, side)} is {width} pixels wide: photo and label side by side have one width, so it must be even"
+                f"{self.file(sample, side)} is {width} pixels wide: photo and label side by side have one width, so "
+                "it must be even"
             )
         return width // 2
 
 
-def aligned(photo_half: Literal["left", "right"], *, terms: str = "yours") -> Callable[[str, Path | None], Dataset]:
-    """The layout whose photos are that half of each file; the label side is pictures."""
-
-    def open_aligned(name: str, root: Path | None) -> Dataset:
-        return _aligned(name, required_root(name, root, layout=A_B), photo_half=photo_half, terms=terms, classes=None, layout=A_B)
-
-    return open_aligned
-
-
-maps = aligned("left", terms=MAPS_TERMS)
-"""pix2pix's maps: the aerial photo is the left half, the map the right one."""
+def aligned(
+    name: str,
+    root: Path | None,
+    *,
+    photo_half: Literal["left", "right"] = "left",
+    terms: str = "yours",
+    classes: Classes | None = None,
+    layout: str = A_B,
+) -> Aligned:
+    """A|B files, one half of each the photo; the label side is pictures, unless there is a class table."""
+    where = required_root(name, root, layout=layout)
+    if not (where / "train").is_dir():
+        raise missing(where / "train", name=name, layout=layout)
+    splits: dict[str, tuple[Sample, ...]] = {}
+    for split in ("train", "val", "test"):
+        if (where / split).is_dir():
+            files = by_stem(where, where / split)
+            splits[split] = matched(files, files)
+    if not splits["train"]:
+        raise holds_no_pictures(where / "train", name=name, layout=layout)
+    note = "classes are read from the nearest colours of JPEG pictures; pixels whose colour is near none are void"
+    return Aligned(
+        name=name,
+        root=where,
+        label_domain=Domain("picture") if classes is None else Domain("classes", classes),
+        terms=terms,
+        splits=MappingProxyType(splits),
+        notes=() if classes is None else (note,),
+        photo_half=photo_half,
+    )
 
 
 def facades(name: str, root: Path | None) -> Dataset:
-    """The CMP facades over their 12 classes: photo/ and label/ folders with ids, or pix2pix's A|B files with JPEG colours.
+    """The CMP facades over their 12 classes: folders of ids, or pix2pix's A|B files with JPEG colours.
 
     Colours are those that pix2pix's files show; a classes.csv in the root comes before the table that is shipped.
     """
@@ -83,45 +109,52 @@ def facades(name: str, root: Path | None) -> Dataset:
     table = where / "classes.csv"
     classes = read_classes(table) if table.is_file() else shipped("facades")
     if not (where / "train" / "photo").is_dir():
-        return _aligned(name, where, photo_half="left", terms=FACADES_TERMS, classes=classes, layout=layout)
+        return aligned(name, where, terms=FACADES_TERMS, classes=classes, layout=layout)
     if not (where / "train" / "label").is_dir():
         raise missing(where / "train" / "label", name=name, layout=layout)
     there = [split for split in ("train", "val", "test") if (where / split / "photo").is_dir()]
     splits = {split: matched(*(by_stem(where, where / split / side) for side in ("photo", "label"))) for split in there}
-    return assembled(name, where, splits, terms=FACADES_TERMS, classes=classes, spelling="ids")
+    return assembled(name, where, splits, terms=FACADES_TERMS, classes=classes)
 
 
 def facades_pictures(name: str, root: Path | None) -> Dataset:
-    """The facades with pictures on the label side, as pix2pix trains on them: label maps painted in their classes' colours, or the
-    label half of A|B files as it is."""
+    """The facades with pictures as labels: painted label maps, or the label half of A|B files."""
     dataset = facades(name, root)
     if isinstance(dataset, Aligned):
-        return _aligned(name, dataset.root or Path(), photo_half="left", terms=FACADES_TERMS, classes=None, layout=A_B)
-    return painted(dataset)
+        return aligned(name, root, terms=FACADES_TERMS)
+    return in_colors(dataset)
 
 
-def _aligned(name: str, root: Path, *, photo_half: Literal["left", "right"], terms: str, classes: Classes | None, layout: str) -> Aligned:
-    if not (root / "train").is_dir():
-        raise missing(root / "train", name=name, layout=layout)
+def unaligned(name: str, root: Path | None) -> Dataset:
+    """trainA, trainB, testA, testB as CycleGAN publishes them: A is the photo side, B the label side.
+
+    There is no pair, not even where two files have one name.
+    """
+    layout = "trainA/NAME.jpg and trainB/NAME.jpg, and testA and testB"
+    where = required_root(name, root, layout=layout)
     splits: dict[str, tuple[Sample, ...]] = {}
+    counts: list[str] = []
     for split in ("train", "val", "test"):
-        if (root / split).is_dir():
-            files = by_stem(root, root / split)
-            splits[split] = matched(files, files)
-    if not splits["train"]:
-        raise UserError(f"{root / 'train'} holds no pictures; {name} expects a root that holds {layout}")
-    notes = (
-        ()
-        if classes is None
-        else ("classes are read from the nearest colours of JPEG pictures; pixels at edges whose colour is near none are void",)
-    )
-    return Aligned(
+        sides = [where / f"{split}{letter}" for letter in "AB"]
+        absent = [side for side in sides if not side.is_dir()]
+        if absent and (split == "train" or len(absent) == 1):
+            raise missing(absent[0], name=name, layout=layout)
+        if absent:
+            continue
+        photos, labels = (by_stem(where, side) for side in sides)
+        for side, found in zip(sides, (photos, labels), strict=True):
+            if not found:
+                raise holds_no_pictures(side, name=name, layout=layout)
+        splits[split] = (
+            *(Sample(f"A/{stem}", path, None) for stem, path in sorted(photos.items())),
+            *(Sample(f"B/{stem}", None, path) for stem, path in sorted(labels.items())),
+        )
+        counts.append(f"{split} {len(photos)} + {len(labels)}")
+    return Dataset(
         name=name,
-        root=root,
-        photo_domain=Domain("picture"),
-        label_domain=Domain("picture") if classes is None else Domain("classes", classes),
-        terms=terms,
+        root=where,
+        label_domain=Domain("picture"),
+        terms="yours",
         splits=MappingProxyType(splits),
-        notes=notes,
-        photo_half=photo_half,
+        notes=(f"no pairs: A is the photo side, B the label side ({', '.join(counts)})",),
     )

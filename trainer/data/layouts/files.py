@@ -1,17 +1,23 @@
-"""What layouts share: the root, files found by their stems, photos matched with labels, and how label files say a class."""
+"""What layouts share: the root, files found by their stems, and photos matched with labels."""
 
+import importlib
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from trainer.batch import Classes, Domain
-from trainer.data import decode
-from trainer.data.class_table import shipped
 from trainer.data.dataset import Dataset, Sample
 from trainer.errors import UserError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+HEIF = (".heic", ".heif")
+"""Read if the package pillow-heif is installed."""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+NO_PICTURES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml", ".ini", ".db")
+"""Ends of files that lie beside pictures and are ignored silently."""
 
 
 def required_root(name: str, root: Path | None, *, layout: str) -> Path:
@@ -28,31 +34,9 @@ def missing(path: Path, *, name: str, layout: str) -> UserError:
     return UserError(f"{path} is missing; {name} expects a root that holds {layout}")
 
 
-def published(
-    name: str,
-    root: Path,
-    *,
-    layout: str,
-    folders: Mapping[str, tuple[str, str | None]],
-    terms: str,
-    endings: tuple[str, str] = ("", ""),
-) -> Dataset:
-    """A dataset whose publisher fixes its folders and ids: {split: (photos, labels)} below the root, the class table shipped as `name`.
-
-    A split whose labels are None has photos alone; a split whose photos are not there is left out, except `train`. `endings` are what
-    file names end in behind the stem that photo and label share; files that end otherwise are passed over.
-    """
-    for folder in folders["train"]:
-        if folder is not None and not (root / folder).is_dir():
-            raise missing(root / folder, name=name, layout=layout)
-    splits: dict[str, tuple[Sample, ...]] = {}
-    for split, (photos, labels) in folders.items():
-        if (root / photos).is_dir():
-            found = {} if labels is None else by_stem(root, root / labels, ending=endings[1])
-            splits[split] = matched(by_stem(root, root / photos, ending=endings[0]), found)
-    if not any(sample.complete for sample in splits["train"]):
-        raise UserError(f"{root}: no training photo has its label map; {name} expects a root that holds {layout}")
-    return assembled(name, root, splits, terms=terms, classes=shipped(name), spelling="ids")
+def holds_no_pictures(path: Path, *, name: str, layout: str, others: str = "") -> UserError:
+    """What to raise where a folder is empty."""
+    return UserError(f"{path} holds no pictures ({', '.join(PICTURES)}){others}; {name} expects a root with {layout}")
 
 
 def assembled(
@@ -62,39 +46,47 @@ def assembled(
     *,
     terms: str,
     classes: Classes | None,
-    spelling: decode.Spelling | None,
     notes: tuple[str, ...] = (),
 ) -> Dataset:
     """The dataset, with a note on what has no partner in each split."""
     return Dataset(
         name=name,
         root=root,
-        photo_domain=Domain("picture"),
         label_domain=Domain("picture") if classes is None else Domain("classes", classes),
         terms=terms,
         splits=MappingProxyType(dict(splits)),
-        label_spelling=spelling,
         notes=(*notes, *(note for split, samples in splits.items() if (note := _alone(split, samples)) is not None)),
     )
 
 
-def by_stem(root: Path, folder: Path, *, ending: str = "") -> dict[str, str]:
+def by_stem(root: Path, folder: Path, *, ending: str = "", ignored: Counter[str] | None = None) -> dict[str, str]:
     """{path below the folder without its ending: path below the root}; two files of one stem are refused.
 
-    Folders are only listed: a hundred thousand pictures take about a second, and none is opened.
+    Stems are in Unicode normal form NFC, as macOS writes "é" as two characters. Unreadable types are counted in
+    `ignored`. No file is opened.
     """
     found: dict[str, str] = {}
     prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
-    for path in sorted(_pictures_below(folder)):
+    for path in sorted(_pictures_below(folder, Counter() if ignored is None else ignored)):
         if not path.endswith(ending):
             continue
-        stem = path[: -len(ending)] if ending else path.rpartition(".")[0]
+        stem = unicodedata.normalize("NFC", path[: -len(ending)] if ending else path.rpartition(".")[0])
         if stem in found:
             raise UserError(
-                f"{root}: {found[stem]} and {prefix}{path} share the name {stem}, so pairs would be ambiguous: remove or rename one"
+                f"{root}: {found[stem]} and {prefix}{path} share the name {stem}, so pairs would be ambiguous: "
+                "remove or rename one"
             )
         found[stem] = prefix + path
     return found
+
+
+def ignored_files(ignored: Counter[str]) -> tuple[str, ...]:
+    """A note that counts the files that were ignored by type, if there are any."""
+    if not ignored:
+        return ()
+    types = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common())
+    remedy = " (install pillow-heif to read HEIC)" if ignored.keys() & set(HEIF) else ""
+    return (f"files of types that cannot be read were ignored: {types}{remedy}",)
 
 
 def matched(photos: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Sample, ...]:
@@ -102,52 +94,55 @@ def matched(photos: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Sampl
     return tuple(Sample(stem, photos.get(stem), labels.get(stem)) for stem in sorted(photos.keys() | labels.keys()))
 
 
-def found_spelling(root: Path, splits: Mapping[str, tuple[Sample, ...]], classes: Classes) -> decode.Spelling:
-    """Found from up to 20 label files over the splits; files that disagree are refused."""
-    files = [root / sample.label for samples in splits.values() for sample in samples if sample.label is not None]
-    seen: dict[decode.Spelling, Path] = {}
-    jpegs = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]  # refused, however many others there are
-    for path in [*jpegs[:1], *files[:: max(1, len(files) // 20)]]:
-        try:
-            seen.setdefault(decode.spelling_of(path, classes), path)
-        except decode.BrokenFile:
-            continue
-    if len(seen) == 2:
-        raise UserError(f"{seen['ids']} holds class ids, but {seen['colours']} holds palette colours: spell all label files one way")
-    spelling: decode.Spelling = next(iter(seen), "ids")
-    colours = [row.color for row in classes.rows]
-    if spelling == "colours" and len(set(colours)) < len(colours):
-        twice = next(row for row in classes.rows if colours.count(row.color) > 1)
-        raise UserError(f"{root / 'classes.csv'}: colour {twice.color} of {twice.name} is used twice, but the label files hold colours")
-    return spelling
-
-
 def number_of(count: int, noun: str) -> str:
     """1 photo, 2 photos."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _pictures_below(folder: Path) -> list[str]:
-    """Every picture file below a folder, as a path relative to it with forward slashes; hidden files and folders are passed over."""
+def _pictures_below(folder: Path, ignored: Counter[str]) -> list[str]:
+    """Every picture file below a folder, as a relative path with forward slashes; hidden ones are left out."""
     found: list[str] = []
     waiting = [("", os.fspath(folder))] if folder.is_dir() else []
+    readable = (*PICTURES, *HEIF) if reads_heif() else PICTURES
     while waiting:
         prefix, place = waiting.pop()
         with os.scandir(place) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                name = entry.name.lower()
+                if name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.name.lower().endswith(PICTURES) and entry.is_file():
+                elif not entry.is_file():
+                    continue
+                elif name.endswith(readable):
                     found.append(prefix + entry.name)
+                elif not name.endswith(NO_PICTURES):
+                    ignored[Path(name).suffix or "without an ending"] += 1
     return found
 
 
+@cache
+def reads_heif() -> bool:
+    """Whether HEIC files can be read; registers the decoder."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
 def _alone(split: str, samples: tuple[Sample, ...]) -> str | None:
-    photos = sum(sample.label is None for sample in samples)
-    labels = sum(sample.photo is None for sample in samples)
+    """How many samples of a split have one side only, and the names of a few where both sides have such samples."""
+    photos = [sample.name for sample in samples if sample.label is None]
+    labels = [sample.name for sample in samples if sample.photo is None]
     if not photos and not labels:
         return None
-    pairs = number_of(len(samples) - photos - labels, "pair")
-    return f"{split}: {pairs}, {number_of(photos, 'photo')} without a label, {number_of(labels, 'label')} without a photo"
+    pairs = number_of(len(samples) - len(photos) - len(labels), "pair")
+    note = (
+        f"{split}: {pairs}, {number_of(len(photos), 'photo')} without a label, {number_of(len(labels), 'label')} "
+        "without a photo"
+    )
+    if photos and labels:
+        note += f" (photos: {', '.join(photos[:3])}; labels: {', '.join(labels[:3])})"
+    return note

@@ -1,0 +1,183 @@
+"""`fewpair check` and the check before a training, and a first step on datasets of each shape."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.trainer import publishers
+from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
+from trainer.__main__ import main
+from trainer.data.check import check, check_selection
+from trainer.data.selection.choose import select
+from trainer.errors import UserError
+
+TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
+
+
+def said(capsys, *words: str) -> str:
+    """What a refused command prints."""
+    assert main(list(words)) == 2
+    return capsys.readouterr().err
+
+
+def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
+    make_folders(tmp_path / "own", count=3)
+    write(tmp_path / "own" / "labels" / "street1.png", ids_of(1, height=10))
+    words = (
+        "train",
+        "hybrid-compact",
+        "--data=folders",
+        f"--root={tmp_path}/own",
+        *TINY,
+        "--pairs=1",
+        "--unpaired=all",
+    )
+    assert "street1.png is 10x30 (height x width), but its photo photos/street1.jpg is 20x30" in said(
+        capsys, *words, "--out", str(tmp_path / "run")
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_photo_that_cannot_be_read_is_refused_before_training_or_skipped(tmp_path, capsys):
+    make_folders(tmp_path / "own", count=4)
+    (tmp_path / "own" / "photos" / "street2.jpg").write_bytes(b"no picture")
+    words = (
+        "train",
+        "cyclegan-compact",
+        "--data=folders",
+        f"--root={tmp_path}/own",
+        *TINY,
+        "--pairs=0",
+        "--unpaired=all",
+    )
+    assert "street2.jpg: the file is not an image" in said(capsys, *words, "--out", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--skip-broken", "--out", str(tmp_path / "run")]) == 0
+
+
+def trained(root: Path, tmp_path: Path, recipe: str, data: str, *more: str) -> Path:
+    out = tmp_path / "run"
+    assert main(["train", recipe, "--data", data, "--root", str(root), *TINY, "--out", str(out), *more]) == 0
+    assert list((out / "samples").glob("*.png"))
+    return out
+
+
+def test_a_step_on_aligned_pictures_with_pix2pix(tmp_path):
+    trained(
+        publishers.aligned(tmp_path / "maps", train=2, val=1),
+        tmp_path,
+        "pix2pix-compact-colours",
+        "maps",
+        "--pairs",
+        "2",
+        "--unpaired",
+        "0",
+    )
+
+
+def test_a_step_on_unaligned_pictures_with_cyclegan_and_what_to_do_next(tmp_path, capsys):
+    root = publishers.horse2zebra(tmp_path / "horses")
+    out = trained(root, tmp_path, "cyclegan-compact-colours", "unaligned", "--pairs", "0", "--unpaired", "all")
+    assert f"Next: fewpair export {out}" in capsys.readouterr().out
+
+
+def test_a_label_of_another_size_is_found_by_the_headers_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.data.check.DECODED", 1)
+    own = open_folders(make_folders(tmp_path, count=4))
+    selection = select(own, k=4, unpaired=0, seed=0)
+    check_selection(selection, void=False, skip_broken=False)
+    late = selection.pairs[2]
+    write(tmp_path / late.photo, photo_of(0, height=30))
+    with pytest.raises(UserError, match=re.escape(f"{late.label} is 20x30")):
+        check_selection(selection, void=False, skip_broken=False)
+
+
+BINARY = "id,name,r,g,b,ignore\n0,background,0,0,0,0\n1,road,255,255,255,0\n"
+
+
+def masks(root: Path, values: tuple[int, int], *, table: str = BINARY, count: int = 3) -> Path:
+    """Photos with masks of two values."""
+    make_folders(root, count=0, table=table)
+    for number in range(count):
+        write(root / "photos" / f"{number}.png", photo_of(number))
+        write(root / "labels" / f"{number}.png", np.where(ids_of(number) < 5, *values).astype(np.uint8))
+    return root
+
+
+def train_on(root: Path, tmp_path: Path, *more: str) -> list[str]:
+    words = [
+        "train",
+        "supervised-compact",
+        "--data",
+        "folders",
+        "--root",
+        str(root),
+        "--pairs",
+        "all",
+        "--unpaired",
+        "0",
+    ]
+    return [*words, *TINY, "--out", str(tmp_path / "run"), *more]
+
+
+def test_a_mask_of_0_and_255_never_loses_its_class_silently(tmp_path, capsys):
+    unknown = masks(tmp_path / "a", (0, 255))
+    refusal = said(capsys, *train_on(unknown, tmp_path))
+    assert refusal.count("belong to no class: 255") == 1
+    assert "(2 more files have the same problem) If 255 is meant to be a class (masks of 0 and 255)" in refusal
+    for number, void in enumerate(("9,void,1,1,1,1\n", "255,void,1,1,1,1\n")):
+        root = masks(tmp_path / str(number), (0, 255), table=BINARY + void)
+        refusal = said(capsys, *train_on(root, tmp_path))
+        assert "road occurs in no label map; the value 255, which is read as void, is in " in refusal
+        assert "if 255 is meant to be road, write that class's id instead" in refusal
+        assert not (tmp_path / "run").exists()
+    assert main(train_on(root, tmp_path, "--void", "255")) == 0
+    assert "warning: road occurs in no label map" in capsys.readouterr().out
+    assert check(open_folders(masks(tmp_path / "c", (0, 1))), (), decoded=None).class_problems(void=False) == ([], [])
+
+
+def test_an_indexed_label_in_another_order_is_refused_with_both_readings(tmp_path, capsys):
+    root = make_folders(tmp_path / "own", count=3, table=BINARY)
+    for number in range(3):
+        image = Image.fromarray((ids_of(number) < 5).astype(np.uint8))
+        image.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white: road by its colour, background by its index
+        image.save(root / "labels" / f"street{number}.png")
+    assert "can be read in two ways: index 0 is background by its id, but road by its palette colour" in said(
+        capsys, *train_on(root, tmp_path)
+    )
+
+
+def test_check_reports_every_problem_at_once(tmp_path, capsys):
+    root = make_folders(tmp_path / "own", count=6)
+    write(root / "labels" / "street1.png", ids_of(1, height=10))
+    (root / "photos" / "street2.jpg").write_bytes(b"no picture")
+    Image.fromarray(ids_of(3)).save(root / "labels" / "street3.jpg")
+    (root / "labels" / "street3.png").unlink()
+    write(root / "labels" / "street4.png", np.full((20, 30), 99, np.uint8))
+    (root / "photos" / "raw.cr2").write_bytes(b"x")
+    shutil.copy(root / "photos" / "street0.jpg", root / "photos" / "copy.jpg")
+    assert main(["check", str(root), "--out", str(tmp_path / "sheet.png")]) == 1
+    report = capsys.readouterr().out
+    for problem in (
+        "files of types that cannot be read were ignored: 1 .cr2",
+        "street1.png is 10x30 (height x width)",
+        "street2.jpg: the file is not an image",
+        "street3.jpg: a JPEG cannot hold the classes",
+        "belong to no class: 99 (600 pixels",
+        "1 pair of near-duplicate photos: photos/copy.jpg and photos/street0.jpg",
+        "4 errors",
+    ):
+        assert problem in report, problem
+    assert re.search(r"road +\d+\.\d+ %", report)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colours = set(map(tuple, np.unique(np.asarray(sheet).reshape(-1, 3), axis=0).tolist()))
+    assert {(128, 128, 128), (128, 64, 128), (64, 0, 128)} <= colours  # the legend
+
+
+def test_check_of_a_sound_folder_has_no_errors(tmp_path, capsys):
+    assert main(["check", str(make_folders(tmp_path / "own"))]) == 0
+    assert "no errors" in capsys.readouterr().out

@@ -1,0 +1,235 @@
+"""The painter: its generator, its discriminators, DiffAugment, and the pseudo-labels of unpaired photos."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_folder, tiny_method, tiny_run, tiny_size
+from trainer import losses
+from trainer.augment import diff_augmented
+from trainer.batch import IGNORE, Batch, Domain, Pairs, random
+from trainer.commands.session import start
+from trainer.data.catalogue import open_dataset
+from trainer.data.selection.choose import select
+from trainer.data.synthetic import scenes
+from trainer.errors import UserError
+from trainer.methods import build
+from trainer.networks.projected import ProjectedDiscriminator
+from trainer.networks.pyramid import load_segmenter
+from trainer.networks.pyramid_generator import PyramidGenerator
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
+
+SIZE = tiny_size("painter")
+
+
+def draws(length: int, step: int = 0) -> list[np.random.Generator]:
+    return [random(0, step, "test", index) for index in range(length)]
+
+
+def photos(length: int, seed: int = 0) -> torch.Tensor:
+    return tiny_batch(length=length, size=SIZE, seed=seed).paired.photo
+
+
+def test_diff_augment_moves_and_cuts_photo_and_condition_alike() -> None:
+    """A condition that marks bright pixels still marks what were the bright pixels, and 0 where nothing is left of
+    them.
+    """
+    marks = (torch.rand(8, 1, *SIZE) < 0.5).float()
+    photo = (2 * marks - 1).expand(-1, 3, -1, -1)
+    seen, condition = diff_augmented(photo, torch.cat([marks, 1 - marks], 1), draws(8))
+    assert not torch.equal(condition[:, :1], marks)
+    for one, other in zip(seen, condition, strict=True):
+        bright, dark, gone = one[:, other[0] > 0], one[:, other[1] > 0], one[:, other.sum(0) == 0]
+        assert bright.min() > dark.max()
+        assert not gone.any()
+
+
+def test_diff_augment_changes_real_and_generated_photos_alike() -> None:
+    condition = torch.zeros(4, 1, *SIZE)
+    first, _ = diff_augmented(photos(4), condition, draws(4))
+    second, _ = diff_augmented(photos(4), condition, draws(4))
+    other, _ = diff_augmented(photos(4), condition, draws(4, step=1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_diff_augment_passes_gradients_to_the_photo() -> None:
+    photo = photos(2).requires_grad_()
+    seen, _ = diff_augmented(photo, torch.zeros(2, 1, *SIZE), draws(2))
+    seen.square().sum().backward()
+    assert photo.grad is not None
+    assert all(gradient.any() for gradient in photo.grad)
+
+
+def test_without_its_finest_levels_the_generator_gives_the_coarse_part_of_its_photo() -> None:
+    torch.manual_seed(0)
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, scene=4, pictures=2).eval()
+    label = torch.zeros(1, 4, *SIZE)
+    label[:, 1, 16:] = label[:, 0, :16] = 1
+    noise = torch.randn(1, 4)
+    half = interpolate(label, scale_factor=0.5, mode="area")
+    with torch.no_grad():
+        coarse, whole = generator(half, noise, 1), generator(label, noise)
+    # the finest level begins at zero, so the whole photo is the half one, enlarged before the tanh
+    enlarged = interpolate(torch.atanh(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+    assert coarse.shape == (1, 3, SIZE[0] // 2, SIZE[1] // 2)
+    torch.testing.assert_close(whole, torch.tanh(enlarged), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="skip 2 leaves no level with a picture: the finest 2 have one"):
+        generator(half, noise, 2)
+
+
+def test_the_random_mixing_of_the_projected_discriminator_is_never_trained() -> None:
+    method = tiny_method("painter")
+    before = copy.deepcopy(method.projected.state_dict())
+    state = TrainState.create(method, fused=False)
+    train_step(state, tiny_batch(size=SIZE), steps=6)
+    after = method.projected.state_dict()
+    for name, value in before.items():
+        if name.endswith("weight"):
+            assert name.startswith("across") == torch.equal(value, after[name]), name
+
+
+def test_each_map_of_the_projected_discriminator_sees_the_coarser_ones() -> None:
+    discriminator = ProjectedDiscriminator((4, 8), width=4)
+    fine, coarse = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)
+    before, after = (discriminator.eval()([fine, each]) for each in (coarse, coarse + 1))
+    assert [logits.shape for logits in before] == [(1, 1, 8, 8), (1, 1, 4, 4)]
+    assert not torch.equal(before[0], after[0])
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("segmenter")
+    dataset = open_dataset("folders", tiny_folder(folder / "data"))
+    run = tiny_run("mean_teacher", steps=2, data="folders", root=str(folder / "data"))
+    start(folder / "run", run, dataset, select(dataset, k=2, unpaired=4, seed=0), device="cpu")
+    return folder / "run"
+
+
+def with_segmenter(name: str, segmenter: Path, **changes: Any) -> Any:
+    """A tiny method on the class table of the segmenter's run."""
+    config = tiny_config(name, segmenter=str(segmenter), **changes)
+    domain = Domain("classes", scenes.CLASSES)
+    return build(name, config, domain, size=SIZE, seed=0)
+
+
+def tiny_painter(segmenter: Path, **changes: Any) -> Any:
+    return with_segmenter("painter", segmenter, **changes)
+
+
+def test_unpaired_photos_are_labelled_where_the_segmenter_is_confident(segmenter: Path) -> None:
+    network = load_segmenter(segmenter, classes=tiny_painter(segmenter).classes)
+    photo = photos(2)
+    with torch.no_grad():
+        certainty, label = torch.softmax(network(photo), 1).max(1)
+    threshold = certainty.median().item()
+    method = tiny_painter(segmenter, confidence=threshold)
+    method.load_pretrained()
+    found = method._pseudo_label(photo)
+    assert torch.equal(found, torch.where(certainty >= threshold, label, IGNORE))
+    assert 0 < (found == IGNORE).float().mean() < 1
+
+
+def test_pseudo_labels_of_smaller_photos_are_made_at_the_full_size(segmenter: Path) -> None:
+    method = tiny_painter(segmenter, confidence=0.0)
+    method.load_pretrained()
+    small = interpolate(photos(1), scale_factor=0.5, mode="area")
+    assert method._pseudo_label(small).shape == (1, SIZE[0] // 2, SIZE[1] // 2)
+
+
+def test_the_unpaired_half_is_read_only_with_a_segmenter(segmenter: Path) -> None:
+    assert tiny_painter(segmenter).reads == {"pairs", "unpaired photos"}
+    assert tiny_method("painter").reads == {"pairs"}
+    method = tiny_painter(segmenter)
+    state = TrainState.create(method, fused=False)
+    batch = tiny_batch(size=SIZE)
+    half = Batch(
+        *(Pairs(interpolate(each.photo, scale_factor=0.5), each.label[:, ::2, ::2]) for each in vars(batch).values())
+    )
+    empty = Pairs(batch.paired.photo[:0], batch.paired.label[:0])
+    for each in (batch, half, Batch(empty, batch.unpaired)):
+        terms = train_step(state, each, steps=6)
+        assert all(torch.isfinite(loss) for loss in terms.values())
+
+
+def test_a_checkpoint_does_not_hold_the_frozen_networks(segmenter: Path) -> None:
+    method = tiny_painter(segmenter)
+    method.load_pretrained()
+    assert {name.split(".")[0] for name in method.state_dict()} == {"generator", "conditional", "projected"}
+
+
+def test_a_segmenter_of_another_method_or_class_table_is_refused(segmenter: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 11 classes, but this dataset has 3"):
+        load_segmenter(segmenter, classes=CLASSES.count)
+    with pytest.raises(UserError, match="cannot be read as a run of mean_teacher"):
+        load_segmenter(tmp_path, classes=3)
+
+
+def test_a_hybrid_starts_from_the_segmenter_and_trains_it(segmenter: Path) -> None:
+    method = with_segmenter("hybrid", segmenter, label_as="classes", hide_void=True, features=3.0)
+    start = load_segmenter(segmenter, classes=scenes.CLASSES.count).state_dict()
+    own = method.label_generator.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in start.items())
+    terms = train_step(TrainState.create(method, fused=False), tiny_batch(size=SIZE), steps=6)
+    assert all(torch.isfinite(loss) for loss in terms.values())
+    assert terms["generators/pairs_features"] > 0
+    after = method.label_generator.state_dict()
+    assert not torch.equal(after["decoder.head.1.weight"], start["decoder.head.1.weight"])
+    with pytest.raises(UserError, match="label-as classes"):
+        with_segmenter("hybrid", segmenter)
+
+
+def test_the_hybrids_label_discriminator_sees_the_known_maps_void_in_fakes_too() -> None:
+    seen = []
+    for hide in (False, True):
+        method: Any = tiny_method("hybrid", hide_void=hide)
+        maps: list[torch.Tensor] = []
+        method.label_discriminator.register_forward_hook(lambda _, given, __, maps=maps: maps.append(given[0]))
+        batch = tiny_batch(size=(32, 48))
+        batch.unpaired.label[:, :8] = IGNORE
+        next(iter(method.step(batch, 0)))
+        seen.append(maps)
+        known, fake = maps
+        assert torch.equal(known[1, :, :8], fake[1, :, :8]) == hide
+        assert not torch.equal(known[1, :, 8:], fake[1, :, 8:])
+
+
+def test_hiding_void_is_refused_where_labels_are_pictures() -> None:
+    with pytest.raises(UserError, match="hide_void needs label maps over classes"):
+        build("hybrid", tiny_config("hybrid", hide_void=True), Domain("picture"), size=(32, 48), seed=0)
+
+
+def test_a_segmenter_reads_the_photos_of_semipaired_back(segmenter: Path) -> None:
+    method = with_segmenter("semipaired", segmenter, reverse="teacher", ema_discriminator=0.9)
+    terms = train_step(TrainState.create(method, fused=False), tiny_batch(size=SIZE), steps=6)
+    assert all(torch.isfinite(loss) for loss in terms.values())
+    assert not any("teacher" in name for name in method.state_dict())
+    photo, label = torch.rand(1, 3, *SIZE) * 2 - 1, tiny_batch(size=SIZE).paired.label
+    network = load_segmenter(segmenter, classes=method.classes)
+    weights = losses.class_weights(label, method.classes)
+    expected = losses.segmentation_cycle(torch.cat([torch.zeros(1, 1, *SIZE), network(photo)], 1), label, weights)
+    assert method._cycle(method._read_back(photo), label).item() == pytest.approx(expected.item())
+    with pytest.raises(UserError, match="go together"):
+        with_segmenter("semipaired", segmenter)
+
+
+def test_a_segmenter_that_learned_from_other_labelled_photos_is_refused(segmenter: Path, tmp_path: Path) -> None:
+    root = segmenter.parent / "data"
+    dataset = open_dataset("folders", root)
+    run = tiny_run("painter", config=tiny_config("painter", segmenter=str(segmenter)), data="folders", root=str(root))
+    start(tmp_path / "run", run, dataset, select(dataset, k=2, unpaired=4, seed=0), device="cpu")
+    others = next(
+        found
+        for found in (select(dataset, k=2, unpaired=4, seed=seed) for seed in range(1, 20))
+        if found.pairs != select(dataset, k=2, unpaired=4, seed=0).pairs
+    )
+    with pytest.raises(
+        UserError, match=r"labelled photos that are not among this run's pairs .* --pairs .*pairs\.json"
+    ):
+        start(tmp_path / "other", run, dataset, others, device="cpu")

@@ -1,0 +1,94 @@
+"""`fewpair import`: turn what a labelling tool exported into a folder that `fewpair train` reads."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from trainer.commands.arguments import parse
+from trainer.commands.check import check_command
+from trainer.data.class_table import read_classes
+from trainer.data.formats.convert import BACKGROUND, Overlaps, Summary, Table, class_table, convert
+from trainer.data.formats.photos import Photos
+from trainer.data.formats.recognise import READERS, opened_export, read_export
+from trainer.data.formats.shapes import VOID, Label
+from trainer.data.layouts.files import number_of
+from trainer.data.selection.selection import first_of
+from trainer.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `fewpair import`."""
+
+    export: Annotated[Path, tyro.conf.Positional]
+    """The folder, ZIP or file that the tool exported."""
+    out: Path
+    """The new folder: photos/, labels/, classes.csv, and overlay.png to look at."""
+    photos: Path | None = None
+    """The folder of the photos, if the export does not hold them."""
+    classes: str | None = None
+    """The classes in their order, as road,car or as a class table (CSV); None: the tool's own list."""
+    overlaps: Overlaps | None = None
+    """Which of two overlapping shapes counts: the later (order) or the smaller one (area). None: area for COCO, YOLO
+    and binary masks, which have no painting order, else order."""
+    unlabelled: str | None = None
+    """What pixels in no shape are: void, or the name of a class. None: the tool's background class if it has one, else
+    void."""
+
+
+def import_labels(arguments: list[str]) -> int:
+    """`fewpair import EXPORT --out FOLDER`: write the folder, check it, and report what was read and dropped."""
+    asked = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
+    if asked.out.exists() and any(asked.out.iterdir()):
+        raise UserError(f"--out {asked.out} is not empty: name a new folder")
+    given = None if asked.classes is None else _given(asked.classes)
+    with opened_export(asked.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
+        name, export = read_export(root, files, given)
+        labels = given or export.labels
+        print(f"{asked.export}: {name}")
+        if labels is None:
+            labels = tuple(
+                Label(label)
+                for label in sorted({shape.label for picture in export.pictures() for shape in picture.shapes} - {VOID})
+            )
+            print("the export lists no classes: they are the labels that occur, by name (--classes fixes them)")
+        background = next((label.name for label in labels if label.name in BACKGROUND), VOID)
+        table = class_table(labels, asked.unlabelled or background)
+        photos = Photos(asked.photos or root, masks=export.masks, embedded=Path(embedded))
+        overlaps: Overlaps = asked.overlaps or ("order" if export.ordered else "area")
+        summary = convert(export.pictures(), photos, asked.out, table, overlaps)
+    for line in _report(summary, table, photos, overlaps):
+        print(line)
+    if not summary.labelled:
+        raise UserError(f"{asked.export}: no label could be read, for the reasons above")
+    confirmed = ["--void", "255"] if asked.unlabelled == VOID else []
+    return check_command([str(asked.out), "--out", str(asked.out / "overlay.png"), *confirmed])
+
+
+def _given(text: str) -> tuple[Label, ...]:
+    if text.endswith(".csv"):
+        return tuple(Label(row.name, row.color, row.ignore, row.id) for row in read_classes(Path(text)).rows)
+    return tuple(Label(name) for part in text.split(",") if (name := part.strip()))
+
+
+def _report(summary: Summary, table: Table, photos: Photos, overlaps: Overlaps) -> Iterator[str]:
+    yield f"{number_of(len(photos.targets), 'photo')}, {summary.labelled} with labels"
+    for label, number in table.ids.items():
+        if summary.shapes[label]:
+            yield f"  {number:>3}  {label:<24}{number_of(summary.shapes[label], 'shape')}"
+    if summary.outside:
+        outside = next(label for label, number in table.ids.items() if number == table.outside)
+        share = f"{100 * summary.outside / summary.pixels:.3g} % of their pixels are in no shape"
+        yield f"{share}: {outside} (--unlabelled void, or --unlabelled CLASS, decides)"
+    if summary.overlapping:
+        share = f"{100 * summary.overlapping / summary.pixels:.3g} % are in shapes of several classes"
+        yield f"{share}: the {'later' if overlaps == 'order' else 'smaller'} shape counts (--overlaps order or area)"
+    for name in photos.same_name:
+        yield f"dropped: {name}, because another photo has its name"
+    for kind, found in (("note", summary.notes), ("dropped", summary.dropped)):
+        for reason, names in found.items():
+            yield f"{kind}: {reason} ({len(names)}: {first_of(list(dict.fromkeys(names)))})"

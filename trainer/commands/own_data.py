@@ -1,0 +1,75 @@
+"""Choose recipe, size and pool for a user's own data: `fewpair train` without a recipe."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from trainer.data.dataset import Dataset
+from trainer.data.layouts.files import number_of
+from trainer.data.selection.selection import Selection
+from trainer.errors import UserError
+from trainer.recipes import RECIPES
+from trainer.run import Run
+
+MINUTES = {"mean-teacher-compact": 78, "painter-compact": 180}
+"""Training time on one CPU core at the recipe's own size and steps (docs/results/camvid.md)."""
+
+
+def recipe_for(dataset: Dataset, *, to: Literal["label", "photo"]) -> Run:
+    """A recipe for all pairs and photos, at a size of their shape. Raises UserError without labels or classes."""
+    samples = dataset.samples("train")
+    pairs = [sample for sample in samples if sample.complete]
+    if dataset.label_domain.classes is None:
+        raise UserError(
+            f"{dataset.place} has pictures on the label side: name a recipe, as in fewpair train "
+            "hybrid-compact-colours ..."
+        )
+    if not pairs:
+        raise UserError(
+            f"{dataset.place}: no photo has a label map of the same file name yet; "
+            "`fewpair pairs --unlabelled` says which photos to label"
+        )
+    recipe = RECIPES["mean-teacher-compact" if to == "label" else "painter-compact"]
+    unit = 32 if to == "label" else 64  # a painter's smaller size is half of this one
+    size = fitted_size(dataset.size(pairs[0], "photo"), area=math.prod(recipe.size), unit=unit)
+    stages = tuple(
+        (share, _scaled(size[0], height / recipe.size[0]), _scaled(size[1], width / recipe.size[1]))
+        for share, height, width in recipe.progressive
+    )
+    return dataclasses.replace(
+        recipe,
+        data=dataset.name,
+        root=None if dataset.root is None else str(dataset.root),
+        pairs="all",
+        unpaired=None,
+        size=size,
+        progressive=stages,
+    )
+
+
+def announce(run: Run, selection: Selection) -> None:
+    """Print what `recipe_for` chose, and the expected minutes."""
+    recipe = RECIPES[run.recipe]
+    share = math.prod(run.size) / math.prod(recipe.size) * run.steps / recipe.steps
+    others = sum(photo not in selection.pairs for photo in selection.unpaired_photos)
+    print(
+        f"{run.recipe}: {number_of(len(selection.pairs), 'labelled photo')} and {others} others at "
+        f"{run.size[0]}x{run.size[1]}, "
+        f"about {MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on several or on a GPU"
+    )
+    if run.method == "painter" and others and not run.config.segmenter:
+        print(
+            f"the {others} photos without a label are not read: train a segmenter first (without --to photo), "
+            "then add --config.segmenter RUN"
+        )
+
+
+def fitted_size(photo: tuple[int, int], *, area: int, unit: int) -> tuple[int, int]:
+    """A size of the photo's shape with about this many pixels, not larger than it, in multiples of `unit`."""
+    scale = min(1.0, math.sqrt(area / math.prod(photo)))
+    height, width = (max(64, round(side * scale / unit) * unit) for side in photo)
+    return height, width
+
+
+def _scaled(side: int, share: float) -> int:
+    return max(32, round(side * share / 32) * 32)

@@ -1,0 +1,165 @@
+"""Check the files of a dataset: broken files, sizes, ids and colours, pixels of each class, near-duplicate photos."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from serving.imaging.labels import read_label
+from trainer.batch import IGNORE, Classes
+from trainer.data.class_table import imaging_domain
+from trainer.data.dataset import Dataset, Sample, image_errors
+from trainer.data.selection.selection import Selection, first_of
+from trainer.errors import BrokenFile, UserError
+
+DECODED = 50
+"""How many samples `fewpair train` decodes; of the others it reads the headers (about 0.1 ms each)."""
+COMPARED = 2000
+"""How many photos are compared with each other."""
+SAME = 3.0
+"""Two photos are near-duplicates if their 16x16 thumbnails differ by less than this many levels on average."""
+
+
+@dataclass
+class Report:
+    """What was found in a dataset's files."""
+
+    classes: Classes | None
+    errors: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Int64[C+1]: pixels of each class, and of void."""
+    unlabelled: int = 0
+    """Pixels with the value 255."""
+    thumbnails: dict[str, np.ndarray] = field(default_factory=dict)
+    """{photo: uint8[16*16*3]}"""
+
+    def class_problems(self, *, void: bool) -> tuple[list[str], list[str]]:
+        """Return errors and warnings about the classes; `void` confirms that 255 is void on purpose."""
+        if self.classes is None or not self.pixels.any():
+            return [], []
+        counts = dict(zip(self.classes.names, self.pixels[:-1].tolist(), strict=True))
+        absent = [name for name, count in counts.items() if not count]
+        if not absent:
+            return [], []
+        present = [name for name, count in counts.items() if count]
+        problem = f"{first_of(absent)} {'occurs' if len(absent) == 1 else 'occur'} in no label map"
+        if self.unlabelled:
+            share = 100 * self.unlabelled / self.pixels.sum()
+            problem += f"; the value 255, which is read as void, is in {share:.3g} % of the pixels"
+        told = any(row.id == IGNORE for row in self.classes.rows)
+        if void or not (len(present) <= 1 or (self.unlabelled and not told)):
+            return [], [problem]
+        if self.unlabelled:
+            cure = (
+                f"if 255 is meant to be {absent[0]}, write that class's id instead; if it means not labelled, "
+                f"confirm it with --void 255 (in fewpair import: --unlabelled {absent[0]} or --unlabelled void)"
+            )
+        else:
+            cure = "label the others too, or confirm with --void 255 that everything else is void"
+            problem += f": {present[0] if present else 'no class'} alone is labelled"
+        return [f"{problem}: {cure}"], []
+
+    def near_duplicates(self) -> list[tuple[str, str]]:
+        """Photos that look nearly the same."""
+        names = list(self.thumbnails)
+        step = max(1, len(names) // COMPARED)
+        names = names[::step]
+        if len(names) < 2:
+            return []
+        rows = np.stack([self.thumbnails[name] for name in names]).astype(np.int16)
+        found = []
+        for index in range(len(names) - 1):
+            near = np.flatnonzero(np.abs(rows[index + 1 :] - rows[index]).mean(1) < SAME)
+            found += [(names[index], names[index + 1 + int(other)]) for other in near]
+        return found
+
+
+def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -> Report:
+    """Read samples: the first `decoded` (None: all) whole, of the others the headers."""
+    classes = dataset.label_domain.classes
+    report = Report(classes, pixels=np.zeros(0 if classes is None else classes.count + 1, np.int64))
+    for place, sample in enumerate(samples):
+        for side, read in (("photo", _read_photo), ("label", _read_label)):
+            if sample.path(side) is None:
+                continue
+            try:
+                if decoded is None or place < decoded:
+                    read(dataset, sample, report)
+                elif side == "photo":
+                    dataset.size(sample, "photo")
+                else:
+                    dataset.refuse_sizes(sample)
+            except BrokenFile as error:
+                report.broken.append(error.reason)
+            except UserError as error:
+                report.errors.append(str(error))
+    return report
+
+
+def check_selection(selection: Selection, *, void: bool, skip_broken: bool) -> None:
+    """Check the samples of a run before it starts, and print warnings. Raises UserError with all errors."""
+    dataset, external = selection.dataset, selection.external
+    paired = {(sample.photo, sample.label) for sample in selection.pairs}
+    pools = [*selection.unpaired_photos, *(selection.unpaired_labels if external is None else ())]
+    report = check(dataset, selection.pairs, decoded=DECODED)
+    others = [sample for sample in dict.fromkeys(pools) if (sample.photo, sample.label) not in paired]
+    headers = check(dataset, others, decoded=0)
+    reports = [report, headers]
+    if external is not None:
+        labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]
+        reports.append(check(external, labels, decoded=0))
+    errors, warnings = report.class_problems(void=void)
+    errors += grouped([error for each in reports for error in each.errors])
+    if not skip_broken:
+        broken = grouped([reason for each in reports for reason in each.broken])
+        errors += [f"{reason} (--skip-broken leaves such files out)" for reason in broken]
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if errors:
+        more = "" if len(errors) <= 10 else f"\n(and {len(errors) - 10} more: `fewpair check` lists all)"
+        raise UserError("\n".join(errors[:10]) + more)
+
+
+def grouped(errors: Sequence[str]) -> list[str]:
+    """Errors that differ in the file and in numbers alone, as one: the first, and how many files have the same."""
+    groups: dict[str, list[str]] = {}
+    for error in errors:
+        path, _, message = error.partition(": ") if ": " in error else ("", "", error)
+        groups.setdefault(re.sub(r"\d+", "", message) if path else error, []).append(error)
+    lines = []
+    for same in groups.values():
+        line = same[0] if len(same) == 1 else f"{same[0]} ({len(same) - 1} more files have the same problem)"
+        if "belong to no class: 255 (" in line:
+            line += " If 255 is meant to be a class (masks of 0 and 255), write that class's id instead."
+        lines.append(line)
+    return lines
+
+
+def class_table(report: Report) -> list[str]:
+    """Lines with the share of each class in the labelled and void pixels."""
+    if report.classes is None or not report.pixels.any():
+        return []
+    names: Sequence[str] = (*report.classes.names, "(void)")
+    shares = 100 * report.pixels / report.pixels.sum()
+    return [f"  {name:<24}{share:8.3f} %" for name, share in zip(names, shares.tolist(), strict=True)]
+
+
+def _read_photo(dataset: Dataset, sample: Sample, report: Report) -> None:
+    thumbnail = Image.fromarray(dataset.read_photo(sample)).resize((16, 16), Image.Resampling.BOX)
+    report.thumbnails[sample.photo or ""] = np.asarray(thumbnail).reshape(-1)
+
+
+def _read_label(dataset: Dataset, sample: Sample, report: Report) -> None:
+    label = dataset.read_label(sample)  # compares its size with the photo's
+    if report.classes is None:
+        return
+    counts = np.bincount(label.ravel(), minlength=256)
+    report.pixels += np.append(counts[: report.classes.count], counts[IGNORE])
+    if type(dataset) is Dataset:
+        path = dataset.file(sample, "label")
+        with image_errors(path):
+            ids = read_label(path, imaging_domain(report.classes)).ids
+        report.unlabelled += int((ids == IGNORE).sum())

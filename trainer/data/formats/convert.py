@@ -1,0 +1,149 @@
+"""Write an export as photos/, labels/ and classes.csv, the layout `folders`, and count what was read and dropped."""
+
+import csv
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from serving.imaging.decode import encode_label, image_size
+from trainer.batch import IGNORE, Class, Classes
+from trainer.data.class_table import imaging_domain
+from trainer.data.dataset import image_errors
+from trainer.data.formats.geometry import rasterised
+from trainer.data.formats.photos import Photos
+from trainer.data.formats.shapes import VOID, Label, Picture, Unusable
+from trainer.data.formats.voc import BORDER, voc_color
+from trainer.errors import UserError
+
+Overlaps = Literal["order", "area"]
+BACKGROUND = ("background", "_background_")
+"""What tools call the pixels in no shape."""
+IGNORED = ("__ignore__", VOID, "unlabeled", "unlabelled")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The class table, the id of every label, and the id of pixels in no shape."""
+
+    classes: Classes
+    ids: dict[str, int]
+    outside: int
+
+
+@dataclass
+class Summary:
+    """What was read and what was dropped."""
+
+    labelled: int = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """{reason: the photos}"""
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    pixels: int = 0
+    outside: int = 0
+    """Pixels in no shape."""
+    overlapping: int = 0
+    """Pixels in shapes of several classes."""
+
+
+def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
+    """Number the classes in the order of the labels. `unlabelled` is void or a class, which comes first if new."""
+    if unlabelled not in {VOID, *(label.name for label in labels)}:
+        labels = [Label(unlabelled, (0, 0, 0)), *labels]
+    numbers = (number for number in range(IGNORE) if number not in {label.id for label in labels})
+    colours = (
+        color for color in map(voc_color, range(1, 256)) if color not in {BORDER, *(label.color for label in labels)}
+    )
+    ids: dict[str, int] = {VOID: IGNORE}
+    rows: list[Class] = []
+    for label in labels:
+        if label.ignore or label.name in IGNORED or (label.name in BACKGROUND and unlabelled == VOID):
+            ids[label.name] = IGNORE
+        elif len(rows) == IGNORE:
+            raise UserError(f"the labels have more than {IGNORE} classes: list fewer with --classes")
+        else:
+            ids[label.name] = next(numbers) if label.id is None else label.id
+            rows.append(
+                Class(
+                    ids[label.name],
+                    label.name,
+                    label.color or ((0, 0, 0) if label.name in BACKGROUND else next(colours)),
+                )
+            )
+    if not rows:
+        raise UserError("the labels have no class but void: list the classes with --classes")
+    return Table(Classes((*rows, Class(IGNORE, VOID, BORDER, ignore=True))), ids, ids[unlabelled])
+
+
+def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:
+    """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read."""
+    summary = Summary()
+    labelled: dict[Path, str] = {}
+    for picture in pictures:
+        for reason in picture.dropped:
+            summary.dropped[reason].append(picture.name)
+        if picture.note is not None:
+            summary.notes[picture.note].append(picture.name)
+        try:
+            photo = photos.find(picture)
+            if photo in labelled:
+                raise Unusable(f"labels of a photo that has labels from {labelled[photo]} already")
+            with image_errors(photo):
+                size = image_size(photo)
+            label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
+        except Unusable as reason:
+            summary.dropped[str(reason)].append(picture.name)
+            continue
+        labelled[photo] = picture.name
+        split, name = photos.targets[photo]
+        target = (out / split / "labels" / name).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(label)
+    summary.labelled = len(labelled)
+    if not labelled:
+        return summary
+    for photo, (split, name) in photos.targets.items():
+        target = out / split / "photos" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photo, target)
+    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = [(row.id, row.name, *row.color, int(row.ignore)) for row in table.classes.rows]
+        csv.writer(file).writerows([("id", "name", "r", "g", "b", "ignore"), *rows])
+    return summary
+
+
+def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Overlaps, summary: Summary) -> np.ndarray:
+    """Return the ids uint8[H,W] of a picture's shapes at its photo's size. Raises Unusable where there is no label."""
+    if picture.size not in (None, (1, 1), size):
+        expected = "x".join(map(str, picture.size or ()))
+        turned = ", before its EXIF rotation" if picture.size == size[::-1] else ""
+        raise Unusable(f"labels for a photo of {expected} (height x width{turned}), which is {size[0]}x{size[1]}")
+    placed = []
+    for shape in picture.shapes:
+        if picture.size == (1, 1):
+            shape = replace(shape, polygons=tuple(ring * size[::-1] for ring in shape.polygons))
+        try:
+            if shape.label not in table.ids:
+                raise Unusable(f"the label {shape.label!r}, which is not in the class table")
+            placed.append((shape.label, *rasterised(shape, size)))
+        except Unusable as reason:
+            summary.dropped[str(reason)].append(picture.name)
+    if not placed:
+        raise Unusable("no shape: the photo is taken as not labelled")
+    if overlaps == "area":
+        placed.sort(key=lambda each: -int(each[2].sum()))
+    ids, covered, overlapping = np.full(size, table.outside, np.uint8), np.zeros(size, bool), np.zeros(size, bool)
+    for label, place, mask in placed:
+        overlapping[place] |= mask & covered[place] & (ids[place] != table.ids[label])
+        covered[place] |= mask
+        ids[place][mask] = table.ids[label]
+        summary.shapes[label] += 1
+    summary.pixels += ids.size
+    summary.outside += ids.size - int(covered.sum())
+    summary.overlapping += int(overlapping.sum())
+    return ids

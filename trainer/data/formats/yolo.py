@@ -1,0 +1,69 @@
+"""YOLO segmentation: a text file a photo, `class x y x y ...` as shares of its size; `data.yaml` lists the classes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from trainer.data.formats.geometry import polygon
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, shapes_of
+from trainer.errors import UserError
+
+LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")
+"""A class and coordinates."""
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether every line is a class and coordinates."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        return False
+    return any(lines) and all(LINE.fullmatch(line) for line in lines if line.strip())
+
+
+def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
+    """Read the files by the classes of `data.yaml` or `classes.txt`, else by those given."""
+    names = _names(root)
+    if names is None and given is None:
+        raise UserError(
+            f"{root} holds YOLO labels without a list of their classes (data.yaml or classes.txt): "
+            "name them in the order of their numbers, as in --classes road,car"
+        )
+    labels = tuple(given or ()) if names is None else tuple(Label(name) for name in names)
+    return Export(labels, lambda: (_picture(root, path, labels) for path in paths), ordered=False)
+
+
+def _names(root: Path) -> list[str] | None:
+    for path in sorted([*root.rglob("*.yaml"), *root.rglob("*.yml")]):
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} cannot be read as YAML ({error})") from error
+        names = document.get("names") if isinstance(document, dict) else None
+        if names:
+            return (
+                [str(names[key]) for key in sorted(names, key=int)]
+                if isinstance(names, dict)
+                else [str(name) for name in names]
+            )
+    listed = next(iter(sorted(root.rglob("classes.txt"))), None)
+    return None if listed is None else listed.read_text(encoding="utf-8-sig").strip().splitlines()
+
+
+def _picture(root: Path, path: Path, labels: Sequence[Label]) -> Picture:
+    """Points stay shares of the photo: a size of 1x1 is scaled to the photo's."""
+    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    shapes, dropped = shapes_of(lines, lambda words: _shape(words, labels))
+    folder = ["images" if part == "labels" else part for part in path.parent.relative_to(root).parts]
+    return Picture("/".join([*folder, path.stem]), (1, 1), shapes, dropped)
+
+
+def _shape(words: Sequence[str], labels: Sequence[Label]) -> Shape:
+    number = int(words[0])
+    if number >= len(labels):
+        raise Unusable(f"class {number}, of {len(labels)} classes")
+    if len(words) == 5:
+        raise Unusable("an annotation with a box alone")
+    return Shape(labels[number].name, (polygon([float(word) for word in words[1:]]),))

@@ -1,0 +1,162 @@
+"""Select the pairs of a run and its unpaired pool, at random or by features."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trainer.batch import random
+from trainer.data.dataset import Dataset, Sample
+from trainer.data.selection.rules import BY_FEATURES, RULES, kmeans_medoid
+from trainer.data.selection.selection import Picks, Selection, first_of
+from trainer.errors import BrokenFile, UserError
+
+if TYPE_CHECKING:  # imports torch and timm, which take seconds
+    from trainer.data.selection.features import FeatureExtractor
+
+
+def select(
+    dataset: Dataset,
+    *,
+    k: int | Literal["all"],
+    unpaired: int | None,
+    seed: int,
+    rule: str = "random",
+    pool_rule: str = "random",
+    features: "FeatureExtractor | None" = None,
+    inspect: bool = False,
+    cache: Path | None = None,
+    progress: bool = False,
+    skip_broken: bool = False,
+    unlabelled: bool = False,
+) -> Selection:
+    """Select k pairs of `train` within a pool of `unpaired` samples (None: all; 0: no pool, pairs from all of `train`).
+
+    "all" keeps every pair of `train`, or as many as the pool holds. `pool_rule` selects the pool from all photos,
+    `rule` the pairs from the pool; one seed gives the same random pairs whatever the size of the pool. With
+    `unlabelled` photos without a label may be selected, by `kmeans-medoid` beside all that have one. With `inspect`
+    random pairs are decoded, and get features where an extractor is given.
+    """
+    train = dataset.samples("train")
+    eligible = {sample for sample in train if sample.photo is not None and (unlabelled or sample.label is not None)}
+    count = min(len(eligible), unpaired or len(eligible)) if k == "all" else k
+    rule = "random" if k == "all" else rule
+    notes = []
+    if unpaired is not None and unpaired > len(train):
+        notes.append(f"--unpaired {unpaired}: {dataset.place} has {len(train)} training samples; all of them are used")
+        unpaired, pool_rule = None, "random"
+    _check(dataset, count, unpaired, rules=(rule, pool_rule), eligible=len(eligible), unlabelled=unlabelled)
+    by_features = (rule, pool_rule) != ("random", "random")
+    extractor = features if by_features or inspect else None
+    broken: dict[Sample, str] = {}
+
+    def pick(among: Sequence[Sample], wanted: int, by: str, *, option: str) -> Picks:
+        """Pick by rule; `random` picks the first."""
+        assert extractor is not None
+        ordered = sorted(among, key=lambda sample: sample.name)  # must not depend on how a folder is listed
+        rows, unreadable = extractor.of_samples(dataset, ordered, cache=cache, progress=progress)
+        if unreadable and not skip_broken:
+            raise UserError(
+                f"{len(unreadable)} of {len(ordered)} photos of {dataset.place} cannot be read: "
+                f"{first_of(list(unreadable.values()))}: replace them, or leave them out with --skip-broken"
+            )
+        broken.update(unreadable)
+        samples = tuple(sample for sample in ordered if sample not in unreadable)
+        if wanted > len(samples):
+            raise UserError(f"{option} {wanted} is more than the {len(samples)} photos that can be read")
+        labelled = [row for row, sample in enumerate(samples) if unlabelled and sample.label is not None]
+        if by == "kmeans-medoid" and labelled:
+            return Picks(samples, rows, tuple(kmeans_medoid(rows, wanted, seed, labelled=labelled[:wanted])))
+        if by != "random":
+            return Picks(samples, rows, tuple(BY_FEATURES[by](rows, wanted, seed)))
+        return Picks(samples, rows, tuple(samples.index(each) for each in among if each not in unreadable)[:wanted])
+
+    shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
+    pool_picks, pair_picks = None, None
+    pool: Sequence[Sample] = shuffled
+    if pool_rule != "random" and unpaired:
+        photos = [sample for sample in train if sample.photo is not None]
+        pool_picks = pick(photos, unpaired, pool_rule, option="--unpaired")
+        pool = pool_picks.chosen
+    elif unpaired:
+        first = [sample for sample in shuffled if sample in eligible][:count]
+        pool = [*first, *(sample for sample in shuffled if sample not in set(first))][:unpaired]
+    inside = [sample for sample in shuffled if sample in eligible.intersection(pool)]
+    if count > len(inside):
+        raise UserError(
+            f"--pairs {count}: of the pool of {unpaired} that --pool-rule {pool_rule} selected from {dataset.place}, "
+            "only "
+            f"{len(inside)} have a label: use a larger --unpaired, or label the others first (`fewpair pairs "
+            "--unlabelled` "
+            "lists them)"
+        )
+    pairs: Sequence[Sample] = inside[:count]
+    if extractor is not None and count:
+        pair_picks = pick(inside, count, rule, option="--pairs")
+        pairs = pair_picks.chosen
+    elif inspect:
+        pairs = _readable(dataset, inside, count, broken, skip_broken=skip_broken)
+    used = [] if unpaired == 0 else sorted((each for each in pool if each not in broken), key=lambda each: each.name)
+    return Selection(
+        dataset=dataset,
+        pairs=tuple(pairs),
+        unpaired_photos=tuple(sample for sample in used if sample.photo is not None),
+        unpaired_labels=tuple(sample for sample in used if sample.label is not None),
+        rule=rule,
+        pool_rule=pool_rule,
+        seed=seed,
+        features=extractor.name if extractor is not None and by_features else None,
+        cluster_sizes=pair_picks.cluster_sizes if pair_picks and rule != "random" else None,
+        picks=pair_picks,
+        pool_picks=pool_picks,
+        notes=(*notes, *(f"skipped: {reason}" for reason in broken.values())),
+    )
+
+
+def _readable(
+    dataset: Dataset, samples: Sequence[Sample], k: int, broken: dict[Sample, str], *, skip_broken: bool
+) -> list[Sample]:
+    """The first k samples whose photos can be decoded; the others are noted in `broken`."""
+    found: list[Sample] = []
+    for sample in samples:
+        if len(found) == k:
+            return found
+        try:
+            dataset.read_photo(sample)
+            found.append(sample)
+        except BrokenFile as error:
+            if not skip_broken:
+                raise
+            broken[sample] = error.reason
+    if len(found) < k:
+        raise UserError(f"--pairs {k} is more than the {len(found)} photos of {dataset.place} that can be read")
+    return found
+
+
+def _check(
+    dataset: Dataset, k: int, unpaired: int | None, *, rules: tuple[str, str], eligible: int, unlabelled: bool
+) -> None:
+    place, (rule, pool_rule) = dataset.place, rules
+    what = "training photos" if unlabelled else "training pairs"
+    remedy = "" if unlabelled else "; --pairs all uses all of them"
+    for wrong, problem in (
+        (rule not in RULES, f"--rule {rule}: there is no such rule; the rules are {', '.join(RULES)}"),
+        (pool_rule not in RULES, f"--pool-rule {pool_rule}: there is no such rule; the rules are {', '.join(RULES)}"),
+        (
+            pool_rule != "random" and not unpaired,
+            f"--pool-rule {pool_rule} selects the unpaired pool: give its size, as in --unpaired 200",
+        ),
+        (k < 0 or (unpaired or 0) < 0, f"--pairs {k} --unpaired {unpaired}: neither can be negative"),
+        (
+            k and not eligible,
+            f"--pairs {k}: no photo of {place} has a label of the same file name; `fewpair pairs --unlabelled` selects "
+            "photos to label",
+        ),
+        (k > eligible, f"--pairs {k} is more than the {eligible} {what} of {place}{remedy}"),
+        (
+            unpaired and unpaired < k,
+            f"--unpaired {unpaired} is smaller than the {k} pairs selected from it: use at least {k}, or 0 (pairs "
+            "alone)",
+        ),
+    ):
+        if wrong:
+            raise UserError(problem)

@@ -1,0 +1,43 @@
+"""What the machine can do: which device, whether it computes in bf16, how much memory was used."""
+
+import resource
+from typing import Literal
+
+import torch
+
+from trainer.errors import UserError
+
+
+def device_named(name: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N as a device. `cuda` without CUDA is an error, never a silent fall to the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is not a device; say auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        build = (
+            f"torch {torch.__version__}, built "
+            f"{'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'}"
+        )
+        raise UserError(f"--device {name}: no CUDA device is found ({build}); use --device cpu, or install the driver")
+    return device
+
+
+def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> Literal["bf16", "fp32"]:
+    """Return the arithmetic of training: what was asked for, or for "auto" bf16 where the hardware computes in it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        supported = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if supported else "fp32"
+
+
+def memory_peak(device: torch.device) -> int:
+    """MiB: the peak of the device's allocator on CUDA, of the process on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) >> 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

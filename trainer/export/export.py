@@ -1,0 +1,243 @@
+"""From a run to exported/<name>/: its directions as ONNX, compared with torch before the folder is in place."""
+
+import hashlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+
+from trainer.batch import Domain
+from trainer.errors import UserError
+from trainer.export.card import card, pairs_picture, preview
+from trainer.export.graphs import NOISE, Direction, Graph, draw_graph, with_rounded_weights
+from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove
+from trainer.methods.base import Method
+from trainer.metrics.predict import evaluating
+from trainer.networks.init import fuse_spectral_norm
+from trainer.run import Run
+from trainer.training.checkpointing import RunDir, load_method, open_run
+
+WORDS: dict[Direction, str] = {"to_label": "photo to label map", "to_photo": "label map to photo"}
+NAME = re.compile(r"[a-z][a-z0-9._-]{0,63}")
+SCHEMA = "manifest.schema.json"
+BASELINE = "commonest_class_per_pixel"
+EVALUATED = {"to_label": ("mean_iou", "picture_accuracy"), "to_photo": ("photo_l1_levels",)}
+"""The figures that show that a direction was evaluated."""
+COMPARED = {"to_label": "mean_iou", "to_photo": "judge_mean_iou"}
+"""The figure of a direction that is compared with the baseline's mean IoU, where there is one."""
+Figures = Mapping[str, Mapping[str, Any]]
+"""Split -> figures, or split -> baseline -> figures."""
+
+
+def export(
+    run_path: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    checkpoint: str = "best",
+    weights: Literal["averaged", "raw"] = "averaged",
+    half: bool = False,
+    force: bool = False,
+    overwrite: bool = False,
+    description: str | None = None,
+) -> Path:
+    """Write the run's method to `out`/<name>/ under the manifest contract and return that folder.
+
+    A direction that was not evaluated or does not exceed its baseline is left out unless `force`; where none is left,
+    the export is refused. `half` stores the weights in fp16; `overwrite` replaces an earlier export of the name. Raises
+    UserError where parity with torch exceeds a tolerance; then, and whenever else it fails, `out` is left as it was.
+    """
+    folder = open_run(run_path)
+    recipe, data = folder.run.recipe, folder.run.data
+    name = name or (recipe if recipe.startswith(data) else f"{data}-{recipe}")
+    if not NAME.fullmatch(name):
+        raise UserError(f"--name {name!r} cannot name a model: use at most 64 of a-z 0-9 . _ - and begin with a letter")
+    if (out / name).exists() and not overwrite:
+        raise UserError(f"{out / name} exists: name the model otherwise with --name, or replace it with --overwrite")
+    trained, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)
+    trained = fuse_spectral_norm(trained)  # plain convolutions in the file, and rounded as what they are
+    dataset = folder.dataset()
+    selection = folder.selection(dataset)
+    metrics, baselines = _evaluations(folder, checkpoint=checkpoint, weights=weights, step=step)
+    directions = [direction for direction in WORDS if direction in trained.directions]
+    against = {} if force else reasons_against(directions, metrics, baselines)
+    for direction, reason in against.items():
+        if len(against) == len(directions):
+            advice = f"fewpair evaluate {folder.path} --checkpoint {checkpoint}, train longer, or export with --force"
+            raise UserError(f"{run_path} is not worth serving: {direction} {reason}; {advice}")
+        print(f"{direction} is left out: it {reason} (--force exports it)", file=sys.stderr)
+    environment, other = folder.environment(), selection.external
+    terms = dataset.terms + (f"; unpaired label maps from {other.name}: {other.terms}" if other else "")
+    method = with_rounded_weights(trained) if half else trained
+    with evaluating(method, "cpu"):
+        kept = [direction for direction in directions if direction not in against]
+        graphs = [draw_graph(method, direction, size=run.size, half=half) for direction in kept]
+    parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
+    rounding = _rounding(graphs, trained, size=run.size) if half else None
+    manifest = {
+        "format": 1,
+        "name": name,
+        "description": description or _description(run, directions, pairs=len(selection.pairs)),
+        "directions": {},
+        "domains": {"photo": _domain(Domain("picture")), "label": _domain(trained.label_domain)},
+        "resize": {"rule": "exact", "height": run.size[0], "width": run.size[1], "filter": "bicubic"},
+        "multiple_of": trained.multiple_of,
+        "tiling": trained.tiling,
+        "training": {
+            "method": run.method,
+            "recipe": run.recipe,
+            "dataset": run.data,
+            "terms": terms,
+            "pairs": len(selection.pairs),
+            "unpaired": len(selection.unpaired_photos),
+            "steps": step,
+            "size": list(run.size),
+            "seed": run.seed,
+            "weights": weights,
+            "commit": environment["commit"],
+            "versions": {"python": environment["python"], **environment["versions"]},
+        },
+        "metrics": metrics,
+        "baselines": baselines,
+        "parity": parity,
+    }
+    with _whole_folder(out / name) as building:
+        manifest["directions"] = {graph.direction: _written(graph, building) for graph in graphs}
+        preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
+        if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
+            pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)
+        (building / "README.md").write_text(card(manifest, rounding=rounding), encoding="utf-8")
+        jsonschema.validate(manifest, schema())
+        (building / "manifest.json").write_text(
+            json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
+    return out / name
+
+
+def schema() -> dict[str, Any]:
+    """The manifest's contract: from the checkout, or from beside the installed packages."""
+    root = Path(__file__).parents[2]
+    for path in (root / "exported" / SCHEMA, root / "serving" / "exported" / SCHEMA):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    raise UserError(f"{SCHEMA} is not in {root / 'exported'} or {root / 'serving' / 'exported'}: install fewpair again")
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to build in that becomes `target` at the end, in place of an earlier one; on failure it vanishes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    former = building.with_suffix(".former")
+    try:
+        yield building
+        building.chmod(0o755)  # mkdtemp gives 0700, but a server may run as another user
+        if target.exists():
+            target.rename(former)
+        building.rename(target)
+    except OSError as error:
+        raise UserError(f"{target} could not be written ({error}): free some space or name another --out") from error
+    finally:
+        for left in (building, former):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _written(graph: Graph, folder: Path) -> dict[str, Any]:
+    """Save the graph's file and describe it for the manifest."""
+    content = graph.model.SerializeToString()
+    path = folder / f"{graph.direction}.onnx"
+    path.write_bytes(content)
+    return {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "input": graph.input.described(),
+        "outputs": [output.described() for output in graph.outputs],
+        "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
+    }
+
+
+def _domain(domain: Domain) -> dict[str, Any]:
+    rows = None if domain.classes is None else domain.classes.rows
+    return {"kind": domain.kind, "classes": rows and [asdict(row) | {"color": list(row.color)} for row in rows]}
+
+
+def _description(run: Run, directions: Sequence[Direction], *, pairs: int) -> str:
+    ways = " and ".join(WORDS[direction] for direction in directions)
+    size = f"{run.size[0]}x{run.size[1]}"
+    return f"{ways[0].upper()}{ways[1:]}, learnt with {run.method} from {pairs} labelled pairs of {run.data} at {size}."
+
+
+def _rounding(graphs: Sequence[Graph], trained: Method, *, size: tuple[int, int]) -> str:
+    """What storing the weights in fp16 changed against the trained ones, in a sentence; too much of it is refused."""
+    changes = []
+    for graph in graphs:
+        row = compared(graph, trained, *drawn(trained.label_domain.classes, 4, size))
+        if row.ids_different is not None:
+            if row.ids_different > IDS_TOLERANCE:
+                raise UserError(
+                    f"fp16 weights change the class of {row.ids_different:.2%} of the pixels (at most "
+                    f"{IDS_TOLERANCE:.1%} is allowed): export without half"
+                )
+            changes.append(f"the class of {row.ids_different:.3%} of the pixels")
+        if any(output.kind in ("photo", "picture") for output in graph.outputs):
+            changes.append(f"{row.values_over_one_level:.3%} of the {graph.outputs[0].name}'s levels by more than one")
+    return (
+        "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table compares with torch "
+        "holding the same rounded "
+        f"weights. Against the trained weights, rounding changes {' and '.join(changes)} (on four synthetic scenes)."
+    )
+
+
+def reasons_against(directions: Sequence[Direction], metrics: Figures, baselines: Figures) -> dict[Direction, str]:
+    """For each direction that should not be served, why: not evaluated, or below the baseline on a split.
+
+    Figures of the training photos count only where no other split was evaluated.
+    """
+    others = {split: figures for split, figures in metrics.items() if split != "train"}
+    reasons: dict[Direction, str] = {}
+    for direction in directions:
+        splits = {
+            split: figures
+            for split, figures in (others or metrics).items()
+            if any(name in figures for name in EVALUATED[direction])
+        }
+        if not splits:
+            reasons[direction] = "has not been evaluated"
+        for split, figures in splits.items():
+            reached = figures.get(COMPARED[direction])
+            baseline = baselines.get(split, {}).get(BASELINE, {}).get("mean_iou")
+            if reached is not None and baseline is not None and reached <= baseline:
+                reasons[direction] = (
+                    f"reaches mean IoU {reached:.3f} on {split}, not above the baseline {baseline:.3f} "
+                    "(the commonest class at each pixel)"
+                )
+    return reasons
+
+
+def _evaluations(folder: RunDir, *, checkpoint: str, weights: str, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return split -> figures and split -> baselines of the run's full evaluations of these weights."""
+    figures: dict[str, Any] = {}
+    baselines: dict[str, Any] = {}
+    for path in sorted(folder.evaluations.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if (found.get("checkpoint"), found.get("weights"), found.get("limit")) != (checkpoint, weights, None):
+            continue
+        if found.get("step") != step:
+            print(
+                f"{path} is left out: it evaluated step {found.get('step')}, but {checkpoint} is now at step {step}; "
+                f"evaluate again: fewpair evaluate {folder.path} --split {found['split']} --checkpoint {checkpoint} "
+                f"--weights {weights}",
+                file=sys.stderr,
+            )
+            continue
+        figures.setdefault(found["split"], {}).update(found["figures"])
+        baselines.setdefault(found["split"], {}).update(found.get("baselines", {}))
+    return figures, baselines

@@ -1,0 +1,217 @@
+"""A method's directions as ONNX graphs, uint8 in and out: normalisation, class lookups and decoding are inside."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from trainer.batch import Classes, Domain
+from trainer.errors import UserError
+from trainer.labels import best_class
+from trainer.methods.base import Method
+
+Direction = Literal["to_label", "to_photo"]
+
+OPSET = 20
+RAW = "raw"
+"""The float output that a graph under test has beside its uint8 ones; a shipped file does not have it."""
+NOISE = "noise"
+LARGE = 256
+"""Weights with at least this many elements are worth storing in half the bytes."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """An input or output of a graph, as the manifest describes it."""
+
+    name: str
+    kind: Literal["photo", "picture", "label", "confidence"]
+
+    @property
+    def layout(self) -> Literal["NHWC", "NHW"]:
+        """photo and picture have three channels, label and confidence none."""
+        return "NHWC" if self.kind in ("photo", "picture") else "NHW"
+
+    def described(self) -> dict[str, str]:
+        """The entry of the manifest."""
+        return {"name": self.name, "kind": self.kind, "dtype": "uint8", "layout": self.layout}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One direction, exported."""
+
+    direction: Direction
+    model: onnx.ModelProto
+    """What is shipped."""
+    under_test: onnx.ModelProto | None
+    """The same nodes with the float output RAW beside; None where a method decodes its labels itself."""
+    input: Spot
+    outputs: tuple[Spot, ...]
+    noise_shape: tuple[int, ...] | None
+
+
+class ToLabel(nn.Module):
+    """`photo` u8[N,H,W,3] -> `label` u8[N,H,W] in raw ids, `confidence` u8[N,H,W], Float probabilities [N,C,H,W].
+
+    Without class scores only `label`; where labels are pictures, `picture` u8[N,H,W,3] and the Float picture.
+    """
+
+    ids: Tensor
+
+    def __init__(self, method: Method, classes: Classes | None) -> None:
+        super().__init__()
+        self.method = method
+        self.has_classes = classes is not None
+        if classes is not None:
+            self.register_buffer("ids", torch.from_numpy(classes.index_to_id()))
+
+    def forward(self, photo: Tensor) -> tuple[Tensor, ...]:
+        photo = to_float(photo)
+        if not self.has_classes:
+            picture = self.method.to_label(photo)
+            return to_levels(picture), picture
+        scores = self.method.label_scores(photo)
+        if scores is None:
+            return (looked_up(self.ids, self.method.to_label(photo)),)
+        probabilities = torch.softmax(scores.float(), 1)
+        confidence = torch.round(probabilities.amax(1) * 255).to(torch.uint8)
+        return looked_up(self.ids, best_class(scores)), confidence, probabilities
+
+
+class ToPhoto(nn.Module):
+    """`label` u8[N,H,W] in raw ids (unknown ones are void) or `picture` u8[N,H,W,3] -> `photo` u8 and Float."""
+
+    indices: Tensor
+
+    def __init__(self, method: Method, classes: Classes | None) -> None:
+        super().__init__()
+        self.method = method
+        self.has_classes = classes is not None
+        if classes is not None:
+            self.register_buffer("indices", torch.from_numpy(classes.id_to_index()).long())
+
+    def forward(self, label: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+        known = looked_up(self.indices, label.long()) if self.has_classes else to_float(label)
+        photo = self.method.to_photo(known, noise)
+        return to_levels(photo), photo
+
+
+def to_float(photo: Tensor) -> Tensor:
+    """u8[N,H,W,3] -> Float[N,3,H,W] in [-1,1]."""
+    return photo.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_levels(photo: Tensor) -> Tensor:
+    """Float[N,3,H,W] in [-1,1] -> u8[N,H,W,3], rounded and clamped (methods E.4)."""
+    return torch.round((photo.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """table[index] as one Gather over all pixels, which every execution provider has for every type."""
+    return torch.index_select(table, 0, index.reshape(-1)).reshape(index.shape)
+
+
+def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], half: bool) -> Graph:
+    """Export one direction with dynamic batch, height and width (multiples of the method's); `size` is an example.
+
+    With `half` the large weights are stored in fp16 and cast to fp32 in the graph (see `with_rounded_weights`).
+    """
+    domain = method.label_domain
+    unit = method.multiple_of
+    if size[0] % unit or size[1] % unit:
+        raise UserError(f"the run's size {size[0]}x{size[1]} is not a multiple of {unit}, which its method needs")
+    wrapper, spot, outputs = _described(method, direction, domain)
+    height, width = (unit * torch.export.Dim(f"{word}_over_{unit}", min=2) for word in ("height", "width"))
+    # A dimension of one unit would not be taken for a dynamic one.
+    example = tuple(max(side, 2 * unit) for side in size)
+    shape = (2, *example, 3) if spot.layout == "NHWC" else (2, *example)
+    arguments: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.uint8),)
+    dynamic: tuple[dict[int, Any], ...] = ({0: "batch", 1: height, 2: width},)
+    noise_shape = method.noise_shape if direction == "to_photo" else None
+    if noise_shape is not None:
+        arguments = (*arguments, torch.zeros(2, *noise_shape))
+        dynamic = (*dynamic, {0: torch.export.Dim.AUTO})  # found equal to the batch; naming it again would be warned of
+    has_raw = direction == "to_photo" or domain.kind == "picture" or len(outputs) == 2
+    program = torch.onnx.export(
+        wrapper.eval(),
+        arguments,
+        input_names=[spot.name, *([NOISE] if noise_shape is not None else [])],
+        output_names=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
+        dynamic_shapes=dynamic,
+        opset_version=OPSET,
+        external_data=False,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    if half:
+        store_half(model)
+    under_test = None
+    if has_raw:
+        under_test = copy.deepcopy(model)
+        kept = [output for output in model.graph.output if output.name != RAW]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+    onnx.checker.check_model(model, full_check=True)
+    return Graph(direction, model, under_test, spot, outputs, noise_shape)
+
+
+def with_rounded_weights(method: Method) -> Method:
+    """A copy of the method whose large weights hold fp16 values, in fp32."""
+    rounded = copy.deepcopy(method)
+    for weights in (*rounded.parameters(), *rounded.buffers()):
+        if weights.is_floating_point() and weights.numel() >= LARGE:
+            weights.data = weights.data.half().to(weights.dtype)
+            if not bool(weights.data.isfinite().all()):
+                raise UserError("the weights do not fit into fp16 (some are beyond 65504): export without half")
+    return rounded
+
+
+def store_half(model: onnx.ModelProto) -> int:
+    """Turn every large fp32 initializer that fp16 holds exactly into an fp16 one and a Cast; returns how many."""
+    casts = []
+    for position, weights in enumerate(model.graph.initializer):
+        if weights.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weights)
+        if values.size < LARGE:
+            continue
+        with np.errstate(over="ignore"):
+            short = values.astype(np.float16)
+        if not np.array_equal(short.astype(np.float32), values):
+            continue
+        name = weights.name
+        model.graph.initializer[position].CopyFrom(numpy_helper.from_array(short, f"{name}.fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *copy.deepcopy(list(model.graph.node))]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return len(casts)
+
+
+def _described(method: Method, direction: Direction, domain: Domain) -> tuple[nn.Module, Spot, tuple[Spot, ...]]:
+    label_side = Spot("label", "label") if domain.kind == "classes" else Spot("picture", "picture")
+    if direction == "to_photo":
+        return ToPhoto(method, domain.classes), label_side, (Spot("photo", "photo"),)
+    with torch.inference_mode():
+        probe = torch.zeros(1, 3, 4 * method.multiple_of, 4 * method.multiple_of)
+        has_scores = domain.kind == "classes" and method.label_scores(probe) is not None
+    outputs = (label_side, Spot("confidence", "confidence")) if has_scores else (label_side,)
+    return ToLabel(method, domain.classes), Spot("photo", "photo"), outputs
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter records of the machine: stack traces, module names, shapes of inner values."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.value_info[:]

@@ -1,0 +1,159 @@
+"""Proves an exported graph equal to its method: both translate the same pictures, and the differences are measured."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.batch import IGNORE, Classes, random
+from trainer.data.loader import photo_to_uint8
+from trainer.data.synthetic import scenes
+from trainer.errors import UserError
+from trainer.export.graphs import NOISE, RAW, Graph
+from trainer.labels import best_class
+from trainer.methods.base import Method
+from trainer.metrics.predict import evaluating
+from trainer.onnx_session import open_session, run_session
+
+RAW_TOLERANCE = 1e-4
+VALUES_TOLERANCE = 1e-3
+IDS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """One size's differences, as the manifest holds them."""
+
+    batch: int
+    height: int
+    width: int
+    raw_max_difference: float | None
+    values_over_one_level: float
+    ids_different: float | None
+
+    def excess(self) -> str | None:
+        """Which tolerance is exceeded, in words; None where all are kept."""
+        if self.raw_max_difference is not None and not self.raw_max_difference <= RAW_TOLERANCE:
+            return f"floats differ by up to {self.raw_max_difference:.2g} (at most {RAW_TOLERANCE:g} is allowed)"
+        if not self.values_over_one_level <= VALUES_TOLERANCE:
+            return (
+                f"{self.values_over_one_level:.2%} of the levels differ by more than one (at most "
+                f"{VALUES_TOLERANCE:.1%} is allowed)"
+            )
+        if self.ids_different is not None and not self.ids_different <= IDS_TOLERANCE:
+            return f"{self.ids_different:.2%} of the pixels have another class (at most {IDS_TOLERANCE:.1%} is allowed)"
+        return None
+
+
+def prove(graph: Graph, method: Method, *, size: tuple[int, int]) -> list[dict[str, object]]:
+    """Compare graph and method on one picture at the training size and two at another. Raises UserError."""
+    rows = []
+    for batch, (height, width) in ((1, size), (2, other_size(size, method.multiple_of))):
+        row = compared(graph, method, *drawn(method.label_domain.classes, batch, (height, width)))
+        excess = row.excess()
+        if excess is not None:
+            raise UserError(
+                f"the exported {graph.direction} does not agree with torch on {batch} x {height}x{width}: {excess}; "
+                "nothing was exported"
+            )
+        rows.append(asdict(row))
+    return rows
+
+
+def compared(graph: Graph, method: Method, photos: np.ndarray, labels: np.ndarray) -> Parity:
+    """The differences between graph and method on these pictures."""
+    given = photos if graph.direction == "to_label" else labels
+    feeds: dict[str, np.ndarray] = {graph.input.name: given}
+    noise = None
+    if graph.noise_shape is not None:
+        noise = random(method.seed, 0, "parity").standard_normal((len(given), *graph.noise_shape), dtype=np.float32)
+        feeds[NOISE] = noise
+    expected = _by_torch(graph, method, given, noise)
+    answers = run(graph.model, feeds)
+    raw = None
+    if graph.under_test is not None:
+        raw = float(np.abs(run(graph.under_test, feeds)[RAW] - expected[RAW]).max())
+    ids, over, values = None, 0, 0
+    for output in graph.outputs:
+        ours, theirs = answers[output.name], expected[output.name]
+        if ours.shape != theirs.shape:
+            raise UserError(f"the exported {graph.direction} answers {ours.shape} where torch answers {theirs.shape}")
+        if output.kind == "label":
+            ids = float((ours != theirs).mean())
+        else:
+            over += int((np.abs(ours.astype(np.int16) - theirs.astype(np.int16)) > 1).sum())
+            values += ours.size
+    return Parity(len(given), given.shape[1], given.shape[2], raw, over / values if values else 0.0, ids)
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a graph once on the CPU and return its outputs by name."""
+    return run_session(open_session(model.SerializeToString()), feeds)
+
+
+def other_size(size: tuple[int, int], unit: int) -> tuple[int, int]:
+    """A size that differs from `size` in both sides, of another shape, in multiples of `unit`."""
+    height, width = size
+    return (height * 3 // 4 // unit * unit if height >= 8 * unit else height + unit), width + unit
+
+
+def drawn(classes: Classes | None, batch: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return synthetic scenes as photos uint8[N,H,W,3] and labels: uint8[N,H,W] raw ids, or uint8[N,H,W,3] pictures.
+
+    Label maps hold the void id, 255 and an id outside the table too, as a server's uploads may.
+    """
+    photos, labels = [], []
+    for index in range(batch):
+        photo, label = scenes.draw(index, height=size[0], width=size[1], split="val")
+        photos.append(photo)
+        labels.append(mirrored(photo) if classes is None else _with_odd_ids(translated(label, classes), classes))
+    return np.stack(photos), np.stack(labels)
+
+
+def translated(label: np.ndarray, classes: Classes) -> np.ndarray:
+    """Return a scene's class indices as raw ids of another table: of the class of the same name, or of one by rank."""
+    lookup = np.full(256, IGNORE, dtype=np.uint8)
+    for index, name in enumerate(scenes.CLASSES.names):
+        lookup[index] = classes.names.index(name) if name in classes.names else index % classes.count
+    return classes.index_to_id()[lookup[label]]
+
+
+def _with_odd_ids(ids: np.ndarray, classes: Classes) -> np.ndarray:
+    """The label map with patches of 255 and, where one exists, of an id that the table does not list."""
+    ids = ids.copy()
+    ids[:2, :3] = IGNORE
+    unknown = next((odd for odd in range(256) if odd not in classes.known_ids()), IGNORE)
+    ids[2:4, :3] = unknown
+    return ids
+
+
+def mirrored(photo: np.ndarray) -> np.ndarray:
+    """Some picture that is not the photo, for label sides that are pictures."""
+    return np.asarray(Image.fromarray(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+
+
+def _by_torch(graph: Graph, method: Method, given: np.ndarray, noise: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What the method answers through its own interface, with numpy's lookups and rounding around it."""
+    classes = method.label_domain.classes
+    with evaluating(method, "cpu"):
+        if graph.direction == "to_photo":
+            known = _float(given) if classes is None else torch.from_numpy(classes.id_to_index()[given]).long()
+            photo = method.to_photo(known, None if noise is None else torch.from_numpy(noise))
+            return {"photo": photo_to_uint8(photo), RAW: photo.numpy()}
+        answer = method.to_label(_float(given))
+        if classes is None:
+            return {"picture": photo_to_uint8(answer), RAW: answer.numpy()}
+        expected = {"label": classes.index_to_id()[answer.numpy()]}
+        scores = method.label_scores(_float(given))
+        if scores is not None:
+            assert bool((best_class(scores) == answer).all()), "to_label and label_scores of this method disagree"
+            probabilities = torch.softmax(scores.float(), 1).numpy()
+            expected |= {"confidence": np.rint(probabilities.max(1) * 255).astype(np.uint8), RAW: probabilities}
+        return expected
+
+
+def _float(photos: np.ndarray) -> Tensor:
+    return torch.from_numpy(photos.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)

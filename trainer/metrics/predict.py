@@ -1,0 +1,60 @@
+"""Inference for evaluation: a method's predictions in fp32 and eval mode, at the network's resolution."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.batch import random
+from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.methods.base import Method
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+
+@contextmanager
+def evaluating(method: Method, device: str | torch.device) -> Iterator[None]:
+    """Put the method on the device, in eval mode, in fp32 and without gradients; restore its modes afterwards."""
+    method.to(device)
+    modes = [(module, module.training) for module in method.modules()]
+    method.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict_labels(
+    method: Method, photos: Sequence[np.ndarray], *, size: Size, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """Translate photos uint8[H,W,3] of any size to labels: class indices uint8[N,h,w], or pictures uint8[N,h,w,3]."""
+    prepared = torch.stack([prepare_photo(photo, size) for photo in photos])
+    with evaluating(method, device):
+        labels = method.to_label(prepared.to(device)).cpu()
+    return photo_to_uint8(labels) if method.label_domain.kind == "picture" else labels.numpy().astype(np.uint8)
+
+
+def predict_photos(
+    method: Method,
+    labels: Sequence[np.ndarray],
+    *,
+    size: Size,
+    draws: Sequence[int],
+    device: str | torch.device = "cpu",
+    stream: str = "evaluation",
+) -> np.ndarray:
+    """Translate labels to photos uint8[N,h,w,3], with noise by the method's seed, `stream` and numbers in `draws`."""
+    prepared = torch.stack([prepare_label(label, size) for label in labels])
+    noise: Tensor | None = None
+    if method.noise_shape is not None:
+        shape = method.noise_shape
+        noise = torch.from_numpy(
+            np.stack([random(method.seed, 0, stream, draw).standard_normal(shape, dtype=np.float32) for draw in draws])
+        ).to(device)
+    with evaluating(method, device):
+        return photo_to_uint8(method.to_photo(prepared.to(device), noise).cpu())

@@ -1,0 +1,103 @@
+"""A SPADE generator that grows with the size that it is trained at."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, leaky_relu
+
+from trainer.batch import OneHot, Photo
+from trainer.networks.spade import SpadeBlock, doubled, with_noise
+
+BASE = 32
+"""The coarsest level is this many times smaller than the photo."""
+GRID = (48, 64)
+"""The size at which the scene network reads label maps."""
+
+
+class PyramidGenerator(nn.Module):
+    """Label map and noise -> photo: SPADE blocks from 1/32 of the photo's size to the whole (Park et al., figure 4).
+
+    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), spread over the pixels -> Float[B,3,H,W] in
+    (-1,1). H and W are multiples of 32. `scene` values that a small network reads from the whole map are spread over
+    the pixels beside the noise: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole
+    picture has in common, so without them nothing could tell dusk from day. The finest `pictures` levels have a
+    picture each, and the photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those
+    after the first begin at zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left
+    out) goes on at the next size where it was.
+
+    widths: channels of the six levels, coarse to fine.
+    """
+
+    multiple_of = BASE
+
+    def __init__(
+        self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, scene: int, pictures: int
+    ) -> None:
+        super().__init__()
+        if BASE >> (len(widths) - 1) != 1:
+            raise ValueError(
+                f"{len(widths)} widths were given; from 1/{BASE} of the size to the whole there are 6 levels"
+            )
+        self.noise_shape = (noise,)
+        self.scene = _Scene(channels, scene)
+        condition = channels + noise + scene
+        self.start = nn.Conv2d(condition, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance")
+            for before, after in pairwise((widths[0], *widths))
+        )
+        self.to_photo = nn.ModuleList(nn.Conv2d(width, 3, 3, padding=1) for width in widths[-pictures:])
+        for module in self.modules():
+            if type(module) is nn.Conv2d:  # SPADE's begin small, which learns more slowly
+                module.reset_parameters()
+        for value in self.to_photo[1:].parameters():
+            nn.init.zeros_(value)
+
+    def forward(self, label: OneHot, noise: Tensor, skip: int = 0) -> Photo:
+        """skip: levels left out at the fine end; the label and the photo are then 2^skip times smaller than in use."""
+        levels = len(self.blocks) - skip
+        scene = self.scene(_averaged(label, 1 << max(0, levels - 4)))
+        condition = with_noise(label, torch.cat([noise, scene], 1))
+        features = self.start(_averaged(condition, 1 << (levels - 1)))
+        first = len(self.blocks) - len(self.to_photo)
+        photo = None
+        for depth in range(levels):
+            here = _averaged(condition, 1 << (levels - 1 - depth))
+            if depth:
+                features = doubled(features)
+            features = self.blocks[depth](features, here)
+            if depth >= first:
+                picture = self.to_photo[depth - first](leaky_relu(features, 0.2))
+                photo = picture if photo is None else _enlarged(photo) + picture
+        if photo is None:
+            raise ValueError(f"skip {skip} leaves no level with a picture: the finest {len(self.to_photo)} have one")
+        return torch.tanh(photo.float())
+
+
+class _Scene(nn.Module):
+    """Label map Float[B,channels,h,w], brought to GRID -> Float[B,values]."""
+
+    def __init__(self, channels: int, values: int) -> None:
+        super().__init__()
+        widths = (channels, 48, 64, 96)
+        layers = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
+        ]
+        self.model = nn.Sequential(
+            *layers, nn.Flatten(), nn.Linear(widths[-1] * (GRID[0] // 8) * (GRID[1] // 8), values)
+        )
+
+    def forward(self, label: Tensor) -> Tensor:
+        return self.model(interpolate(label, size=GRID, mode="bilinear", align_corners=False))
+
+
+def _averaged(condition: Tensor, factor: int) -> Tensor:
+    """The condition at 1/factor of the size: each pixel holds the shares of the classes."""
+    return condition if factor == 1 else nn.functional.avg_pool2d(condition, factor)
+
+
+def _enlarged(picture: Tensor) -> Tensor:
+    return interpolate(picture, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -1,0 +1,136 @@
+"""The training loop; read this first. A method yields its losses, the loop optimises, logs, evaluates and saves."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainer.batch import Batch
+from trainer.data.dataset import Dataset
+from trainer.data.selection.selection import Selection
+from trainer.device import resolve_precision
+from trainer.distributed import any_process, average_gradients, rank, wait, world
+from trainer.methods.base import Method
+from trainer.run import Run
+from trainer.training.batches import make_loader, statistics_batches
+from trainer.training.checkpointing import RunDir
+from trainer.training.logger import Logger
+from trainer.training.state import TrainState, refuse_not_finite
+from trainer.training.validation import Validation
+
+
+def train(
+    folder: RunDir,
+    method: Method,
+    dataset: Dataset,
+    selection: Selection,
+    *,
+    device: torch.device,
+    skip_broken: bool = False,
+    interrupted: Callable[[], bool] = lambda: False,
+    after_step: Callable[[int], None] | None = None,
+) -> TrainState:
+    """Train a run from its last checkpoint, if it has one, to its last step; `method` holds its initial weights.
+
+    Ends earlier after a step at which `interrupted` is True on any process; everything is saved then. Under torchrun
+    each process takes `run.batch` samples, gradients are averaged, and the first process evaluates and saves.
+    """
+    run = folder.run
+    if world() > 1 and device.type == "cuda":
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    torch.manual_seed(run.seed + rank())
+    state = TrainState.create(method.to(device))
+    if folder.checkpoint("last").exists():
+        state.load(folder.load("last", device=device))
+    loader = make_loader(run, method, dataset, selection, skip_broken=skip_broken)
+    validation = Validation(folder, dataset, device=device, skip_broken=skip_broken)
+    bf16 = resolve_precision(run.precision, device) == "bf16"
+    images = run.batch * world() * sum(loader.filled)
+
+    def save(name: str) -> None:
+        content = state.state_dict()
+        if rank() == 0:
+            folder.save(name, content)
+        wait()
+
+    with Logger(folder, state, device, images_per_step=images) as logger:
+        for batch in loader.prefetch(state.step, run.steps):
+            losses = train_step(state, batch.to(device), steps=run.steps, bf16=bf16)
+            state.step += 1
+            logger.tick()
+            if after_step is not None:
+                after_step(state.step)
+
+            due = due_after(run, state.step)
+            # All processes must ask together, so not after each step.
+            stopping = (due.log or world() == 1) and any_process(interrupted(), device)
+            if due.log or stopping:
+                refuse_not_finite(folder, state, losses, device)
+                logger.log(losses)
+            if due.evaluate:
+                batches = statistics_batches(loader, state.step)
+                state.estimate_statistics(batch.to(device) for batch in batches)  # on each process, for SyncBatchNorm
+                improved = rank() == 0 and validation.evaluate(state, logger, last=state.step == run.steps)
+                if any_process(improved, device):
+                    save("best")
+                stopping = stopping or any_process(interrupted(), device)
+            if due.keep:
+                save(f"step-{state.step:06d}")
+            if due.save or stopping:
+                save("last")
+                logger.start_clock()  # neither evaluation nor saving counts as training time
+            if stopping:
+                break
+    if loader.skipped:
+        print(f"{loader.skipped} broken files were skipped; the warnings above name them")
+    return state
+
+
+def train_step(state: TrainState, batch: Batch, *, steps: int, bf16: bool = False) -> dict[str, Tensor]:
+    """Optimise each update that the method yields before asking for the next. Returns the losses as `group/term`.
+
+    Only the parameters of the groups that an update names get gradients and move.
+    """
+    logged: dict[str, Tensor] = {}
+    moved: set[str] = set()
+    updates = state.method.step(batch, state.step)
+    while True:
+        # Autocast is entered anew for each update: kept open across an optimiser step it would use cached bf16 weights.
+        with torch.autocast(batch.paired.photo.device.type, torch.bfloat16) if bf16 else nullcontext():
+            update = next(updates, None)
+        if update is None:
+            break
+        names = (update.groups,) if isinstance(update.groups, str) else update.groups
+        parameters = [parameter for name in names for parameter in state.groups[name].parameters()]
+        torch.stack(list(update.losses.values())).sum().backward(inputs=parameters)
+        average_gradients(parameters)
+        for name in names:
+            group, optimiser = state.groups[name], state.optimisers[name]
+            for part in optimiser.param_groups:
+                part["lr"] = group.lr * part.get("factor", 1.0) * group.schedule(state.step, steps)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        moved.update(names)
+        logged |= {f"{'+'.join(names)}/{term}": loss.detach() for term, loss in update.losses.items()}
+    state.statistics = {}  # they belong to the weights before this step
+    for name in moved & state.averages.keys():  # once per step, however many updates a group had
+        state.averages[name].update(state.step)
+    return logged
+
+
+class Due(NamedTuple):
+    """What to do after a step. Whatever is saved is logged, so that each loss behind a checkpoint was checked."""
+
+    log: bool
+    evaluate: bool
+    keep: bool
+    save: bool
+
+
+def due_after(run: Run, step: int) -> Due:
+    evaluate = step % run.evaluate_every == 0 or step == run.steps
+    keep = step in run.keep
+    save = step % run.save_every == 0 or evaluate or keep
+    return Due(log=step % run.log_every == 0 or save, evaluate=evaluate, keep=keep, save=save)

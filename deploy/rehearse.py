@@ -1,11 +1,12 @@
-"""Where there is no container engine: run the Dockerfile's steps in a clean root, and start its server as a container would be started.
+"""Run the Dockerfile's steps in a clean root without a container engine, and start its server.
 
     sudo .venv/bin/python deploy/rehearse.py BASE [--device cuda] [--folder FOLDER]
 
-BASE is the root of a Debian with python3 and python3-venv, as `debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates
-bookworm BASE` makes it: Debian 12 has the Python of the base image (3.11), whose own Debian (13, trixie) has another. It stands in for
-that image, a chroot for the engine: what it shows holds of the steps and of the server's user and files, not of an image. Needs Linux,
-root and the internet; FOLDER needs 2 GB (cuda: 6 GB).
+BASE is the root of a Debian with python3 and python3-venv, as `debootstrap --variant=minbase
+--include=python3,python3-venv,ca-certificates bookworm BASE` makes it: Debian 12 has the Python of the base image
+(3.11), whose own Debian (13, trixie) has another. It stands in for that image, a chroot for the engine: what it shows
+holds of the steps and of the server's user and files, not of an image. Needs Linux, root and the internet; FOLDER needs
+2 GB (cuda: 6 GB).
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Stage:
     """A root folder, and what ENV, WORKDIR, USER, HEALTHCHECK and ENTRYPOINT have said about it so far."""
 
     root: Path
-    environment: dict[str, str] = field(default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"})
+    environment: dict[str, str] = field(
+        default_factory=lambda: {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
+    )
     arguments: dict[str, str] = field(default_factory=dict)
     folder: str = "/"
     user: str = "0:0"
@@ -69,7 +72,11 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
     """Each instruction with its arguments on one line, comments dropped."""
     lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n", " ", "\n".join(lines))
-    return [(word.upper(), rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in joined.splitlines()) if word]
+    return [
+        (word.upper(), rest.strip())
+        for word, _, rest in (line.strip().partition(" ") for line in joined.splitlines())
+        if word
+    ]
 
 
 def build(dockerfile: str, *, base: Path, folder: Path, device: str) -> Stage:
@@ -110,7 +117,11 @@ def lend_network(root: Path) -> None:
 
 
 def run(command: list[str], stage: Stage) -> None:
-    lent = {name: value for name, value in os.environ.items() if re.match(r"(?i)(https?|all|no)_proxy$|SSL_CERT_FILE$|PIP_|UV_", name)}
+    lent = {
+        name: value
+        for name, value in os.environ.items()
+        if re.match(r"(?i)(https?|all|no)_proxy$|SSL_CERT_FILE$|PIP_|UV_", name)
+    }
     environment = {**lent, **stage.arguments, **stage.environment}
     subprocess.run(["chroot", str(stage.root), *in_folder(stage.folder), *command], env=environment, check=True)
 
@@ -123,15 +134,23 @@ def copy(rest: str, stage: Stage, stages: dict[str, Stage]) -> None:
     words = rest.split()
     options = [word for word in words if word.startswith("--")]
     *sources, place = [stage.expand(word) for word in words if not word.startswith("--")]
-    origin = next((stages[option.removeprefix("--from=")].root for option in options if option.startswith("--from=")), ROOT)
-    target = stage.root / os.path.normpath(f"{stage.folder}/{place}" if not place.startswith("/") else place).lstrip("/")
+    origin = next(
+        (stages[option.removeprefix("--from=")].root for option in options if option.startswith("--from=")), ROOT
+    )
+    target = stage.root / os.path.normpath(f"{stage.folder}/{place}" if not place.startswith("/") else place).lstrip(
+        "/"
+    )
     for source in sources:
         path = origin / source.lstrip("/")
         into = target / path.name if path.is_file() and (place.endswith("/") or len(sources) > 1) else target
         into.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.copytree(
-                path, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".*_cache", "ruff.toml")
+                path,
+                into,
+                symlinks=True,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("__pycache__", ".*_cache", "ruff.toml"),
             )
         else:
             shutil.copyfile(path, into)
@@ -161,7 +180,9 @@ def serve(stage: Stage, *, picture: Path) -> None:
     began = time.monotonic()
     server = subprocess.Popen([*inside, *stage.entrypoint], env=environment)
     try:
-        while subprocess.run([*inside, *stage.healthcheck], env=environment, capture_output=True, check=False).returncode:
+        while subprocess.run(
+            [*inside, *stage.healthcheck], env=environment, capture_output=True, check=False
+        ).returncode:
             assert server.poll() is None, f"the server ended with exit code {server.returncode}"
             assert time.monotonic() - began < READY_WITHIN, f"not healthy within {READY_WITHIN:g} s"
             time.sleep(0.5)
@@ -196,7 +217,10 @@ else:
 
 def ask(port: int, picture: Path) -> None:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/segment", data=picture.read_bytes(), headers={"Content-Type": "image/png"}, method="POST"
+        f"http://127.0.0.1:{port}/v1/segment",
+        data=picture.read_bytes(),
+        headers={"Content-Type": "image/png"},
+        method="POST",
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         body = answer.read()
@@ -230,7 +254,11 @@ def report(stage: Stage, base: Path) -> None:
 
 
 def megabytes(path: Path) -> float:
-    return int(subprocess.run(["du", "-sk", path], check=True, capture_output=True, text=True).stdout.split()[0]) * 1024 / 1e6
+    return (
+        int(subprocess.run(["du", "-sk", path], check=True, capture_output=True, text=True).stdout.split()[0])
+        * 1024
+        / 1e6
+    )
 
 
 def main() -> None:
@@ -240,12 +268,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "fewpair-rehearsal")
     asked = parser.parse_args()
     if os.geteuid():
-        raise SystemExit("deploy/rehearse.py changes roots, which only root may: sudo .venv/bin/python deploy/rehearse.py ...")
-    if "FEWPAIR_REHEARSING" not in os.environ:  # once more, where what is mounted is seen by nobody else and goes away with us
-        os.execvpe("unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, "FEWPAIR_REHEARSING": "1"})
+        raise SystemExit(
+            "deploy/rehearse.py changes roots, which only root may: sudo .venv/bin/python deploy/rehearse.py ..."
+        )
+    if (
+        "FEWPAIR_REHEARSING" not in os.environ
+    ):  # once more, where what is mounted is seen by nobody else and goes away with us
+        os.execvpe(
+            "unshare", ["unshare", "--mount", sys.executable, *sys.argv], {**os.environ, "FEWPAIR_REHEARSING": "1"}
+        )
     folder = asked.folder.resolve() / asked.device
     folder.mkdir(parents=True, exist_ok=True)
-    stage = build((ROOT / "deploy" / "Dockerfile").read_text(), base=asked.base.resolve(), folder=folder, device=asked.device)
+    stage = build(
+        (ROOT / "deploy" / "Dockerfile").read_text(), base=asked.base.resolve(), folder=folder, device=asked.device
+    )
     report(stage, asked.base.resolve())
     if asked.device == "cuda":
         check_cuda(stage)

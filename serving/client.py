@@ -1,34 +1,67 @@
-"""A small typed client of the server: `Client` waits for each answer, `AsyncClient` is awaited; both raise the server's own words."""
+"""A typed client of the server.
+
+    with Client("http://127.0.0.1:3000") as fewpair:
+        fewpair.segment("street.jpg")
+        job = fewpair.jobs.segment(["photos.zip"])
+        fewpair.jobs.wait(job.id)
+        fewpair.jobs.fetch(job.id, "labels.zip")
+
+Errors of the server are raised as `serving.errors.Refusal`, with its code, message and hint.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import io
 import json
+import random
 import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 import httpx
 
 from serving.errors import Refusal
-from serving.jobclient import AsyncJobs, Jobs
-from serving.wire import Picture, again_in, checked, is_address, name_of, unreachable
 
 if TYPE_CHECKING:  # a client needs no onnxruntime
-    from serving.asked import SegmentOutput
-    from serving.imaging import PhotoFormat
-    from serving.tiles import Tiles
+    from serving.imaging.decode import PhotoFormat
+    from serving.imaging.tiling import Tiles
+    from serving.inference.parameters import SegmentOutput
+
+Picture = bytes | Path | str
+"""The content of an image file, or its path."""
+
+_OUTAGE = 300.0  # seconds for which `wait` asks a server that does not answer
+
+
+class _Fields(TypedDict, total=False):
+    model: str | None
+    tiles: Tiles
+
+
+class SegmentFields(_Fields, total=False):
+    """The parameters of segmentation; the API documentation has their defaults."""
+
+    output: SegmentOutput
+    opacity: float
+    min_area: int
+
+
+class SynthesizeFields(_Fields, total=False):
+    """The parameters of synthesis; the API documentation has their defaults."""
+
+    seed: int | None
+    format: PhotoFormat
+    snap: bool
 
 
 @dataclass(frozen=True)
 class Made:
-    """One photo the server made, and what to say to get it again."""
+    """One photo, and the seed and model that make it again."""
 
     photo: bytes
     seed: int
@@ -37,7 +70,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Translated:
-    """What became of one picture among several: `file` is the answer, or `error` says why there is none."""
+    """The result for one picture of several: the answer in `file`, or the error."""
 
     name: str
     file: bytes | None
@@ -45,299 +78,222 @@ class Translated:
     error: Refusal | None
 
 
-class Client:
-    """`with Client("http://127.0.0.1:3000") as fewpair: fewpair.segment("street.jpg")`; errors are `serving.errors.Refusal`.
+@dataclass(frozen=True)
+class Job:
+    """The state of a job at the last request."""
 
-    A server that is full is asked again, when it says so, for `patience` seconds.
+    id: str
+    state: str  # queued, running, done, failed or cancelled
+    total: int  # pictures
+    done: int
+    failed: int
+    progress: float  # 0 to 1
+    seconds_left: float | None
+    failures: dict[str, Refusal]  # the first 100 pictures that were refused
+    error: Refusal | None  # why the job failed
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached its last state."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+class Client:
+    """A client with a pool of connections.
+
+    `timeout` is that of each request. Requests that an overloaded server refuses are repeated when it says so
+    (`Retry-After`), for `patience` seconds.
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 0.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=_bearing(token))
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
         self._patience = patience
-        self.jobs = Jobs(self._http)
+        self.jobs = Jobs(self)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._http.close()
 
     def models(self) -> list[dict[str, Any]]:
-        """The models that answer, as `GET /v1/models` lists them."""
-        return cast(list[dict[str, Any]], self._ask("GET", "/v1/models").json()["models"])
+        """Return the models, as `GET /v1/models` lists them."""
+        return list(self.send("GET", "/v1/models").json()["models"])
 
     def model(self, name: str) -> dict[str, Any]:
-        """One model with its card."""
-        return cast(dict[str, Any], self._ask("GET", f"/v1/models/{name}").json())
+        """Return one model with its card."""
+        return dict(self.send("GET", f"/v1/models/{name}").json())
 
     def legend(self, name: str) -> bytes:
-        """A model's classes and colours as a PNG."""
-        return self._ask("GET", f"/v1/models/{name}/legend").content
+        """Return a model's classes and colours as a PNG."""
+        return self.send("GET", f"/v1/models/{name}/legend").content
 
-    def segment(
-        self,
-        photo: Picture,
-        *,
-        model: str | None = None,
-        output: SegmentOutput = "colours",
-        opacity: float = 0.5,
-        min_area: int = 1,
-        tiles: Tiles = "auto",
-    ) -> bytes:
-        """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
-        return self._ask(
-            "POST", "/v1/segment", **_one(photo, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
-        ).content
+    def segment(self, photo: Picture, **fields: Unpack[SegmentFields]) -> bytes:
+        """Return the label map of a photo as a file: PNG, JPEG for `overlay`, JSON for `json` and `polygons`."""
+        return self.upload("/v1/segment", [photo], {**fields}).content
 
     def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
-        """Class shares and confidence of a photo, and the boxes of its regions of at least `min_area` pixels."""
-        return _parsed(self.segment(photo, model=model, output="json", min_area=min_area))
+        """Return class shares, confidence, and the boxes of the regions of at least `min_area` pixels."""
+        return dict(json.loads(self.segment(photo, model=model, output="json", min_area=min_area)))
 
     def polygons(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
-        """The outlines of a photo's regions of at least `min_area` pixels, as a COCO-style document."""
-        return _parsed(self.segment(photo, model=model, output="polygons", min_area=min_area))
+        """Return the outlines of the regions of at least `min_area` pixels as a COCO-style document."""
+        return dict(json.loads(self.segment(photo, model=model, output="polygons", min_area=min_area)))
 
-    def segment_each(
-        self,
-        photos: Sequence[Picture],
-        *,
-        model: str | None = None,
-        output: SegmentOutput = "colours",
-        opacity: float = 0.5,
-        min_area: int = 1,
-        tiles: Tiles = "auto",
-    ) -> list[Translated]:
-        """The label maps of several photos, in their order; one that is refused costs the others nothing."""
-        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
-        return _translated(self._ask("POST", "/v1/segment", **sent))
+    def segment_each(self, photos: Sequence[Picture], **fields: Unpack[SegmentFields]) -> list[Translated]:
+        """Return the label maps of several photos in their order; errors of single photos stand in the list."""
+        return _translated(self.upload("/v1/segment", photos, {**fields, "answers": "json"}))
 
-    def synthesize(
-        self,
-        label: Picture,
-        *,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> Made:
-        """A photo made from a label map."""
-        return self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap, tiles=tiles)[0]
+    def synthesize(self, label: Picture, **fields: Unpack[SynthesizeFields]) -> Made:
+        """Return a photo made from a label map."""
+        return self.synthesize_several(label, count=1, **fields)[0]
 
-    def synthesize_several(
-        self,
-        label: Picture,
-        *,
-        count: int,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> list[Made]:
-        """Photos made from a label map, from seeds counted up."""
-        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap, tiles=tiles)
-        return _made(self._ask("POST", "/v1/synthesize", **sent))
+    def synthesize_several(self, label: Picture, *, count: int, **fields: Unpack[SynthesizeFields]) -> list[Made]:
+        """Return `count` photos made from a label map with successive seeds."""
+        response = self.upload("/v1/synthesize", [label], {"count": count, **fields})
+        model, seeds, photos = response.headers["X-Model"], response.headers["X-Seed"].split(","), [response.content]
+        if len(seeds) > 1:
+            with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+                photos = [archive.read(name) for name in archive.namelist()]
+        return [Made(photo, int(seed), model) for photo, seed in zip(photos, seeds, strict=True)]
 
-    def synthesize_each(
-        self,
-        labels: Sequence[Picture],
-        *,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> list[Translated]:
-        """A photo from each of several label maps, in their order."""
-        return _translated(
-            self._ask("POST", "/v1/synthesize", **_several(labels, model=model, seed=seed, format=format, snap=snap, tiles=tiles))
-        )
+    def synthesize_each(self, labels: Sequence[Picture], **fields: Unpack[SynthesizeFields]) -> list[Translated]:
+        """Return a photo from each of several label maps in their order; errors of single ones stand in the list."""
+        return _translated(self.upload("/v1/synthesize", labels, {**fields, "answers": "json"}))
 
-    def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+    def send(self, method: str, path: str, *, stream: bool = False, **sent: Any) -> httpx.Response:
+        """Send a request and return the successful response. Raises Refusal after the patience is used up."""
         until = time.monotonic() + self._patience
-        try:
-            while (seconds := again_in(response := self._http.request(method, path, **sent), until=until)) is not None:
-                time.sleep(seconds)
-        except httpx.HTTPError as error:
-            raise unreachable(str(self._http.base_url), error) from error
-        return checked(response)
+        while True:
+            try:
+                response = self._http.send(self._http.build_request(method, path, **sent), stream=stream)
+                if response.is_success:
+                    return response
+                response.read()
+            except httpx.HTTPError as error:
+                raise _unreachable(str(self._http.base_url), error) from error
+            seconds = response.headers.get("Retry-After", "")
+            # A little more, at random, so that clients do not return all at once.
+            pause = int(seconds) * random.uniform(1.0, 1.25) if seconds.isdecimal() else float("inf")
+            if response.status_code not in (429, 503) or time.monotonic() + pause >= until:
+                raise _refusal_of(response)
+            time.sleep(pause)
+            for _, (_, content) in sent.get("files", ()):
+                if not isinstance(content, bytes):
+                    content.seek(0)
+
+    def upload(self, path: str, pictures: Sequence[Picture], fields: dict[str, Any]) -> httpx.Response:
+        """Send pictures and fields as a form. Files are read while they are sent, so that large ones need no memory."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+        with contextlib.ExitStack() as opened:
+            files: list[tuple[str, tuple[str, Any]]] = []
+            for number, picture in enumerate(pictures, start=1):
+                if isinstance(picture, bytes):
+                    files.append(("image", (f"image-{number}", picture)))
+                else:
+                    file = opened.enter_context(Path(picture).open("rb"))
+                    files.append(("image", (Path(picture).name, file)))
+            return self.send("POST", path, files=files, data=texts)
 
 
-class AsyncClient:
-    """What `Client` does, awaited: `async with AsyncClient(url) as fewpair: await fewpair.segment("street.jpg")`."""
+class Jobs:
+    """The jobs of a server, as `Client.jobs`."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 120.0, patience: float = 0.0) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, headers=_bearing(token))
-        self._patience = patience
-        self.jobs = AsyncJobs(self._http)
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
-    async def __aenter__(self) -> Self:
-        return self
+    def segment(self, photos: Sequence[Picture], **fields: Unpack[SegmentFields]) -> Job:
+        """Submit photos, or ZIPs of photos, for segmentation."""
+        return _job(self._client.upload("/v1/jobs", photos, {"operation": "segment", **fields}))
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
+    def synthesize(self, labels: Sequence[Picture], *, count: int = 1, **fields: Unpack[SynthesizeFields]) -> Job:
+        """Submit label maps, or ZIPs of label maps, for synthesis."""
+        return _job(self._client.upload("/v1/jobs", labels, {"operation": "synthesize", "count": count, **fields}))
 
-    async def close(self) -> None:
-        """Let the connections go."""
-        await self._http.aclose()
+    def find(self, id: str) -> Job:
+        """Return the state of a job."""
+        return _job(self._client.send("GET", f"/v1/jobs/{id}"))
 
-    async def models(self) -> list[dict[str, Any]]:
-        """The models that answer, as `GET /v1/models` lists them."""
-        return cast(list[dict[str, Any]], (await self._ask("GET", "/v1/models")).json()["models"])
+    def wait(self, id: str, *, seconds: float | None = None, every: float = 1.0) -> Job:
+        """Poll until the job has ended, through restarts of the server of up to five minutes.
 
-    async def model(self, name: str) -> dict[str, Any]:
-        """One model with its card."""
-        return cast(dict[str, Any], (await self._ask("GET", f"/v1/models/{name}")).json())
+        Raises TimeoutError after `seconds`; the job goes on.
+        """
+        began = answered = time.monotonic()
+        state = "not known"
+        while True:
+            try:
+                job, answered = self.find(id), time.monotonic()
+                if job.ended:
+                    return job
+                state = f"{job.state}, {job.done + job.failed} of {job.total} pictures done"
+            except Refusal as refusal:
+                if refusal.status not in (429, 502, 503, 504) or time.monotonic() - answered >= _OUTAGE:
+                    raise
+            if seconds is not None and time.monotonic() - began >= seconds:
+                raise TimeoutError(f"job {id} has not ended after {seconds:g} seconds: it is {state}")
+            time.sleep(every)
 
-    async def legend(self, name: str) -> bytes:
-        """A model's classes and colours as a PNG."""
-        return (await self._ask("GET", f"/v1/models/{name}/legend")).content
+    def fetch(self, id: str, target: str | Path) -> Path:
+        """Write the ZIP of the answers to a file and return its path."""
+        path = Path(target)
+        with contextlib.closing(self._client.send("GET", f"/v1/jobs/{id}/result", stream=True)) as response:
+            try:
+                with path.open("wb") as file:
+                    for part in response.iter_bytes():
+                        file.write(part)
+            except httpx.HTTPError as error:
+                raise _unreachable(str(response.url), error) from error
+        return path
 
-    async def segment(
-        self,
-        photo: Picture,
-        *,
-        model: str | None = None,
-        output: SegmentOutput = "colours",
-        opacity: float = 0.5,
-        min_area: int = 1,
-        tiles: Tiles = "auto",
-    ) -> bytes:
-        """The label map of a photo as a file: PNG, JPEG for `overlay`, JSON text for `json` and `polygons`."""
-        sent = _one(photo, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
-        return (await self._ask("POST", "/v1/segment", **sent)).content
-
-    async def report(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
-        """Class shares and confidence of a photo, and the boxes of its regions of at least `min_area` pixels."""
-        return _parsed(await self.segment(photo, model=model, output="json", min_area=min_area))
-
-    async def polygons(self, photo: Picture, *, model: str | None = None, min_area: int = 1) -> dict[str, Any]:
-        """The outlines of a photo's regions of at least `min_area` pixels, as a COCO-style document."""
-        return _parsed(await self.segment(photo, model=model, output="polygons", min_area=min_area))
-
-    async def segment_each(
-        self,
-        photos: Sequence[Picture],
-        *,
-        model: str | None = None,
-        output: SegmentOutput = "colours",
-        opacity: float = 0.5,
-        min_area: int = 1,
-        tiles: Tiles = "auto",
-    ) -> list[Translated]:
-        """The label maps of several photos, in their order; one that is refused costs the others nothing."""
-        sent = _several(photos, model=model, output=output, opacity=opacity, min_area=min_area, tiles=tiles)
-        return _translated(await self._ask("POST", "/v1/segment", **sent))
-
-    async def synthesize(
-        self,
-        label: Picture,
-        *,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> Made:
-        """A photo made from a label map."""
-        return (await self.synthesize_several(label, count=1, model=model, seed=seed, format=format, snap=snap, tiles=tiles))[0]
-
-    async def synthesize_several(
-        self,
-        label: Picture,
-        *,
-        count: int,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> list[Made]:
-        """Photos made from a label map, from seeds counted up."""
-        sent = _one(label, model=model, seed=seed, count=count, format=format, snap=snap, tiles=tiles)
-        return _made(await self._ask("POST", "/v1/synthesize", **sent))
-
-    async def synthesize_each(
-        self,
-        labels: Sequence[Picture],
-        *,
-        model: str | None = None,
-        seed: int | None = None,
-        format: PhotoFormat = "jpeg",
-        snap: bool = False,
-        tiles: Tiles = "auto",
-    ) -> list[Translated]:
-        """A photo from each of several label maps, in their order."""
-        sent = _several(labels, model=model, seed=seed, format=format, snap=snap, tiles=tiles)
-        return _translated(await self._ask("POST", "/v1/synthesize", **sent))
-
-    async def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
-        until = time.monotonic() + self._patience
-        try:
-            while (seconds := again_in(response := await self._http.request(method, path, **sent), until=until)) is not None:
-                await asyncio.sleep(seconds)
-        except httpx.HTTPError as error:
-            raise unreachable(str(self._http.base_url), error) from error
-        return checked(response)
+    def remove(self, id: str) -> Job:
+        """Cancel a job that has not ended, and delete its pictures and answers."""
+        return _job(self._client.send("DELETE", f"/v1/jobs/{id}"))
 
 
-def _one(picture: Picture, **fields: Any) -> dict[str, Any]:
-    """A request that holds one picture: a form, or JSON where the server is to fetch it."""
-    told = {name: value for name, value in fields.items() if value is not None}
-    return {"json": {"image": picture, **told}} if is_address(picture) else _form([picture], told)
+def _refusal_of(response: httpx.Response) -> Refusal:
+    headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
+    try:
+        return _error(response.json()["error"], status=response.status_code, headers=headers)
+    except (ValueError, KeyError, TypeError):
+        message = f"{response.url} answered {response.status_code} without an error of fewpair."
+        return Refusal(response.status_code, "not_fewpair", message, hint="Is this the address of a fewpair server?")
 
 
-def _several(pictures: Sequence[Picture], **fields: Any) -> dict[str, Any]:
-    told = {"answers": "json", **{name: value for name, value in fields.items() if value is not None}}
-    if not any(is_address(picture) for picture in pictures):
-        return _form(pictures, told)
-    listed = [{"name": name_of(picture, number), "image": _text(picture)} for number, picture in enumerate(pictures)]
-    return {"json": {"images": listed, **told}}
+def _unreachable(url: str, error: httpx.HTTPError) -> Refusal:
+    if isinstance(error, httpx.UnsupportedProtocol):
+        address = url.rstrip("/")
+        return Refusal(503, "unreachable", f"{address} does not begin with http://.", hint=f"Use http://{address}")
+    why = str(error).rstrip(".") or type(error).__name__
+    return Refusal(503, "unreachable", f"{url} does not answer: {why}.", hint="Is the server running there?")
 
 
-def _form(pictures: Sequence[Picture], fields: dict[str, Any]) -> dict[str, Any]:
-    files = [("image", (name_of(picture, number), _bytes(picture))) for number, picture in enumerate(pictures)]
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in fields.items()}
-    return {"files": files, "data": texts}
-
-
-def _bytes(picture: Picture) -> bytes:
-    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-
-
-def _text(picture: Picture) -> str:
-    return str(picture) if is_address(picture) else base64.b64encode(_bytes(picture)).decode()
-
-
-def _bearing(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    return cast(dict[str, Any], json.loads(body))
-
-
-def _made(response: httpx.Response) -> list[Made]:
-    seeds = [int(seed) for seed in response.headers["X-Seed"].split(",")]
-    model = response.headers["X-Model"]
-    if len(seeds) == 1:
-        return [Made(response.content, seeds[0], model)]
-    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-        return [Made(archive.read(name), seed, model) for name, seed in zip(archive.namelist(), seeds, strict=True)]
+def _error(error: dict[str, str], *, status: int = 400, headers: dict[str, str] | None = None) -> Refusal:
+    return Refusal(status, error["code"], error["message"], hint=error["hint"], headers=headers)
 
 
 def _translated(response: httpx.Response) -> list[Translated]:
-    return [_entry(entry) for entry in response.json()["answers"]]
+    found = []
+    for entry in response.json()["answers"]:
+        if "error" in entry:
+            found.append(Translated(entry["name"], None, None, _error(entry["error"])))
+        else:
+            file = json.dumps(entry["result"]).encode() if "result" in entry else base64.b64decode(entry["data"])
+            found.append(Translated(entry["name"], file, entry.get("seed"), None))
+    return found
 
 
-def _entry(entry: dict[str, Any]) -> Translated:
-    error = entry.get("error")
-    if error is not None:
-        return Translated(entry["name"], None, None, Refusal(400, error["code"], error["message"], hint=error["hint"]))
-    file = json.dumps(entry["result"]).encode() if "result" in entry else base64.b64decode(entry["data"])
-    return Translated(entry["name"], file, entry.get("seed"), None)
+def _job(response: httpx.Response) -> Job:
+    state = response.json()
+    return Job(
+        **{name: state[name] for name in ("id", "state", "progress", "seconds_left")},
+        **state["pictures"],
+        failures={one["name"]: _error(one["error"]) for one in state["failures"]},
+        error=None if state["error"] is None else _error(state["error"]),
+    )

@@ -1,5 +1,6 @@
-"""What can go wrong in serving, in the words of the person who asked."""
+"""Errors with a sentence for the user and a hint."""
 
+import errno
 from collections.abc import Mapping
 
 
@@ -19,15 +20,6 @@ class ModelError(ServingError):
     """An exported folder that cannot be served."""
 
 
-class SettingError(ModelError):
-    """A setting that does not go with the models there are. Only the launcher knows where it was said; others name its variable."""
-
-    def __init__(self, setting: str, value: str, why: str) -> None:
-        super().__init__(f"FEWPAIR_{setting.upper()}={value} {why}")
-        self.setting = setting
-        self.why = why
-
-
 class DeviceError(ServingError):
     """A device that was demanded and is not there."""
 
@@ -35,12 +27,23 @@ class DeviceError(ServingError):
 class Refusal(ServingError):
     """A request that is not answered as asked: an HTTP status, a code for programs and a sentence for people."""
 
-    def __init__(self, status: int, code: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
         self.headers = dict(headers or {})
 
+    @property
+    def error(self) -> dict[str, str]:
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
     def body(self) -> dict[str, dict[str, str]]:
         """The one JSON shape every error of the server has."""
-        return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
+        return {"error": self.error}
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether an error says that the disk, or what of it a user may use, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

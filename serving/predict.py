@@ -1,247 +1,214 @@
-"""`python -m serving predict`: run one model over a file or a folder, here or on a server."""
+"""`fewpair predict`: translate a file or a folder with one model, in this process or on a server."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import importlib
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from serving.answers import Synthesis, check_output, encode_photos, encode_segmentation, see
-from serving.asked import MOST_AREA, PHOTO_FORMATS, SEEDS, SEGMENT_OUTPUTS, SegmentOptions
-from serving.batch import clean_name
 from serving.client import Client
 from serving.errors import Refusal, ServingError
-from serving.imaging import Bytes, Limits, read_photo
-from serving.manifest import DIRECTIONS, DirectionName
-from serving.misspelt import parsed
-from serving.palette import read_label
-from serving.remedies import COMMAND, in_words
-from serving.settings import DEVICES, PIXELS_CEILING, default_models_folder
-from serving.tiles import Mosaic, Tiles, check_tiles, cut, plan
-from serving.translator import RUN_FAILURES, ExportedModel, load_model
+from serving.imaging.annotations import FORMATS
+from serving.imaging.decode import Limits
+from serving.imaging.domain import ClassRow, Domain
+from serving.inference import pipeline
+from serving.inference.archive import Picture
+from serving.inference.outputs import clean_name
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters
+from serving.models.manifest import DIRECTIONS, DirectionName
+from serving.models.model import RUN_FAILURES, load_model
+from serving.models.repository import Repository
+from serving.settings import PIXELS_CEILING, Device, default_models_folder
 
 Translate = Callable[[Path], bytes]
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-_PATIENCE = 120.0  # seconds in which a server that is full is asked again for the same picture
-_LIMITS = Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING)  # one's own files, one at a time
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_HEIF = frozenset({".heic", ".heif"})
+_PATIENCE = 120.0  # seconds for which a request to an overloaded server is repeated
+_EXECUTION = pipeline.Execution(Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING))
+_SEGMENT = ("output", "opacity", "min_area", "tiles")
+_SYNTHESIZE = ("seed", "format", "snap", "tiles")
 
 
 def predict(argv: Sequence[str]) -> int:
-    """0 where every file was translated, 1 where some were not (they are named at the end)."""
-    asked = parsed(_parser(), argv)
-    files = _inputs(asked.input, asked.out)
-    if asked.server:
-        classes = f"{asked.server.rstrip('/')}/v1/models/{asked.model}/legend"
-        with Client(asked.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE) as client, _our_words(classes):
-            failures = _translate_all(files, asked, _on_server(asked, client), classes=classes)
+    """Run the command; return 0, or 1 where files could not be translated. They are listed at the end."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        segment = SegmentParameters.model_validate({name: getattr(args, name) for name in _SEGMENT})
+        synthesize = SynthesizeParameters.model_validate({name: getattr(args, name) for name in _SYNTHESIZE})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = str(problem["loc"][0]).replace("_", "-")
+        parser.error(f"argument --{option}: {problem['msg']}, not {problem['input']}")
+    if args.tool:
+        args.direction, segment = "to_label", segment.model_copy(update={"output": "ids"})
+    files = _inputs(args.input, args.out, heif=not args.server and _register_heif())
+    if args.server:
+        with Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE) as client:
+            failures = _translate_all(files, args, *_on_server(args, client, segment, synthesize))
     else:
-        folder = _folder(asked)
-        classes = str(folder / "manifest.json")
-        with _our_words(classes):
-            failures = _translate_all(files, asked, _here(asked, folder), classes=classes)
-    print(f"{len(files) - len(failures)} of {len(files)} files are in {asked.out}")
+        failures = _translate_all(files, args, *_in_process(args, segment, synthesize))
+    print(f"{len(files) - len(failures)} of {len(files)} files are in {args.out}")
     for file, why in failures:
         print(f"{file}: {why}", file=sys.stderr)
     return 1 if failures else 0
 
 
-@contextlib.contextmanager
-def _our_words(classes: str) -> Iterator[None]:
-    """Say what to do about a refusal in flags; `classes` is where the model's classes and their colours are told."""
-    try:
-        yield
-    except Refusal as refusal:
-        raise in_words(refusal, COMMAND, classes=classes) from None
-
-
-def _translate_all(files: Sequence[Path], asked: argparse.Namespace, translate: Translate, *, classes: str) -> list[tuple[Path, str]]:
-    """Write each file's answer; what could not be translated comes back with its reason."""
-    failures: list[tuple[Path, str]] = []
-    taken = {file.resolve() for file in files}
-    for file in tqdm(files, unit="file", disable=None):
-        inside = file.relative_to(asked.input) if asked.input.is_dir() else Path(file.name)
-        try:
-            with _our_words(classes):
-                translated = translate(file)
-            target = _target(asked.out / inside, _ending(translated), taken=taken)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(translated)
-        except Refusal as refusal:
-            if refusal.code == "unreachable":
-                raise
-            failures.append((file, str(refusal)))
-        except OSError as error:
-            failures.append((file, str(error)))
-        except RUN_FAILURES as error:  # a picture too large for the machine, for one
-            failures.append((file, f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")))
-    return failures
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fewpair predict", description="Run an exported model over a photo, a label map, or a folder of them."
+    description = "Translate a photo, a label map, or a folder of them with an exported model."
+    parser = argparse.ArgumentParser(prog="fewpair predict", description=description)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="an exported folder, or the name of a model in --models (with --server: there)")
+    add("input", metavar="INPUT", type=Path, help="a file, or a folder, whose sub-folders are mirrored")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the answers")
+    add("--direction", choices=DIRECTIONS, help="required where the model has both")
+    for name, field in {**SynthesizeParameters.model_fields, **SegmentParameters.model_fields}.items():
+        if name in (*_SEGMENT, *_SYNTHESIZE):
+            kind = {"action": "store_true"} if name == "snap" else {"default": 0 if name == "seed" else field.default}
+            add(f"--{name.replace('_', '-')}", help=f"{field.description} (default: %(default)s)", **kind)
+    add(
+        "--as",
+        dest="tool",
+        choices=FORMATS,
+        help="write label maps in the format of a labelling tool (docs/labels.md)",
     )
-    parser.add_argument("model", metavar="MODEL", help="an exported folder, or the name of one in --models (with --server: a name there)")
-    parser.add_argument("input", metavar="INPUT", type=Path, help="a file, or a folder whose sub-folders are mirrored")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the answers go")
-    parser.add_argument("--direction", choices=DIRECTIONS, help="needed where the model offers both")
-    parser.add_argument("--output", choices=SEGMENT_OUTPUTS, default="colours", help="of to_label (default: %(default)s, a palette PNG)")
-    parser.add_argument("--opacity", type=_opacity, default=0.5, metavar="0..1", help="of the colours in --output overlay (default: 0.5)")
-    parser.add_argument(
-        "--min-area", type=_area, default=1, metavar="PIXELS", help="leave smaller regions out of --output polygons and json (default: 1)"
-    )
-    parser.add_argument("--format", choices=PHOTO_FORMATS, default="jpeg", help="of to_photo (default: %(default)s)")
-    parser.add_argument("--seed", type=_seed, default=0, help="of to_photo; equal seeds give equal photos (default: %(default)s)")
-    parser.add_argument("--snap", action="store_true", help="take the nearest class for colours that belong to none")
-    parser.add_argument(
-        "--tiles",
-        choices=get_args(Tiles),
-        default="auto",
-        help="whether a picture larger than the model's scale is run in overlapping tiles at its own size. auto: where the model was "
-        "trained at the pictures' own size, and over 4 megapixels; always: wherever the model allows it (default: %(default)s)",
-    )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run (default: %(default)s)")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="where a bare name is looked up (default: exported)")
-    parser.add_argument(
-        "--server",
-        metavar="URL",
-        help="let a running server do it, for example http://127.0.0.1:3000; FEWPAIR_TOKEN holds its token. "
-        "A server that is full is asked again for two minutes",
-    )
+    add("--device", choices=get_args(Device), default="auto", help="of this process (default: %(default)s)")
+    add("--models", type=Path, metavar="FOLDER", help="folder in which model names are looked up (default: exported)")
+    add("--server", metavar="URL", help="use a running server, as http://127.0.0.1:3000, with the token FEWPAIR_TOKEN")
     return parser
 
 
-def _seed(typed: str) -> int:
-    if not (typed.isdecimal() and int(typed) < SEEDS):
-        raise argparse.ArgumentTypeError(f"{typed} is no whole number from 0 to {SEEDS - 1}")
-    return int(typed)
-
-
-def _opacity(typed: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= float(typed) <= 1:
-            return float(typed)
-    raise argparse.ArgumentTypeError(f"{typed} is no number from 0 to 1")
-
-
-def _area(typed: str) -> int:
-    if not (typed.isdecimal() and 1 <= int(typed) <= MOST_AREA):
-        raise argparse.ArgumentTypeError(f"{typed} is no whole number of pixels from 1 on")
-    return int(typed)
-
-
-def _inputs(given: Path, out: Path) -> list[Path]:
+def _inputs(given: Path, out: Path, *, heif: bool) -> list[Path]:
+    """The images to translate. Prints how many other files of which types are ignored."""
     if given.is_file():
         return [given]
     if not given.is_dir():
-        raise ServingError(f"{given} does not exist.", hint="Give a picture, or a folder of pictures.")
-    inside = out.resolve()
+        raise ServingError(f"{given} does not exist.", hint="Give an image, or a folder of images.")
+    target = out.resolve()
+    if target == given.resolve():
+        raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
+    readable = _IMAGES | _HEIF if heif else _IMAGES
     files = [
         file
         for file in sorted(given.rglob("*"))
-        if file.suffix.lower() in _ENDINGS and file.is_file() and not file.name.startswith(".") and inside not in file.resolve().parents
+        if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
     ]
-    if not files or inside == given.resolve():
-        where = "is also --out" if inside == given.resolve() else f"holds no picture ({' '.join(sorted(_ENDINGS))})"
-        raise ServingError(
-            f"{given} {where}.", hint="Answers are written beside nothing of yours: give a folder of pictures and another one for --out."
-        )
-    return files
+    images = [file for file in files if file.suffix.lower() in readable]
+    endings = (file.suffix.lower() for file in files)
+    ignored = Counter(ending or "without an ending" for ending in endings if ending not in readable)
+    types = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common())
+    if not heif and _HEIF & ignored.keys():
+        types += " (install pillow-heif to read HEIC without --server)"
+    if not images:
+        found = f" Other files there: {types}." if ignored else ""
+        message = f"{given} holds no image ({' '.join(sorted(readable))}).{found}"
+        raise ServingError(message, hint="Give a folder of images.")
+    if ignored:
+        print(f"ignored {types}", file=sys.stderr)
+    return images
 
 
-def _folder(asked: argparse.Namespace) -> Path:
-    if (Path(asked.model) / "manifest.json").is_file():
-        return Path(asked.model)
-    shelf: Path = asked.models or default_models_folder()
-    if not (shelf / asked.model / "manifest.json").is_file():
-        there = ", ".join(sorted(path.parent.name for path in shelf.glob("*/manifest.json"))) or "none"
-        raise ServingError(f"{asked.model} is neither an exported folder nor a model of {shelf}.", hint=f"Models there: {there}.")
-    return shelf / str(asked.model)
+def _register_heif() -> bool:
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
 
 
-def _here(asked: argparse.Namespace, folder: Path) -> Translate:
-    model = load_model(folder, device=asked.device, threads=0)
-    direction = _direction(asked.direction, list(model.manifest.directions), name=model.name)
-    check_tiles(model.manifest, asked.tiles)
+def _in_process(
+    args: argparse.Namespace, segment: SegmentParameters, synthesize: SynthesizeParameters
+) -> tuple[Translate, Domain]:
+    model = load_model(_model_folder(args), device=args.device, threads=0)
+    direction = _direction(args.direction, list(model.manifest.directions), name=model.name)
+    models = Repository({model.name: model}, {}, {direction: model.name})
+    translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
     print(f"{model.name}, {direction}, on {model.provider}")
-    return (
-        (lambda file: _segment(model, file, asked))
-        if direction == "to_label"
-        else (lambda file: _synthesize(model, file.read_bytes(), asked))
-    )
+
+    def answer(file: Path) -> bytes:
+        return translate(Picture(clean_name(file.name), file.read_bytes), _EXECUTION)[0].body
+
+    return answer, model.manifest.label
 
 
-def _segment(model: ExportedModel, file: Path, asked: argparse.Namespace) -> bytes:
-    photo = read_photo(file.read_bytes(), _LIMITS)
-    options = SegmentOptions(output=asked.output, opacity=asked.opacity, min_area=asked.min_area)
-    check_output(model, options)
-    answer, confidence = _translated(model, "to_label", photo, asked)
-    return encode_segmentation(see(model, photo, answer, confidence=confidence), options, name=clean_name(file.name)).body
-
-
-def _synthesize(model: ExportedModel, upload: bytes, asked: argparse.Namespace) -> bytes:
-    if model.manifest.label.kind == "picture":
-        photo, _ = _translated(model, "to_photo", read_photo(upload, _LIMITS), asked)
-        made = Synthesis(model, (photo,), (asked.seed,), "picture")
-    else:
-        label = read_label(upload, _LIMITS, domain=model.manifest.label, snap=asked.snap)
-        photo, _ = _translated(model, "to_photo", label.ids, asked)
-        made = Synthesis(model, (photo,), (asked.seed,), label.spelling)
-    return encode_photos(made, asked.format)[0].body
-
-
-def _translated(model: ExportedModel, direction: DirectionName, pixels: Bytes, asked: argparse.Namespace) -> tuple[Bytes, Bytes | None]:
-    """The main answer and the confidence at the picture's size; in tiles where the server would take them too."""
-    grid = plan(model.manifest, (pixels.shape[0], pixels.shape[1]), asked.tiles)
-    if grid is None:
-        return model.to_label(pixels) if direction == "to_label" else (model.to_photo(pixels, seed=asked.seed), None)
-    mosaic = Mosaic(grid, model.manifest.directions[direction].outputs)
-    for row, columns in grid.batches():
-        tiles = cut(pixels, grid, row, columns, void=model.manifest.label.void)
-        mosaic.add(row, columns, model.run_batch(direction, tiles, seeds=[asked.seed] * len(columns)))
-    return model.answers(direction, mosaic.answers(), None)
-
-
-def _on_server(asked: argparse.Namespace, client: Client) -> Translate:
-    direction = _direction(asked.direction, client.model(asked.model)["directions"], name=asked.model)
-    print(f"{asked.model}, {direction}, on {asked.server}")
+def _on_server(
+    args: argparse.Namespace, client: Client, segment: SegmentParameters, synthesize: SynthesizeParameters
+) -> tuple[Translate, Domain]:
+    model = client.model(args.model)
+    direction = _direction(args.direction, model["directions"], name=args.model)
+    domain = Domain("classes", tuple(ClassRow(**{**row, "color": tuple(row["color"])}) for row in model["classes"]))
+    print(f"{args.model}, {direction}, on {args.server}")
     if direction == "to_label":
-        options: dict[str, Any] = {"output": asked.output, "opacity": asked.opacity, "min_area": asked.min_area, "tiles": asked.tiles}
-        return lambda file: client.segment(file, model=asked.model, **options)
-    made: dict[str, Any] = {"seed": asked.seed, "format": asked.format, "snap": asked.snap, "tiles": asked.tiles}
-    return lambda file: client.synthesize(file, model=asked.model, **made).photo
+        chosen = segment.model_dump(exclude_unset=True)
+        return lambda file: client.segment(file, **{**chosen, "model": args.model}), domain
+    made = {**synthesize.model_dump(exclude_unset=True), "model": args.model}
+    return lambda file: client.synthesize(file, **made).photo, domain
 
 
-def _direction(asked: DirectionName | None, offered: Sequence[str], *, name: str) -> str:
-    if asked is not None and asked not in offered:
-        raise ServingError(f"--direction {asked} is not offered by {name}.", hint=f"It offers {', '.join(offered)}.")
-    if asked is None and len(offered) > 1:
-        raise ServingError(
-            f"{name} offers {' and '.join(offered)}.", hint="Say --direction to_label for photos, --direction to_photo for label maps."
-        )
-    return asked or offered[0]
+def _translate_all(
+    files: Sequence[Path], args: argparse.Namespace, translate: Translate, domain: Domain
+) -> list[tuple[Path, str]]:
+    """Write the answer to each file; return the files that could not be translated, with the reason."""
+    failures: list[tuple[Path, str]] = []
+    taken = {file.resolve() for file in files}
+    annotations = FORMATS[args.tool](args.out, domain, min_area=int(args.min_area)) if args.tool else None
+    for file in tqdm(files, unit="file", disable=None):
+        relative = file.relative_to(args.input) if args.input.is_dir() else Path(file.name)
+        try:
+            answer = translate(file)
+            if annotations is not None:
+                annotations.add(relative, np.asarray(Image.open(io.BytesIO(answer))), photo=file)
+                continue
+            target = _target(args.out / relative, answer, taken=taken)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(answer)
+        except (Refusal, OSError) as error:
+            if isinstance(error, Refusal) and error.code == "unreachable":
+                raise
+            failures.append((file, str(error)))
+        except RUN_FAILURES as error:
+            failures.append((file, f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")))
+    if annotations is not None:
+        annotations.close()
+    return failures
 
 
-def _ending(file: bytes) -> str:
-    if file.startswith(b"\x89PNG"):
-        return ".png"
-    if file.startswith(b"{"):
-        return ".json"
-    return ".jpg" if file.startswith(b"\xff\xd8") else ".webp"
+def _model_folder(args: argparse.Namespace) -> Path:
+    models: Path = args.models or default_models_folder()
+    for folder in (Path(args.model), models / args.model):
+        if (folder / "manifest.json").is_file():
+            return folder
+    names = ", ".join(sorted(path.parent.name for path in models.glob("*/manifest.json"))) or "none"
+    message = f"{args.model} is neither an exported folder nor a model of {models}."
+    raise ServingError(message, hint=f"Models there: {names}.")
 
 
-def _target(wanted: Path, ending: str, *, taken: set[Path]) -> Path:
-    """The answer's path: a.jpg becomes a.png; where that is an input or another's answer, a.jpg.png."""
-    target = wanted.with_suffix(ending)
-    if target.resolve() in taken:
-        target = wanted.with_name(wanted.name + ending)
-    if target.resolve() in taken:
-        raise FileExistsError(f"{target} would overwrite an input or another answer")
-    taken.add(target.resolve())
-    return target
+def _direction(chosen: DirectionName | None, offered: Sequence[DirectionName], *, name: str) -> DirectionName:
+    if chosen is not None and chosen not in offered:
+        raise ServingError(f"--direction {chosen} is not offered by {name}.", hint=f"It offers {', '.join(offered)}.")
+    if chosen is None and len(offered) > 1:
+        hint = "Add --direction to_label for photos, or --direction to_photo for label maps."
+        raise ServingError(f"{name} offers {' and '.join(offered)}.", hint=hint)
+    return chosen or offered[0]
+
+
+def _target(wanted: Path, answer: bytes, *, taken: set[Path]) -> Path:
+    """The path of an answer: a.jpg becomes a.png, or a.jpg.png where that is an input or another answer."""
+    endings = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"{": ".json", b"RIFF": ".webp"}
+    ending = next(ending for magic, ending in endings.items() if answer.startswith(magic))
+    for target in (wanted.with_suffix(ending), wanted.with_name(wanted.name + ending)):
+        if target.resolve() not in taken:
+            taken.add(target.resolve())
+            return target
+    raise FileExistsError(f"{target} would overwrite an input or another answer")

@@ -1,153 +1,220 @@
-"""What an operator may choose: by flag, by FEWPAIR_* variable, or in one TOML file, read once into one frozen value."""
+"""Settings of the server: flags override FEWPAIR_* variables, which override a TOML file and the defaults."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import re
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliApp, CliSuppress, CliToggleFlag, NoDecode, SettingsConfigDict
 
 from serving.errors import ServingError
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda", "tensorrt")
-LogFormat = Literal["text", "json"]
-PIXELS_CEILING = 178_000_000  # Pillow itself refuses to open more
+Device = Literal["auto", "cpu", "cuda"]
+PIXELS_CEILING = 178_000_000  # Pillow refuses to open more
+MIB, GIB = 2**20, 2**30
+_SHORTEST_TOKEN = 8
+_PATHS = ("models", "jobs", "studio", "tokens_file", "admin_token_file")
+_NEW_TOKEN = 'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
-def _text(default: str | None = None) -> Any:
-    return field(default=default, metadata={"kind": "text"})
+def _split(value: Any, separator: str) -> Any:
+    return [part.strip() for part in value.split(separator) if part.strip()] if isinstance(value, str) else value
 
 
-def _switch(default: bool) -> Any:
-    return field(default=default, metadata={"kind": "switch"})
+def default_models_folder() -> Path:
+    """Return `./exported` where it exists, otherwise the models that were installed with the package."""
+    package = Path(__file__).parent
+    folders = (Path("exported"), package / "exported", package.parent / "exported")
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
-def _whole(default: int, least: int, most: int) -> Any:
-    return field(default=default, metadata={"kind": "whole", "least": least, "most": most})
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lambda value: _split(value, ","))]
+Tokens = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(lambda value: _split(value, "\n"))]
 
 
-def _choice(default: str, *others: str) -> Any:
-    return field(default=default, metadata={"kind": "choice", "choices": (default, *others)})
+class Settings(BaseSettings):
+    """Serve exported models over REST and in the browser. Each flag is also a FEWPAIR_* variable and a TOML key."""
 
+    model_config = SettingsConfigDict(
+        env_prefix="FEWPAIR_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        cli_prog_name="fewpair serve",
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_parse_none_str="none",
+    )
 
-def _several() -> Any:
-    return field(default=(), metadata={"kind": "several"})
+    config: Path | None = Field(default=None, description="TOML file of settings")
+    models: Path = Field(
+        default=None, validate_default=True, description="folder of exported models; ./exported, or what is installed"
+    )
+    default_model: str | None = Field(default=None, description="model used when a request names none")
+    device: Device = Field(default="auto", description="auto: CUDA where it works; cuda: refuse to start without")
+    ui: CliToggleFlag[bool] = Field(default=True, description="switch off the page at /ui")
+    host: str = Field(default="127.0.0.1", description="address to listen on; public ones need tokens")
+    port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
+    root_path: str = Field(default="", description="path prefix of the reverse proxy; auto: its X-Forwarded-Prefix")
+    open: CliToggleFlag[bool] = Field(default=False, description="allow a public address without tokens")
+    public: CliToggleFlag[bool] = Field(
+        default=False, description="for anybody: no tokens, a rate limit for each client, no jobs"
+    )
+    tokens: CliSuppress[Tokens] = Field(default=(), description="bearer tokens, one a line")
+    tokens_file: Path | None = Field(default=None, description="file of bearer tokens, one a line")
+    admin_token: CliSuppress[SecretStr | None] = Field(default=None, description="token of the operator")
+    admin_token_file: Path | None = Field(default=None, description="file that holds the operator's token")
+    allowed_hosts: Names = Field(default=(), description="host names that requests may use, as a,*.b; all if empty")
+    cors_origins: Names = Field(default=(), description="origins of web pages that may call the API, as a,b")
+    threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of one run; 0 shares out all cores")
+    runs_at_once: int = Field(default=1, ge=1, le=64, description="runs of models at the same time")
+    batch: int = Field(default=0, ge=0, le=64, description="most pictures in a run; 0: 4 on CUDA, 1 on the CPU")
+    deterministic: CliToggleFlag[bool] = Field(
+        default=False, description="the same bytes on CUDA each time, at some cost"
+    )
+    queue: int = Field(default=32, ge=0, le=100_000, description="requests that may wait")
+    queue_wait: int = Field(default=2000, ge=0, le=3_600_000, description="milliseconds of waiting; 0: no limit")
+    timeout: int = Field(default=60, ge=1, le=3600, description="seconds from the end of a body to the answer")
+    body_timeout: int = Field(default=60, ge=1, le=3600, description="seconds for a body, plus one for each MiB")
+    max_bytes: int = Field(default=32 * MIB, ge=1024, le=2**31, description="bytes of a request")
+    max_pixels: int = Field(default=25_000_000, ge=1, le=PIXELS_CEILING, description="pixels of a picture")
+    max_pictures: int = Field(default=64, ge=1, le=10_000, description="pictures of a request")
+    max_pixels_in_all: int = Field(default=100_000_000, ge=1, le=2**40, description="pixels of a request")
+    max_unpacked_bytes: int = Field(default=128 * MIB, ge=1024, le=2**33, description="bytes of a ZIP once unpacked")
+    max_answer_bytes: int = Field(default=256 * MIB, ge=1024, le=2**33, description="bytes of an answer")
+    jobs: Path | None = Field(default=None, description="folder of the jobs; without one there is no /v1/jobs")
+    jobs_queue: int = Field(default=100, ge=1, le=100_000, description="jobs that wait or run")
+    jobs_hours: int = Field(default=24, ge=1, le=8760, description="hours for which a finished job is kept")
+    jobs_max_bytes: int = Field(default=512 * MIB, ge=1024, le=2**36, description="bytes of one job's upload")
+    jobs_max_bytes_in_all: int = Field(default=10 * GIB, ge=1024, le=2**50, description="bytes of all jobs")
+    jobs_max_pictures: int = Field(default=1000, ge=1, le=100_000, description="pictures of one job")
+    jobs_max_pixels: int = Field(default=100_000_000, ge=1, le=PIXELS_CEILING, description="pixels of its pictures")
+    studio: CliSuppress[Path | None] = Field(default=None, description="project folder of `fewpair studio`")
+    log: Literal["text", "json"] = Field(default="text", description="format of the log")
+    access_log: CliToggleFlag[bool] = Field(default=False, description="log each request")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add the settings of the TOML file below those of flags and variables, and read the files of secrets."""
+        values = {**_read_toml(values.get("config")), **values}
+        for name in ("tokens", "admin_token"):
+            if (path := values.pop(f"{name}_file", None)) is None:
+                continue
+            if values.get(name):
+                raise ValueError(f"{name} and {name}_file are both set; set one of them")
+            try:
+                values[name] = Path(path).expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ValueError(f"{name}_file {path} cannot be read: {error}; {_NEW_TOKEN}") from None
+            if not values[name]:
+                raise ValueError(f"{name}_file {path} is empty; {_NEW_TOKEN}")
+        return values
 
-def _secret(*, several: bool) -> Any:
-    """Never printed, and also read from the file that the variable with `_FILE` (in TOML: the name with `_file`) leads to."""
-    return field(default=() if several else None, metadata={"kind": "several" if several else "text", "secret": True})
+    @model_validator(mode="after")
+    def _check_public(self) -> Settings:
+        for name in ("jobs", "studio"):
+            if self.public and getattr(self, name) is not None:
+                raise ValueError(f"a public server keeps nothing of its clients: leave out {name} or public")
+        return self
 
+    @field_validator("tokens", "admin_token")
+    @classmethod
+    def _check_tokens(cls, value: Any) -> Any:
+        for token in value if isinstance(value, tuple) else [value] if value else []:
+            text = token.get_secret_value()
+            if len(text) < _SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", text):
+                raise ValueError(f"a token has {_SHORTEST_TOKEN} or more ASCII characters and no blanks; {_NEW_TOKEN}")
+        return value
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything an operator may choose. A field `queue` is the variable FEWPAIR_QUEUE and the key `queue` of the file."""
+    @field_validator("models", mode="before")
+    @classmethod
+    def _find_models(cls, value: Any) -> Any:
+        return default_models_folder() if value is None else value
 
-    models: Path = field(metadata={"kind": "path"})
-    device: Device = _choice(*DEVICES)  # noqa: RUF009 - makes a field, as the others do
-    default_model: str | None = _text()
-    ui: bool = _switch(True)
-    workers: int = _whole(1, 1, 256)
-    threads: int = _whole(0, 0, 1024)  # of one run; 0: the cores of this machine, shared out between workers and runs
-    runs_at_once: int = _whole(1, 1, 64)
-    batch: int = _whole(0, 0, 64)  # pictures of one size that share a run, whoever sent them; 0: as the device likes it
-    batch_wait: int = _whole(0, 0, 1000)  # milliseconds that a run which is not full waits for more
-    deterministic: bool = _switch(False)  # the same bytes on CUDA too: its own order of sums for every run, and no shared runs
-    queue: int = _whole(32, 0, 100_000)
-    queue_wait: int = _whole(2000, 0, 3_600_000)  # milliseconds that a request may wait for its first turn; 0: any time
-    timeout: int = _whole(60, 1, 3600)  # seconds from the end of a request's body to its answer
-    max_bytes: int = _whole(32 * 2**20, 1024, 2**31)
-    max_pixels: int = _whole(25_000_000, 1, PIXELS_CEILING)
-    cors_origins: tuple[str, ...] = _several()
-    access_log: bool = _switch(False)
-    max_pictures: int = _whole(64, 1, 10_000)  # of one request
-    max_unpacked_bytes: int = _whole(128 * 2**20, 1024, 2**33)  # of a ZIP
-    max_pixels_in_all: int = _whole(100_000_000, 1, 2**40)  # of the pictures of one request
-    url_hosts: tuple[str, ...] = _several()  # pictures are fetched from; "example.org": its ports 80 and 443, "example.org:8080": one
-    tokens: tuple[str, ...] = _secret(several=True)  # without one of them nothing but health is answered; none: everybody is
-    admin_token: str | None = _secret(several=False)  # for what changes the server; without it that is off
-    host: str = _text("127.0.0.1")
-    port: int = _whole(3000, 1, 65535)
-    open: bool = _switch(False)  # a public address without tokens is meant
-    allowed_hosts: tuple[str, ...] = _several()  # that requests may be addressed to (Host); none: any
-    body_timeout: int = _whole(60, 1, 3600)  # seconds that a request's body may take to arrive
-    max_answer_bytes: int = _whole(256 * 2**20, 1024, 2**33)  # of the answers to one request
-    log: LogFormat = _choice("text", "json")  # noqa: RUF009
-    jobs: Path | None = field(default=None, metadata={"kind": "path"})  # the folder of the jobs of POST /v1/jobs; none: there are none
-    jobs_queue: int = _whole(100, 1, 100_000)  # jobs that wait or run
-    jobs_hours: int = _whole(24, 1, 8760)  # that a job's answers are kept after its end
-    jobs_max_bytes: int = _whole(512 * 2**20, 1024, 2**36)  # of one job's upload, and of a picture in it once unpacked
-    jobs_max_bytes_in_all: int = _whole(10 * 2**30, 1024, 2**50)  # of the files of all jobs, uploads and answers
-    jobs_max_pictures: int = _whole(1000, 1, 100_000)  # of one job
-    jobs_max_pixels: int = _whole(100_000_000, 1, PIXELS_CEILING)  # of one picture
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: Any) -> Any:
+        # Kubernetes sets FEWPAIR_PORT=tcp://10.0.0.1:80 in a namespace that has a Service called fewpair.
+        return 3000 if str(value).startswith("tcp://") else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _normalise_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.rstrip("/").lower() for origin in value)
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+                raise ValueError(f"{origin} is no origin; write https://app.example or https://app.example:8443")
+        return origins
+
+    @field_validator("root_path")
+    @classmethod
+    def _normalise_root_path(cls, value: str) -> str:
+        return value if value == "auto" else f"/{value.strip('/')}".rstrip("/")
 
     @property
     def intra_op_threads(self) -> int:
         """Threads of one run of a model."""
-        if self.threads:
-            return self.threads
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // (self.workers * self.runs_at_once))
+        return self.threads or max(1, cores // self.runs_at_once)
 
     @property
     def all_tokens(self) -> tuple[str, ...]:
-        """Whoever may change the server may use it."""
-        return (*self.tokens, self.admin_token) if self.admin_token else self.tokens
+        """The tokens that open the server, as text; the operator's is one of them where tokens are required."""
+        tokens = self.tokens if self.admin_token is None else (*self.tokens, self.admin_token)
+        return tuple(token.get_secret_value() for token in tokens) if self.tokens else ()
 
     def longest(self) -> int:
-        """Seconds that a request may take from its first byte to its answer."""
+        """Return the seconds that a request may take from its first byte to its answer."""
         largest = max(self.max_bytes, self.jobs_max_bytes if self.jobs else 0)
-        return self.body_timeout + largest // 2**20 + self.timeout + 1
+        return self.body_timeout + largest // MIB + self.timeout + 1
 
     def environment(self) -> dict[str, str]:
-        """These settings as the variables that a child process reads back with `from_environment`."""
-        spelled: dict[str, str] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value is None:
-                continue
-            if isinstance(value, bool):
-                value = "on" if value else "off"
-            elif isinstance(value, tuple):
-                value = ",".join(value)
-            spelled[VARIABLES[one.name]] = str(value)
-        return spelled
-
-    @staticmethod
-    def from_environment(environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read the variables, and the file that FEWPAIR_CONFIG names; what makes no sense is refused with its name and what would."""
-        from serving.configuration import configure
-
-        return configure({}, environment).settings
+        """Return the FEWPAIR_* variables from which a child process reads exactly these settings."""
+        variables = {f"FEWPAIR_{name.upper()}": "" for name in type(self).model_fields}
+        for name in self.model_fields_set - {"config"}:
+            value = getattr(self, name)
+            parts = value if isinstance(value, tuple) else [] if value is None else [value]
+            texts = [part.get_secret_value() if isinstance(part, SecretStr) else str(part) for part in parts]
+            variables[f"FEWPAIR_{name.upper()}"] = ("\n" if name == "tokens" else ",").join(texts)
+        return variables
 
 
-VARIABLES = {one.name: f"FEWPAIR_{one.name.upper()}" for one in fields(Settings)}
+def load_settings(arguments: Sequence[str] | None = None) -> Settings:
+    """Read the settings, with command-line arguments where there are some. Raises ServingError for what is wrong."""
+    try:
+        return Settings() if arguments is None else CliApp.run(Settings, cli_args=list(arguments))
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors(include_url=False)]
+        raise ServingError("\n".join(problems), hint="`fewpair serve --help` lists the settings.") from None
 
 
-def check(settings: Settings) -> Settings:
-    """Refuse settings that each make sense and do not go together."""
-    if settings.ui and settings.workers > 1:
-        raise ServingError(
-            f"the page keeps its visitors' state in one process, so it cannot be shared by {settings.workers} workers.",
-            hint="Say --no-ui (FEWPAIR_UI=off) to scale the API, or --workers 1 to keep the page.",
-        )
-    if settings.device == "tensorrt" and settings.deterministic:
-        raise ServingError(
-            "TensorRT chooses its kernels by the clock, so device tensorrt and deterministic do not go together.",
-            hint="Say --device cuda (FEWPAIR_DEVICE=cuda), or leave FEWPAIR_DETERMINISTIC out.",
-        )
-    return settings
+def _read_toml(name: str | None) -> dict[str, Any]:
+    """Read the file that --config or FEWPAIR_CONFIG names; its relative paths start from its folder."""
+    if not name:
+        return {}
+    path = Path(name).expanduser()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = "It is TOML: lines like queue = 64."
+        raise ServingError(f"the configuration file {path} cannot be read: {error}.", hint=hint) from None
+    folder = path.resolve().parent
+    paths = {key: folder / Path(values[key]).expanduser() for key in _PATHS if isinstance(values.get(key), str)}
+    return {**values, **paths}
 
 
-def default_models_folder() -> Path:
-    """`./exported` where it exists, otherwise the models that came with the package, installed or not."""
-    here = Path("exported")
-    return here if here.is_dir() else packaged_models_folder() or here
-
-
-def packaged_models_folder() -> Path | None:
-    """The models that came with the package, installed or not; None where there are none."""
-    package = Path(__file__).parent
-    return next((folder for folder in (package / "exported", package.parent / "exported") if folder.is_dir()), None)
+def _describe(problem: Any) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"there is no setting {name}."
+    if name == "" or name in ("tokens", "admin_token"):  # a secret is not repeated
+        return f"{name}: {message}.".removeprefix(": ")
+    return f"{name} = {problem['input']} (FEWPAIR_{name.upper()}): {message}."

@@ -1,31 +1,24 @@
-"""A server with the page, and a real Chromium that opens it."""
+"""A server with the shipped models, and a real Chromium that opens its page."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 import pytest
 
-from tests.serving.factory import write_model
-from tests.serving.process import running_server
+from tests.serving.process import ROOT, running_server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # tests/conftest.py skips, or fails, where there is none
-ADMIN = {"Authorization": "Bearer the-operators-own"}
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+DESKTOP = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def page_server(folder, tmp_path_factory):
-    write_model(folder / "tiny")
-    write_model(folder / "other", noise=False, resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"})
-    variables = {"FEWPAIR_ADMIN_TOKEN": ADMIN["Authorization"].removeprefix("Bearer ")}
-    with running_server(folder, tmp_path_factory.mktemp("server"), "--default-model", "tiny", **variables) as running:
+def page_server(tmp_path_factory):
+    with running_server(ROOT / "exported", tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
@@ -40,21 +33,43 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, page_server):
-    """The page, opened as a new visitor sees it; a script that fails or a call to anybody else fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    strangers: list[str] = []
-    page.on(
-        "request", lambda request: None if request.url.startswith((page_server.url, "data:", "blob:")) else strangers.append(request.url)
-    )
-    page.goto(f"{page_server.url}/ui/")
-    page.wait_for_selector("#segment", timeout=120_000)  # until then the page says that it is being prepared
-    yield page
-    context.close()
-    assert not complaints
-    assert not strangers, "the page asks others for something"
+@pytest.fixture(scope="module")
+def open_page(browser, page_server):
+    """Open the page as a new visitor; a script that fails, or a request to another host, fails the test."""
+
+    @contextlib.contextmanager
+    def open_page(where: str = "", **options):
+        context = browser.new_context(**{**DESKTOP, **options})
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((page_server.url, "data:", "blob:")) else errors.append(request.url)
+            ),
+        )
+        until_open(page, page_server.url)
+        page.goto(f"{page_server.url}/ui/{where}")
+        page.wait_for_selector("[data-state=current]", timeout=120_000)
+        yield page
+        context.close()
+        assert not errors
+
+    return open_page
+
+
+def until_open(page, url):
+    """Until the page is imported, the server says that it is being prepared."""
+    for _ in range(240):
+        if page.request.get(f"{url}/ui/").status == 200:
+            return
+        page.wait_for_timeout(500)
+
+
+@pytest.fixture(scope="module")
+def page(open_page):
+    """One page for the tests that need no new visitor."""
+    with open_page() as page:
+        yield page

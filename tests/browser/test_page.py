@@ -1,196 +1,465 @@
-"""The page in a real Chromium: upload, press, see the result."""
+"""The page in a real Chromium, with the shipped models: paint and see the photo, give a photo and see its map."""
 
-import base64
-import shutil
-import urllib.request
+import io
+import json
+import subprocess
+from collections import Counter
 
 import httpx
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
-from serving.palette import colours_of
-from tests.browser.conftest import ADMIN
-from tests.serving.factory import CLASSES, write_model
-from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
-from tests.serving.test_palette import DOMAIN
-from tests.serving.test_translator import brightness_ids
+from tests.browser.conftest import PHONE
 
 pytestmark = pytest.mark.browser
+SKY, BUILDING, ROAD, TREE, CAR, VOID = 0, 1, 3, 5, 8, 11
+HEIGHT, WIDTH = 192, 256
 
 
-def upload(page, field, file, name="street.png"):
-    page.locator(f"{field} input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": file})
-    page.wait_for_selector(f"{field} img")
+def current(page, pane="paint"):
+    page.wait_for_selector(f"#{pane} [data-state=current]")
+
+
+def ids_of(page):
+    """The map on the canvas, uint8[H,W]."""
+    values = page.evaluate("Array.from(document.querySelector('#paint [data-state]').pane.canvas.ids())")
+    return np.array(values, np.uint8).reshape(HEIGHT, WIDTH)
+
+
+def pixels(file):
+    return np.asarray(Image.open(io.BytesIO(file)))
 
 
 def shown(page, selector):
     """The file behind a picture on the page."""
-    source = page.wait_for_selector(f"{selector} img").get_attribute("src")
-    if source.startswith("data:"):
-        return base64.b64decode(source.split(",", 1)[1])
-    with urllib.request.urlopen(source) as response:
-        return response.read()
+    values = page.evaluate(
+        "async (selector) => { const file = await fetch(document.querySelector(selector).src);"
+        " return Array.from(new Uint8Array(await file.arrayBuffer())) }",
+        selector,
+    )
+    return bytes(values)
 
 
-def other_tab(page):
-    page.get_by_role("tab", name="Label map to photo").click()
-    page.wait_for_selector("#synthesize", state="visible")
+def at(page, x, y):
+    """Where a point of the map lies in the window."""
+    box = page.locator("#paint .sheet .map").bounding_box()
+    return box["x"] + x * box["width"] / WIDTH, box["y"] + y * box["height"] / HEIGHT
 
 
-def test_an_uploaded_photo_shows_its_label_map_its_overlay_and_its_legend(page):
-    upload(page, "#photo", file_of(ramp()))
-    page.click("#segment")
-    assert np.array_equal(pixels_of(shown(page, "#label")), brightness_ids(ramp()))
-    legend = page.wait_for_selector("#legend table").inner_text()
-    assert [name in legend for name in ("dark", "middle", "bright", "void")] == [True, True, True, False]
-    assert f"{100 * (brightness_ids(ramp()) == 0).mean():.1f} %" in legend
-    assert page.locator("#overlay img").count() == 2
-    swatches = page.eval_on_selector_all("#legend .swatch", "found => found.map(one => getComputedStyle(one).backgroundColor)")
-    assert set(swatches) == {"rgb({}, {}, {})".format(*row["color"]) for row in CLASSES[:3]}
+def drag(page, *points):
+    page.mouse.move(*at(page, *points[0]))
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*at(page, *point), steps=3)
+    page.mouse.up()
+    current(page)
 
 
-def test_the_slider_sets_the_opacity_of_the_colours(page):
-    upload(page, "#photo", file_of(ramp()))
-    page.click("#segment")
-    page.wait_for_selector("#overlay img")
-    page.locator("#opacity input[type=number]").fill("80")
-    page.wait_for_function("document.querySelectorAll('#overlay img')[1].style.opacity === '0.8'")
+def tool(page, name, paint=None):
+    page.click(f"#paint [data-tool={name}]")
+    if paint is not None:
+        page.click(f"#paint [data-id='{paint}']")
 
 
-def test_the_label_map_can_be_downloaded(page):
-    upload(page, "#photo", file_of(noise()))
-    page.click("#segment")
-    page.wait_for_selector("#legend table")
+def blank(page, paint=SKY):
+    """A canvas of one class: everything that is there is replaced by it."""
+    for other in set(np.unique(ids_of(page))) - {paint, VOID}:
+        page.select_option("#paint .from", str(other))
+        page.select_option("#paint .to", str(paint))
+        page.click("#paint [data-do=replace]")
+    current(page)
+
+
+def give(page, selector, file, name="street.png", kind="image/png"):
+    page.locator(selector).set_input_files({"name": name, "mimeType": kind, "buffer": file})
+
+
+def file_of(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def paint_tab(page):
+    page.get_by_role("tab", name="Paint → photo").click()
+
+
+def read_tab(page):
+    page.get_by_role("tab", name="Photo → map").click()
+    current(page, "read")
+
+
+def test_the_first_view_is_a_painted_street_with_its_photo_and_says_what_taught_it(page):
+    assert page.title() == "fewpair: paint a street, get a photo"
+    assert "40 labelled photos" in page.inner_text("#head .card")
+    assert len(np.unique(ids_of(page))) > 5
+    assert pixels(shown(page, "#paint .answer .photo")).shape == (HEIGHT, WIDTH, 3)
+    head = page.content()
+    assert head.count('property="og:title"') == 1
+    assert "Gradio" not in page.locator('meta[property^="og:"]').first.get_attribute("content")
+
+
+def test_what_the_mouse_paints_is_exactly_what_the_api_is_given(page):
+    paint_tab(page)
+    before = ids_of(page)
+    tool(page, "brush", CAR)
+    with page.expect_request(lambda request: "/synthesize" in request.url) as asked:
+        drag(page, (60.5, 100.5), (120.5, 140.5))
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] + 0.5
+    along = np.clip(((x - 60.5) * 60 + (y - 100.5) * 40) / (60**2 + 40**2), 0, 1)
+    apart = np.hypot(x - 60.5 - 60 * along, y - 100.5 - 40 * along)
+    after = ids_of(page)
+    assert (after[apart < 3] == CAR).all()
+    assert np.array_equal(after[apart > 5], before[apart > 5])
+    with page.expect_request(lambda request: "/synthesize" in request.url and "count" not in request.url) as asked:
+        page.click("#paint [data-do=undo]")
+    assert np.array_equal(pixels(asked.value.post_data_buffer), before)
+    assert np.array_equal(ids_of(page), before)
+    current(page)
+
+
+def test_each_tool_paints_what_its_name_says(page):
+    paint_tab(page)
+    blank(page)
+    tool(page, "line", ROAD)
+    drag(page, (10.5, 50.5), (128.5, 20.5), (246.5, 50.5))  # straight, whatever way the mouse took
+    line = ids_of(page) == ROAD
+    assert line[50, 10:247].all()
+    assert not line[:40].any()
+    tool(page, "polygon", TREE)
+    for corner in ((50, 80), (150, 80), (150, 160), (50, 160)):
+        page.mouse.click(*at(page, *corner))
+    page.keyboard.press("Enter")
+    current(page)
+    square = ids_of(page) == TREE
+    assert np.array_equal(np.argwhere(square)[[0, -1]], [[80, 50], [159, 149]])
+    assert square.sum() == 80 * 100
+    tool(page, "fill", BUILDING)
+    page.mouse.click(*at(page, 100, 100))
+    current(page)
+    assert ((ids_of(page) == BUILDING) == square).all()
+    tool(page, "pick")
+    page.mouse.click(*at(page, 128.5, 50.5))
+    assert page.get_attribute("#paint [data-id='3']", "aria-pressed") == "true"
+    assert page.get_attribute("#paint [data-tool=brush]", "aria-pressed") == "true"
+    tool(page, "erase")
+    page.mouse.click(*at(page, 100, 100))
+    current(page)
+    assert ids_of(page)[100, 100] == VOID
+    for _ in range(2):
+        page.keyboard.press("Control+z")
+    assert ((ids_of(page) == TREE) == square).all()
+    page.keyboard.press("Control+y")
+    assert ((ids_of(page) == BUILDING) == square).all()
+    current(page)
+
+
+def test_the_keyboard_chooses_classes_tools_and_sizes_and_paints(page):
+    paint_tab(page)
+    blank(page)
+    page.focus("#paint .viewport")
+    for key in ("9", "b", "[", "[", "ArrowRight", " "):
+        page.keyboard.press(key)
+    current(page)
+    rows, columns = np.nonzero(ids_of(page) == CAR)
+    assert (rows.mean() + 0.5, columns.mean() + 0.5) == (HEIGHT / 2, WIDTH / 2 + 2)
+    few = len(rows)
+    for key in ("]", "]", "]", " "):
+        page.keyboard.press(key)
+    current(page)
+    assert (ids_of(page) == CAR).sum() > 2 * few
+    page.keyboard.press("f")
+    assert page.get_attribute("#paint [data-tool=fill]", "aria-pressed") == "true"
+
+
+def test_zoomed_in_the_brush_paints_where_the_pointer_is(page):
+    paint_tab(page)
+    blank(page)
+    for _ in range(3):
+        page.click("#paint [data-do=closer]")
+    tool(page, "brush", CAR)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/synthesize" in request.url else None)
+    page.mouse.click(*at(page, 128.5, 96.5))
+    current(page)
+    assert len([url for url in asked if "count" not in url]) == 1
+    assert np.argwhere(ids_of(page) == CAR).mean(axis=0) == pytest.approx([96, 128], abs=0.5)
+    page.click("#paint [data-do=whole]")
+
+
+def test_of_quick_clicks_the_last_one_is_answered(page, page_server):
+    paint_tab(page)
+    for index in (1, 2, 3):
+        page.locator("#paint .scene").nth(index).click()
+    page.wait_for_function("document.querySelector('#paint .answer .photo').src")
+    current(page)
+    scene = pixels(httpx.get(f"{page_server.url}/ui/page/examples/street-4.png").content)
+    rows, columns = ((np.arange(size) + 0.5) * 2 for size in (HEIGHT, WIDTH))
+    wanted = scene[rows.astype(int)[:, None], columns.astype(int)]
+    assert np.array_equal(ids_of(page), wanted)
+    ids = file_of(Image.fromarray(wanted))
+    answer = httpx.post(
+        f"{page_server.url}/v1/synthesize?seed=1", content=ids, headers={"Content-Type": "image/png"}, timeout=60
+    )
+    assert np.array_equal(pixels(shown(page, "#paint .answer .photo")), pixels(answer.content))
+
+
+def test_a_photo_is_gone_while_the_one_of_another_map_is_on_its_way_and_after_a_refusal(page):
+    paint_tab(page)
+    body = {"error": {"code": "busy", "message": "the server is busy.", "hint": "Try again."}}
+    page.route("**/v1/synthesize*", lambda route: route.fulfill(status=503, json=body))
+    page.locator("#paint .scene").first.click()
+    page.wait_for_selector("#paint .problem")
+    assert page.inner_text("#paint .problem") == "The server is busy. Try again."
+    assert page.get_attribute("#paint .answer .photo", "src") is None
+    assert page.is_disabled("#paint .save-photo")
+    page.unroute("**/v1/synthesize*")
+    page.locator("#paint .scene").first.click()
+    current(page)
+    assert page.is_hidden("#paint .problem")
+
+
+def test_other_looks_are_offered_and_one_can_be_kept(page):
+    paint_tab(page)
+    page.locator("#paint .scene").first.click()
+    page.wait_for_selector("#paint .look")
+    first = shown(page, "#paint .answer .photo")
+    looks = page.locator("#paint .look")
+    assert looks.count() == 4
+    looks.nth(2).click()
+    current(page)
+    assert "seed=3" in page.url
+    assert shown(page, "#paint .answer .photo") != first
+    page.wait_for_selector("#paint .look")
+    looks.first.click()
+    current(page)
+
+
+def test_a_map_of_ids_is_shown_in_class_colours_and_what_is_no_picture_is_refused_at_once(page):
+    paint_tab(page)
+    ids = np.full((HEIGHT, WIDTH), ROAD, np.uint8)
+    ids[:90] = TREE
+    give(page, "#paint .map-file", file_of(Image.fromarray(ids)))
+    page.wait_for_function(
+        "document.querySelector('#paint [data-state]').pane.canvas.ids().every((id) => [3, 5].includes(id))"
+    )
+    assert np.array_equal(ids_of(page), ids)
+    colour = page.evaluate(
+        "Array.from(document.querySelector('#paint .map').getContext('2d').getImageData(5, 5, 1, 1).data)"
+    )
+    assert colour == [128, 128, 0, 255]
+    current(page)
+    coloured = Image.new("RGB", (WIDTH, HEIGHT), (128, 64, 128))
+    give(page, "#paint .map-file", file_of(coloured, "JPEG"), "road.jpg", "image/jpeg")
+    page.wait_for_function("document.querySelector('#paint .note').textContent.includes('nearest colour')")
+    current(page)
+    assert (ids_of(page) == ROAD).all()
+    give(page, "#paint .map-file", b"hello", "words.txt", "text/plain")
+    page.wait_for_selector("#paint .problem")
+    assert "not an image" in page.inner_text("#paint .problem")
+    page.locator("#paint .scene").first.click()
+    page.wait_for_selector("#paint .problem", state="hidden")
+
+
+def test_the_photo_read_back_says_how_much_of_the_map_it_kept(page):
+    paint_tab(page)
+    current(page)
+    page.click("#paint .read-back")
+    page.wait_for_selector("#paint .back")
+    assert "of 100 pixels are what you painted" in page.inner_text("#paint .back figcaption")
+    page.locator("#paint .scene").nth(1).click()
+    page.wait_for_selector("#paint .back", state="hidden")
+
+
+def test_two_models_stand_side_by_side_on_one_map(page):
+    paint_tab(page)
+    current(page)
+    page.select_option("#paint .compare", "camvid-semipaired-compact")
+    current(page)
+    page.wait_for_selector("#paint .second .photo[src]")
+    assert page.locator("#paint .answer figcaption").all_inner_texts() == [
+        "camvid-painter",
+        "camvid-semipaired-compact",
+    ]
+    assert shown(page, "#paint .second .photo") != shown(page, "#paint .answer .photo")
+    page.select_option("#paint .compare", "")
+    page.wait_for_selector("#paint .second", state="hidden")
+    current(page)
+
+
+def test_the_command_that_the_page_shows_gives_what_the_page_shows(page, tmp_path):
+    paint_tab(page)
+    current(page)
+    page.click("#paint .code summary")
     with page.expect_download() as coming:
-        page.click("#download-label")
-    downloaded = coming.value.path()
-    assert np.array_equal(pixels_of(downloaded.read_bytes()), brightness_ids(noise()))
-
-
-def test_an_example_that_is_clicked_is_translated(page):
-    page.locator("#photo-examples button img").first.click()
-    assert page.wait_for_selector("#legend table").inner_text()
-    assert pixels_of(shown(page, "#label")).shape == (288, 432)
-
-
-def test_a_label_map_becomes_a_photo_and_another_seed_another(page):
-    other_tab(page)
-    upload(page, "#label-input", file_of(stripes()), "label.png")
-    page.fill("#seed input", "7")
-    page.click("#synthesize")
-    first = pixels_of(shown(page, "#made-photo"))
-    assert first.shape == (30, 42, 3)
-    page.wait_for_function("document.querySelector('#said').innerText.includes('Read as ids. Seed 7.')")
-    page.click("#another-seed")
-    page.wait_for_function("!document.querySelector('#said').innerText.includes('Seed 7.')")
-    assert not np.array_equal(pixels_of(shown(page, "#made-photo")), first)
-
-
-def test_the_photo_can_be_downloaded_and_is_the_one_that_is_shown(page):
-    other_tab(page)
-    upload(page, "#label-input", file_of(stripes()), "label.png")
-    page.fill("#seed input", "7")
-    page.click("#synthesize")
-    page.wait_for_function("document.querySelector('#said').innerText.includes('Seed 7.')")
+        page.click("#paint .save-map")
+    coming.value.save_as(tmp_path / "map.png")
+    assert np.array_equal(pixels((tmp_path / "map.png").read_bytes()), ids_of(page))
+    command = page.locator("#paint .snippets pre").first.inner_text()
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "photo.jpg").read_bytes() == shown(page, "#paint .answer .photo")
     with page.expect_download() as coming:
-        page.click("#download-photo")
-    assert coming.value.suggested_filename == "photo-seed-7.png"
-    downloaded = coming.value.path().read_bytes()
-    assert downloaded.startswith(b"\x89PNG")
-    assert pixels_of(downloaded).shape == (30, 42, 3)
-    assert np.array_equal(pixels_of(downloaded), pixels_of(shown(page, "#made-photo")))
+        page.click("#paint .save-photo")
+    assert coming.value.path().read_bytes() == (tmp_path / "photo.jpg").read_bytes()
 
 
-def test_a_label_map_example_that_is_clicked_becomes_a_photo(page):
-    other_tab(page)
-    page.locator("#label-examples button img").nth(2).click()
-    assert pixels_of(shown(page, "#made-photo")).shape == (288, 432, 3)
+def test_an_example_is_read_at_once_and_its_legend_agrees_with_the_api(page, page_server):
+    read_tab(page)
+    page.locator("#read .scene").nth(1).click()
+    page.wait_for_selector("#read .legend small")
+    photo = httpx.get(f"{page_server.url}/ui/page/examples/street-2.jpg").content
+    report = httpx.post(
+        f"{page_server.url}/v1/segment?output=json",
+        content=photo,
+        headers={"Content-Type": "image/jpeg"},
+        timeout=60,
+    ).json()
+    wanted = {row["name"]: row for row in report["classes"] if row["share"] >= 0.001}
+    rows = page.evaluate(
+        "Array.from(document.querySelectorAll('#read .legend button'),"
+        " (row) => ['span', 'b', 'small'].map((part) => row.querySelector(part).textContent))"
+    )
+    assert [name for name, _, _ in rows] == sorted(wanted, key=lambda name: -wanted[name]["share"])
+    for name, share, sure in rows:
+        assert float(share.removesuffix(" %")) == pytest.approx(100 * wanted[name]["share"], abs=0.51)
+        assert float(sure.removesuffix(" % sure")) == pytest.approx(100 * wanted[name]["mean_confidence"], abs=0.6)
+    assert "The map is there" in page.inner_text("#read [role=status]")
 
 
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [(file_of(noise())[:2000], "is broken or cut short"), (b"\x89PNG nonsense", "is not an image that can be read")],
-    ids=["cut short", "no image"],
-)
-def test_an_unreadable_file_shows_the_sentence_of_the_api(page, file, words):
-    page.locator("#photo input[type=file]").set_input_files({"name": "street.png", "mimeType": "image/png", "buffer": file})
-    page.wait_for_selector("#photo img", state="attached")
-    page.click("#segment")
-    toast = page.wait_for_selector("[data-testid=toast-body]")
-    assert words in toast.inner_text()
+def test_the_class_under_the_pointer_is_named_and_a_legend_row_isolates_its_class(page):
+    read_tab(page)
+    page.hover("#read .view .map", position={"x": 300, "y": 480})
+    assert page.inner_text("#read .tip").startswith("road")
+    page.locator("#read .legend button").first.click()
+    alphas = page.evaluate(
+        "(() => { const map = document.querySelector('#read .view .map'); const {data} = map.getContext('2d')"
+        ".getImageData(0, 0, map.width, map.height); return [...new Set(data.filter((_, i) => i % 4 === 3))] })()"
+    )
+    assert sorted(alphas) == [0, 255]
+    page.locator("#read .legend button").first.click()
+    page.click("#read .sure")
+    assert page.get_attribute("#read .view .map", "aria-label") == "How sure the model is of each pixel"
+    page.click("#read .sure")
+    page.locator("#read .wipe").fill("50")
+    page.locator("#read .opacity").fill("80")
+    style = page.evaluate(
+        "(({clipPath, opacity}) => [clipPath, opacity])(getComputedStyle(document.querySelector('#read .view .map')))"
+    )
+    assert style == ["inset(0px 0px 0px 50%)", "0.8"]
 
 
-def test_colours_of_no_class_are_named_on_the_page(page):
-    other_tab(page)
-    stray = colours_of(stripes(), DOMAIN).copy()
-    stray[0] = 1, 2, 3
-    upload(page, "#label-input", file_of(stray))
-    page.click("#synthesize")
-    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
-    assert "colours that belong to no class" in said
-    assert "or tick “Take the nearest class for colours that belong to none”" in said
-    assert page.get_by_label("Take the nearest class for colours that belong to none").is_visible()
-    assert page.get_by_role("link", name="Classes and colours").filter(visible=True).get_attribute("href") == "/v1/models/tiny/legend"
+def test_every_download_is_the_apis_answer_for_this_photo(page):
+    read_tab(page)
+    saved = {}
+    for output in ("colours", "ids", "overlay", "json", "polygons"):
+        with page.expect_download() as coming:
+            page.click(f"#read [data-output={output}]")
+        assert coming.value.suggested_filename.startswith(f"a-street-with-parked-cars-{output}.")
+        saved[output] = coming.value.path().read_bytes()
+    ids = pixels(saved["ids"])
+    assert np.array_equal(pixels(saved["colours"]), ids)
+    assert pixels(saved["overlay"]).shape == (*ids.shape, 3)
+    counts = Counter(ids.ravel().tolist())
+    assert {row["id"]: row["pixels"] for row in json.loads(saved["json"])["classes"] if row["pixels"]} == counts
+    assert json.loads(saved["polygons"])["annotations"]
 
 
-def test_a_seed_outside_its_range_is_refused_in_the_pages_words(page):
-    other_tab(page)
-    upload(page, "#label-input", file_of(stripes()))
-    page.fill("#seed input", "-5")
-    page.click("#synthesize")
-    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
-    assert "Seed -5 lies outside 0 to 4294967295. Leave the seed empty for a random one." in said
+def test_no_old_map_stands_beside_a_new_photo(page):
+    read_tab(page)
+    waiting = []
+    page.route("**/v1/segment*", lambda route: waiting.append(route))
+    give(page, "#read .photo-file", file_of(Image.new("RGB", (300, 200), "grey")), "grey.png")
+    page.wait_for_selector("#read [data-state=waiting]")
+    page.wait_for_function("document.querySelector('#read .view .photo').naturalWidth === 300")
+    assert page.is_hidden("#read .view .map")
+    assert page.locator("#read .legend button").count() == 0
+    waiting[0].fulfill(status=503, json={"error": {"code": "busy", "message": "the server is busy.", "hint": ""}})
+    page.wait_for_selector("#read .problem")
+    assert page.is_hidden("#read .found")
+    page.unroute("**/v1/segment*")
 
 
-def test_pressing_without_a_photo_says_what_to_do_and_not_error(page):
-    page.click("#segment")
-    said = page.wait_for_selector("[data-testid=toast-body]").inner_text()
-    assert "Nothing to translate yet\nChoose a photo first: " in said
-    assert "Error" not in said
+def test_a_file_that_is_no_picture_takes_the_old_result_away_and_says_so(page):
+    read_tab_without_waiting(page)
+    give(page, "#read .photo-file", b"hello", "words.txt", "text/plain")
+    page.wait_for_selector("#read .problem")
+    assert "words.txt is not a picture that your browser can show" in page.inner_text("#read .problem")
+    assert page.is_hidden("#read .found")
 
 
-def test_the_other_model_can_be_chosen(page):
-    page.click("#model-to_label input")
-    page.get_by_role("option", name="other").click()
-    upload(page, "#photo", file_of(ramp()))
-    page.click("#segment")
-    assert pixels_of(shown(page, "#label")).shape == (45, 61)
+def test_a_large_photo_from_a_phone_is_shrunk_in_the_browser_and_turned_upright(page):
+    read_tab_without_waiting(page)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    file = file_of(Image.new("RGB", (6000, 4500), "teal"), "JPEG", exif=exif)
+    asked = []
+    page.on("request", lambda request: asked.append(request) if "output=ids" in request.url else None)
+    give(page, "#read .photo-file", file, "IMG_1.jpg", "image/jpeg")
+    current(page, "read")
+    assert Image.open(io.BytesIO(asked[-1].post_data_buffer)).size == (1536, 2048)
+    box = page.locator("#read .view").first.bounding_box()
+    assert box["height"] <= 0.73 * 900
 
 
-def reloaded(page_server):
-    httpx.post(f"{page_server.url}/v1/admin/reload", headers=ADMIN, timeout=60).raise_for_status()
+def read_tab_without_waiting(page):
+    page.get_by_role("tab", name="Photo → map").click()
 
 
-@pytest.fixture
-def fresh(page, page_server, folder):
-    """A model that came after the page was built, and after a visitor had opened it."""
-    write_model(folder / "fresh", description="Came later.", directions=("to_label",))
-    reloaded(page_server)
-    yield folder / "fresh"
-    shutil.rmtree(folder / "fresh", ignore_errors=True)
-    reloaded(page_server)
+def test_a_map_that_was_read_can_be_edited_over_its_photo(page):
+    read_tab_without_waiting(page)
+    page.locator("#read .scene").nth(2).click()
+    page.wait_for_selector("#read .legend small")
+    page.click("#read .edit")
+    page.wait_for_selector("#paint .under[src^='blob:']")
+    current(page)
+    values = page.evaluate(
+        "(() => { const {ids, width} = document.querySelector('#read [data-state]').pane.views[0].map;"
+        " return [width, Array.from(ids)] })()"
+    )
+    read = np.array(values[1], np.uint8).reshape(-1, values[0])
+    assert np.array_equal(ids_of(page), read[1::2, 1::2])
 
 
-def choose(page, name):
-    page.click("#model-to_label input")
-    page.get_by_role("option", name=name).click()
+def test_a_painted_map_and_the_chosen_models_survive_a_reload_and_back(open_page):
+    with open_page("#to_photo=camvid-hybrid-compact") as page:
+        assert page.input_value("#head .model") == "camvid-hybrid-compact"
+        page.select_option("#head .model", "camvid-painter")
+        current(page)
+        blank(page, TREE)
+        read_tab(page)
+        page.go_back()
+        page.wait_for_selector("#paint .viewport", state="visible")
+        page.reload()
+        page.wait_for_selector("#paint [data-state=current]")
+        assert (ids_of(page) == TREE).all()
+        assert page.input_value("#head .model") == "camvid-painter"
 
 
-def test_a_model_that_came_with_a_reload_can_be_chosen_by_who_opens_the_page_after_it(page, fresh):
-    page.reload()
-    page.wait_for_selector("#segment")
-    choose(page, "fresh")
-    page.wait_for_function("document.querySelector('#card-to_label').innerText.includes('Came later.')")
-    upload(page, "#photo", file_of(ramp()))
-    page.click("#segment")
-    assert np.array_equal(pixels_of(shown(page, "#label")), brightness_ids(ramp()))
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_serious_accessibility_violation(open_page, scheme):
+    with open_page(color_scheme=scheme) as page:
+        for open_tab in (paint_tab, read_tab):
+            open_tab(page)
+            found = Axe().run(page).response["violations"]
+            assert [
+                (each["id"], [node["target"] for node in each["nodes"]])
+                for each in found
+                if each["impact"] in ("serious", "critical")
+            ] == []
 
 
-def test_a_model_that_was_removed_while_the_page_was_open_is_said_to_be_gone(page, page_server, fresh):
-    page.reload()
-    page.wait_for_selector("#segment")
-    shutil.rmtree(fresh)
-    reloaded(page_server)
-    choose(page, "fresh")
-    toast = page.wait_for_selector("[data-testid=toast-body]")
-    assert "There is no model called 'fresh'. Models here: other, tiny." in toast.inner_text()
+def test_on_a_phone_nothing_scrolls_sideways_and_a_finger_paints(open_page):
+    with open_page(**PHONE) as page:
+        wide = "document.documentElement.scrollWidth"
+        assert page.evaluate(wide) == 390
+        page.locator("#paint [data-id='8']").tap()
+        page.locator("#paint .viewport").scroll_into_view_if_needed()
+        before = (ids_of(page) == CAR).sum()
+        page.touchscreen.tap(*at(page, 30, 150))
+        current(page)
+        assert (ids_of(page) == CAR).sum() > before
+        read_tab(page)
+        page.wait_for_selector("#read .legend small")
+        assert page.evaluate(wide) == 390

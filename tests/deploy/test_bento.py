@@ -1,4 +1,4 @@
-"""`bentoml build` with nobody to ask, and the bento served from its folder by a process that knows nothing of the checkout."""
+"""`bentoml build` without prompts, and the bento served from its folder, without the checkout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.serving.factory import write_model
 from tests.serving.process import ROOT, SECONDS, free_port
 
 pytestmark = pytest.mark.slow
-# BentoML's template is not ours to mend: unpinned apt and pip packages, and shell that it writes for every base image at once.
+# Warnings about BentoML's own template: unpinned apt and pip packages, and shell for every base image at once.
 TEMPLATE_HABITS = "DL3008,DL3009,DL3013,DL3042,DL3046,DL3066,SC3020"
 
 
@@ -55,7 +55,12 @@ def bento(clean, tmp_path_factory):
     write_model(source / "exported" / "tiny")
     shutil.copy(ROOT / "exported" / "manifest.schema.json", source / "exported")
     built = subprocess.run(
-        [sys.executable, "-m", "bentoml", "build", "--output", "tag"], cwd=source, env=clean, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
+        cwd=source,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert built.returncode == 0, built.stdout + built.stderr
     name, version = re.search(r"__tag__:(\w+):(\w+)", built.stdout).groups()
@@ -68,7 +73,10 @@ def served(bento, clean, tmp_path_factory):
     port, elsewhere = free_port(), tmp_path_factory.mktemp("elsewhere")
     log = elsewhere / "log"
     command = [sys.executable, "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as out, subprocess.Popen(command, cwd=elsewhere, env=clean, stdout=out, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("w") as out,
+        subprocess.Popen(command, cwd=elsewhere, env=clean, stdout=out, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             url, until = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS
             while True:
@@ -84,13 +92,25 @@ def served(bento, clean, tmp_path_factory):
 
 
 def test_a_bento_holds_the_server_and_the_models_and_nothing_of_the_trainer(bento):
-    held = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*") if path.is_file() and path.suffix != ".pyc"}
-    assert {"serving/service.py", "exported/tiny/manifest.json", "exported/tiny/to_label.onnx", "exported/manifest.schema.json"} <= held
+    held = {
+        str(path.relative_to(bento / "src"))
+        for path in (bento / "src").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {
+        "serving/service.py",
+        "exported/tiny/manifest.json",
+        "exported/tiny/to_label.onnx",
+        "exported/manifest.schema.json",
+    } <= held
     assert {name.partition("/")[0] for name in held} == {"serving", "exported", "bentofile.yaml"}
 
 
 def test_a_bento_installs_what_the_server_needs_and_no_torch(bento):
-    wanted = {re.split(r"[=<>\[ ]", line)[0] for line in (bento / "env" / "python" / "requirements.txt").read_text().splitlines()}
+    wanted = {
+        re.split(r"[=<>\[ ]", line)[0]
+        for line in (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
+    }
     assert {"bentoml", "gradio", "onnxruntime-gpu"} <= wanted
     assert not wanted & {"torch", "torchvision", "onnxruntime", "fewpair"}
 
@@ -98,19 +118,25 @@ def test_a_bento_installs_what_the_server_needs_and_no_torch(bento):
 def test_the_dockerfile_that_bentoml_writes_passes_the_linter_but_for_the_habits_of_its_template(bento):
     ignored = [word for habit in TEMPLATE_HABITS.split(",") for word in ("--ignore", habit)]
     hadolint = Path(sys.executable).with_name("hadolint")
-    linted = subprocess.run([hadolint, *ignored, bento / "env" / "docker" / "Dockerfile"], capture_output=True, text=True, check=False)
+    linted = subprocess.run(
+        [hadolint, *ignored, bento / "env" / "docker" / "Dockerfile"], capture_output=True, text=True, check=False
+    )
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
 def test_the_built_bento_answers_from_its_folder(bento, served):
     photo = io.BytesIO()
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(photo, "PNG")
-    answer = httpx.post(f"{served}/segment", files={"image": photo.getvalue()}, data={"output": "ids"}, timeout=60, trust_env=False)
+    answer = httpx.post(
+        f"{served}/segment", files={"image": photo.getvalue()}, data={"output": "ids"}, timeout=60, trust_env=False
+    )
     assert answer.status_code == 200, answer.text
     assert np.unique(Image.open(io.BytesIO(answer.content))).tolist() == [2]
     listed = httpx.get(f"{served}/v1/models", trust_env=False).json()
     assert [model["name"] for model in listed["models"]] == ["tiny"]
-    assert list((bento / "src" / "serving" / "__pycache__").glob("service.*.pyc")), "the server was imported from somewhere else"
+    assert list((bento / "src" / "serving" / "__pycache__").glob("service.*.pyc")), (
+        "the server was imported from somewhere else"
+    )
 
 
 def test_the_metric_that_kubernetes_scales_by_is_one_that_the_server_has(served):

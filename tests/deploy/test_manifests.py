@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -13,21 +14,32 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from deploy.rehearse import instructions
-from serving.configuration import VARIABLES
-from serving.gate import Gate
-from serving.session import _SHARED
+from serving.errors import Refusal
+from serving.inference.scheduler import Scheduler
+from serving.models.session import _BATCH_ON_CUDA
 from serving.settings import Settings
 from tests.serving.process import ROOT
 
 DEPLOY = ROOT / "deploy"
-KUBERNETES = ("1.30", "1.37")  # the oldest that knows what the files say (a preStop that sleeps), and the newest whose schemas are at hand
-RESOURCES = [path for path in sorted((DEPLOY / "kubernetes" / "cpu").glob("*.yaml")) if path.name != "kustomization.yaml"]
+KUBERNETES = (
+    "1.30",
+    "1.37",
+)  # the oldest that knows what the files say (a preStop that sleeps), and the newest whose schemas are at hand
+RESOURCES = [
+    path for path in sorted((DEPLOY / "kubernetes" / "cpu").glob("*.yaml")) if path.name != "kustomization.yaml"
+]
+VARIABLES = {name: f"FEWPAIR_{name.upper()}" for name in Settings.model_fields}
 SECRETS = {f"{VARIABLES['tokens']}_FILE", f"{VARIABLES['admin_token']}_FILE"}
 
 
 @pytest.fixture(scope="module")
 def compose():
     return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def servers(compose):
+    return {name: service for name, service in compose["services"].items() if not name.endswith("-proxy")}
 
 
 def resources(text):
@@ -45,17 +57,22 @@ def cuda():
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("there is no kubectl to put the overlay together")
-    rendered = subprocess.run([kubectl, "kustomize", DEPLOY / "kubernetes" / "cuda"], capture_output=True, text=True, check=True)
+    rendered = subprocess.run(
+        [kubectl, "kustomize", DEPLOY / "kubernetes" / "cuda"], capture_output=True, text=True, check=True
+    )
     return resources(rendered.stdout)
 
 
 def container(resources):
-    (one,) = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
-    return one
+    server, proxy = resources["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert (server["name"], proxy["name"]) == ("server", "proxy")
+    return server
 
 
 def image_user():
-    return next(rest for word, rest in instructions((DEPLOY / "Dockerfile").read_text()) if word == "USER").split(":")[0]
+    return next(rest for word, rest in instructions((DEPLOY / "Dockerfile").read_text()) if word == "USER").split(":")[
+        0
+    ]
 
 
 def image_port():
@@ -69,42 +86,56 @@ def test_the_compose_file_is_valid(compose):
 def test_a_compose_file_that_says_nonsense_would_not_be(compose):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(
-            {**compose, "services": {"cpu": {"image": "fewpair:cpu", "port": 3000}}}, get_builtin_schema("vendor.compose-spec")
+            {**compose, "services": {"cpu": {"image": "fewpair:cpu", "port": 3000}}},
+            get_builtin_schema("vendor.compose-spec"),
         )
 
 
 def room_of_uploads(batch):
-    """Bytes that uploads take at most: BentoML's endpoints write what Starlette has written to the disk once more."""
+    """Return the bytes that uploads take at most."""
     settings = Settings(models=DEPLOY)
-    gate = Gate(runs_at_once=settings.runs_at_once, batch=batch, queue=settings.queue, timeout=1)
-    places = 0
-    while not gate.full:
-        gate.inside = places = places + 1
-    gate.close()
-    return places * 2 * (settings.max_bytes + 2**16)
+    scheduler = Scheduler(runs_at_once=settings.runs_at_once, batch=batch, queue=settings.queue, timeout=1)
+    admitted = 0
+    with contextlib.suppress(Refusal):
+        while True:
+            scheduler.check_capacity()
+            scheduler.inside = admitted = admitted + 1
+    scheduler.close()
+    return admitted * 2 * (settings.max_bytes + 2**16)  # of a JSON body the decoded file too
 
 
-@pytest.mark.parametrize("batch", [1, _SHARED])
-def test_tmp_has_room_for_the_uploads_of_as_many_requests_as_are_let_in_beside_256_mib_for_the_rest(compose, cpu, batch):
+@pytest.mark.parametrize("batch", [1, _BATCH_ON_CUDA])
+def test_tmp_has_room_for_the_uploads_of_as_many_requests_as_are_let_in_beside_256_mib_for_the_rest(
+    servers, cpu, batch
+):
     needed = room_of_uploads(batch) + 256 * 2**20
-    settings = {name for kind in compose["services"].values() for name in kind["environment"]} | {
+    settings = {name for kind in servers.values() for name in kind["environment"]} | {
         one["name"] for one in container(cpu)["env"]
     }
-    assert not settings & {VARIABLES[name] for name in ("queue", "batch", "runs_at_once", "workers", "max_bytes")}
-    for service in compose["services"].values():
+    assert not settings & {VARIABLES[name] for name in ("queue", "batch", "runs_at_once", "max_bytes")}
+    for service in servers.values():
         (tmp,) = service["tmpfs"]
         gibibytes = int(re.fullmatch(r"/tmp:mode=1777,size=(\d+)g", tmp)[1])
         assert gibibytes * 2**30 >= needed
         assert int(service["mem_limit"].removesuffix("g")) >= gibibytes + 3
-    (tmp,) = [volume["emptyDir"] for volume in cpu["Deployment"]["spec"]["template"]["spec"]["volumes"] if volume["name"] == "tmp"]
+    (tmp,) = [
+        volume["emptyDir"]
+        for volume in cpu["Deployment"]["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "tmp"
+    ]
     assert int(tmp["sizeLimit"].removesuffix("Gi")) * 2**30 >= needed
     assert "medium" not in tmp  # it is disk, and no part of the pod's memory
 
 
-def test_compose_builds_the_dockerfile_for_each_device_and_reserves_a_gpu_for_one(compose):
-    built = {name: service["build"] for name, service in compose["services"].items()}
-    assert {(DEPLOY / build["context"] / build["dockerfile"]).resolve() for build in built.values()} == {DEPLOY / "Dockerfile"}
-    assert {name: build.get("args", {}).get("DEVICE", "cpu") for name, build in built.items()} == {"cpu": "cpu", "cuda": "cuda"}
+def test_compose_builds_the_dockerfile_for_each_device_and_reserves_a_gpu_for_one(compose, servers):
+    built = {name: service["build"] for name, service in servers.items()}
+    assert {(DEPLOY / build["context"] / build["dockerfile"]).resolve() for build in built.values()} == {
+        DEPLOY / "Dockerfile"
+    }
+    assert {name: build.get("args", {}).get("DEVICE", "cpu") for name, build in built.items()} == {
+        "cpu": "cpu",
+        "cuda": "cuda",
+    }
     (device,) = compose["services"]["cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"], device["capabilities"]) == ("nvidia", 1, ["gpu"])
     assert "deploy" not in compose["services"]["cpu"]
@@ -115,9 +146,16 @@ def test_a_composed_server_can_write_to_tmp_and_its_jobs_alone(compose, name):
     service = compose["services"][name]
     assert service["read_only"] is True
     assert [place.partition(":")[0] for place in service["tmpfs"]] == ["/tmp"]
-    assert [volume for volume in service["volumes"] if not volume.endswith(":ro")] == [f"jobs:{service['environment']['FEWPAIR_JOBS']}"]
+    assert [volume for volume in service["volumes"] if not volume.endswith(":ro")] == [
+        f"jobs:{service['environment']['FEWPAIR_JOBS']}"
+    ]
     assert service["cap_drop"] == ["ALL"]
-    assert all(port.startswith("127.0.0.1:") and port.endswith(f":{image_port()}") for port in service["ports"])
+    proxy = compose["services"][f"{name}-proxy"]
+    assert (proxy["network_mode"], proxy["profiles"]) == (f"service:{name}", [name])
+    assert "./nginx.conf:/etc/nginx/nginx.conf:ro" in proxy["volumes"]
+    (listening,) = re.findall(r"listen (\d+);", (DEPLOY / "nginx.conf").read_text())
+    assert all(port.startswith("127.0.0.1:") and port.endswith(f":{listening}") for port in service["ports"])
+    assert f"server 127.0.0.1:{image_port()};" in (DEPLOY / "nginx.conf").read_text()
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
@@ -128,7 +166,11 @@ def test_what_compose_sets_are_settings(compose, name):
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("path", RESOURCES, ids=lambda path: path.stem)
 def test_each_kubernetes_file_is_valid(path, version):
-    kinds = [resource for resource in yaml.safe_load_all(path.read_text()) if kubernetes_validate.validate(resource, version, strict=True)]
+    kinds = [
+        resource
+        for resource in yaml.safe_load_all(path.read_text())
+        if kubernetes_validate.validate(resource, version, strict=True)
+    ]
     assert kinds
 
 
@@ -176,7 +218,8 @@ def test_pods_are_probed_where_the_server_says_how_it_is(cpu):
         "livenessProbe": "/livez",
     }
     assert [(port["name"], port["containerPort"]) for port in container(cpu)["ports"]] == [("http", image_port())]
-    assert {get["port"] for get in probes.values()} == {"http"} == {port["targetPort"] for port in cpu["Service"]["spec"]["ports"]}
+    assert {get["port"] for get in probes.values()} == {"http"}, "of the server, not of nginx"
+    assert [port["targetPort"] for port in cpu["Service"]["spec"]["ports"]] == ["proxy"]
 
 
 def test_what_pods_are_told_are_settings(cpu):

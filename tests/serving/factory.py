@@ -37,11 +37,13 @@ def segmenting_graph() -> onnx.ModelProto:
     ]
     initializers = [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()]
     initializers.append(numpy_helper.from_array(np.array([3], np.int64), "axes"))
-    return _model(nodes, initializers, inputs=[("photo", _photo())], outputs=[("label", _map()), ("confidence", _map())])
+    return _model(
+        nodes, initializers, inputs=[("photo", _photo())], outputs=[("label", _map()), ("confidence", _map())]
+    )
 
 
 def synthesizing_graph(*, noise: bool = True) -> onnx.ModelProto:
-    """label u8[N,H,W] -> photo: each class's colour, shifted by 30 times the noise (one value for red, green and blue)."""
+    """label u8[N,H,W] -> photo: each class's colour, shifted by 30 times the noise (one value for all channels)."""
     palette = np.zeros((256, 3), np.float32)
     for row in CLASSES:
         palette[row["id"]] = row["color"]
@@ -81,7 +83,7 @@ def negative_graph(given: str, answered: str) -> onnx.ModelProto:
 
 
 def blurring_graph(*, answer: str) -> onnx.ModelProto:
-    """u8[N,H,W,3] through five 3x3 convolutions with zeros around the picture: each pixel sees RADIUS pixels in every direction.
+    """u8[N,H,W,3] through five zero-padded 3x3 convolutions: each pixel sees RADIUS pixels in every direction.
 
     Answers as a photo of the same size, or as a label by brightness with the brightness as confidence.
     """
@@ -91,7 +93,10 @@ def blurring_graph(*, answer: str) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", [given], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["0"], perm=[0, 3, 1, 2]),
-        *(helper.make_node("Conv", [str(step), "kernel"], [str(step + 1)], pads=[1, 1, 1, 1]) for step in range(RADIUS)),
+        *(
+            helper.make_node("Conv", [str(step), "kernel"], [str(step + 1)], pads=[1, 1, 1, 1])
+            for step in range(RADIUS)
+        ),
         helper.make_node("Transpose", [str(RADIUS)], ["blurred"], perm=[0, 2, 3, 1]),
         helper.make_node("Round", ["blurred"], ["rounded"]),
     ]
@@ -104,12 +109,15 @@ def blurring_graph(*, answer: str) -> onnx.ModelProto:
     for node in nodes:
         node.input[:] = ["rounded" if name == "float" and node.op_type == "ReduceMean" else name for name in node.input]
     return _model(
-        nodes, [*initializers, *brightness.initializer], inputs=[("photo", _photo())], outputs=[("label", _map()), ("confidence", _map())]
+        nodes,
+        [*initializers, *brightness.initializer],
+        inputs=[("photo", _photo())],
+        outputs=[("label", _map()), ("confidence", _map())],
     )
 
 
 def write_blurring_model(folder: Path, *, side: int, **changes: Any) -> Path:
-    """An exported folder that allows tiles of `side`: photo -> label, and label ids -> photo, each through five convolutions."""
+    """An exported folder that allows tiles of `side`: photo -> label and label ids -> photo by five convolutions."""
     folder.mkdir(parents=True)
     described = {
         "to_label": {
@@ -144,7 +152,10 @@ def write_model(
         described["to_label"] = {
             **_stored(folder / "to_label.onnx", segmenting_graph()),
             "input": _tensor("photo", "photo", "NHWC"),
-            "outputs": [_tensor("label", "label", "NHW"), *([_tensor("confidence", "confidence", "NHW")] if confidence else [])],
+            "outputs": [
+                _tensor("label", "label", "NHW"),
+                *([_tensor("confidence", "confidence", "NHW")] if confidence else []),
+            ],
             "noise": None,
         }
     if "to_photo" in directions:
@@ -158,7 +169,7 @@ def write_model(
 
 
 def reflect(folder: Path) -> Path:
-    """Have the to_label graph of a model reflect its input by two pixels and cut them off again, as convolutions with padding do."""
+    """Have the to_label graph of a model reflect its input by two pixels and cut them off again."""
     path = folder / "to_label.onnx"
     model = onnx.load(path)
     model.graph.node[0].output[0] = "plain"
@@ -171,8 +182,13 @@ def reflect(folder: Path) -> Path:
     constants = {"pads": [0, 2, 2, 0, 0, 2, 2, 0], "starts": [2, 2], "ends": [-2, -2], "sides": [1, 2]}
     model.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
     onnx.save(model, path)
+    return signed(folder)
+
+
+def signed(folder: Path) -> Path:
+    """Write the sum of the to_label graph as it is now into the manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256((folder / "to_label.onnx").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -33,7 +33,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A port that nobody has, and that nobody gets meanwhile: below those that the system gives to whoever asks for any."""
+    """A free port below the range from which the system assigns ports, so that no other process gets it."""
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -49,18 +49,35 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "OMP_NUM_THREADS": "1",
     }
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("FEWPAIR_")}, **mine, **variables}
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FEWPAIR_")},
+        **mine,
+        **variables,
+    }
+
+
+def running_server(
+    models: Path, home: Path, *options: str, **variables: str
+) -> contextlib.AbstractContextManager[Server]:
+    """A server over these models, ready."""
+    return _running(home, "--models", str(models), "--threads", "1", *options, **variables)
+
+
+def running_studio(folder: Path, home: Path) -> contextlib.AbstractContextManager[Server]:
+    """A studio of a project folder, ready."""
+    return _running(home, "studio", str(folder))
 
 
 @contextlib.contextmanager
-def running_server(models: Path, home: Path, *options: str, **variables: str) -> Iterator[Server]:
-    """A server over these models, ready."""
+def _running(home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
     port = free_port()
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
-    command = [sys.executable, "-m", "serving", "--models", str(models), "--port", str(port), "--threads", "1", *options]
+    command = [sys.executable, "-m", "serving", *arguments, "--port", str(port)]
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(home, **variables), stdout=out, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(home, **variables), stdout=out, stderr=subprocess.STDOUT, text=True
+        )
     try:
         until = time.monotonic() + SECONDS
         while "\nReady." not in log.read_text():
@@ -78,10 +95,26 @@ def running_server(models: Path, home: Path, *options: str, **variables: str) ->
                 process.wait()
 
 
+def workers_of(launcher: int) -> list[int]:
+    """The process that answers: a grandchild of the launcher, which BentoML replaces where it dies."""
+
+    def children(pid: int) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    found = [worker for server in children(launcher) for worker in children(server)]
+    return [worker for worker in found if b"_bentoml_impl.worker" in Path(f"/proc/{worker}/cmdline").read_bytes()]
+
+
 def launch(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the launcher to its end."""
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "serving", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(home, **variables), capture_output=True, text=True, timeout=SECONDS, check=False
+        command,
+        cwd=ROOT,
+        env=environment(home, **variables),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )

@@ -11,7 +11,7 @@ SIDE = 31
 
 
 def write_slow_model(folder, monkeypatch, *, times=1):
-    """The tiny model with a convolution of 31x31 in front, some 50 GFLOP a megapixel, that changes nothing; or with several in a row."""
+    """The tiny model behind one or several 31x31 convolutions (about 50 GFLOP a megapixel) that change nothing."""
     plain = factory.segmenting_graph
 
     def slow():
@@ -37,7 +37,11 @@ def write_slow_model(folder, monkeypatch, *, times=1):
         graph.initializer.extend(
             [
                 numpy_helper.from_array(np.full((8, 3, SIDE, SIDE), 1e-6, np.float32), "kernel"),
-                *([numpy_helper.from_array(np.full((8, 8, SIDE, SIDE), 1e-6, np.float32), "again")] if times > 1 else []),
+                *(
+                    [numpy_helper.from_array(np.full((8, 8, SIDE, SIDE), 1e-6, np.float32), "again")]
+                    if times > 1
+                    else []
+                ),
                 numpy_helper.from_array(np.array([1], np.int64), "channel"),
                 numpy_helper.from_array(np.float32(0), "nothing"),
             ]

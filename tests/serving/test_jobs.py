@@ -1,12 +1,13 @@
-"""Jobs over HTTP on a real server of two workers: sent, followed, fetched, cancelled, and taken up again after a SIGKILL."""
+"""Jobs over HTTP on a real server: sent, followed, fetched, cancelled, and continued after a kill -9."""
 
-import asyncio
+import contextlib
 import io
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -15,48 +16,33 @@ import zipfile
 import httpx
 import pytest
 
-from serving.client import AsyncClient, Client
+from serving.client import Client
 from serving.errors import Refusal
-from tests.serving.factory import write_blurring_model, write_model
+from tests.serving.conftest import OPERATOR
 from tests.serving.pictures import file_of, noise, ramp, stripes
-from tests.serving.process import ROOT, running_server
+from tests.serving.process import ROOT, workers_of
 from tests.serving.test_server import error_of
 
-TOKEN = "for-the-operator"
 LONG = {"model": "blurring", "tiles": "always", "output": "ids"}  # thousands of tiles of 24x24: a matter of seconds
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("jobs")
+@pytest.fixture
+def folder(operated_folder):
+    return operated_folder
 
 
-@pytest.fixture(scope="module")
-def server(folder):
-    write_model(folder / "models" / "tiny")
-    write_blurring_model(folder / "models" / "blurring", side=24)
-    limits = {
-        "FEWPAIR_JOBS": str(folder / "kept"),
-        "FEWPAIR_JOBS_QUEUE": "3",
-        "FEWPAIR_JOBS_MAX_BYTES": "20000000",
-        "FEWPAIR_JOBS_MAX_BYTES_IN_ALL": "40000000",
-        "FEWPAIR_JOBS_MAX_PICTURES": "8",
-        "FEWPAIR_JOBS_MAX_PIXELS": "6000000",
-        "FEWPAIR_MAX_BYTES": "1048576",
-        "FEWPAIR_MAX_PIXELS": "1000000",
-        "FEWPAIR_ADMIN_TOKEN": TOKEN,
-    }
-    with running_server(folder / "models", folder / "server", "--no-ui", "--workers", "2", "--default-model", "tiny", **limits) as running:
-        yield running
+@pytest.fixture
+def server(operated):
+    return operated
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def http(server):
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(server):
     with Client(server.url) as client:
         yield client
@@ -69,7 +55,9 @@ def large():
 
 
 def submit(http, *files, **fields):
-    sent = [("image", file if isinstance(file, tuple) else (f"{number}.png", file)) for number, file in enumerate(files)]
+    sent = [
+        ("image", file if isinstance(file, tuple) else (f"{number}.png", file)) for number, file in enumerate(files)
+    ]
     return http.post("/v1/jobs", files=sent, data={"operation": "segment", **fields})
 
 
@@ -102,13 +90,21 @@ def rows(folder, query):
         return database.execute(query).fetchall()
 
 
-@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="the README speaks to a shell with curl")
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("bash")), reason="the README speaks to a shell with curl"
+)
 def test_what_the_readme_says_of_jobs_works_as_it_is_printed(http, server, tmp_path):
-    lines = [line.strip() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if re.match(" {4}.*JOB", line)]
+    lines = [
+        line.strip()
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if re.match(" {4}.*JOB", line)
+    ]
     assert len(lines) == 5
     (tmp_path / "photos.zip").write_bytes(zip_of({"a.png": file_of(ramp()), "b.png": file_of(noise())}))
     script = "\n".join(lines).replace("http://127.0.0.1:3000", server.url)
-    ended = subprocess.run(["bash", "-e"], input=f"{script}\necho\necho $JOB", cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        ["bash", "-e"], input=f"{script}\necho\necho $JOB", cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 0, ended.stderr
     assert http.get(f"/v1/jobs/{ended.stdout.splitlines()[-1]}").status_code == 404, "it is removed at the end"
     with zipfile.ZipFile(tmp_path / "labels.zip") as answers:
@@ -116,7 +112,10 @@ def test_what_the_readme_says_of_jobs_works_as_it_is_printed(http, server, tmp_p
 
 
 def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answered(http):
-    files = [("photos.zip", zip_of({"a.png": file_of(ramp()), "in/b.jpg": file_of(noise(), "JPEG")})), ("c.txt", b"no picture")]
+    files = [
+        ("photos.zip", zip_of({"a.png": file_of(ramp()), "in/b.jpg": file_of(noise(), "JPEG")})),
+        ("c.txt", b"no picture"),
+    ]
     response = submit(http, *files, output="overlay", opacity="0.3")
     job = response.json()
     assert (response.status_code, response.headers["location"]) == (202, f"/v1/jobs/{job['id']}")
@@ -125,7 +124,9 @@ def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answere
     assert [(one["name"], one["error"]["code"]) for one in job["failures"]] == [("c.txt", "not_an_image")]
     result = http.get(job["result"])
     assert result.headers["content-type"] == "application/zip"
-    at_once = http.post("/v1/segment", files=[("image", file) for file in files], data={"output": "overlay", "opacity": "0.3"})
+    at_once = http.post(
+        "/v1/segment", files=[("image", file) for file in files], data={"output": "overlay", "opacity": "0.3"}
+    )
     theirs, ours = (zipfile.ZipFile(io.BytesIO(one.content)) for one in (at_once, result))
     assert theirs.namelist() == ours.namelist() == ["a.jpg", "in/b.jpg", "index.json"]
     assert all(theirs.read(name) == ours.read(name) for name in ours.namelist())
@@ -134,18 +135,6 @@ def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answere
     assert http.delete(f"/v1/jobs/{job['id']}").status_code == 200
     error_of(http.get(f"/v1/jobs/{job['id']}"), 404)
     error_of(http.get(job["result"]), 404)
-
-
-@pytest.mark.parametrize("face", ["", "/v1"])
-def test_an_answer_tells_how_its_picture_was_run(http, face):
-    told = {}
-    for tiles in ("auto", "always"):
-        answer = http.post(f"{face}/segment", files={"image": file_of(noise())}, data={**LONG, "tiles": tiles})
-        told[answer.headers["x-tiling"]] = answer.content
-    assert list(told) == ["none", "4x3"]
-    assert len(set(told.values())) == 1
-    refused = http.post(f"{face}/segment", files={"image": file_of(ramp())}, data={"model": "tiny", "tiles": "always"})
-    assert error_of(refused, 400)["code"] == "tiling_forbidden"
 
 
 def test_photos_come_from_the_seed_as_in_a_request(client, tmp_path):
@@ -158,23 +147,18 @@ def test_photos_come_from_the_seed_as_in_a_request(client, tmp_path):
     client.jobs.remove(job.id)
 
 
-def test_a_picture_over_the_limits_of_a_request_is_done_in_tiles_and_its_progress_is_told(server, large, tmp_path):
-    async def sent_and_followed():
-        async with AsyncClient(server.url) as client:
-            with pytest.raises(Refusal, match="over the limit"):
-                await client.segment(large)
-            job = await client.jobs.segment([large], model="blurring", tiles="always", output="ids")
-            told = [await client.jobs.find(job.id)]
-            while not told[-1].ended:
-                await asyncio.sleep(0.05)
-                told.append(await client.jobs.find(job.id))
-            await client.jobs.fetch(job.id, tmp_path / "one.zip")
-            await client.jobs.remove(job.id)
-            return told
-
-    told = asyncio.run(sent_and_followed())
-    assert (told[-1].state, told[-1].error) == ("done", None)
-    inside = [job for job in told if 0 < job.progress < 1]
+def test_a_picture_over_the_limits_of_a_request_is_done_in_tiles_with_progress(client, large, tmp_path):
+    with pytest.raises(Refusal, match="over the limit"):
+        client.segment(large)
+    job = client.jobs.segment([large], model="blurring", tiles="always", output="ids")
+    seen = [client.jobs.find(job.id)]
+    while not seen[-1].ended:
+        time.sleep(0.05)
+        seen.append(client.jobs.find(job.id))
+    client.jobs.fetch(job.id, tmp_path / "one.zip")
+    client.jobs.remove(job.id)
+    assert (seen[-1].state, seen[-1].error) == ("done", None)
+    inside = [job for job in seen if 0 < job.progress < 1]
     assert [job.progress for job in inside] == sorted(job.progress for job in inside)
     assert len(inside) > 3
     assert all(job.seconds_left is not None and 0 <= job.seconds_left < 3600 for job in inside)
@@ -182,18 +166,15 @@ def test_a_picture_over_the_limits_of_a_request_is_done_in_tiles_and_its_progres
         assert json.loads(archive.read("index.json"))["answers"][0]["tiling"] == "61x56"
 
 
-def test_a_worker_that_is_killed_has_its_job_taken_up_and_finished_pictures_are_not_done_again(http, folder, large):
+def test_a_job_continues_after_a_kill_and_finished_pictures_are_not_done_again(http, server, folder, large):
     id = submit(http, file_of(ramp()), large, file_of(noise()), **LONG).json()["id"]
     until(http, id, lambda job: job["pictures"]["done"] == 1 and in_its_tiles(job))
-    worker = rows(folder, "SELECT worker FROM jobs WHERE state = 'running'")[0][0]
-    os.kill(int(worker.split(":")[1]), signal.SIGKILL)
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            if ended(job := http.get(f"/v1/jobs/{id}").json()):
-                break
-        except httpx.TransportError:  # the connection led to the worker that is gone
-            pass
+    (killed,) = workers_of(server.process.pid)
+    os.kill(killed, signal.SIGKILL)
+    end, job = time.monotonic() + 120, {"state": "running"}
+    while not ended(job) and time.monotonic() < end:
+        with contextlib.suppress(httpx.TransportError):
+            job = http.get(f"/v1/jobs/{id}").json()
         time.sleep(0.2)
     assert (job["state"], job["pictures"]) == ("done", {"total": 3, "done": 3, "failed": 0})
     assert rows(folder, "SELECT attempts FROM pictures ORDER BY number") == [(1,), (2,), (1,)]
@@ -201,6 +182,20 @@ def test_a_worker_that_is_killed_has_its_job_taken_up_and_finished_pictures_are_
         alone = http.post("/v1/segment", files={"image": file_of(noise())}, data=LONG).content
         assert archive.read("2.png") == alone
     http.delete(f"/v1/jobs/{id}")
+
+
+def test_a_slow_upload_does_not_delay_a_job(http, server):
+    pictures = [file_of(ramp())] * 6
+    with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port)) as slow:
+        slow.sendall(
+            b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 900000\r\n\r\nx"
+        )
+        time.sleep(0.3)
+        began = time.monotonic()
+        job = until(http, submit(http, *pictures).json()["id"], ended)
+        assert time.monotonic() - began < 10
+    assert job["pictures"]["done"] == 6
+    http.delete(f"/v1/jobs/{job['id']}")
 
 
 def test_requests_are_answered_while_a_job_runs(http, large):
@@ -236,54 +231,75 @@ def test_a_cancelled_job_stops_and_leaves_nothing_and_one_job_waits_for_another(
 
 
 def test_a_job_of_nothing_but_refused_pictures_has_failed(http):
-    job = until(http, submit(http, b"no", b"neither").json()["id"], ended)
-    assert (job["state"], job["error"]["code"], job["pictures"]["failed"]) == ("failed", "all_refused", 2)
-    assert job["result"] is None
+    files = (b"no", file_of(ramp(2500, 2500)), file_of(ramp(1200, 1000)))
+    job = until(http, submit(http, *files, tiles="never").json()["id"], ended)
+    assert (job["state"], job["error"]["code"], job["result"]) == ("failed", "all_refused", None)
+    codes = [one["error"]["code"] for one in job["failures"]]
+    assert codes == ["not_an_image", "too_many_pixels", "too_large_without_tiles"]
     assert error_of(http.get(f"/v1/jobs/{job['id']}/result"), 409)["code"] == "no_result"
     http.delete(f"/v1/jobs/{job['id']}")
 
 
-def test_a_picture_over_the_limit_of_a_job_is_refused_and_one_that_cannot_be_tiled_too(http):
-    huge, tall = file_of(ramp(2500, 2500)), file_of(ramp(1200, 1000))
-    job = until(http, submit(http, huge, tall, tiles="never").json()["id"], ended)
-    assert [one["error"]["code"] for one in job["failures"]] == ["too_many_pixels", "too_large_without_tiles"]
-    http.delete(f"/v1/jobs/{job['id']}")
-
-
-@pytest.mark.parametrize(
-    ("fields", "code"),
-    [
-        ({"operation": "paint"}, "unknown_operation"),
-        ({"output": "nonsense"}, "bad_request"),
-        ({"seed": "7"}, "unknown_field"),
-        ({"answers": "json"}, "unknown_field"),
-        ({"model": "tiny", "tiles": "always"}, "tiling_forbidden"),
-    ],
-    ids=str,
-)
-def test_what_is_wrong_for_every_picture_is_refused_at_once_and_nothing_is_kept(http, folder, fields, code):
-    assert error_of(submit(http, file_of(ramp()), **fields), 400)["code"] == code
-    assert not [path for path in (folder / "kept").iterdir() if path.is_dir()]
-
-
-def test_what_is_no_form_with_pictures_is_refused(http, folder):
-    assert error_of(submit(http, ("a.zip", zip_of({}))), 400)["code"] == "no_image"
-    assert error_of(http.post("/v1/jobs", files={"image": (None, "text")}, data={"operation": "segment"}), 400)["code"] == "not_a_file"
-    assert error_of(http.post("/v1/jobs", files={"picture": b"x"}, data={"operation": "segment"}), 400)["code"] == "unknown_field"
-    assert error_of(http.post("/v1/jobs", json={"operation": "segment"}), 415)["code"] == "not_multipart"
+def test_what_is_wrong_for_every_picture_is_refused_at_once_and_nothing_is_kept(http, folder):
+    form = {"data": {"operation": "segment"}}
     cut = {"content": b"--x\r\ngarbage", "headers": {"content-type": "multipart/form-data; boundary=x"}}
-    assert error_of(http.post("/v1/jobs", **cut), 400)["code"] == "broken_form"
-    assert error_of(submit(http, *[b"x"] * 9), 413)["code"] == "too_many_pictures"
-    assert error_of(submit(http, ("a.zip", zip_of({f"{number}.png": b"x" for number in range(9)}))), 413)["code"] == "too_many_pictures"
-    assert error_of(submit(http, bytes(21_000_000)), 413)["code"] == "too_many_bytes"
-    assert error_of(http.get("/v1/jobs/nope"), 404)["code"] == "unknown_job"
+    many = zip_of({f"{number}.png": b"x" for number in range(9)})
+    for answer, status, code in (
+        (submit(http, file_of(ramp()), operation="paint"), 400, "unknown_operation"),
+        (submit(http, file_of(ramp()), output="nonsense"), 400, "bad_request"),
+        (submit(http, file_of(ramp()), seed="7"), 400, "unknown_field"),
+        (submit(http, file_of(ramp()), answers="json"), 400, "unknown_field"),
+        (submit(http, file_of(ramp()), model="tiny", tiles="always"), 400, "tiling_forbidden"),
+        (submit(http, file_of(ramp()), model="x" * 70_000), 400, "broken_form"),
+        (submit(http, ("a.zip", zip_of({}))), 400, "no_image"),
+        (submit(http, ("a.zip", many)), 413, "too_many_pictures"),
+        (submit(http, *[b"x"] * 9), 413, "too_many_pictures"),
+        (submit(http, *[b"x"] * 50), 413, "too_many_pictures"),
+        (submit(http, bytes(21_000_000)), 413, "too_many_bytes"),
+        (http.post("/v1/jobs", files={"picture": b"x"}, **form), 400, "unknown_field"),
+        (http.post("/v1/jobs", json={"operation": "segment"}), 415, "not_multipart"),
+        (http.post("/v1/jobs", **cut), 400, "broken_form"),
+        (http.get("/v1/jobs/nope"), 404, "unknown_job"),
+    ):
+        assert error_of(answer, status)["code"] == code
     assert not [path for path in (folder / "kept").iterdir() if path.is_dir()]
+
+
+def test_a_file_without_a_name_is_a_picture_too(http):
+    body = b'--x\r\ncontent-disposition: form-data; name="image"\r\n\r\n' + file_of(ramp()) + b"\r\n--x--\r\n"
+    answer = http.post(
+        "/v1/jobs?operation=segment", content=body, headers={"content-type": "Multipart/Form-Data; boundary=x"}
+    )
+    assert answer.status_code == 202, answer.text
+    assert until(http, answer.json()["id"], ended)["state"] == "done"
+    http.delete(f"/v1/jobs/{answer.json()['id']}")
+
+
+def test_uploads_under_way_count_among_the_bytes_of_all_jobs(http, server, folder):
+    head = (
+        "POST /v1/jobs?operation=segment HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        "Content-Length: 19000000\r\n\r\n--x\r\n"
+    )
+    port = httpx.URL(server.url).port
+    with socket.create_connection(("127.0.0.1", port)) as one, socket.create_connection(("127.0.0.1", port)) as two:
+        for sending in (one, two):
+            sending.sendall(head.encode())
+        end = time.monotonic() + 20
+        while rows(folder, "SELECT count(*) FROM jobs WHERE state = 'uploading'") != [(2,)]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert error_of(submit(http, bytes(3_000_000)), 507)["code"] == "jobs_full"
+    end = time.monotonic() + 20
+    while (job := submit(http, bytes(3_000_000))).status_code == 507:
+        assert time.monotonic() < end, "what was reserved for them is given back"
+        time.sleep(0.1)
+    http.delete(f"/v1/jobs/{job.json()['id']}")
 
 
 def test_only_the_operator_sees_all_jobs(http):
     id = submit(http, file_of(ramp())).json()["id"]
     assert id not in json.dumps(error_of(http.get("/v1/jobs"), 401))
-    listed = http.get("/v1/jobs", headers={"Authorization": f"Bearer {TOKEN}"}).json()["jobs"]
+    listed = http.get("/v1/jobs", headers={"Authorization": f"Bearer {OPERATOR}"}).json()["jobs"]
     assert listed[-1]["id"] == id
     until(http, id, ended)
     http.delete(f"/v1/jobs/{id}")

@@ -1,19 +1,17 @@
 """A folder that breaks the contract is refused with what is wrong and what to do."""
 
-import hashlib
 import json
 
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from serving import session
-from serving.errors import DeviceError, ModelError
-from serving.manifest import read_graph, read_manifest
-from serving.shelf import load_folders
-from serving.translator import load_model
-from tests.serving.factory import CLASSES, write_model
+from serving.errors import ModelError
+from serving.models.manifest import read_graph, read_manifest
+from serving.models.repository import load_repository
+from serving.settings import Settings
+from tests.serving.backends import model_of
+from tests.serving.factory import CLASSES, signed, write_model
 
 
 def change(folder, **changes):
@@ -31,21 +29,14 @@ def test_a_complete_folder_is_read(tmp_path):
     assert manifest.directions["to_photo"].noise.shape == (3,)
 
 
-def test_a_folder_without_manifest_says_how_to_get_one(tmp_path):
+def test_a_manifest_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ModelError, match=r"has no manifest\.json.*fewpair export"):
         read_manifest(tmp_path)
-
-
-def test_a_manifest_that_is_no_json_is_refused(tmp_path):
-    folder = write_model(tmp_path / "tiny")
-    (folder / "manifest.json").write_text("{half")
-    with pytest.raises(ModelError, match="cannot be read as JSON"):
-        read_manifest(folder)
-
-
-def test_a_figure_that_is_no_number_is_refused(tmp_path):
     folder = change(write_model(tmp_path / "tiny"), metrics={"val": {"mean_iou": float("nan")}})
     with pytest.raises(ModelError, match="NaN is no number of JSON"):
+        read_manifest(folder)
+    (folder / "manifest.json").write_text("{half")
+    with pytest.raises(ModelError, match="cannot be read as JSON"):
         read_manifest(folder)
 
 
@@ -55,6 +46,7 @@ def test_a_figure_that_is_no_number_is_refused(tmp_path):
         ({"format": 2}, "schema at format"),
         ({"multiple_of": 0}, "schema at multiple_of"),
         ({"surprise": 1}, "surprise"),
+        ({"name": "1.10"}, "schema at name"),
         ({"name": "other"}, "its folder is called tiny"),
         ({"resize": {"rule": "exact", "height": None, "width": None, "filter": "box"}}, "schema at resize"),
     ],
@@ -64,21 +56,17 @@ def test_a_manifest_that_breaks_the_schema_is_refused_with_the_place(tmp_path, c
         read_manifest(change(write_model(tmp_path / "tiny"), **changes))
 
 
-@pytest.mark.parametrize("file", ["../outside.onnx", "/etc/model.onnx", "sub/model.onnx", ".hidden.onnx"])
-def test_no_path_leaves_the_folder(tmp_path, file):
-    folder = write_model(tmp_path / "tiny", directions=("to_label",))
-    directions = json.loads((folder / "manifest.json").read_text())["directions"]
-    directions["to_label"]["file"] = file
-    with pytest.raises(ModelError, match="schema at directions/to_label/file"):
-        read_manifest(change(folder, directions=directions))
-
-
-def test_no_link_leads_out_of_the_folder(tmp_path):
+def test_no_path_and_no_link_leads_out_of_the_folder(tmp_path):
     folder = write_model(tmp_path / "tiny", directions=("to_label",))
     (folder / "to_label.onnx").rename(tmp_path / "outside.onnx")
     (folder / "to_label.onnx").symlink_to(tmp_path / "outside.onnx")
     with pytest.raises(ModelError, match="leads out of its folder"):
         read_manifest(folder)
+    directions = json.loads((folder / "manifest.json").read_text())["directions"]
+    for file in ("../outside.onnx", "/etc/model.onnx", "sub/model.onnx", ".hidden.onnx"):
+        directions["to_label"]["file"] = file
+        with pytest.raises(ModelError, match="schema at directions/to_label/file"):
+            read_manifest(change(folder, directions=directions))
 
 
 def test_two_classes_may_not_share_a_colour(tmp_path):
@@ -86,6 +74,18 @@ def test_two_classes_may_not_share_a_colour(tmp_path):
     domains = {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": classes}}
     with pytest.raises(ModelError, match="to two classes"):
         read_manifest(change(write_model(tmp_path / "tiny"), domains=domains))
+
+
+def test_255_may_be_the_id_of_an_ignored_class_alone(tmp_path):
+    for ignore in (False, True):
+        classes = [*CLASSES, {"id": 255, "name": "last", "color": [9, 9, 9], "ignore": ignore}]
+        domains = {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": classes}}
+        folder = change(write_model(tmp_path / f"ignored-{ignore}".lower()), domains=domains)
+        if ignore:
+            assert 255 in read_manifest(folder).label.known_ids
+        else:
+            with pytest.raises(ModelError, match="schema at domains/label/classes/4/ignore"):
+                read_manifest(folder)
 
 
 def test_a_graph_that_is_not_the_promised_one_is_refused_with_both_sums(tmp_path):
@@ -101,7 +101,7 @@ def test_a_graph_with_other_names_than_promised_is_refused(tmp_path):
     directions = json.loads((folder / "manifest.json").read_text())["directions"]
     directions["to_label"]["input"]["name"] = "picture"
     with pytest.raises(ModelError, match=r"takes \['photo'\], its manifest promises \['picture'\]"):
-        load_model(change(folder, directions=directions), device="cpu", threads=1)
+        model_of(change(folder, directions=directions))
 
 
 def rewrite_answer(folder, output, *, operator, **attributes):
@@ -114,9 +114,7 @@ def rewrite_answer(folder, output, *, operator, **attributes):
     answer = next(value for value in model.graph.output if value.name == output)
     answer.CopyFrom(helper.make_empty_tensor_value_info(output))
     onnx.save(model, path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["directions"]["to_label"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    signed(folder)
 
 
 @pytest.mark.parametrize(
@@ -131,45 +129,19 @@ def rewrite_answer(folder, output, *, operator, **attributes):
 def test_a_graph_that_answers_in_another_size_or_dtype_is_not_served(tmp_path, output, operator, attributes, answered):
     write_model(tmp_path / "good")
     rewrite_answer(write_model(tmp_path / "bad"), output, operator=operator, **attributes)
-    shelf = load_folders(tmp_path, device="cpu", threads=1, default=None)
-    assert list(shelf.models) == ["good"]
-    assert f"answers {output} as {answered}, its manifest promises uint8[128,192]. Export it again." in shelf.broken["bad"]
+    repository = load_repository(Settings(models=tmp_path, device="cpu", threads=1))
+    assert list(repository.models) == ["good"]
+    assert (
+        f"answers {output} as {answered}, its manifest promises uint8[128,192]. Export it again."
+        in repository.broken["bad"]
+    )
 
 
 def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
     write_model(tmp_path / "good")
     (tmp_path / "bad").mkdir()
     (tmp_path / ".hidden").mkdir()
-    shelf = load_folders(tmp_path, device="cpu", threads=1, default=None)
-    assert list(shelf.models) == ["good"]
-    assert list(shelf.broken) == ["bad"]
-    assert shelf.defaults == {"to_label": "good", "to_photo": "good"}
-    assert shelf.trouble() is None
-
-
-def test_cuda_that_is_demanded_of_a_build_for_the_cpu_is_refused_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match=r"cuda was demanded, but .* built for the CPU only; install onnxruntime-gpu"):
-        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
-
-
-def test_cuda_that_is_demanded_without_a_driver_is_refused_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(session, "_loads", lambda library: False)
-    with pytest.raises(DeviceError, match=r"cuda was demanded, but there is no NVIDIA driver"):
-        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
-
-
-def test_cuda_that_onnxruntime_falls_back_from_is_refused_with_the_missing_libraries(tmp_path, monkeypatch):
-    class FallenBack(onnxruntime.InferenceSession):
-        def __init__(self, graph, options, providers):
-            assert providers[0][0] == "CUDAExecutionProvider"
-            super().__init__(graph, options, providers=["CPUExecutionProvider"])
-
-    monkeypatch.setattr(session, "why_no_cuda", lambda: None)
-    monkeypatch.setattr(session, "_loads", lambda library: "cudnn" not in library)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory: None)
-    monkeypatch.setattr(onnxruntime, "InferenceSession", FallenBack)
-    with pytest.raises(DeviceError, match=r"fell back to CPUExecutionProvider because libcudnn\.so\.9 cannot be loaded\. .*serve,cuda"):
-        load_model(write_model(tmp_path / "tiny"), device="cuda", threads=1)
-    assert load_model(tmp_path / "tiny", device="auto", threads=1).provider == "CPUExecutionProvider"
+    repository = load_repository(Settings(models=tmp_path, device="cpu", threads=1))
+    assert list(repository.models) == ["good"]
+    assert list(repository.broken) == ["bad"]
+    assert repository.defaults == {"to_label": "good", "to_photo": "good"}

@@ -1,23 +1,20 @@
-"""`predict` over files and folders, here and through a server."""
+"""`fewpair predict` over files and folders, in its own process and through a server."""
 
-import asyncio
-import re
+import json
+import sys
+import types
 
 import numpy as np
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as raised
+from PIL import Image, PngImagePlugin
 
-from serving.asked import SegmentOptions, SynthesizeOptions
-from serving.batch import Picture
-from serving.errors import Refusal
-from serving.operations import Operations
+from serving.__main__ import main
+from serving.errors import Refusal, ServingError
+from serving.models.model import ExportedModel
 from serving.predict import predict
-from serving.settings import Settings
-from serving.shelf import fill
-from serving.translator import ExportedModel
 from tests.serving.factory import write_blurring_model
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
-from tests.serving.process import launch
 from tests.serving.test_translator import brightness_ids
 
 
@@ -27,46 +24,73 @@ def photos(tmp_path):
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "street.jpg").write_bytes(file_of(ramp(), "JPEG", quality=100))
     (folder / "deep" / "er" / "other.png").write_bytes(file_of(noise()))
-    (folder / "notes.txt").write_text("no picture")
     return folder
 
 
 def test_a_folder_becomes_a_folder_of_label_maps_with_the_same_sub_folders(models, photos, tmp_path, capsys):
     out = tmp_path / "out"
-    assert predict([str(models / "tiny"), str(photos), "--out", str(out), "--direction", "to_label", "--output", "ids"]) == 0
+    options = ["--out", str(out), "--direction", "to_label", "--output", "ids"]
+    assert predict([str(models / "tiny"), str(photos), *options]) == 0
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["deep/er/other.png", "street.png"]
     assert np.array_equal(pixels_of((out / "deep/er/other.png").read_bytes()), brightness_ids(noise()))
-    assert "2 of 2 files" in capsys.readouterr().out
-
-
-def test_a_broken_file_is_reported_at_the_end_and_the_rest_goes_on(models, photos, tmp_path, capsys):
-    (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
-    assert predict(["labels-only", str(photos), "--models", str(models), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert "2 of 3 files" in said.out
-    assert "broken.png: the uploaded" in said.err
-    assert (tmp_path / "out" / "street.png").is_file()
+    assert "2 of 2 files" in said.out
+    assert "ignored" not in said.err
 
 
-@pytest.mark.parametrize(
-    "failure", [MemoryError(), raised.Fail("bad"), raised.RuntimeException("no memory"), RuntimeError("std::bad_alloc")]
-)
-def test_a_file_the_model_cannot_be_run_on_is_reported_at_the_end_and_the_rest_goes_on(
+def test_a_folder_becomes_one_document_of_a_labelling_tool(models, photos, tmp_path):
+    options = ["--as", "coco", "--min-area", "5", "--out", str(tmp_path / "out")]
+    assert predict([str(models / "tiny"), str(photos), *options]) == 0
+    document = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == ["deep/er/other.png", "street.jpg"]
+    assert min(annotation["area"] for annotation in document["annotations"]) >= 5
+
+
+def test_ignored_files_are_counted_by_type(models, photos, tmp_path, capsys):
+    for name in ("a.CR2", "b.cr2", "c.heic", "README", ".hidden"):
+        (photos / name).write_bytes(b"")
+    assert predict([str(models / "labels-only"), str(photos), "--out", str(tmp_path / "out")]) == 0
+    line = "ignored 2 .cr2, 1 without an ending, 1 .heic (install pillow-heif to read HEIC without --server)"
+    assert line in capsys.readouterr().err
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.cr2").write_bytes(b"")
+    with pytest.raises(ServingError, match=r"holds no image .* Other files there: 1 \.cr2\."):
+        predict([str(models / "labels-only"), str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
+
+
+def test_heic_is_read_where_its_plugin_is_installed(models, photos, tmp_path, monkeypatch):
+    class Plugin(PngImagePlugin.PngImageFile):
+        format = "HEIF"
+
+    def register():
+        monkeypatch.setitem(Image.OPEN, "HEIF", (Plugin, lambda magic: magic.startswith(b"\x89PNG")))
+        monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    monkeypatch.delitem(Image.OPEN, "PNG")
+    (photos / "phone.HEIC").write_bytes(file_of(noise()))
+    assert predict([str(models / "labels-only"), str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "phone.png").is_file()
+
+
+@pytest.mark.parametrize("failure", [None, MemoryError(), raised.Fail("bad")])
+def test_a_file_that_cannot_be_translated_is_reported_at_the_end_and_the_others_are_written(
     models, photos, tmp_path, capsys, monkeypatch, failure
 ):
-    run = ExportedModel.to_label
+    run = ExportedModel.run_batch
 
-    def run_the_small_ones(model, photo):
-        if len(photo) == 100:
+    def run_small(model, direction, pixels, **options):
+        if pixels.shape[1] == 112:  # 100 rows, padded to a multiple of 16
             raise failure
-        return run(model, photo)
+        return run(model, direction, pixels, **options)
 
-    (photos / "large.png").write_bytes(file_of(noise(100, 30)))
-    monkeypatch.setattr(ExportedModel, "to_label", run_the_small_ones)
+    monkeypatch.setattr(ExportedModel, "run_batch", run_small)
+    (photos / "bad.png").write_bytes(file_of(noise(100, 30)) if failure else b"\x89PNG\r\n\x1a\nhalf")
     assert predict(["labels-only", str(photos), "--models", str(models), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "2 of 3 files" in said.out
-    assert f"{photos / 'large.png'}: the model could not be run on it: {type(failure).__name__}" in said.err
+    reason = f"the model could not be run on it: {type(failure).__name__}" if failure else "the file is not an image"
+    assert f"{photos / 'bad.png'}: {reason}" in said.err
     assert (tmp_path / "out" / "street.png").is_file()
 
 
@@ -80,52 +104,48 @@ def test_label_maps_become_photos_and_the_seed_decides(models, tmp_path):
     assert a == b != c
 
 
-@pytest.mark.parametrize("seed", ["-1", "1.5", "4294967296", "x"])
-def test_a_seed_outside_the_range_is_refused(models, photos, tmp_path, capsys, seed):
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seed", "1.5"),
+        ("--seed", "4294967296"),
+        ("--opacity", "nan"),
+        ("--min-area", "0"),
+        ("--tiles", "some"),
+    ],
+)
+def test_options_outside_their_range_are_refused(models, photos, tmp_path, capsys, option, value):
     with pytest.raises(SystemExit, match="2"):
-        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), f"--seed={seed}"])
-    assert f"{seed} is no whole number from 0 to 4294967295" in capsys.readouterr().err
+        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), f"{option}={value}"])
+    error = capsys.readouterr().err
+    assert f"argument {option}: " in error
+    assert value in error.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("option", "value"), [("--opacity", "1.5"), ("--opacity", "nan"), ("--opacity", "x"), ("--min-area", "0")])
-def test_an_opacity_or_area_outside_its_range_is_refused(models, photos, tmp_path, capsys, option, value):
-    with pytest.raises(SystemExit, match="2"):
-        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), option, value])
-    assert f"{value} is no" in capsys.readouterr().err
-
-
-def test_inputs_are_never_overwritten(models, photos, tmp_path):
+def test_inputs_and_other_answers_are_never_overwritten(models, photos, tmp_path):
     before = (photos / "deep/er/other.png").read_bytes()
-    same = launch(tmp_path, "predict", str(models / "labels-only"), str(photos), "--out", str(photos))
-    assert same.returncode == 2
-    assert "is also --out" in same.stderr
-    assert predict([str(models / "labels-only"), str(photos / "deep/er/other.png"), "--out", str(photos / "deep/er")]) == 0
-    assert (photos / "deep/er/other.png").read_bytes() == before
+    with pytest.raises(ServingError, match="is also --out"):
+        predict([str(models / "labels-only"), str(photos), "--out", str(photos)])
+    file = photos / "deep/er/other.png"
+    assert predict([str(models / "labels-only"), str(file), "--out", str(file.parent)]) == 0
+    assert file.read_bytes() == before
     assert (photos / "deep/er/other.png.png").is_file()
+    (photos / "street.png").write_bytes(file_of(ramp()))
+    assert predict([str(models / "labels-only"), str(photos), "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"street.png", "street.png.png", "deep"}
 
 
-def test_two_inputs_of_one_stem_both_get_an_answer(models, tmp_path):
-    (tmp_path / "in").mkdir()
-    for name in ("a.jpg", "a.png"):
-        (tmp_path / "in" / name).write_bytes(file_of(ramp(), "JPEG" if name == "a.jpg" else "PNG"))
-    assert predict([str(models / "labels-only"), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
-    assert len(list((tmp_path / "out").iterdir())) == 2
+def test_what_is_missing_is_one_sentence(models, photos, tmp_path, capsys):
+    for arguments, sentence in (
+        (["nope", str(photos), "--models", str(models)], "labels-only, tiny"),
+        ([str(models / "tiny"), str(photos)], "--direction to_label for photos"),
+        (["tiny", str(photos), "--server", "http://127.0.0.1:9"], "does not answer"),
+    ):
+        assert main(["predict", *arguments, "--out", str(tmp_path / "out")]) == 2
+        assert sentence in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_names_those_that_are(models, photos, tmp_path):
-    process = launch(tmp_path, "predict", "nope", str(photos), "--models", str(models), "--out", str(tmp_path / "out"))
-    assert process.returncode == 2
-    assert "Models there: 123, labels-only, tiny" in process.stderr
-    assert "Traceback" not in process.stderr
-
-
-def test_a_model_of_both_directions_asks_which(models, photos, tmp_path):
-    process = launch(tmp_path, "predict", str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"))
-    assert process.returncode == 2
-    assert "--direction to_label for photos" in process.stderr
-
-
-@pytest.mark.parametrize("output", ["colours", "overlay", "confidence", "polygons", "json"])
+@pytest.mark.parametrize("output", ["colours", "overlay", "polygons"])
 def test_a_server_gives_the_same_files(models, photos, server, tmp_path, output):
     options = ["--direction", "to_label", "--output", output, "--opacity", "0.3", "--min-area", "5"]
     assert predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "here"), *options]) == 0
@@ -135,63 +155,18 @@ def test_a_server_gives_the_same_files(models, photos, server, tmp_path, output)
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
-@pytest.fixture(scope="module")
-def tiled(tmp_path_factory):
-    """A model that shrinks what it is given to 48x48, unless it is run in tiles of that size."""
+def test_tiles_are_run_where_they_are_asked_for(models, server, photos, tmp_path, capsys):
     resize = {"rule": "exact", "height": 48, "width": 48, "filter": "bicubic"}
-    return write_blurring_model(tmp_path_factory.mktemp("tiled") / "shrinking", side=48, resize=resize)
-
-
-@pytest.mark.parametrize("tiles", [None, "auto", "always", "never"])
-def test_a_large_picture_is_run_in_tiles_where_the_server_would_run_it_in_tiles(tiled, photos, tmp_path, tiles):
+    model = write_blurring_model(tmp_path / "models" / "shrinking", side=48, resize=resize)
     (photos / "large.png").write_bytes(file_of(noise(100, 131)))
-    (photos / "label.png").write_bytes(file_of((np.arange(100 * 131).reshape(100, 131) // 700 % 4).astype(np.uint8)))
-    operations = Operations(fill(Settings(models=tiled.parent, device="cpu", threads=1)), Settings(models=tiled.parent))
-    said = {} if tiles is None else {"tiles": tiles}
-    for name, direction, options, act in (
-        ("large.png", "to_label", SegmentOptions(output="confidence", **said), operations.segment),
-        ("label.png", "to_photo", SynthesizeOptions(seed=0, format="png", **said), operations.synthesize),
-    ):
-        asked = ["--direction", direction, "--output", "confidence", "--format", "png", *(["--tiles", tiles] if tiles else [])]
-        assert predict([str(tiled), str(photos / name), "--out", str(tmp_path / "out"), *asked]) == 0
-        served = asyncio.run(act([Picture(name, (photos / name).read_bytes)], options))
-        assert served.headers["X-Tiling"] == ("4x3" if tiles == "always" else "none")
-        assert (tmp_path / "out" / name).read_bytes() == served.body
-
-
-def test_tiles_that_the_model_forbids_or_that_are_none_are_refused(models, photos, tmp_path, capsys):
-    asked = [str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), "--direction", "to_label", "--tiles"]
-    with pytest.raises(Refusal, match=r"model tiny cannot be run in tiles: .* Say --tiles auto: "):
-        predict([*asked, "always"])
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(SystemExit, match="2"):
-        predict([*asked, "some"])
-    said = capsys.readouterr().err
-    assert [choice in said for choice in ("invalid choice: 'some'", "auto", "never", "always")] == [True] * 4
-
-
-def test_a_server_is_told_whether_tiles_are_wanted(photos, server, tmp_path, capsys):
-    asked = ["tiny", str(photos / "street.jpg"), "--out", str(tmp_path / "out"), "--server", server.url, "--direction", "to_label"]
-    assert predict([*asked, "--tiles", "never"]) == 0
-    assert predict([*asked, "--tiles", "always"]) == 1
-    assert re.search("model tiny cannot be run in tiles: .* Say --tiles auto: ", capsys.readouterr().err)
-
-
-def test_what_to_do_is_said_in_flags_and_where_the_classes_are_told_is_named(models, server, tmp_path, capsys):
-    colours = np.zeros((8, 8, 3), np.uint8)
-    colours[0] = 1, 2, 3
-    (tmp_path / "label.png").write_bytes(file_of(colours))
-    asked = [str(tmp_path / "label.png"), "--out", str(tmp_path / "out"), "--direction", "to_photo"]
-    assert predict([str(models / "tiny"), *asked]) == 1
-    assert predict(["tiny", *asked, "--server", server.url]) == 1
-    here, there = capsys.readouterr().err.splitlines()
-    said = "Give a PNG in the class colours, which {} shows (JPEG smears them), or say --snap to take the nearest."
-    assert here.endswith(said.format(models / "tiny" / "manifest.json"))
-    assert there.endswith(said.format(f"{server.url}/v1/models/tiny/legend"))
-
-
-def test_a_server_that_is_not_there_is_said_in_a_sentence(photos, tmp_path):
-    process = launch(tmp_path, "predict", "tiny", str(photos), "--out", str(tmp_path / "out"), "--server", "http://127.0.0.1:9")
-    assert process.returncode == 2
-    assert "does not answer" in process.stderr
-    assert "Traceback" not in process.stderr
+    answers = {}
+    for tiles in ("auto", "never", "always"):
+        options = ["--direction", "to_label", "--output", "confidence", "--tiles", tiles]
+        assert predict([str(model), str(photos / "large.png"), "--out", str(tmp_path / tiles), *options]) == 0
+        answers[tiles] = (tmp_path / tiles / "large.png").read_bytes()
+    assert answers["auto"] == answers["never"] != answers["always"]
+    forbidden = [str(photos), "--out", str(tmp_path / "out"), "--direction", "to_label", "--tiles", "always"]
+    with pytest.raises(Refusal, match=r"model tiny cannot be run in tiles: .* Set tiles to auto"):
+        predict([str(models / "tiny"), *forbidden])
+    assert predict(["tiny", *forbidden, "--server", server.url]) == 1
+    assert "model tiny cannot be run in tiles" in capsys.readouterr().err

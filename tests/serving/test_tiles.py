@@ -7,97 +7,89 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from serving.asked import SegmentOptions, SynthesizeOptions
-from serving.batch import Picture
 from serving.errors import Refusal
-from serving.manifest import TensorSpec
-from serving.operations import Operations
-from serving.settings import Settings
-from serving.shelf import fill
-from serving.tiles import Grid, Mosaic, cut, lay, plan
-from serving.translator import load_model
+from serving.imaging.resize import padded
+from serving.imaging.tiling import Grid, Mosaic, lay
+from serving.inference import pipeline
+from serving.inference.archive import Picture
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters
+from serving.inference.pipeline import plan
+from tests.serving.backends import answer_of, answer_to, backend_of
 from tests.serving.factory import RADIUS, write_blurring_model, write_model
 from tests.serving.pictures import file_of, noise, pixels_of
 
 SIDE = 48
-IDS = TensorSpec("label", "label", "NHW")
-PHOTO = TensorSpec("photo", "photo", "NHWC")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def backend(tmp_path_factory):
     """Models that see 5 pixels far, at their own size and shrunk; and one whose manifest forbids tiles."""
     folder = tmp_path_factory.mktemp("tiled")
     write_blurring_model(folder / "blurring", side=SIDE)
     shrunk = {"rule": "exact", "height": SIDE, "width": SIDE, "filter": "bicubic"}
     write_blurring_model(folder / "shrinking", side=SIDE, resize=shrunk)
     write_model(folder / "whole")
-    return folder
+    return backend_of(folder)
 
 
-@pytest.fixture(scope="module")
-def operations(folder):
-    return Operations(fill(Settings(models=folder, device="cpu", threads=1)), Settings(models=folder))
-
-
-def in_tiles(model, photo, *, overlap):
-    """A run of `to_label` in tiles of SIDE, without the server around it."""
-    axes = [lay(side, tile=SIDE, multiple_of=model.manifest.multiple_of, overlap=overlap) for side in photo.shape[:2]]
-    grid = Grid(*axes)
-    mosaic = Mosaic(grid, model.manifest.directions["to_label"].outputs)
+def joined(picture, run, *, tile, multiple_of, overlap):
+    """What `run` returns for the tiles of a picture, joined."""
+    grid = Grid(*(lay(side, tile=tile, multiple_of=multiple_of, overlap=overlap) for side in picture.shape[:2]))
+    ready, mosaic = padded(picture, multiple_of=multiple_of, void=0), Mosaic(grid)
     for row, columns in grid.batches():
-        mosaic.add(row, columns, model.run_batch("to_label", cut(photo, grid, row, columns, void=255), seeds=[0] * len(columns)))
-    return mosaic.answers()
+        mosaic.add(row, columns, run(grid.cut(ready, row, columns), grid, row, columns))
+    return mosaic.answers
 
 
-@pytest.mark.parametrize("size", [(200, 131), (49, 300), (48, 97), (20, 150)], ids=str)
-@pytest.mark.parametrize("overlap", [2 * RADIUS, 16])
-def test_ids_and_confidence_are_those_of_a_run_in_one_piece_where_the_overlap_covers_what_a_pixel_sees(folder, size, overlap):
-    model = load_model(folder / "blurring", device="cpu", threads=1)
-    photo = noise(*size)
-    found = in_tiles(model, photo, overlap=overlap)
-    ids, confidence = model.to_label(photo)
-    assert (found["label"] == ids).all()
-    assert (found["confidence"] == confidence).all()
+def test_ids_and_confidence_are_those_of_one_piece_where_the_overlap_covers_what_a_pixel_sees(backend):
+    model = backend.models.models["blurring"]
 
+    def run(tiles, *_):
+        return model.run_batch("to_label", tiles, seeds=[0] * len(tiles))
 
-def test_where_the_overlap_is_smaller_the_seams_are_wrong(folder):
-    model = load_model(folder / "blurring", device="cpu", threads=1)
-    photo = noise(200, 131)
-    different = in_tiles(model, photo, overlap=2)["confidence"] != model.to_label(photo)[1]
-    assert 0.01 < different.mean() < 0.5
-
-
-def blended(picture, *, overlap, spoilt):
-    """The identity in tiles of 40, each `spoilt` at its outermost pixels, where they are not the picture's."""
-    grid = Grid(*(lay(side, tile=40, multiple_of=4, overlap=overlap) for side in picture.shape[:2]))
-    mosaic = Mosaic(grid, [PHOTO])
-    for row, columns in grid.batches():
-        tiles = cut(picture, grid, row, columns, void=0).copy()
-        for tile, column in zip(tiles, columns, strict=True):
-            y, x = grid.rows.starts[row], grid.columns.starts[column]
-            tile[: spoilt if y else 0] = 0
-            tile[:, : spoilt if x else 0] = 0
-            tile[40 - spoilt if y + 40 < picture.shape[0] else 40 :] = 0
-            tile[:, 40 - spoilt if x + 40 < picture.shape[1] else 40 :] = 0
-        mosaic.add(row, columns, {"photo": tiles})
-    return mosaic.answers()["photo"]
+    for size in ((200, 131), (49, 300), (48, 97), (20, 150)):
+        ids, confidence = answer_of(model, "to_label", noise(*size))
+        for overlap in (2 * RADIUS, 16):
+            found = joined(noise(*size), run, tile=SIDE, multiple_of=1, overlap=overlap)
+            assert (found["label"] == ids).all()
+            assert (found["confidence"] == confidence).all()
+    confidence = answer_of(model, "to_label", noise(200, 131))[1]
+    found = joined(noise(200, 131), run, tile=SIDE, multiple_of=1, overlap=2)
+    assert 0.01 < (found["confidence"] != confidence).mean() < 0.5, "a smaller overlap gives other answers at the seams"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (41, 200), (170, 90)], ids=str)
 def test_a_blended_photo_is_that_of_one_piece_where_the_model_sees_no_further_than_a_quarter_of_the_overlap(size):
     picture = noise(*size)
-    assert (blended(picture, overlap=20, spoilt=5) == picture).all()
-    assert size == (40, 40) or (blended(picture, overlap=20, spoilt=12) != picture).any()
+
+    def spoilt(pixels):
+        """The identity on tiles of 40, wrong at the outermost pixels of a tile that are not those of the picture."""
+
+        def run(tiles, grid, row, columns):
+            tiles, y = tiles.copy(), grid.rows.starts[row]
+            for tile, x in zip(tiles, (grid.columns.starts[column] for column in columns), strict=True):
+                tile[: pixels if y else 0] = 0
+                tile[:, : pixels if x else 0] = 0
+                tile[40 - pixels if y + 40 < size[0] else 40 :] = 0
+                tile[:, 40 - pixels if x + 40 < size[1] else 40 :] = 0
+            return {"photo": tiles}
+
+        return joined(picture, run, tile=40, multiple_of=4, overlap=20)["photo"]
+
+    assert (spoilt(5) == picture).all()
+    assert size == (40, 40) or (spoilt(12) != picture).any()
 
 
 def test_two_tiles_that_disagree_meet_without_a_step():
-    grid = Grid(lay(40, tile=40, multiple_of=1), lay(70, tile=40, multiple_of=1))
-    mosaic = Mosaic(grid, [PHOTO])
     levels = np.array([100, 200], np.uint8)[:, None, None, None] * np.ones((1, 40, 40, 3), np.uint8)
-    for row, columns in grid.batches():
-        mosaic.add(row, columns, {"photo": levels[list(columns)]})
-    line = mosaic.answers()["photo"][20, :, 0].astype(int)
+    found = joined(
+        noise(40, 70),
+        lambda tiles, grid, row, columns: {"photo": levels[list(columns)]},
+        tile=40,
+        multiple_of=1,
+        overlap=None,
+    )
+    line = found["photo"][20, :, 0].astype(int)
     assert (line[:30].max(), line[-30:].min()) == (100, 200)
     assert 0 <= np.diff(line).min() <= np.diff(line).max() <= 25
 
@@ -115,11 +107,9 @@ def test_the_windows_add_up_to_one_whatever_the_sides():
         assert len(covered) == length + (-length) % multiple
 
 
-def test_the_manifest_decides_whether_tiles_are_taken_unasked(folder):
+def test_the_manifest_decides_whether_auto_means_tiles(backend):
     large, small = (3000, 2000), (1500, 2000)
-    blurring, shrinking, whole = (
-        load_model(folder / name, device="cpu", threads=1).manifest for name in ("blurring", "shrinking", "whole")
-    )
+    blurring, shrinking, whole = (backend.models.models[name].manifest for name in ("blurring", "shrinking", "whole"))
     assert plan(blurring, large, "auto") is not None
     assert plan(blurring, small, "auto") is None
     assert plan(blurring, small, "always") is not None
@@ -129,62 +119,58 @@ def test_the_manifest_decides_whether_tiles_are_taken_unasked(folder):
     assert str(plan(shrinking, (48, 120), "always")) == "3x1"
     assert plan(whole, large, "auto") is None
     with pytest.raises(Refusal, match="cannot be run in tiles"):
-        plan(whole, small, "always")
+        pipeline.translator(backend.models, SegmentParameters(model="whole", tiles="always"))
 
 
-def answer_of(operations, picture, options):
-    act = operations.segment if isinstance(options, SegmentOptions) else operations.synthesize
-    return asyncio.run(act([Picture("image", lambda: picture)], options))
+def test_an_answer_in_tiles_is_the_answer_in_one_piece_and_says_so(backend):
+    def answers(file, options):
+        both = (options.model_copy(update={"tiles": tiles}) for tiles in ("never", "always"))
+        return [asyncio.run(answer_to(backend, file, one)) for one in both]
 
-
-def test_an_answer_in_tiles_is_the_answer_in_one_piece_and_says_so(operations):
     photo = file_of(noise(200, 131))
     for output in ("ids", "confidence", "overlay", "json"):
-        asked = SegmentOptions(model="blurring", output=output)
-        whole, tiled = (answer_of(operations, photo, asked.model_copy(update={"tiles": tiles})) for tiles in ("never", "always"))
+        whole, tiled = answers(photo, SegmentParameters(model="blurring", output=output))
         assert whole.body == tiled.body
         assert (whole.headers["X-Tiling"], tiled.headers["X-Tiling"]) == ("none", "4x6")
-
-
-def test_a_label_map_in_tiles_has_one_noise(operations):
     label = file_of((np.arange(200 * 131).reshape(200, 131) // 700 % 4).astype(np.uint8))
-    asked = SynthesizeOptions(model="blurring", seed=7, format="png")
-    whole, tiled = (answer_of(operations, label, asked.model_copy(update={"tiles": tiles})) for tiles in ("never", "always"))
+    whole, tiled = answers(label, SynthesizeParameters(model="blurring", seed=7, format="png"))
     assert tiled.headers["X-Tiling"] == "4x6"
-    assert (pixels_of(whole.body) == pixels_of(tiled.body)).all()
+    assert (pixels_of(whole.body) == pixels_of(tiled.body)).all(), "all tiles have one noise"
 
 
-def test_tiles_of_a_shrunk_model_are_at_the_pictures_own_size(operations):
-    photo = file_of(noise(100, 100))
+def test_tiles_of_a_shrunk_model_are_at_the_pictures_own_size(backend):
     whole, tiled, own = (
-        answer_of(operations, photo, SegmentOptions(model=model, output="confidence", tiles=tiles))
+        asyncio.run(
+            answer_to(
+                backend, file_of(noise(100, 100)), SegmentParameters(model=model, output="confidence", tiles=tiles)
+            )
+        )
         for model, tiles in (("shrinking", "auto"), ("shrinking", "always"), ("blurring", "never"))
     )
     assert tiled.body == own.body != whole.body
 
 
-def test_a_picture_too_large_for_one_piece_is_refused_where_it_would_be_run_in_one(operations):
-    limits = replace(operations.limits, max_whole=1000)
-    for options, large in ((SegmentOptions(model="whole"), True), (SegmentOptions(model="shrinking"), False)):
-        translated = operations.segmenter(options)(Picture("image", lambda: file_of(noise(40, 40))), limits)
-        if large:
-            with pytest.raises(Refusal, match="run in one piece") as refused:
-                asyncio.run(translated)
-            assert refused.value.status == 413
-        else:
-            asyncio.run(translated)
+def test_a_picture_too_large_for_one_piece_is_refused_where_it_would_be_run_in_one(backend):
+    execution = pipeline.Execution(replace(backend.limits(), max_whole=1000))
+    photo = Picture("image", lambda: file_of(noise(40, 40)))
+    pipeline.translator(backend.models, SegmentParameters(model="shrinking"))(photo, execution)
+    with pytest.raises(Refusal, match="run in one piece") as refused:
+        pipeline.translator(backend.models, SegmentParameters(model="whole"))(photo, execution)
+    assert refused.value.status == 413
 
 
 def test_the_memory_does_not_grow_with_the_tiles():
-    """Of 3 megapixels: the picture, its answer, and one row of tiles as floats; nothing that is the picture's size in floats."""
-    height, width = 3000, 1000
-    grid = Grid(lay(height, tile=128, multiple_of=4), lay(width, tile=128, multiple_of=4))
+    """Of 1.5 megapixels: the picture, its answer, and one row of tiles as floats; nothing larger."""
+    height, width = 1500, 1000
     picture = np.zeros((height, width, 3), np.uint8)
     tracemalloc.start()
-    mosaic = Mosaic(grid, [PHOTO, IDS])
-    for row, columns in grid.batches():
-        tiles = cut(picture, grid, row, columns, void=0)
-        mosaic.add(row, columns, {"photo": tiles, "label": tiles[..., 0]})
+    joined(
+        picture,
+        lambda tiles, *_: {"photo": tiles, "label": tiles[..., 0]},
+        tile=128,
+        multiple_of=4,
+        overlap=None,
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     answers, strip = height * width * 4, 128 * width * 3 * 4

@@ -1,4 +1,4 @@
-"""Traces as a server sends them to a collector: which requests are in them, which line of the log leads there, none lost at the end."""
+"""Traces that a server sends to a collector: their requests, their line in the log, none lost at the end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tests.serving.process import running_server
 SAMPLED, UNSAMPLED, PROBED = "a" * 32, "b" * 32, "c" * 32
 CALLER = "d" * 16
 OPTIONS = (
-    "services.fewpair.tracing.exporter_type=otlp services.fewpair.tracing.sample_rate=0.0 services.fewpair.tracing.otlp.protocol=http "
-    'services.fewpair.tracing.otlp.endpoint="{url}" services.fewpair.tracing.excluded_urls="livez,readyz,healthz,metrics,v2/health"'
+    "services.fewpair.tracing.exporter_type=otlp services.fewpair.tracing.sample_rate=0.0 "
+    "services.fewpair.tracing.otlp.protocol=http "
+    'services.fewpair.tracing.otlp.endpoint="{url}" '
+    'services.fewpair.tracing.excluded_urls="livez,readyz,healthz,metrics,v2/health"'
 )
 
 
@@ -33,7 +35,9 @@ class Collector(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         sent = ExportTraceServiceRequest.FromString(body)
         self.server.paths.add(self.path)
-        self.server.spans += [span for resource in sent.resource_spans for scope in resource.scope_spans for span in scope.spans]
+        self.server.spans += [
+            span for resource in sent.resource_spans for scope in resource.scope_spans for span in scope.spans
+        ]
         self.send_response(200)
         self.end_headers()
 
@@ -56,9 +60,18 @@ def told(tmp_path_factory):
         }
         with running_server(folder / "models", folder / "home", "--no-ui", **variables) as server:
             for trace, flags in ((SAMPLED, "01"), (UNSAMPLED, "00"), (None, None)):
-                headers = {"X-Request-ID": str(flags), **({"traceparent": f"00-{trace}-{CALLER}-{flags}"} if trace else {})}
-                assert httpx.post(f"{server.url}/segment", files={"image": file_of(ramp())}, headers=headers).status_code == 200
-            assert httpx.get(f"{server.url}/readyz", headers={"traceparent": f"00-{PROBED}-{CALLER}-01"}).status_code == 200
+                headers = {
+                    "X-Request-ID": str(flags),
+                    **({"traceparent": f"00-{trace}-{CALLER}-{flags}"} if trace else {}),
+                }
+                assert (
+                    httpx.post(f"{server.url}/segment", files={"image": file_of(ramp())}, headers=headers).status_code
+                    == 200
+                )
+            assert (
+                httpx.get(f"{server.url}/readyz", headers={"traceparent": f"00-{PROBED}-{CALLER}-01"}).status_code
+                == 200
+            )
             assert server.stop() == 0
             log = server.log.read_text()
         collector.shutdown()
@@ -77,7 +90,9 @@ def test_the_line_of_a_sampled_request_names_its_callers_trace_and_others_name_n
 def test_spans_of_sampled_requests_continue_their_callers_trace_and_the_last_are_sent_before_the_end(told):
     collector, _, _ = told
     assert collector.paths == {"/v1/traces"}
-    assert {span.trace_id.hex() for span in collector.spans} == {SAMPLED}, "none of what is not sampled, and none of probes"
+    assert {span.trace_id.hex() for span in collector.spans} == {SAMPLED}, (
+        "none of what is not sampled, and none of probes"
+    )
     (whole,) = [span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER]
     assert (whole.name, whole.parent_span_id.hex()) == ("POST /segment", CALLER)
     assert {one.key: one.value.int_value for one in whole.attributes}["http.status_code"] == 200

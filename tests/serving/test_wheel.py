@@ -12,11 +12,12 @@ from tests.serving.process import ROOT, environment
 PROGRAM = """
 import sys
 from pathlib import Path
-from serving.settings import default_models_folder
-from serving.shelf import load_folders
-shelf = load_folders(default_models_folder(), device="cpu", threads=1, default=None)
+from serving.models.repository import load_repository
+from serving.settings import Settings
+repository = load_repository(Settings(device="cpu", threads=1))
 crossed = [name for name in sys.modules if name.split(".")[0] == "trainer"]
-print(Path(sys.modules["serving"].__file__).parent, *shelf.models, *shelf.broken.values(), *crossed, sep="\\n")
+found = Path(sys.modules["serving"].__file__).parent
+print(found, *repository.models, *repository.broken.values(), *crossed, sep="\\n")
 """
 
 
@@ -30,7 +31,9 @@ def wheel(tmp_path_factory):
 
 def shipped():
     """The models that are shipped, as pyproject.toml names them."""
-    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
+        "force-include"
+    ]
     return [ROOT / source for source in included if (ROOT / source).is_dir()]
 
 
@@ -60,7 +63,12 @@ def test_the_serving_half_of_the_wheel_answers_without_the_trainer(wheel, tmp_pa
     (tmp_path / "elsewhere").mkdir()
     alone = environment(tmp_path, PYTHONPATH=str(tmp_path / "half"))
     process = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path / "elsewhere", env=alone, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path / "elsewhere",
+        env=alone,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.split("\n")[:-1] == [str(tmp_path / "half" / "serving"), *(model.name for model in shipped())]

@@ -1,0 +1,136 @@
+"""The static texts of the OpenAPI document, and the request bodies that FastAPI does not describe by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, create_model
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+
+from serving.api import schemas
+from serving.api.requests import RAW_KINDS
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+PNG: dict[str, Any] = {"description": "A PNG.", "content": {"image/png": BINARY}}
+JPEG: dict[str, Any] = {"description": "A JPEG.", "content": {"image/jpeg": BINARY}}
+ZIP: dict[str, Any] = {"description": "The answers, and `index.json`.", "content": {"application/zip": BINARY}}
+TAGS = [
+    {"name": "translate", "description": "Send a picture, get its translation."},
+    {"name": "jobs", "description": "Send many or very large pictures, fetch their translations later."},
+    {"name": "models", "description": "What can be asked for."},
+    {"name": "open inference protocol", "description": "The graphs, for clients of KServe, Triton and Seldon."},
+    {"name": "admin", "description": "For the operator of the server."},
+]
+INTRODUCTION = """Image translators trained from few labelled photos: **photo to label map** and **label map to photo**.
+
+    curl -F image=@street.jpg http://127.0.0.1:3000/segment -o label.png
+    curl -F image=@street.jpg -F output=json http://127.0.0.1:3000/segment
+    curl -F image=@label.png -F seed=7 http://127.0.0.1:3000/synthesize -o made.jpg
+    curl --data-binary @street.jpg -H 'Content-Type: image/jpeg' 'http://127.0.0.1:3000/v1/segment?output=polygons'
+    curl -F image=@one.jpg -F image=@two.jpg http://127.0.0.1:3000/v1/segment -o labels.zip
+
+Where the server needs a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password is enough.
+
+`/segment` and `/synthesize` are aliases of `/v1/segment` and `/v1/synthesize`. A request is a form with one or more
+files in `image`, the bare file with its parameters in the query, or JSON with files in base64. Several pictures are
+translated one after the other; one that is refused has its error in the list. Many or very large pictures are sent as a
+job where the operator allows it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`. Every answer
+carries `X-Request-ID`, and translations a `Server-Timing` of their stages (wait, decode, run, encode)."""
+_DESCRIPTIONS = {
+    400: "The request is wrong: not an image, ids or colours of no class, a parameter outside its range.",
+    401: "The request does not carry the admin token.",
+    404: "There is nothing of that name; the hint says what there is.",
+    408: "The body came too slowly.",
+    409: "Not in the present state.",
+    413: "Over a limit in bytes, pixels, pictures or values.",
+    415: "The body has a type, coding or charset that is not read.",
+    429: "Too many jobs wait already. `Retry-After` says when to come back.",
+    503: "Too many requests wait already, or no model can be served. `Retry-After` says when to come back.",
+    504: "The request was not done in time.",
+    507: "The server's disk is full.",
+}
+_HEADERS = {
+    "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
+    "X-Tiling": {"description": "`none`, or the number of tiles, across x down.", "schema": {"type": "string"}},
+    "X-Failed": {"description": "Of several pictures, how many were refused.", "schema": {"type": "string"}},
+}
+SEGMENTED: dict[str, Any] = {
+    "description": "The label map: PNG, JPEG for `output=overlay`, JSON for `output=json` and `output=polygons`; of "
+    "several photos, a ZIP or a JSON list.",
+    "model": schemas.SegmentReport | schemas.CocoDocument | schemas.AnswerList,
+    "content": {"image/png": BINARY, "image/jpeg": BINARY, "application/zip": BINARY},
+    "headers": _HEADERS,
+}
+SYNTHESIZED: dict[str, Any] = {
+    "description": "The photo in the format asked for; several photos as a ZIP or a JSON list.",
+    "model": schemas.AnswerList,
+    "content": {"image/jpeg": BINARY, "image/webp": BINARY, "image/png": BINARY, "application/zip": BINARY},
+    "headers": {
+        **_HEADERS,
+        "X-Seed": {"description": "The seeds used, comma-separated.", "schema": {"type": "string"}},
+        "X-Label-Spelling": {
+            "description": "How the upload was read.",
+            "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},
+        },
+    },
+}
+_TOKENS = {
+    "token": {"type": "http", "scheme": "bearer", "description": "One of the server's tokens."},
+    "password": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, a token as password."},
+}
+_FORM = "multipart/form-data"
+_REFERENCE = "#/components/schemas/{model}"
+_bodies: list[type[BaseModel]] = []
+
+
+def picture_body(name: str, parameters: type[BaseModel]) -> dict[str, Any]:
+    """The request body of an endpoint that translates: a form, JSON with one picture or several, or the bare file."""
+    kinds: dict[str, type[BaseModel]] = {
+        "Form": schemas.PicturesForm,
+        "One": schemas.OnePicture,
+        "Several": schemas.SeveralPictures,
+    }
+    form, one, several = (
+        create_model(f"{name}{kind}", __base__=(pictures, parameters), __doc__=pictures.__doc__)
+        for kind, pictures in kinds.items()
+    )
+    return body(form, json=(one, several), raw=RAW_KINDS)
+
+
+def body(*forms: type[BaseModel], json: tuple[type[BaseModel], ...] = (), raw: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The request body of an endpoint that reads it itself: one of the forms, JSON, or the bare file (media types)."""
+    _bodies.extend((*forms, *json))
+    content = {kind: _one_of(models) for kind, models in ((_FORM, forms), ("application/json", json)) if models}
+    return {"requestBody": {"required": True, "content": content | dict.fromkeys(raw, BINARY)}}
+
+
+def errors(*statuses: int, model: type[BaseModel] = schemas.Error) -> dict[int | str, dict[str, Any]]:
+    """The refusals among the responses; `default` keeps FastAPI from promising its own shape for 422."""
+    return {
+        "default": {"model": model, "description": "Any other refusal."},
+        **{status: {"model": model, "description": _DESCRIPTIONS[status]} for status in statuses},
+    }
+
+
+def document(api: FastAPI, request: Request, *, tokens: bool, open_paths: frozenset[str]) -> dict[str, Any]:
+    """The document, with the root path of the request; `tokens`: whether all but `open_paths` needs one."""
+    document = get_openapi(
+        title=api.title, version=api.version, description=INTRODUCTION, routes=api.routes, tags=TAGS,
+        servers=[{"url": request.scope.get("root_path") or "/"}],
+    )  # fmt: skip
+    _, defined = models_json_schema([(model, "validation") for model in _bodies], ref_template=_REFERENCE)
+    document["components"]["schemas"] |= defined["$defs"]
+    if tokens:
+        document["components"].setdefault("securitySchemes", {}).update(_TOKENS)
+        document["security"] = [{name: []} for name in _TOKENS]
+        for path in open_paths & document["paths"].keys():
+            document["paths"][path]["get"]["security"] = []
+    return document
+
+
+def _one_of(models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
+    references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    return {"schema": references[0] if len(references) == 1 else {"oneOf": references}}

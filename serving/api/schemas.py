@@ -1,0 +1,198 @@
+"""What the API reads and answers with, as pydantic models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.inference.parameters import ErrorBody
+from serving.models.manifest import DirectionName
+from serving.models.model import ExportedModel
+from serving.models.repository import Repository
+
+Color = Annotated[list[int], Field(min_length=3, max_length=3, description="Red, green, blue; 0 to 255.")]
+_ANNOTATIONS = (
+    "The regions. `segmentation` is one polygon x1, y1, ... along the pixels' edges; holes hang on it by cuts."
+)
+Box = Annotated[list[int], Field(min_length=4, max_length=4, description="x, y, width, height.")]
+
+
+class Error(BaseModel):
+    """The one shape of every 4xx and 5xx."""
+
+    error: ErrorBody
+
+
+class ClassEntry(BaseModel):
+    """One class of a label map."""
+
+    id: int
+    name: str
+    color: Color
+    ignore: bool = Field(description="Void: pixels that count neither in training nor in figures.")
+
+
+class ModelEntry(BaseModel):
+    """One model that answers."""
+
+    name: str
+    description: str
+    directions: list[str] = Field(description="Of `to_label` and `to_photo`.", examples=[["to_label", "to_photo"]])
+    default_for: list[str] = Field(description="The directions in which it answers when no model is named.")
+    provider: str = Field(description="Where it runs.", examples=["CPUExecutionProvider"])
+    label_kind: str = Field(description="`classes`, or `picture` for models between two kinds of pictures.")
+    classes: list[ClassEntry]
+    size: list[int] | None = Field(description="[height, width] it runs at; null where it runs at the upload's size.")
+    multiple_of: int = Field(description="Sides are padded to multiples of this.")
+    confidence: bool = Field(description="Whether `output=confidence` is there.")
+    seeded: bool = Field(description="Whether different seeds give different photos.")
+    metrics: dict[str, Any] = Field(description="Split name to figures.")
+
+
+class BrokenEntry(BaseModel):
+    """A folder of the models folder that cannot be served."""
+
+    name: str
+    reason: str
+
+
+class ModelList(BaseModel):
+    """The models folder."""
+
+    models: list[ModelEntry]
+    broken: list[BrokenEntry]
+    defaults: dict[DirectionName, str] = Field(description="Direction to the model that answers when none is named.")
+
+
+class ModelCard(ModelEntry):
+    """One model with its card."""
+
+    training: dict[str, Any] = Field(description="Method, dataset with its terms, pairs, steps, size, seed, versions.")
+    parity: dict[str, Any] = Field(description="The exported graph against the trained network, measured at export.")
+    tiling: str
+    resize: dict[str, Any]
+
+
+class ShareEntry(ClassEntry):
+    """How much of a photo one class covers."""
+
+    pixels: int
+    share: float
+    mean_confidence: float | None
+
+
+class RegionEntry(BaseModel):
+    """Pixels of one class that touch along an edge."""
+
+    id: int = Field(description="The class's.")
+    name: str
+    area: int
+    box: Box
+
+
+class SegmentReport(BaseModel):
+    """The answer to `output=json`."""
+
+    model: str
+    width: int
+    height: int
+    mean_confidence: float | None
+    classes: list[ShareEntry]
+    regions_found: int | None = Field(description="Of at least `min_area` pixels; null where there are too many.")
+    regions: list[RegionEntry] | None = Field(description="The largest of them, at most 1000. Void has none.")
+
+
+class CocoDocument(BaseModel):
+    """The answer to `output=polygons`, in the form of COCO's object detection."""
+
+    info: dict[str, str]
+    images: list[dict[str, Any]] = Field(description="The photo: id, file_name, width, height.")
+    categories: list[dict[str, Any]] = Field(description="The classes but void; ids are the dataset's, from 0 on.")
+    annotations: list[dict[str, Any]] = Field(description=_ANNOTATIONS)
+
+
+class AnswerEntry(BaseModel):
+    """One of several answers, or why there is none."""
+
+    name: str = Field(description="What the sender called the picture.")
+    model: str | None = None
+    tiling: str | None = Field(default=None, description="`none`, or the number of tiles, across x down.")
+    seed: int | None = None
+    spelling: str | None = Field(default=None, description="How a label map was read.")
+    file: str | None = Field(default=None, description="A name for the answer.")
+    media_type: str | None = None
+    data: str | None = Field(default=None, description="The file in base64.")
+    result: SegmentReport | CocoDocument | None = Field(default=None, description="JSON in place of a file.")
+    error: ErrorBody | None = None
+
+
+class AnswerList(BaseModel):
+    """The answers to several pictures, in their order."""
+
+    answers: list[AnswerEntry]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NamedPicture(_Strict):
+    """A picture of a list, with its name."""
+
+    image: str = Field(description="The file in base64, bare or as a `data:` URL.")
+    name: str | None = None
+
+
+class PicturesForm(_Strict):
+    """The files of a form."""
+
+    image: list[UploadFile] = Field(min_length=1, description="Pictures, or ZIPs of pictures.")
+
+
+class OnePicture(_Strict):
+    """A picture as JSON."""
+
+    image: str = Field(description="The file in base64, bare or as a `data:` URL.")
+
+
+class SeveralPictures(_Strict):
+    """Several pictures as JSON."""
+
+    images: list[str | NamedPicture] = Field(min_length=1, description="Pictures in base64, answered as a list.")
+
+
+def model_list(models: Repository) -> ModelList:
+    """The answer of `GET /v1/models`."""
+    return ModelList(
+        models=[ModelEntry.model_validate(_entry(model, models)) for model in models.models.values()],
+        broken=[BrokenEntry(name=name, reason=reason) for name, reason in models.broken.items()],
+        defaults=dict(models.defaults),
+    )
+
+
+def model_card(model: ExportedModel, models: Repository) -> ModelCard:
+    """The answer of `GET /v1/models/{name}`."""
+    manifest = model.manifest
+    card = {"training": manifest.training, "parity": manifest.parity, "tiling": manifest.tiling}
+    return ModelCard.model_validate({**_entry(model, models), **card, "resize": asdict(manifest.resize)})
+
+
+def _entry(model: ExportedModel, models: Repository) -> dict[str, Any]:
+    manifest, to_photo = model.manifest, model.manifest.directions.get("to_photo")
+    return {
+        "name": manifest.name,
+        "description": manifest.description,
+        "directions": list(manifest.directions),
+        "default_for": [direction for direction, name in models.defaults.items() if name == manifest.name],
+        "provider": model.provider,
+        "label_kind": manifest.label.kind,
+        "classes": [asdict(row) for row in manifest.label.classes],
+        "size": None if manifest.resize.rule == "none" else [manifest.resize.height, manifest.resize.width],
+        "multiple_of": manifest.multiple_of,
+        "confidence": model.has_confidence,
+        "seeded": to_photo is not None and to_photo.noise is not None,
+        "metrics": manifest.metrics,
+    }

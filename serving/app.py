@@ -1,0 +1,183 @@
+"""The FastAPI app around the models: its lifespan, routers, exception handlers, middleware and page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+
+from serving.api import admin, jobs, models, openapi, translate
+from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens
+from serving.api.kserve import routes as kserve
+from serving.api.limit import RateLimit
+from serving.api.middleware import ErrorShape, RequestBody, RequestRecord, RootPath, error_response
+from serving.errors import Refusal, ServingError, disk_is_full
+from serving.inference.parameters import refusal_of
+from serving.inference.pipeline import Backend
+from serving.jobs.runner import Jobs
+from serving.models.model import RUN_FAILURES
+from serving.models.repository import EMPTY, Reload, load_repository, reload_repository
+from serving.settings import Settings
+from serving.studio.project import Project
+from serving.studio.routes import studio_router
+from serving.studio.work import Work
+from serving.telemetry.metrics import Metrics
+from serving.ui.mount import PageMount
+
+logger = logging.getLogger("fewpair.serving")
+_EXPOSED = [
+    *("X-Seed", "X-Model", "X-Label-Spelling", "X-Tiling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"),
+    "Location",
+]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The app. `app.state` has `backend`, `metrics`, `jobs` (or None) and `reload`; the lifespan loads the models."""
+    app = FastAPI(title="fewpair", version=_version(), openapi_url=None, lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.state.backend = Backend.create(settings)
+    app.state.backend.trouble = "the models are being loaded"
+    app.state.jobs = None
+    app.state.page = PageMount(app.state.backend)
+    app.state.work = Work()
+    if settings.studio is not None:
+        app.include_router(studio_router(Project(settings.studio), app.state.work))
+    for router in (translate.router, models.router, jobs.router, admin.router, kserve.router):
+        app.include_router(router)
+    _add_pages(app)
+    for kind in (Refusal, HTTPException, RequestValidationError, ClientDisconnect, OSError, *RUN_FAILURES):
+        app.add_exception_handler(kind, respond_to_error)
+    return app
+
+
+def middleware(app: FastAPI) -> list[tuple[type, dict[str, Any]]]:
+    """What stands around the app and around BentoML's own endpoints, from the outside to the inside.
+
+    CORS is outermost, so that browsers may read errors too and preflights need no token.
+    """
+    settings: Settings = app.state.settings
+    larger = {"/v1/jobs": settings.jobs_max_bytes} if settings.jobs else {}
+    hosts = LOOPBACK if settings.studio else settings.allowed_hosts
+    cors = {"allow_methods": ["GET", "POST", "DELETE"], "allow_headers": ["*"], "expose_headers": _EXPOSED}
+    return [
+        (RootPath, {"root_path": settings.root_path}),
+        *([(CORSMiddleware, {"allow_origins": settings.cors_origins, **cors})] if settings.cors_origins else []),
+        (RequestRecord, {"metrics": app.state.metrics, "log": settings.access_log or settings.log == "json"}),
+        (ErrorShape, {"why_not_ready": lambda: app.state.backend.trouble}),
+        *([(AllowedHosts, {"allowed_hosts": hosts})] if hosts else []),
+        *([(BearerTokens, {"tokens": settings.all_tokens})] if settings.tokens else []),
+        *([(RateLimit, {})] if settings.public else []),
+        (RequestBody, {"timeout": settings.body_timeout, "max_bytes": settings.max_bytes, "larger": larger}),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings, backend, metrics = app.state.settings, app.state.backend, app.state.metrics
+    scheduler = backend.scheduler
+    scheduler.on_run = metrics.count_run
+    metrics.watch(inside=lambda: scheduler.inside, waiting=lambda: scheduler.waiting)
+
+    reloading = asyncio.Lock()
+
+    async def reload() -> Reload:
+        """Look into the models folder again, one reload at a time, to the end even where the caller goes away."""
+        async with reloading:
+            found = await asyncio.to_thread(reload_repository, backend.models, settings)
+            backend.models = found.repository
+            await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
+            usable = backend.models.models or settings.studio
+            backend.trouble = None if usable else "no model in the models folder can be served"
+            return found
+
+    app.state.reload = reload
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(scheduler.close)
+        stack.push_async_callback(app.state.work.close)
+        try:
+            if settings.studio is None:
+                backend.models = await asyncio.to_thread(load_repository, settings)
+            else:  # which has no model until one is trained
+                backend.models = (await asyncio.to_thread(reload_repository, EMPTY, settings)).repository
+            backend.trouble = None
+            if settings.jobs is not None:
+                app.state.jobs = Jobs(settings.jobs, settings, backend)
+                await stack.enter_async_context(app.state.jobs.working())
+        except ServingError as error:  # BentoML would restart a worker that fails: report why, and stay not ready
+            backend.trouble = str(error)
+        if settings.ui:
+            await stack.enter_async_context(app.state.page.opened())
+        yield
+
+
+def _add_pages(app: FastAPI) -> None:
+    """The addresses beside the API: its document, its metrics, and the page."""
+    settings: Settings = app.state.settings
+
+    @app.get("/v1/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> JSONResponse:
+        return JSONResponse(openapi.document(app, request, tokens=bool(settings.tokens), open_paths=HEALTH))
+
+    @app.get("/v1/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        root = request.scope.get("root_path", "")
+        return get_swagger_ui_html(  # with the files that BentoML serves, so that it works without the internet
+            openapi_url=f"{root}/v1/openapi.json",
+            title="fewpair API",
+            swagger_js_url=f"{root}/static_content/swagger-ui-bundle.js",
+            swagger_css_url=f"{root}/static_content/swagger-ui.css",
+            swagger_favicon_url=f"{root}/static_content/favicon-light-32x32.png",
+        )
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:  # not async: FastAPI runs it in a thread
+        return Response(app.state.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
+    async def front(request: Request) -> RedirectResponse:
+        return RedirectResponse(request.scope.get("root_path", "") + ("/ui/" if settings.ui else "/v1/docs"))
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)
+
+    app.mount("/ui", app.state.page)
+
+
+async def respond_to_error(request: Request, error: Exception) -> Response:
+    """The response to an error: a refusal as it is, 507 for a full disk, else 500 with a traceback in the log."""
+    if isinstance(error, HTTPException):  # plain, for ErrorShape, as those of BentoML
+        return PlainTextResponse(status_code=error.status_code, headers=error.headers)
+    if isinstance(error, Refusal):
+        refusal = error
+    elif isinstance(error, RequestValidationError):
+        refusal = refusal_of(error.errors())
+    elif isinstance(error, ClientDisconnect):  # 499 is nginx's status for it
+        refusal = Refusal(499, "client_closed", "the client closed its connection.")
+    elif isinstance(error, OSError) and disk_is_full(error):
+        hint = "Try again in a moment, or send a smaller file; the operator makes room in TMPDIR."
+        refusal = Refusal(507, "disk_full", "the disk that uploads pass through is full.", hint=hint)
+    else:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return PlainTextResponse(status_code=500)
+    return error_response(refusal, request.scope)
+
+
+def _version() -> str:
+    try:
+        return version("fewpair")
+    except PackageNotFoundError:  # a bento holds the code without its package metadata
+        return "unpackaged"

@@ -1,0 +1,1 @@
+"""Photos and label maps: decoding, resizing, tiling."""

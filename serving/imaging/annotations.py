@@ -1,0 +1,251 @@
+"""Write label maps in the formats of labelling tools: `fewpair predict --as`, and the server's polygons.
+
+COCO, labelme and YOLO hold the outlines of regions along the pixels' edges, each hole on a cut of no width; CVAT,
+Label Studio and VOC hold masks. `trainer/data/formats/` reads the same formats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import Refusal
+from serving.imaging.decode import Bytes, encode_label
+from serving.imaging.domain import IGNORE, ClassRow, Domain
+from serving.imaging.regions import MOST_EDGES, Region, regions
+
+FormatName = Literal["coco", "cvat", "label-studio", "labelme", "voc", "yolo"]
+_BORDER = (224, 224, 192)  # VOC's colour of void
+_LENGTH_BITS = (3, 4, 8, 16)  # in which Label Studio writes the length of a run
+
+
+class Annotations:
+    """The label maps of many photos in one format. `add` each, then `close`."""
+
+    def __init__(self, out: Path, domain: Domain, *, min_area: int = 1) -> None:
+        self._out, self._domain, self._min_area = out, domain, min_area
+        self._rows = [row for row in domain.classes if not row.ignore]
+        self._items: list[Any] = []
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        """Take the ids uint8[H,W] of a photo, whose path in the annotations is `name`. Raises Refusal."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Write what belongs to all photos."""
+
+    def _write(self, name: str | Path, content: bytes | str | Any) -> None:
+        path = self._out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, bytes | str) else json.dumps(content)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+class Coco(Annotations):
+    """One document `annotations.json`; category ids are the class ids."""
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        outlined = outlines(ids, self._domain, min_area=self._min_area)
+        self._items.append(
+            ({"file_name": name.as_posix(), "width": ids.shape[1], "height": ids.shape[0]}, outlined),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return what `close` writes."""
+        found = [(image, region) for image, (_, outlined) in enumerate(self._items, 1) for region in outlined]
+        return {
+            "images": [{"id": number, **image} for number, (image, _) in enumerate(self._items, 1)],
+            "categories": [
+                {"id": row.id, "name": row.name, "supercategory": "", "color": list(row.color)} for row in self._rows
+            ],
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": image,
+                    "category_id": region.row.id,
+                    "segmentation": [region.outline.ravel().tolist()],
+                    "area": region.area,
+                    "bbox": list(region.box),
+                    "iscrowd": 0,
+                }
+                for number, (image, region) in enumerate(found, 1)
+            ],
+        }
+
+    def close(self) -> None:
+        self._write("annotations.json", self.document())
+
+
+class Labelme(Annotations):
+    """A JSON file a photo, and `labels.txt`."""
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        shapes = [
+            {
+                "label": region.row.name,
+                "points": region.outline.tolist(),
+                "shape_type": "polygon",
+                "group_id": None,
+                "flags": {},
+            }
+            for region in outlines(ids, self._domain, min_area=self._min_area)
+        ]
+        target = (self._out / name).with_suffix(".json")
+        place = Path(os.path.relpath(photo.resolve(), target.resolve().parent)).as_posix()
+        size = {"imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}
+        document = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imagePath": place, "imageData": None, **size}
+        self._write(name.with_suffix(".json"), document)
+
+    def close(self) -> None:
+        self._write("labels.txt", "".join(f"{row.name}\n" for row in self._rows))
+
+
+class Yolo(Annotations):
+    """A text file a photo, and `data.yaml`."""
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        lines = []
+        for region in outlines(ids, self._domain, min_area=self._min_area):
+            shares = (region.outline / ids.shape[::-1]).ravel()
+            lines.append(f"{self._rows.index(region.row)} " + " ".join(f"{share:.6g}" for share in shares))
+        self._write(Path("labels", name.with_suffix(".txt")), "\n".join(lines) + "\n")
+
+    def close(self) -> None:
+        names = "".join(f"  {number}: {json.dumps(row.name)}\n" for number, row in enumerate(self._rows))
+        self._write("data.yaml", f"path: .\ntrain: images\nval: images\nnames:\n{names}")
+
+
+class Cvat(Annotations):
+    """One file `annotations.xml`, a mask for each class of a photo."""
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        size = f'width="{ids.shape[1]}" height="{ids.shape[0]}"'
+        masks = "".join(f"    {_cvat_mask(row, mask)}\n" for row, mask in _masks(ids, self._rows))
+        image = f'  <image id="{len(self._items)}" name={quoteattr(name.as_posix())} {size}>\n{masks}  </image>\n'
+        self._items.append(image)
+
+    def close(self) -> None:
+        labels = "".join(
+            f"<label><name>{quoteattr(row.name)[1:-1]}</name><color>#{bytes(row.color).hex()}</color></label>"
+            for row in self._rows
+        )
+        meta = f"  <version>1.1</version>\n  <meta><task><labels>{labels}</labels></task></meta>\n"
+        self._write("annotations.xml", f"<annotations>\n{meta}{''.join(self._items)}</annotations>\n")
+
+
+class LabelStudio(Annotations):
+    """Tasks with predictions in `tasks.json`, and a labelling interface for them in `config.xml`."""
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        height, width = ids.shape
+        results = [
+            {
+                "id": f"{len(self._items)}-{row.id}",
+                "type": "brushlabels",
+                "from_name": "label",
+                "to_name": "image",
+                "original_width": width,
+                "original_height": height,
+                "image_rotation": 0,
+                "value": {"format": "rle", "rle": list(brush_stream(mask)), "brushlabels": [row.name]},
+            }
+            for row, mask in _masks(ids, self._rows)
+        ]
+        address = f"/data/local-files/?d={name.as_posix()}"
+        self._items.append(
+            {"data": {"image": address}, "predictions": [{"model_version": "fewpair", "result": results}]}
+        )
+
+    def close(self) -> None:
+        labels = "".join(
+            f'    <Label value={quoteattr(row.name)} background="#{bytes(row.color).hex()}"/>\n' for row in self._rows
+        )
+        brush = f'  <BrushLabels name="label" toName="image">\n{labels}  </BrushLabels>\n'
+        self._write("config.xml", f'<View>\n  <Image name="image" value="$image"/>\n{brush}</View>\n')
+        self._write("tasks.json", self._items)
+
+
+class Voc(Annotations):
+    """CVAT's "Segmentation mask 1.1": palette PNGs, and `labelmap.txt`, whose first class is background."""
+
+    def __init__(self, out: Path, domain: Domain, *, min_area: int = 1) -> None:
+        super().__init__(out, domain, min_area=min_area)
+        if all(row.name != "background" for row in self._rows):
+            self._rows.insert(0, ClassRow(IGNORE, "background", (0, 0, 0), False))
+        self._rows.sort(key=lambda row: row.name != "background")
+        rows = [ClassRow(number, row.name, row.color, False) for number, row in enumerate(self._rows)]
+        self._voc = Domain("classes", (*rows, ClassRow(IGNORE, "void", _BORDER, True)))
+
+    def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
+        numbers = np.full(256, IGNORE, np.uint8)
+        for number, row in enumerate(self._rows):
+            if row.id != IGNORE:
+                numbers[row.id] = number
+        self._write(Path("SegmentationClass", name.with_suffix(".png")), encode_label(numbers[ids], self._voc))
+        self._items.append(name.with_suffix("").as_posix())
+
+    def close(self) -> None:
+        lines = [f"{row.name}:{','.join(map(str, row.color))}::\n" for row in self._rows]
+        self._write("labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(lines))
+        self._write("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in self._items))
+
+
+FORMATS: dict[FormatName, type[Annotations]] = {
+    "coco": Coco,
+    "cvat": Cvat,
+    "label-studio": LabelStudio,
+    "labelme": Labelme,
+    "voc": Voc,
+    "yolo": Yolo,
+}
+
+
+def outlines(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region]:
+    """Return the regions of a label map. Raises Refusal where there are too many."""
+    found = regions(ids, domain, min_area=min_area)
+    if found is None:
+        message = f"the label map has too many regions to outline: over {MOST_EDGES:,} edges between pixels."
+        raise Refusal(400, "too_fragmented", message, hint="Set output to ids, or use a smaller photo.")
+    return found
+
+
+def brush_stream(mask: NDArray[np.bool_]) -> bytes:
+    """Return Label Studio's bit stream of a mask bool[H,W], as runs of RGBA that are all 255 or all 0."""
+    bits = [f"{4 * mask.size:032b}{8 - 1:05b}", *(f"{count - 1:04b}" for count in _LENGTH_BITS)]
+    for place, length in enumerate(_runs(mask)):
+        left = 4 * length
+        while left:
+            part = min(left, 2 ** _LENGTH_BITS[-1])
+            size = next(size for size, count in enumerate(_LENGTH_BITS) if part <= 2**count)
+            bits.append(f"1{size:02b}{part - 1:0{_LENGTH_BITS[size]}b}{255 * (place % 2):08b}")
+            left -= part
+    text = "".join(bits)
+    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))
+
+
+def _cvat_mask(row: ClassRow, mask: NDArray[np.bool_]) -> str:
+    """Return an element `mask`: its box, and its run lengths by rows inside it."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    inside = mask[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    box = f'left="{xs[0]}" top="{ys[0]}" width="{inside.shape[1]}" height="{inside.shape[0]}"'
+    runs = ", ".join(map(str, _runs(inside)))
+    return f'<mask label={quoteattr(row.name)} source="auto" occluded="0" rle="{runs}" {box} z_order="0"/>'
+
+
+def _masks(ids: Bytes, rows: list[ClassRow]) -> list[tuple[ClassRow, NDArray[np.bool_]]]:
+    present = set(np.unique(ids).tolist())
+    return [(row, ids == row.id) for row in rows if row.id in present]
+
+
+def _runs(mask: NDArray[np.bool_]) -> list[int]:
+    """Return the run lengths of a mask by rows, zeros first."""
+    flat = np.concatenate([[False], mask.ravel()])
+    ends = [0, *np.flatnonzero(flat[1:] != flat[:-1]).tolist(), mask.size]
+    return [after - before for before, after in pairwise(ends)]

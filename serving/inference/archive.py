@@ -1,0 +1,215 @@
+"""Several pictures in one request: open ZIPs within limits, and pack the answers into a ZIP or a JSON list."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from serving.errors import Refusal
+from serving.imaging.decode import too_many_bytes
+from serving.inference.outputs import ENDINGS, Answer, clean_name, pack_zip
+from serving.inference.parameters import Packing
+from serving.settings import Settings
+
+INDEX = "index.json"
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_END, _END_BYTES = b"PK\x05\x06", 22  # the end record of a ZIP's directory
+_LOCATOR64, _LOCATOR64_BYTES = b"PK\x06\x07", 20
+_COMMENT_BYTES = 2**16  # the longest comment behind the directory
+_DIRECTORY_BYTES = 2**16
+_DIRECTORY_BYTES_A_PICTURE = 1024  # an entry of the directory takes 46 bytes and its names
+_SEEDS_HEADER_BYTES = 4096  # clients and proxies often allow 8 KiB for all headers; each entry has its seed anyway
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may need gigabytes before they unpack a byte
+_SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, IndexError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One uploaded file: its name and a function that reads its content."""
+
+    name: str
+    read: Callable[[], bytes]
+    head: bytes = b""  # the first bytes, where they are known
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The result for one picture of several: its answers, or the error."""
+
+    name: str
+    answers: tuple[Answer, ...] = ()
+    error: dict[str, str] | None = None
+
+
+def unpacked(pictures: Sequence[Picture], settings: Settings) -> list[Picture]:
+    """Return the pictures with each ZIP replaced by its files. Raises Refusal where they are too many, or too large."""
+    found: list[Picture] = []
+    size = 0
+    for picture in pictures:
+        if is_zip(picture.head):
+            file = io.BytesIO(picture.read())
+            members, unpacked_size = zipped(file, max_pictures=settings.max_pictures, max_bytes=settings.max_bytes)
+            found += members
+            size += unpacked_size
+        else:
+            found.append(picture)
+    if size > settings.max_unpacked_bytes:
+        message = f"the ZIP unpacks to over the limit of {settings.max_unpacked_bytes / 2**20:.4g} MiB."
+        hint = "Send fewer pictures a ZIP, or have the operator raise FEWPAIR_MAX_UNPACKED_BYTES."
+        raise Refusal(413, "too_many_unpacked_bytes", message, hint=hint)
+    if len(found) > settings.max_pictures:
+        raise too_many_pictures(settings.max_pictures)
+    if not found:
+        raise Refusal(400, "no_image", "the ZIP holds no file.", hint="Put pictures into it.")
+    return found
+
+
+def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
+    """Pack all answers: as a JSON list with the files in base64, or as a ZIP with the list as `index.json`."""
+    index, answers = filed(entries)
+    if packing == "json":
+        listed = b", ".join(_json_item(item, answers.get(item.get("file", ""))) for item in index)
+        return Answer(b'{"answers": [' + listed + b"]}", "application/json", _headers(entries))
+    files = {name: answer.body for name, answer in answers.items()}
+    files[INDEX] = json.dumps({"answers": index}, indent=1).encode()
+    return Answer(pack_zip(files), "application/zip", _headers(entries))
+
+
+def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Answer]]:
+    """Return the entries of `index.json`, and the answers by unique names: the picture's, or its seed."""
+    index: list[dict[str, Any]] = []
+    files: dict[str, Answer] = {}
+    for entry in entries:
+        for answer in entry.answers:
+            seed = f"-seed-{answer.headers['X-Seed']}" if len(entry.answers) > 1 else ""
+            stem, ending = str(PurePosixPath(entry.name).with_suffix("")) + seed, ENDINGS[answer.media_type]
+            names = chain([stem + ending], (f"{stem}-{number}{ending}" for number in count(2)))
+            name = next(name for name in names if name not in files and name != INDEX)
+            files[name] = answer
+            index.append({"name": entry.name, "file": name, **_origin(answer)})
+        if entry.error is not None:
+            index.append({"name": entry.name, "error": entry.error})
+    return index, files
+
+
+def is_zip(head: bytes) -> bool:
+    """Return whether a file with these first bytes is a ZIP."""
+    return head.startswith(ZIP_MAGIC)
+
+
+def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> tuple[list[Picture], int]:
+    """Return the files in a ZIP, each unpacked when it is read, and the bytes that they unpack to by its directory."""
+    try:
+        _check_directory(file, max_pictures)
+        archive = _opened(file)
+    except _BROKEN:
+        hint = "Pack it again and send the whole file."
+        raise Refusal(400, "broken_zip", "the uploaded ZIP is broken or cut short.", hint=hint) from None
+    members = [
+        member
+        for member in archive.infolist()
+        if not (member.filename.endswith("/") or _is_system_file(member.filename))
+    ]
+    if len(members) > max_pictures:
+        raise too_many_pictures(max_pictures)
+    pictures = [
+        Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=max_bytes))
+        for member in members
+    ]
+    return pictures, sum(member.file_size for member in members)
+
+
+def too_many_pictures(most: int) -> Refusal:
+    """Return the error for a request over the limit of pictures."""
+    hint = "Send several requests, or raise the server's FEWPAIR_MAX_PICTURES (for jobs FEWPAIR_JOBS_MAX_PICTURES)."
+    return Refusal(413, "too_many_pictures", f"the request holds more than {most} pictures.", hint=hint)
+
+
+def _check_directory(file: IO[bytes], max_pictures: int) -> None:
+    """Refuse a directory of a million entries before it is read into memory, and ZIP64."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _END_BYTES - _COMMENT_BYTES - _LOCATOR64_BYTES))
+    tail = file.read()
+    file.seek(0)
+    end = tail.rindex(_END)  # ValueError where there is none
+    if tail[max(0, end - _LOCATOR64_BYTES) : end].startswith(_LOCATOR64):
+        message = "the ZIP is in the form for files over 4 GiB (ZIP64)."
+        raise Refusal(400, "zip64", message, hint="Pack it as a plain ZIP.")
+    (directory,) = struct.unpack_from("<I", tail, end + 12)
+    if directory > _DIRECTORY_BYTES + _DIRECTORY_BYTES_A_PICTURE * max_pictures:
+        raise too_many_pictures(max_pictures)
+
+
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
+    """Open a ZIP whose names without UTF-8 flag are all UTF-8 (macOS), CP949 (Korean Windows) or CP437."""
+    for encoding in ("utf-8", "cp949"):
+        try:
+            archive = zipfile.ZipFile(file, metadata_encoding=encoding)
+        except UnicodeDecodeError:
+            continue
+        letters = [letter for letter in "".join(archive.namelist()) if not letter.isascii()]
+        # Many CP437 names are valid CP949, too, but as rare letters: those of Korean names are mostly in EUC-KR.
+        if encoding == "utf-8" or 2 * sum(map(_is_common_korean, letters)) > len(letters):
+            return archive
+    return zipfile.ZipFile(file)
+
+
+def _is_common_korean(letter: str) -> bool:
+    return "\uac00" <= letter <= "\ud7a3" and bool(letter.encode("euc_kr", "ignore"))
+
+
+def _is_system_file(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return "__MACOSX" in parts or (parts or ("",))[-1] in _SYSTEM_FILES
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int) -> bytes:
+    if member.file_size > max_bytes:
+        raise too_many_bytes(max_bytes)
+    if member.flag_bits & 1 or member.compress_type not in _METHODS:
+        message = "the file is encrypted or packed in an unusual way."
+        raise Refusal(400, "unusual_zip", message, hint="Pack it as a plain ZIP (deflate).")
+    try:
+        with archive.open(member) as file:
+            return file.read(member.file_size)  # archive.read would unpack more than the directory says
+    except _BROKEN:
+        raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
+
+
+def _json_item(item: dict[str, Any], answer: Answer | None) -> bytes:
+    """Return an entry of `index.json` with the answer itself."""
+    if answer is None:
+        return json.dumps(item).encode()
+    if answer.media_type == "application/json":  # joined as bytes: parsed outlines take many times their size
+        del item["file"]
+        return json.dumps(item).encode()[:-1] + b', "result": ' + answer.body + b"}"
+    return json.dumps(
+        {**item, "media_type": answer.media_type, "data": base64.b64encode(answer.body).decode()}
+    ).encode()
+
+
+def _origin(answer: Answer) -> dict[str, Any]:
+    origin: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
+    if "X-Seed" in answer.headers:
+        origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
+    return origin
+
+
+def _headers(entries: Sequence[Entry]) -> dict[str, str]:
+    answers = [answer for entry in entries for answer in entry.answers]
+    headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
+    if answers:
+        headers["X-Model"] = answers[0].headers["X-Model"]
+    seeds = ",".join(answer.headers["X-Seed"] for answer in answers if "X-Seed" in answer.headers)
+    return {**headers, "X-Seed": seeds} if 0 < len(seeds) <= _SEEDS_HEADER_BYTES else headers

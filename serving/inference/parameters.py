@@ -1,0 +1,115 @@
+"""The parameters of segmentation and synthesis, the same for forms, queries and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from serving.errors import Refusal
+from serving.imaging.decode import PhotoFormat
+from serving.imaging.tiling import Tiles
+
+SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "polygons", "json"]
+Packing = Literal["zip", "json"]
+P = TypeVar("P", bound=BaseModel)
+SEEDS = 2**32
+
+
+class ErrorBody(BaseModel):
+    """One error."""
+
+    code: str = Field(description="For programs; does not change with the wording.")
+    message: str = Field(description="For people: what is wrong, with the value.")
+    hint: str = Field(description="For people: what to do about it. May be empty.")
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    model: Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
+        default=None, max_length=200
+    )
+    """A name of `GET /v1/models`; the default model of the direction if absent."""
+    tiles: Tiles = "auto"
+    """Whether a picture larger than the model's scale is run in overlapping tiles at its own size. `auto`: only where
+    the model was trained at the pictures' own size, and over 4 megapixels; `always`: wherever the model allows it,
+    otherwise 400. `X-Tiling` names the tiles that were run.
+    """
+
+
+class SegmentParameters(_Parameters):
+    """How a photo is segmented, and how the label map is encoded."""
+
+    output: SegmentOutput = "colours"
+    """`colours`: a palette PNG whose indices are the class ids and whose palette is the class colours; `ids`: the ids
+    as a grey 8-bit PNG; `overlay`: the colours laid over the photo, JPEG; `confidence`: per pixel, 0 to 255, grey PNG;
+    `polygons`: the outlines of the regions as COCO-style JSON; `json`: class shares, mean confidence and the boxes of
+    the regions.
+    """
+    opacity: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False)
+    """Of the colours in `output=overlay`."""
+    min_area: int = Field(default=1, ge=1, le=2**31)
+    """In pixels: smaller regions are left out of `output=polygons` and of the boxes of `output=json`."""
+
+
+class SynthesizeParameters(_Parameters):
+    """How photos are made from a label map."""
+
+    seed: int | None = Field(default=None, ge=0, lt=SEEDS)
+    """Random if absent; comes back in `X-Seed`."""
+    count: int = Field(default=1, ge=1, le=16)
+    """Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP, or as JSON where `answers=json`.
+    Each counts as pixels.
+    """
+    format: PhotoFormat = "jpeg"
+    """WebP and PNG are lossless."""
+    snap: bool = False
+    """Take the nearest class for colours that belong to none, instead of refusing them."""
+
+
+class _Request(_Parameters):
+    answers: Packing | None = None
+    """How several answers come: in a ZIP with an `index.json`, or as a JSON list with the files in base64. If absent:
+    as JSON where several pictures came as JSON, otherwise as a ZIP; one answer to one picture comes as it is."""
+
+
+class SegmentRequest(_Request, SegmentParameters):
+    """The parameters of POST /v1/segment."""
+
+
+class SynthesizeRequest(_Request, SynthesizeParameters):
+    """The parameters of POST /v1/synthesize."""
+
+
+def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:
+    """Return the refusal for pydantic's `ValidationError.errors()`; `fields` are the valid names."""
+    unknown = next((problem["loc"][-1] for problem in problems if problem["type"] == "extra_forbidden"), None)
+    hint = f"Fields: {', '.join(['image', *sorted(fields)])}." if fields else "GET /v1/docs shows the fields."
+    if unknown is not None:
+        return Refusal(400, "unknown_field", f"there is no field {str(unknown)[:80]!r}.", hint=hint)
+    message = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'] if part != 'query')}: {problem['msg']}"
+        for problem in problems[:5]
+    )
+    return Refusal(400, "bad_request", f"{message[:1000]}.", hint="GET /v1/docs shows the fields and their ranges.")
+
+
+def validated(kind: type[P], given: Mapping[str, Any], *, strict: bool = False) -> P:
+    """Return the parameters of that kind, from texts or (strict) from JSON. Raises Refusal that names the field."""
+    try:
+        return kind.model_validate(given, strict=strict)
+    except ValidationError as error:
+        raise refusal_of(error.errors(), kind.model_fields) from None
+
+
+def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the text fields of a form or a query by name. Raises Refusal where one is repeated."""
+    texts: dict[str, str] = {}
+    for name, value in pairs:
+        if name in texts:
+            message = f"the field {name[:80]!r} is given more than once."
+            raise Refusal(400, "repeated_field", message, hint="Give each field once.")
+        texts[name] = value
+    return texts

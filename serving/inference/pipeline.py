@@ -1,0 +1,337 @@
+"""The translation of a picture as plain functions: decode, prepare, run (in tiles), restore, encode.
+
+Everything but `translate` is synchronous: the server calls it in worker threads, `fewpair predict` in its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from serving.errors import Refusal
+from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, encode_photo, read_photo
+from serving.imaging.labels import read_label
+from serving.imaging.resize import Scaled, padded
+from serving.imaging.tiling import BATCH_PIXELS, Grid, Mosaic, Tiles, lay
+from serving.inference.archive import ZIP_MAGIC, Entry, Picture, packed, unpacked
+from serving.inference.outputs import (
+    Answer,
+    Segmentation,
+    check_output,
+    encode_segmentation,
+    photos_of_one,
+)
+from serving.inference.parameters import SEEDS, Packing, SegmentParameters, SynthesizeParameters
+from serving.inference.scheduler import Scheduler, Task
+from serving.models.manifest import DirectionName, Manifest
+from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel
+from serving.models.repository import EMPTY, Repository
+from serving.models.session import largest_batch
+from serving.settings import Settings
+from serving.telemetry.metrics import current_trace
+
+logger = logging.getLogger("fewpair.serving")
+_TILE = 1024  # side of a tile, where the manifest names no size
+_AUTO_PIXELS = 2**22  # pixels that tiles=auto still runs in one piece
+PICTURE_FAILURES: tuple[type[Exception], ...] = (Refusal, OSError, *RUN_FAILURES)
+Outputs = dict[str, Bytes]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a picture is translated. `progress` is called before each run with the tiles done and in all."""
+
+    limits: Limits
+    task: Task | None = None  # None: the model is run in the calling thread
+    batch: int = 1  # images in a shared run at most
+    progress: Callable[[int, int], None] = lambda done, tiles: None
+
+    def run(
+        self,
+        model: ExportedModel,
+        direction: DirectionName,
+        pixels: Bytes,
+        seeds: Sequence[int],
+        *,
+        tiled: bool = False,
+    ) -> Outputs:
+        """Run a model on [N,H,W] or [N,H,W,3] with a seed each; tiles in one run, others with those of their size."""
+        if self.task is None:
+            return model.run_batch(direction, pixels, seeds=seeds)
+        most = max(1, min(self.batch, BATCH_PIXELS // (pixels.shape[1] * pixels.shape[2]))) if model.batches else 1
+        size, key = (len(seeds), None) if tiled else (most, (model, direction, pixels.shape[1:]))
+        work, found = partial(_run_together, model, direction), []
+        for first in range(0, len(seeds), size):
+            item = (pixels[first : first + size], seeds[first : first + size])
+            found.append(self.task.run(work, item, images=len(item[1]), most=size, key=key))
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+Translate = Callable[[Picture, Execution], tuple[Answer, ...]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture ready to run: at the model's scale, or at its own size with the grid of its tiles."""
+
+    pixels: Bytes
+    scaled: Scaled | None
+    grid: Grid | None
+
+
+def translator(models: Repository, parameters: SegmentParameters | SynthesizeParameters) -> Translate:
+    """Return the function that answers one picture. Raises Refusal where the parameters are wrong for every picture."""
+    if isinstance(parameters, SegmentParameters):
+        model = models.choose(parameters.model, "to_label")
+        check_output(model, parameters)
+        check_tiles(model.manifest, parameters.tiles)
+        return partial(_segment, model, parameters)
+    model = models.choose(parameters.model, "to_photo")
+    if parameters.count > 1 and model.manifest.directions["to_photo"].noise is None:
+        message = f"model {model.name} takes no noise, so every seed gives the same photo."
+        raise Refusal(400, "no_noise", message, hint="Leave count out.")
+    check_tiles(model.manifest, parameters.tiles)
+    return partial(_synthesize, model, parameters)
+
+
+def _segment(
+    model: ExportedModel, parameters: SegmentParameters, picture: Picture, execution: Execution
+) -> tuple[Answer, ...]:
+    trace = current_trace()
+    trace.model = model.name
+    with trace.stage("decode"):
+        photo = prepare(model, read_photo(picture.read(), execution.limits), execution.limits, tiles=parameters.tiles)
+    ((answer, confidence),) = run_prepared(model, "to_label", photo, execution, seeds=(0,))
+    with trace.stage("encode"):
+        found = Segmentation(model, photo.pixels, answer, confidence, str(photo.grid or "none"))
+        return (encode_segmentation(found, parameters, name=picture.name),)
+
+
+def _synthesize(
+    model: ExportedModel, parameters: SynthesizeParameters, picture: Picture, execution: Execution
+) -> tuple[Answer, ...]:
+    trace = current_trace()
+    trace.model = model.name
+    domain, limits, file = model.manifest.label, execution.limits, picture.read()
+    with trace.stage("decode"):
+        label = None if domain.kind == "picture" else read_label(file, domain, limits, snap=parameters.snap)
+        pixels = read_photo(file, limits) if label is None else label.ids
+        prepared = prepare(model, pixels, limits, tiles=parameters.tiles)
+    seeds = draw_seeds(parameters.seed, parameters.count)
+    photos = [photo for photo, _ in run_prepared(model, "to_photo", prepared, execution, seeds=seeds)]
+    headers = {
+        "X-Model": model.name,
+        "X-Tiling": str(prepared.grid or "none"),
+        "X-Label-Spelling": "picture" if label is None else label.spelling,
+    }
+    with trace.stage("encode"):
+        return tuple(
+            Answer(
+                encode_photo(photo, parameters.format), MEDIA_TYPES[parameters.format], {**headers, "X-Seed": str(seed)}
+            )
+            for photo, seed in zip(photos, seeds, strict=True)
+        )
+
+
+def check_tiles(manifest: Manifest, tiles: Tiles) -> None:
+    """Raise Refusal where tiles are requested and the manifest forbids them."""
+    if tiles == "always" and manifest.tiling == "forbidden":
+        message = f"model {manifest.name} cannot be run in tiles: its output at a pixel depends on the whole picture."
+        hint = "Set tiles to auto: the picture is run in one piece, at the model's scale."
+        raise Refusal(400, "tiling_forbidden", message, hint=hint)
+
+
+def prepare(model: ExportedModel, pixels: Bytes, limits: Limits, *, tiles: Tiles) -> Prepared:
+    """Scale a decoded picture for the model, or plan its tiles. Raises Refusal where it is too large for one piece."""
+    height, width = pixels.shape[:2]
+    manifest = model.manifest
+    if (grid := plan(manifest, (height, width), tiles)) is not None:
+        ready = padded(pixels, multiple_of=manifest.multiple_of, void=manifest.label.void)
+        return Prepared(ready, None, grid)
+    if manifest.resize.rule == "none" and limits.max_whole is not None and height * width > limits.max_whole:
+        most = limits.max_whole / 1e6
+        message = f"{width}x{height} pixels are over the limit of {most:.4g} megapixels for a run in one piece."
+        hint = "Set tiles to auto and choose a model that allows tiling, or use a smaller image."
+        raise Refusal(413, "too_large_without_tiles", message, hint=hint)
+    return Prepared(pixels, model.prepare(pixels), None)
+
+
+def plan(manifest: Manifest, size: tuple[int, int], tiles: Tiles) -> Grid | None:
+    """Return the grid over a picture of (height, width), or None where it is run in one piece at the model's scale.
+
+    `auto` tiles pictures over 4 megapixels where the model was trained at the pictures' own scale (rule none); a model
+    trained on shrunk pictures (exact, fit) would see things larger than in training. `always` tiles whatever is larger
+    than a tile.
+    """
+    (height, width), resize = size, manifest.resize
+    if tiles == "never" or manifest.tiling == "forbidden":
+        return None
+    if tiles == "auto" and (resize.rule != "none" or height * width <= _AUTO_PIXELS):
+        return None
+    tile_height, tile_width = resize.height or _TILE, resize.width or _TILE
+    if height <= tile_height and width <= tile_width:
+        return None
+    return Grid(
+        lay(height, tile=tile_height, multiple_of=manifest.multiple_of),
+        lay(width, tile=tile_width, multiple_of=manifest.multiple_of),
+    )
+
+
+def run_prepared(
+    model: ExportedModel, direction: DirectionName, prepared: Prepared, execution: Execution, *, seeds: Sequence[int]
+) -> list[tuple[Bytes, Bytes | None]]:
+    """Run a prepared picture once for each seed: the main output and the confidence, at the picture's own size."""
+    grid, scaled = prepared.grid, prepared.scaled
+    if scaled is not None:
+        execution.progress(0, 1)
+        together = execution.run(model, direction, np.repeat(scaled.pixels[None], len(seeds), axis=0), seeds)
+        found = [{name: value[index] for name, value in together.items()} for index in range(len(seeds))]
+    else:
+        assert grid is not None
+        found = [_run_tiles(model, direction, prepared.pixels, grid, execution, seed) for seed in seeds]
+    with current_trace().stage("encode"):
+        return [model.answers(direction, outputs, scaled) for outputs in found]
+
+
+def _run_tiles(
+    model: ExportedModel, direction: DirectionName, pixels: Bytes, grid: Grid, execution: Execution, seed: int
+) -> Outputs:
+    """Run a picture tile by tile: output name -> [H,W] or [H,W,3] at the picture's own size."""
+    mosaic, done = Mosaic(grid), 0
+    for row, columns in grid.batches():
+        execution.progress(done, len(grid))
+        found = execution.run(model, direction, grid.cut(pixels, row, columns), [seed] * len(columns), tiled=True)
+        with current_trace().stage("encode"):
+            mosaic.add(row, columns, found)
+        done += len(columns)
+    return mosaic.answers
+
+
+def _run_together(
+    model: ExportedModel, direction: DirectionName, items: Sequence[Any], cancel: CancelToken
+) -> list[Outputs]:
+    """Run the images of several callers, (pixels, seeds) each, and return the outputs of each."""
+    pixels = np.concatenate([pixels for pixels, _ in items])
+    found = model.run_batch(direction, pixels, seeds=[seed for _, seeds in items for seed in seeds], cancel=cancel)
+    ends = np.cumsum([len(seeds) for _, seeds in items])
+    return [
+        {name: value[end - len(seeds) : end] for name, value in found.items()}
+        for end, (_, seeds) in zip(ends, items, strict=True)
+    ]
+
+
+def draw_seeds(seed: int | None, count: int) -> tuple[int, ...]:
+    """Return `count` seeds from `seed` on, or from a random one."""
+    first = secrets.randbelow(SEEDS) if seed is None else seed
+    return tuple((first + offset) % SEEDS for offset in range(count))
+
+
+@dataclass
+class Backend:
+    """The loaded models behind the scheduler. A reload replaces `models`; requests under way keep their model."""
+
+    settings: Settings
+    scheduler: Scheduler
+    models: Repository
+    trouble: str | None = None  # why the server is not ready
+
+    @staticmethod
+    def create(settings: Settings, models: Repository = EMPTY) -> Backend:
+        """Return a backend with a scheduler of its own, to be closed by `scheduler.close()`."""
+        scheduler = Scheduler(
+            runs_at_once=settings.runs_at_once,
+            batch=largest_batch(settings),
+            queue=settings.queue,
+            timeout=settings.timeout,
+            queue_wait=settings.queue_wait / 1000,
+        )
+        return Backend(settings, scheduler, models)
+
+    def limits(self, spend: Callable[[int], None] | None = None) -> Limits:
+        """Return the limits of one picture; `spend` counts the pixels of all pictures of a request."""
+        return Limits(max_bytes=self.settings.max_bytes, max_pixels=self.settings.max_pixels, spend=spend)
+
+
+async def translate(
+    pictures: Sequence[Picture],
+    one: Translate,
+    backend: Backend,
+    *,
+    packing: Packing | None = None,
+    listed: bool = False,
+    count: int = 1,
+) -> Answer:
+    """Answer a request: one picture as a file, several as a ZIP or a JSON list.
+
+    `listed` says that the caller sent a list, and gets one even where it holds one picture; `count` is the number of
+    answers to each picture. A picture that is refused among several has its error in the list.
+    """
+    settings, scheduler = backend.settings, backend.scheduler
+    budget = RequestBudget(settings, answers=count)
+    limits = backend.limits(budget.spend_pixels)
+
+    def answer(picture: Picture, task: Task) -> tuple[Answer, ...]:
+        return budget.spend_answers(one(picture, Execution(limits, task, scheduler.batch)))
+
+    async with scheduler.admit() as admission:
+        opened, archived = list(pictures), any(picture.head.startswith(ZIP_MAGIC) for picture in pictures)
+        if archived:
+            opened = await admission.work(lambda _: unpacked(pictures, settings))
+        if len(opened) == 1 and not (listed or archived or packing):
+            return photos_of_one(await admission.work(partial(answer, opened[0])))
+        entries = []
+        for picture in opened:
+            try:
+                budget.spend_answers(())
+                entries.append(Entry(picture.name, await admission.work(partial(answer, picture))))
+            except PICTURE_FAILURES as error:
+                refusal = refusal_of(error)
+                if refusal.code == "waited_too_long":  # for the first picture: nothing of the request is done
+                    raise
+                entries.append(Entry(picture.name, error=refusal.error))
+        return await asyncio.to_thread(packed, entries, packing or ("json" if listed else "zip"))
+
+
+class RequestBudget:
+    """The limits of one request: pixels of its pictures for each of their `answers`, and bytes of answers."""
+
+    def __init__(self, settings: Settings, *, answers: int = 1) -> None:
+        self._max_pixels, self._max_bytes = settings.max_pixels_in_all, settings.max_answer_bytes
+        self._answers = answers
+        self._pixels = self._bytes = 0
+
+    def spend_pixels(self, pixels: int) -> None:
+        """Count a picture before decoding; over the limit it is refused, unless it is the first, with one answer."""
+        self._pixels += pixels * self._answers
+        if self._pixels > self._max_pixels and self._pixels > pixels:
+            self._pixels -= pixels * self._answers
+            most = self._max_pixels / 1e6
+            message = f"with this picture the request is over the limit of {most:.4g} megapixels in all."
+            hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL."
+            raise Refusal(413, "too_many_pixels_in_all", message, hint=hint)
+
+    def spend_answers(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+        """Count and return the answers to one picture. Raises Refusal where the limit was passed."""
+        self._bytes += sum(len(answer.body) for answer in answers)
+        if self._bytes > self._max_bytes:
+            message = f"the answers are over the limit of {self._max_bytes / 2**20:.4g} MiB in all."
+            hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_ANSWER_BYTES."
+            raise Refusal(413, "too_many_answer_bytes", message, hint=hint)
+        return answers
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Return the refusal of a picture that failed with one of PICTURE_FAILURES, logged unless it is a refusal."""
+    if isinstance(error, Refusal):
+        return error
+    logger.error("a picture could not be translated: %r", error)
+    if isinstance(error, OSError):
+        return Refusal(500, "internal", "the server failed to work on it.", hint="Its log says more.")
+    return Refusal(500, "internal", "the model could not be run on it.", hint="Send a smaller picture.")

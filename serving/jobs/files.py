@@ -1,0 +1,109 @@
+"""The files of a job: the upload, written to its folder as it arrives, and the ZIP of its answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from serving.errors import Refusal, disk_is_full
+from serving.inference.archive import INDEX, Entry, Picture, filed, is_zip, too_many_pictures, zipped
+from serving.inference.outputs import ENDINGS, Answer
+from serving.jobs.store import Input, disk_full
+from serving.settings import Settings
+
+RESULT = "result.zip"
+_HINT = "Send a form: curl -F operation=segment -F image=@photos.zip"
+
+
+OpenPart = Callable[[], IO[bytes]]
+ReadForm = Callable[[OpenPart], Awaitable[tuple[list[tuple[str, IO[bytes]]], dict[str, str]]]]
+
+
+async def receive(read_form: ReadForm, folder: Path, settings: Settings) -> tuple[list[Input], dict[str, str]]:
+    """Write the parts of a form to `folder`; return its pictures, those in ZIPs one by one, and its text fields."""
+    numbers = iter(range(10**6))
+    with contextlib.ExitStack() as present, disk_errors():
+
+        def open_part() -> IO[bytes]:
+            present.close()  # the part before it
+            return present.enter_context((folder / f"{next(numbers):06d}").open("w+b"))
+
+        files, texts = await read_form(open_part)
+    return _inputs([(name, Path(file.name)) for name, file in files], settings), texts
+
+
+def _inputs(files: list[tuple[str, Path]], settings: Settings) -> list[Input]:
+    """Return the pictures of files and ZIPs. Raises Refusal where there are none, or too many."""
+    found: list[Input] = []
+    for name, path in files:
+        with path.open("rb") as file:
+            members: list[tuple[str, int | None]] = [(name, None)]
+            if is_zip(file.read(4)):
+                members = [(picture.name, member) for member, picture in enumerate(_members(file, settings))]
+        found += [Input(len(found) + number, name, path.name, member) for number, (name, member) in enumerate(members)]
+        if len(found) > settings.jobs_max_pictures:
+            raise too_many_pictures(settings.jobs_max_pictures)
+    if not found:
+        what = "the form holds no picture." if not files else "the ZIP holds no file."
+        raise Refusal(400, "no_image", what, hint=_HINT)
+    return found
+
+
+def picture_of(one: Input, folder: Path, settings: Settings) -> Picture:
+    """Return a picture of a job, whose file is read when it is needed."""
+    path, member = folder / one.source, one.member
+
+    def read() -> bytes:
+        if member is None:
+            return path.read_bytes()
+        with path.open("rb") as file:
+            return _members(file, settings)[member].read()
+
+    return Picture(one.name, read)
+
+
+def write_answers(number: int, answers: Sequence[Answer], folder: Path) -> tuple[Answer, ...]:
+    """Write the answers to a picture; return them with the names of their files as bodies."""
+    written = []
+    for position, answer in enumerate(answers):
+        name = f"{number:06d}-{position:02d}{ENDINGS[answer.media_type]}"
+        with disk_errors():
+            (folder / name).write_bytes(answer.body)
+        written.append(Answer(name.encode(), answer.media_type, answer.headers))
+    return tuple(written)
+
+
+def pack(results: list[Entry], folder: Path, target: Path) -> None:
+    """Write the answers of `write_answers` as a ZIP with the `index.json` of an answer to several pictures."""
+    index, files = filed(results)
+    part = target.with_suffix(".part")
+    with disk_errors():
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+            for name, answer in files.items():
+                archive.write(folder / answer.body.decode(), name)
+            archive.writestr(INDEX, json.dumps({"answers": index}, indent=1))
+        part.replace(target)
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Raise Refusal (507) where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if disk_is_full(error):
+            raise disk_full() from None
+        raise
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 where there is none."""
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+
+
+def _members(file: IO[bytes], settings: Settings) -> list[Picture]:
+    return zipped(file, max_pictures=settings.jobs_max_pictures, max_bytes=settings.jobs_max_bytes)[0]

@@ -1,0 +1,98 @@
+"""ONNX Runtime sessions on the requested device, and the reason where CUDA cannot be used."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+from typing import Any
+
+import onnxruntime
+
+from serving.errors import DeviceError, ModelError
+from serving.models.manifest import Direction, read_graph
+from serving.settings import Device, Settings
+
+logger = logging.getLogger("fewpair.serving")
+CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_DRIVER = "libcuda.so.1"
+_BATCH_ON_CUDA = 4
+_CUDA_HINT = "Check the driver (nvidia-smi), and pip install '.[serve,cuda]' in a clone of the project."
+
+
+def open_session(
+    direction: Direction, *, device: Device, threads: int, deterministic: bool
+) -> onnxruntime.InferenceSession:
+    """Open the session of a graph. Raises DeviceError where CUDA is required and cannot be used, else ModelError."""
+    reason = "the CPU was chosen" if device == "cpu" else why_no_cuda()
+    if device == "cuda" and reason is not None:
+        hint = "Say --device auto to use the CPU where there is no CUDA."
+        raise DeviceError(f"device cuda was demanded, but {reason}.", hint=hint)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Each session has its own threads; those of one that has just run would spin on the cores that the next one needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # the arena keeps what the largest run took; runs are about 1 % slower without
+    options.use_deterministic_compute = deterministic
+    providers: list[Any] = [CPU]
+    if reason is None:
+        onnxruntime.preload_dlls(directory="")  # finds the CUDA wheels; the provider alone does not
+        # An exhaustive search would time all algorithms for each new size of upload, and choose differently each time.
+        providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "DEFAULT" if deterministic else "HEURISTIC"}))
+    graph = read_graph(direction)
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:
+        message = f"{direction.file} cannot be loaded by onnxruntime: {first_line(error)}."
+        raise ModelError(message, hint="Export it again.") from error
+    if device != "cpu" and session.get_providers()[0] != _CUDA:
+        why = reason or f"onnxruntime {onnxruntime.__version__} fell back to the CPU; its messages above say why"
+        if device == "cuda":
+            raise DeviceError(f"device cuda was demanded, but {why}.", hint=_CUDA_HINT)
+        if _has_driver():  # without a driver CUDA was not expected
+            _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_HINT}")
+    _check_names(direction, session)
+    return session
+
+
+def largest_batch(settings: Settings) -> int:
+    """Return how many pictures a run may take; on the CPU a larger run only takes longer."""
+    return settings.batch or (1 if settings.device == "cpu" or why_no_cuda() else _BATCH_ON_CUDA)
+
+
+def why_no_cuda() -> str | None:
+    """Return why CUDA cannot be used here, or None where nothing speaks against trying."""
+    if _CUDA not in onnxruntime.get_available_providers():
+        return "the installed onnxruntime is built for the CPU only; install onnxruntime-gpu instead of onnxruntime"
+    return None if _has_driver() else f"there is no NVIDIA driver ({_DRIVER} cannot be loaded)"
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    return True
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Log a warning that each graph of each model would repeat."""
+    logger.warning("%s", message)
+
+
+def _check_names(direction: Direction, session: onnxruntime.InferenceSession) -> None:
+    promised = {direction.input.name} | ({direction.noise.name} if direction.noise else set())
+    present = {node.name for node in session.get_inputs()}
+    if promised != present:
+        message = f"{direction.file} takes {sorted(present)}, its manifest promises {sorted(promised)}."
+        raise ModelError(message, hint="Export it again.")
+    absent = {output.name for output in direction.outputs} - {node.name for node in session.get_outputs()}
+    if absent:
+        raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")

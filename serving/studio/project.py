@@ -1,0 +1,274 @@
+"""A project folder in the layout of the command line: photos/, labels/, val/, classes.csv, pairs.json, runs/, ..."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from serving.errors import Refusal, ServingError
+from serving.imaging.decode import Bytes, encode_grey, image_size, read_photo, saved
+from serving.imaging.domain import IGNORE, ClassRow, Domain
+from serving.imaging.labels import read_label
+
+_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_VOID = ClassRow(IGNORE, "void", (0, 0, 0), True)
+_FIRST_TABLE = (ClassRow(0, "background", (96, 104, 120), False), ClassRow(1, "object", (230, 90, 60), False), _VOID)
+_NEAR = 0.2  # photos are near-duplicates below this share of the mean distance between picks, as in `fewpair pairs`
+
+
+class Project:
+    """Reads and writes one project folder. Clients name photos by their path below photos/, without the ending."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.train = root / "train" if (root / "train" / "photos").is_dir() else root
+        self.val = root / "val"
+
+    def prepare(self) -> None:
+        """Write a class table and a models folder where there are none.
+
+        Raises ServingError without photos, or where a photo to train on has the name of one in val/.
+        """
+        if not self.photos():
+            hint = f"Put your photos into {self.train / 'photos'}; sub-folders are fine."
+            raise ServingError(f"{self.train / 'photos'} holds no photos.", hint=hint)
+        trained_on, measured = _pictures(self.train / "photos"), _pictures(self.val / "photos")
+        for name in trained_on.keys() & measured.keys():
+            message = f"two photos have the same name: {trained_on[name]} and {measured[name]}."
+            raise ServingError(message, hint="Rename one of them, and its label map if it has one.")
+        (self.root / "exported").mkdir(exist_ok=True)
+        if not self._table.exists():
+            self._write_classes(_FIRST_TABLE)
+
+    @property
+    def _table(self) -> Path:
+        return self.root / "classes.csv"
+
+    def photos(self) -> dict[str, Path]:
+        """The photos, by name: those to train on and those kept for measuring, in val/."""
+        return _pictures(self.val / "photos") | _pictures(self.train / "photos")
+
+    def labels(self) -> dict[str, Path]:
+        """Their label maps, by the names of the photos. A photo in val/ has its label map there."""
+        train, val = _pictures(self.train / "labels"), _pictures(self.val / "labels")
+        sides = {name: val if self.kept(path) else train for name, path in self.photos().items()}
+        return {name: side[name] for name, side in sides.items() if name in side}
+
+    def kept(self, path: Path) -> bool:
+        """Whether a photo or label map is kept for measuring."""
+        return path.is_relative_to(self.val)
+
+    def keep(self, name: str, *, kept: bool) -> None:
+        """Move a photo and its label map to those kept for measuring, or back to those to train on.
+
+        Raises Refusal where a photo or label map of that name is there already.
+        """
+        photo, label = self.photo(name), self.labels().get(name)
+        if self.kept(photo) == kept:
+            return
+        before, after = (self.train, self.val) if kept else (self.val, self.train)
+        for folder in (after / "photos", after / "labels"):
+            if name in (there := _pictures(folder)):
+                hint = "Rename or move one of the two files."
+                raise Refusal(409, "name_taken", f"{there[name]} has the name of {photo}.", hint=hint)
+        for path in (photo, label):
+            if path is not None:
+                target = after / path.relative_to(before)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+
+    def photo(self, name: str) -> Path:
+        """The file of a photo. Raises Refusal where the folder has no photo of that name."""
+        path = self.photos().get(name)
+        if path is None:
+            raise Refusal(404, "unknown_photo", f"there is no photo {name[:200]!r} in {self.train / 'photos'}.")
+        return path
+
+    def classes(self) -> tuple[ClassRow, ...]:
+        """The class table, with a void class. Raises Refusal where the file cannot be read."""
+        rows = self._rows()
+        return rows if any(row.ignore for row in rows) else (*rows, _VOID)
+
+    def _rows(self) -> tuple[ClassRow, ...]:
+        try:
+            with self._table.open(newline="", encoding="utf-8-sig") as file:
+                return tuple(map(_class_row, csv.DictReader(file, skipinitialspace=True)))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            hint = "Its lines are id,name,r,g,b,ignore; `fewpair check` says more."
+            raise Refusal(409, "class_table", f"{self._table} cannot be read: {error!r}.", hint=hint) from None
+
+    def save_classes(self, rows: Sequence[ClassRow]) -> None:
+        """Replace the class table. Raises Refusal where it is not one, or lacks a class that label maps use."""
+        hint = "Each class needs an id of its own from 0 to 254 and a name of its own; at least one is not void."
+        ids, names = [row.id for row in rows], [row.name for row in rows]
+        if len({*ids}) < len(ids) or len({*names}) < len(names) or all(row.ignore for row in rows):
+            raise Refusal(400, "class_table", "two classes have the same id or name, or all are void.", hint=hint)
+        used = {id for counts in self._counts().values() for id in counts}
+        lost = [row.name for row in self.classes() if row.id in used - {*ids}]
+        if lost:
+            hint = "Turn its pixels into another class first: Turn all ... into, below the canvas."
+            raise Refusal(409, "class_in_use", f"label maps use the class {lost[0]}.", hint=hint)
+        self._write_classes(rows)
+
+    def _write_classes(self, rows: Sequence[ClassRow]) -> None:
+        text = io.StringIO(newline="")
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["id", "name", "r", "g", "b", "ignore"])
+        table.writerows([row.id, row.name, *row.color, int(row.ignore)] for row in rows)
+        _write(self._table, text.getvalue().encode())
+
+    def domain(self) -> Domain:
+        """The label maps' domain."""
+        return Domain("classes", self.classes())
+
+    def _counts(self) -> dict[str, dict[int, int]]:
+        """The pixels of each class in each photo's label map."""
+        domain = self.domain()
+        return {name: _counts(path, path.stat().st_mtime_ns, domain) for name, path in self.labels().items()}
+
+    def labelled(self) -> dict[str, float]:
+        """The share of its pixels that have a class, for each photo with a label map."""
+        ignored = self.domain().ignored_ids
+        return {
+            name: sum(count for id, count in counts.items() if id not in ignored) / sum(counts.values())
+            for name, counts in self._counts().items()
+        }
+
+    def label(self, name: str, side: int) -> Bytes | None:
+        """The ids of a photo's label map, uint8[H,W] of at most `side` pixels a side; None where it has none."""
+        path = self.labels().get(name)
+        return None if path is None else _shrunk(read_label(path, self.domain()).ids, side, Image.Resampling.NEAREST)
+
+    def save_label(self, name: str, ids: Bytes) -> None:
+        """Write ids uint8[H,W] as a photo's label map, at the photo's size. A map of void alone removes the file."""
+        photo = self.photo(name)
+        height, width = image_size(photo)
+        folder = self.val if self.kept(photo) else self.train
+        path, former = folder / "labels" / f"{name}.png", self.labels().get(name)
+        domain = self.domain()
+        if np.isin(ids, list(domain.ignored_ids)).all():
+            if former is not None:
+                former.unlink()
+            return
+        whole = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)
+        if domain.classes != self._rows():  # the file has no void class
+            self._write_classes(domain.classes)
+        _write(path, encode_grey(np.asarray(whole)))
+        if former is not None and former != path:
+            former.unlink()
+
+    def picks(self) -> dict[str, Any] | None:
+        """The newest pairs.json: its photos by rank, and how many photos each represents."""
+        files = sorted(self.root.glob("pairs*.json"), key=lambda path: path.stat().st_mtime_ns)
+        if not files:
+            return None
+        content = json.loads(files[-1].read_text(encoding="utf-8"))
+        represents = content.get("clusters") or [None] * len(content["pairs"])
+        photos = self.photos()
+        rows = [
+            {"name": pair["name"], "represents": size}
+            for pair, size in zip(content["pairs"], represents, strict=True)
+            if pair["name"] in photos
+        ]
+        return {"file": files[-1].name, "rule": content["rule"], "photos": rows}
+
+    def next_pairs_file(self) -> Path:
+        """A name for another selection: pairs.json, pairs-2.json, ..."""
+        names = (self.root / ("pairs.json" if n == 1 else f"pairs-{n}.json") for n in range(1, 10_000))
+        return next(path for path in names if not path.exists())
+
+    def map(self) -> dict[str, Any]:
+        """The photos in the plane of their features' first two principal components, and near-duplicates of picks."""
+        files = sorted((self.root / "features").glob("*.npz"), key=lambda path: path.stat().st_mtime_ns)
+        known: dict[bytes, Any] = {}
+        if files:
+            with np.load(files[-1]) as file:
+                known = dict(zip(map(bytes, file["sha256"]), file["features"], strict=True))
+        digests = {name: _digest(path, path.stat().st_mtime_ns) for name, path in self.photos().items()}
+        names = [name for name, digest in digests.items() if digest in known]
+        if len(names) < 3:
+            return {"points": [], "near": []}
+        features = np.stack([known[digests[name]] for name in names]).astype(np.float64)
+        centred = features - features.mean(axis=0)
+        left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+        plane = left[:, :2] * scale[:2]
+        plane = (plane - plane.min(axis=0)) / np.maximum(np.ptp(plane, axis=0), 1e-9)
+        points = [{"name": name, "x": x, "y": y} for name, (x, y) in zip(names, plane.round(4).tolist(), strict=True)]
+        picks = [names.index(row["name"]) for row in (self.picks() or {"photos": []})["photos"] if row["name"] in names]
+        return {"points": points, "near": [names[row] for row in _near(features, picks)]}
+
+
+def read_photo_at(path: Path, side: int) -> Bytes:
+    """A photo, upright, of at most `side` pixels a side, uint8[H,W,3]."""
+    return _shrunk(read_photo(path), side, Image.Resampling.LANCZOS)
+
+
+def superpixels(photo: Bytes, count: int) -> bytes:
+    """About `count` superpixels (SLIC, Achanta et al. 2012) as a PNG: red and green are the low and high byte."""
+    from skimage.segmentation import slic  # takes half a second
+
+    numbers = slic(photo, n_segments=count, compactness=12, start_label=0)
+    pixels = np.stack([numbers & 255, numbers >> 8, np.zeros_like(numbers)], axis=2).astype(np.uint8)
+    return saved(Image.fromarray(pixels), "PNG")
+
+
+def _class_row(row: dict[str, str]) -> ClassRow:
+    """A row of the class table; those of published datasets have `index` for `id`, and no `ignore`."""
+    name = row["name"].strip()
+    ignore = row.get("ignore", "1" if name.lower() in ("void", "unlabeled", "unlabelled") else "0")
+    color = (int(row["r"]), int(row["g"]), int(row["b"]))
+    return ClassRow(int(row.get("id") or row["index"]), name, color, ignore.strip().lower() in ("1", "true", "yes"))
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() in _ENDINGS and not any(part.startswith(".") for part in inside.parts):
+            found[unicodedata.normalize("NFC", inside.with_suffix("").as_posix())] = path
+    return found
+
+
+def _shrunk(values: Bytes, side: int, filter: Image.Resampling) -> Bytes:
+    height, width = values.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(values).resize(size, filter))
+
+
+def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
+    """The rows that are near-duplicates of a pick."""
+    if len(picks) < 2:
+        return []
+    apart = np.stack([np.linalg.norm(features - features[pick], axis=1) for pick in picks])  # [picks, rows]
+    limit = _NEAR * apart[:, picks].sum() / (len(picks) * (len(picks) - 1))
+    return [row for row in np.flatnonzero(apart.min(axis=0) < limit).tolist() if row not in picks]
+
+
+@lru_cache(maxsize=4096)
+def _counts(path: Path, modified: int, domain: Domain) -> dict[int, int]:
+    ids, counts = np.unique(read_label(path, domain).ids, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+@lru_cache(maxsize=65536)
+def _digest(path: Path, modified: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)

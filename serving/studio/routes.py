@@ -1,0 +1,172 @@
+"""/studio/...: the project folder and its work over HTTP, for the page on the same machine alone."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from serving.errors import Refusal
+from serving.imaging.decode import encode_grey, encode_photo
+from serving.imaging.domain import ClassRow
+from serving.imaging.labels import read_label
+from serving.studio.project import Project, read_photo_at, superpixels
+from serving.studio.work import Work, run_folders, runs_of
+
+_WARM_UP = 0.375  # of the steps, as in the recipe
+_EVALUATIONS = 8
+Side = Annotated[int, Query(ge=16, le=2048, description="most pixels a side")]
+
+
+def refuse_other_pages(request: Request) -> None:
+    """Raise Refusal for a request from a page of another origin."""
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    foreign = origin is not None and urlsplit(origin).netloc != host
+    if foreign or request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        hint = "Open the studio at the address that `fewpair studio` prints."
+        raise Refusal(403, "other_origin", f"a page of {origin or 'another site'} may not use the studio.", hint=hint)
+
+
+def model_name(folder: Path) -> str:
+    """The name of a project's model, as `fewpair export` accepts it: a letter first, at most 64 characters."""
+    words = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")
+    return (words if words[:1].isalpha() else f"model-{words}")[:64].rstrip("-")
+
+
+class ClassEntry(BaseModel):
+    """A row of the class table."""
+
+    id: int = Field(ge=0, le=255)
+    name: str = Field(min_length=1, max_length=80)
+    color: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=3, max_length=3)
+    ignore: bool = False
+
+
+class Keeping(BaseModel):
+    """Whether a photo is for measuring alone."""
+
+    kept: bool
+
+
+class Picking(BaseModel):
+    """How many photos can be labelled now."""
+
+    count: int = Field(ge=1, le=10_000)
+
+
+class Training(BaseModel):
+    """How long to train."""
+
+    steps: int = Field(ge=8, le=1_000_000)
+
+
+def studio_router(project: Project, work: Work) -> APIRouter:
+    """The endpoints of a project."""
+    router = APIRouter(prefix="/studio", dependencies=[Depends(refuse_other_pages)], include_in_schema=False)
+
+    @router.get("/project")
+    def describe() -> dict[str, Any]:
+        labelled = project.labelled()
+        return {
+            "folder": str(project.root),
+            "classes": [vars(row) for row in project.classes()],
+            "photos": [
+                {"name": name, "labelled": round(labelled.get(name, 0.0), 4), "kept": project.kept(path)}
+                for name, path in project.photos().items()
+            ],
+            "picks": project.picks(),
+            "work": work.state(),
+            "runs": runs_of(project.root),
+        }
+
+    @router.get("/map")
+    def locate() -> dict[str, Any]:
+        return project.map()
+
+    @router.put("/classes")
+    def save_classes(rows: list[ClassEntry]) -> None:
+        entries = [ClassRow(row.id, row.name, (row.color[0], row.color[1], row.color[2]), row.ignore) for row in rows]
+        project.save_classes(entries)
+
+    @router.get("/photos/{name:path}")
+    def photo(name: str, side: Side) -> Response:
+        file = encode_photo(read_photo_at(project.photo(name), side), "jpeg")
+        return Response(file, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+    @router.get("/superpixels/{name:path}")
+    def segment(name: str, side: Side, count: Annotated[int, Query(ge=10, le=10_000)]) -> Response:
+        return Response(superpixels(read_photo_at(project.photo(name), side), count), media_type="image/png")
+
+    @router.get("/labels/{name:path}")
+    def label(name: str, side: Side) -> Response:
+        project.photo(name)
+        ids = project.label(name, side)
+        return Response(status_code=204) if ids is None else Response(encode_grey(ids), media_type="image/png")
+
+    @router.put("/labels/{name:path}")
+    async def save_label(name: str, request: Request) -> None:
+        project.save_label(name, read_label(await request.body(), project.domain()).ids)
+
+    @router.put("/kept/{name:path}")
+    async def keep(name: str, keeping: Keeping) -> None:
+        project.keep(name, kept=keeping.kept)
+
+    @router.post("/picks")
+    async def pick(picking: Picking) -> None:
+        """Pick so many photos that cover the set together with those that are labelled."""
+        count = picking.count + sum(not project.kept(path) for path in project.labels().values())
+        out = project.next_pairs_file()
+        command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled", "--skip-broken"]
+        command += ["--rule", "kmeans-medoid", "--k", str(min(count, len(project.photos()))), "--out", str(out)]
+        work.begin("pick", [command], log=project.root / "runs" / "pick.log")
+
+    @router.post("/train")
+    async def train(training: Training, request: Request) -> None:
+        numbers = [int(path.name) for path in run_folders(project.root)]
+        run = project.root / "runs" / str(max(numbers, default=0) + 1)
+        steps = training.steps
+        command = ["train", "--root", str(project.root), "--out", str(run), "--steps", str(steps)]
+        command += ["--config.warm-up", str(int(_WARM_UP * steps)), "--skip-broken"]
+        command += ["--evaluate-every", str(max(1, steps // _EVALUATIONS)), "--log-every", str(max(1, steps // 100))]
+        _begin(command, run, request)
+
+    @router.post("/resume")
+    async def resume(request: Request) -> None:
+        """Continue the newest run; one that is trained is evaluated and exported again."""
+        folders = run_folders(project.root)
+        if not folders:
+            raise Refusal(409, "no_run", "there is no run to continue.", hint="Start one.")
+        _begin(["train", "--resume", str(folders[-1])], folders[-1], request)
+
+    @router.post("/stop")
+    async def stop() -> None:
+        await work.stop()
+
+    @router.get("/runs/{run}/samples/{step}")
+    def sample_grid(run: str, step: str) -> Response:
+        known = {path.name: path for path in run_folders(project.root)}
+        grids = (
+            {path.stem: path for path in (known.get(run, Path("/")) / "samples").glob("step-*.png")}
+            if run in known
+            else {}
+        )
+        if step not in grids:
+            raise Refusal(404, "not_found", f"run {run[:40]} has no sample grid {step[:40]}.")
+        return FileResponse(grids[step])
+
+    def _begin(command: list[str], run: Path, request: Request) -> None:
+        """Train, evaluate, export, and serve the model."""
+        split = "val" if any(map(project.kept, project.labels().values())) else "train"
+        name, out = model_name(project.root), project.root / "exported"
+        export = ["export", str(run), "--name", name, "--out", str(out), "--force", "--overwrite"]
+        commands = [command, ["evaluate", str(run), "--split", split, "--skip-broken"], export]
+        work.begin("train", commands, log=run.with_suffix(".log"), after=partial(request.app.state.reload))
+
+    return router

@@ -1,0 +1,116 @@
+"""The page at /ui as an ASGI app that answers while gradio, which takes seconds to import, is still being loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import Refusal
+from serving.inference.pipeline import Backend
+
+logger = logging.getLogger("fewpair.serving")
+_PREPARING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fewpair</title>
+<body style="font:16px system-ui;margin:4rem auto;max-width:32rem"><h1>fewpair</h1><p>{sentence}</p></body></html>"""
+
+
+class PageMount:
+    """Opens the page in the background, and ends its event streams when the server is to stop."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._page: FastAPI | None = None
+        self._trouble: str | None = None
+        self._stopping = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Import and build the page meanwhile; close it on the way out."""
+        _on_signal(self._stopping.set)
+        opening = asyncio.create_task(self._open())
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            await opening
+
+    async def _open(self) -> None:
+        try:
+            self._page = await asyncio.to_thread(_build, self._backend)
+            async with self._page.router.lifespan_context(self._page):
+                logger.info("the page is open at /ui")
+                await self._stopping.wait()
+        except Exception:
+            logger.exception("the page cannot be opened; the API goes on")
+            self._trouble = "The page cannot be opened, the server's log says why. The API goes on."
+            self._page = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._page is not None:
+            await self._serve(self._page, scope, receive, send)
+        elif not self._backend.settings.ui:
+            hint = "GET /v1/docs shows the API; without --no-ui (FEWPAIR_UI=off) there is a page."
+            raise Refusal(404, "not_found", "the page is switched off on this server (ui = off).", hint=hint)
+        elif scope["type"] == "http":
+            sentence = self._trouble or "The page is being prepared, it appears here in a moment."
+            headers = {"Retry-After": "2"} if self._trouble else {"Retry-After": "2", "Refresh": "2"}
+            response = HTMLResponse(_PREPARING.format(sentence=sentence), status_code=503, headers=headers)
+            await response(scope, receive, send)
+
+    async def _serve(self, page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve until the server stops: event streams last as long as the page is open in a browser."""
+        headers = Headers(scope=scope).mutablecopy()
+        if host := headers.get("x-forwarded-host"):  # with which Gradio would leave the root path out of its URLs
+            headers["host"] = host
+            del headers["x-forwarded-host"]
+        root_path = scope.get("root_path", "").removesuffix("/ui")  # the page is built for its full path
+        streaming = False
+
+        async def note(message: Message) -> None:
+            nonlocal streaming
+            streaming = message.get("more_body", message["type"] == "http.response.start")
+            await send(message)
+
+        inner = {**scope, "root_path": root_path, "headers": headers.raw}
+        work = asyncio.ensure_future(page(inner, receive, note))
+        tasks: set[asyncio.Future[Any]] = {work, asyncio.ensure_future(self._stopping.wait())}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if streaming and self._stopping.is_set():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _build(backend: Backend) -> FastAPI:
+    from serving.ui.page import build_page
+
+    return build_page(backend)
+
+
+def _on_signal(callback: Any) -> None:
+    """Call back on the event loop at the first signal to stop, before the previous handler."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = signal.getsignal(number)
+
+        def handle(number: int, frame: FrameType | None, before: Any = before) -> None:
+            loop.call_soon_threadsafe(callback)
+            if callable(before):
+                before(number, frame)
+
+        with contextlib.suppress(ValueError):  # outside of the main thread, as in some tests
+            signal.signal(number, handle)

@@ -1,0 +1,155 @@
+"""The page at /ui: Gradio provides the frame; the panes are HTML and JavaScript in `static/` that call /v1."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import gradio as gr
+from fastapi import FastAPI, Query
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.errors import Refusal
+from serving.imaging.decode import encode_grey
+from serving.imaging.labels import read_label
+from serving.inference.pipeline import Backend
+
+_STATIC = Path(__file__).parent / "static"
+_TITLE = "fewpair: paint a street, get a photo"
+_SUMMARY = (
+    "Paint a map of a street and watch it become a photo, or turn a photo into a map. Learned from a few "
+    "labelled photos."
+)
+_TABS = {"paint": "Paint → photo", "read": "Photo → map"}
+_STUDIO_TABS = {"pick": "Pick", "label": "Label", "train": "Train", "read": "Photo → map"} | _TABS
+_HEAD = """
+<link rel="stylesheet" href="page/page.css">
+<link rel="icon" type="image/svg+xml" href="page/icon.svg">
+<link rel="modulepreload" href="page/page.js"><link rel="modulepreload" href="page/labels.js">
+<link rel="modulepreload" href="page/head.js"><link rel="modulepreload" href="page/canvas.js">
+<link rel="modulepreload" href="page/paint.js"><link rel="modulepreload" href="page/project.js">
+<link rel="modulepreload" href="page/read.js"><link rel="modulepreload" href="page/view.js">
+"""
+_GRADIO_PREVIEW = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>')
+_THEME = gr.themes.Base(
+    primary_hue="teal", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+).set(
+    body_background_fill="*neutral_50",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    color_accent="*primary_700",
+    border_color_primary="*neutral_300",
+)
+
+
+def build_page(backend: Backend) -> FastAPI:
+    """Return the page as an app of its own that answers under /ui."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(Refusal)
+    async def refuse(_: Request, refusal: Refusal) -> Response:
+        return JSONResponse(refusal.body(), status_code=refusal.status)
+
+    @app.post("/ui/map")
+    async def read_map(request: Request, model: str, snap: Annotated[bool, Query()] = False) -> Response:
+        """Read a label map as the API does, and return its ids as a grey PNG."""
+        domain, file = backend.models.choose(model, "to_photo").manifest.label, await request.body()
+        async with backend.scheduler.admit() as admission:
+            label = await admission.work(lambda _: read_label(file, domain, backend.limits(), snap=snap))
+        return Response(encode_grey(label.ids), media_type="image/png", headers={"X-Label-Spelling": label.spelling})
+
+    @app.post("/ui/gradio_api/upload")
+    async def refuse_uploads() -> None:
+        """Gradio would keep any file; the page's panes send theirs to /v1."""
+        raise Refusal(404, "not_found", "the page takes no uploads.", hint="POST /v1/segment and /v1/synthesize do.")
+
+    app.mount("/ui/page", _Static(directory=_STATIC))
+    gr.mount_gradio_app(
+        app,
+        _blocks(studio=backend.settings.studio is not None),
+        path="/ui",
+        theme=_THEME,
+        head=_HEAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+    )
+    app.add_middleware(_LinkPreview)
+    return app
+
+
+def _blocks(*, studio: bool) -> gr.Blocks:
+    blocks = gr.Blocks(title=_TITLE, analytics_enabled=False)
+    with blocks, gr.Column(elem_id="page"):
+        _pane("head")
+        with gr.Tabs():
+            for name, title in (_STUDIO_TABS if studio else _TABS).items():
+                with gr.Tab(title, elem_id=f"tab-{name}", render_children=True):
+                    _pane(name)
+    return blocks
+
+
+def _pane(name: str) -> gr.HTML:
+    """A part of the page: the markup of `static/NAME.html` with the behaviour of `static/NAME.js`."""
+    return gr.HTML(
+        html_template=(_STATIC / f"{name}.html").read_text(),
+        js_on_load=f"import(new URL('page/{name}.js', document.baseURI)).then(pane => pane.mount(element))",
+        apply_default_css=False,
+        elem_id=name,
+        elem_classes="pane",
+    )
+
+
+class _Static(StaticFiles):
+    """The page's own files, which a browser asks for again after an upgrade."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """A file, to be revalidated at each use."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+class _LinkPreview:
+    """Replaces Gradio's own link preview, in the page's HTML, with the page's title and picture."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith("/ui/"):
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        body = b""
+
+        async def collect(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                page = _GRADIO_PREVIEW.sub(b"", body).replace(b"<head>", b"<head>" + _preview(Request(scope)), 1)
+                headers = MutableHeaders(scope=start)
+                headers["Content-Length"] = str(len(page))
+                await send(start)
+                await send({"type": "http.response.body", "body": page})
+
+        await self._app(scope, receive, collect)
+
+
+def _preview(request: Request) -> bytes:
+    """The tags by which chat programs show a link to the page."""
+    picture = request.url.replace(path=f"{request.scope['path']}page/preview.jpg", query="")
+    values = {"title": _TITLE, "description": _SUMMARY, "image": str(picture), "type": "website"}
+    tags = [f'<meta property="og:{name}" content="{value}">' for name, value in values.items()]
+    return "".join(
+        [f"<title>{_TITLE}</title>", *tags, '<meta name="twitter:card" content="summary_large_image">']
+    ).encode()

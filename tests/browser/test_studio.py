@@ -1,0 +1,195 @@
+"""Studio mode in a real Chromium: pick, label by mouse, train, and see the map of a photo that was never labelled."""
+
+import io
+import time
+
+import httpx
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+
+from tests.browser.conftest import DESKTOP, until_open
+from tests.serving.process import running_studio
+from trainer.data.synthetic import scenes
+
+pytestmark = pytest.mark.browser
+HEIGHT, WIDTH = 96, 128
+SKY, ROAD, VOID = 0, 1, 255
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "photos").mkdir()
+    for index in range(8):
+        photo, _ = scenes.draw(index, height=HEIGHT, width=WIDTH, split="train")
+        Image.fromarray(photo).save(folder / "photos" / f"scene-{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(folder, tmp_path_factory):
+    with running_studio(folder, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+def accessible(page):
+    found = Axe().run(page).response["violations"]
+    return not [each["id"] for each in found if each["impact"] in ("serious", "critical")]
+
+
+def drag(page, *points):
+    box = page.locator("#label .sheet .map").bounding_box()
+    places = [(box["x"] + x * box["width"] / WIDTH, box["y"] + y * box["height"] / HEIGHT) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+
+
+@pytest.mark.timeout(900)  # four processes that import torch start in it
+def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, folder):
+    page = browser.new_context(**DESKTOP).new_page()
+    page.set_default_timeout(300_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    until_open(page, studio.url)
+    page.goto(f"{studio.url}/ui/")
+
+    page.fill("#pick .count", "4")
+    page.click("#pick [type=submit]")
+    page.wait_for_selector("#pick .thumb >> nth=3")
+    assert "stands for" in page.inner_text("#pick .thumb >> nth=0")
+    assert page.locator("#pick .plane text").count() == 4
+    assert accessible(page)
+    page.click("#pick .thumb >> nth=0")
+
+    page.wait_for_selector("#label [data-state=current]")
+    page.click("#label .table summary")
+    for row, name in enumerate(("sky", "road")):
+        page.locator("#label .row [type=text]").nth(row).fill(name)
+        page.locator("#label .row [type=text]").nth(row).press("Tab")
+        page.wait_for_selector(f"#label .classes >> text={name}")
+    assert (folder / "classes.csv").read_text().splitlines()[1:] == [
+        "0,sky,96,104,120,0",
+        "1,road,230,90,60,0",
+        "255,void,0,0,0,1",
+    ]
+    assert accessible(page)
+    page.click("#label .table summary")
+    for photo in range(4):
+        page.locator("#label .viewport").scroll_into_view_if_needed()
+        page.click("#label [data-tool=polygon]")
+        page.click(f"#label .classes [data-id='{ROAD}']")
+        for corner in ((0.5, 64), (127.5, 64), (127.5, 95.5), (0.5, 95.5)):
+            drag(page, corner)
+        page.keyboard.press("Enter")
+        page.click("#label [data-tool=fill]")
+        page.click(f"#label .classes [data-id='{SKY}']")
+        drag(page, (60, 5))
+        page.wait_for_selector(f"#label .done >> text={photo + 1} of 4")
+        page.wait_for_selector("#label .saved >> text=Saved.")
+        if photo < 3:
+            page.click("#label .next")
+            page.wait_for_function("document.querySelector('#label .saved').textContent === ''")
+    labels = sorted((folder / "labels").iterdir())
+    assert len(labels) == 4
+    for label in labels:
+        ids = np.asarray(Image.open(label))
+        assert ids.shape == (HEIGHT, WIDTH)
+        assert (ids[64:] == ROAD).all()
+        assert (ids[:64] == SKY).all()
+
+    page.get_by_role("tab", name="Train").click()
+    page.evaluate("document.querySelector('#train .steps').options[0].value = '60'")  # of 320, for the sake of time
+    page.click("#train [type=submit]")
+    page.wait_for_selector("#train .pace >> text=Step")
+    page.wait_for_selector("#train .rounds td", timeout=600_000)
+    assert "of 100 pixels right" in page.inner_text("#train .verdict")
+    assert page.locator("#train .grid img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+    assert accessible(page)
+    page.click("#train .try")
+    page.wait_for_selector("#read [data-state=current]")
+    unseen = next(
+        path for path in sorted((folder / "photos").iterdir()) if not (folder / "labels" / path.name).exists()
+    )
+    page.set_input_files("#read .photo-file >> nth=0", unseen)
+    page.wait_for_function("document.querySelector('#read .legend').children.length === 2")
+    ids = page.evaluate("Array.from(document.querySelector('#read .pane').pane.views[0].map.ids)")
+    ids = np.array(ids).reshape(HEIGHT, WIDTH)
+    assert (ids[:20] == SKY).mean() > 0.8
+    assert (ids[-20:] == ROAD).mean() > 0.8
+    assert errors == []
+
+
+def test_only_the_page_itself_reaches_the_project(studio, folder):
+    url = f"{studio.url}/studio/project"
+    with httpx.Client() as http:
+        assert http.get(url).json()["folder"] == str(folder)
+        assert http.get(url, headers={"Origin": studio.url}).status_code == 200
+        for headers in (
+            {"Host": "evil.example"},
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Sec-Fetch-Site": "cross-site"},
+        ):
+            assert http.get(url, headers=headers).status_code in (400, 403)
+            assert http.post(f"{studio.url}/studio/train", json={"steps": 8}, headers=headers).status_code in (400, 403)
+        for name in ("../classes.csv", "..%2fclasses", "%2e%2e/photos/scene-0", "/etc/hostname"):
+            for address in (f"{studio.url}/studio/photos/{name}?side=64", f"{studio.url}/studio/labels/{name}?side=64"):
+                assert http.get(address).status_code == 404
+        png = file_of(np.zeros((4, 4), np.uint8))
+        assert http.put(f"{studio.url}/studio/labels/..%2f..%2fx", content=png).status_code == 404
+        assert not (folder.parent / "x.png").exists()
+
+
+def test_label_maps_are_saved_at_the_size_of_their_photos_and_move_with_them(studio, folder):
+    label = folder / "labels" / "scene-7.png"
+    with httpx.Client(base_url=f"{studio.url}/studio") as http:
+        half = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)
+        half[10:20, 10:20] = ROAD
+        http.put("/labels/scene-7", content=file_of(half)).raise_for_status()
+        whole = np.asarray(Image.open(label))
+        assert np.array_equal(whole, half.repeat(2, axis=0).repeat(2, axis=1))
+        small = http.get("/labels/scene-7", params={"side": WIDTH // 2}).content
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(small))), half)
+        without_road = [{"id": SKY, "name": "sky", "color": [0, 0, 0]}]
+        refused = http.put("/classes", json=without_road)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "class_in_use")
+
+        taken = folder / "val" / "photos" / "scene-7.jpg"
+        taken.parent.mkdir(parents=True)
+        Image.new("RGB", (WIDTH, HEIGHT)).save(taken)
+        refused = http.put("/kept/scene-7", json={"kept": True})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "name_taken")
+        taken.unlink()
+        assert http.get("/photos/scene-7", params={"side": 64}).headers["Cache-Control"] == "no-cache"
+        http.put("/kept/scene-7", json={"kept": True}).raise_for_status()
+        assert np.array_equal(np.asarray(Image.open(folder / "val" / "labels" / "scene-7.png")), whole)
+        assert {"name": "scene-7", "labelled": 1.0, "kept": True} in http.get("/project").json()["photos"]
+        http.put("/kept/scene-7", json={"kept": False}).raise_for_status()
+        assert (folder / "photos" / "scene-7.png").exists()
+
+        http.put("/labels/scene-7", content=file_of(np.full((4, 4), VOID, np.uint8))).raise_for_status()
+        assert not label.exists()
+
+
+def test_a_studio_that_is_stopped_leaves_a_training_that_can_be_continued(studio, folder):
+    with httpx.Client(base_url=f"{studio.url}/studio", timeout=60) as http:
+        ids = np.full((HEIGHT, WIDTH), SKY, np.uint8)
+        ids[64:] = ROAD
+        http.put("/labels/scene-0", content=file_of(ids)).raise_for_status()
+        http.post("/train", json={"steps": 5000}).raise_for_status()
+        while not (runs := http.get("/project").json()["runs"]) or not 0 < runs[-1]["step"] < 5000:
+            time.sleep(0.5)
+    assert studio.stop() == 0
+    assert (folder / "runs" / runs[-1]["name"] / "last.ckpt").exists()
+
+
+def file_of(ids):
+    file = io.BytesIO()
+    Image.fromarray(ids).save(file, "PNG")
+    return file.getvalue()

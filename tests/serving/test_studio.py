@@ -1,0 +1,86 @@
+"""The studio's project folder and work, without the page."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.api.limit import client_of
+from serving.errors import Refusal, ServingError
+from serving.studio.project import Project
+from serving.studio.routes import model_name
+from serving.studio.work import Work, run_folders
+from trainer.export.export import NAME
+
+
+def write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L" if "labels" in path.parts else "RGB", (8, 6), value).save(path)
+
+
+@pytest.fixture
+def project(tmp_path):
+    for name in ("a", "b"):
+        write(tmp_path / "photos" / f"{name}.png", (9, 9, 9))
+    project = Project(tmp_path)
+    project.prepare()
+    return project
+
+
+def test_files_of_the_same_name_in_val_are_never_overwritten_or_removed(project):
+    root = project.root
+    write(root / "labels" / "a.png", 0)
+    write(root / "val" / "labels" / "a.png", 1)  # of no photo in val/
+    assert project.labels() == {"a": root / "labels" / "a.png"}
+    project.save_label("a", np.ones((6, 8), np.uint8))
+    assert (root / "val" / "labels" / "a.png").exists()
+    write(root / "val" / "photos" / "b.jpg", (1, 1, 1))
+    for name in ("a", "b"):
+        with pytest.raises(Refusal, match="has the name of"):
+            project.keep(name, kept=True)
+        assert (root / "photos" / f"{name}.png").exists()
+    with pytest.raises(ServingError, match="two photos have the same name"):
+        project.prepare()
+
+
+def test_erasing_a_label_removes_its_file_whatever_its_type(project):
+    write(project.root / "labels" / "a.bmp", 1)
+    assert project.labelled() == {"a": 1.0}
+    project.save_label("a", np.full((6, 8), 255, np.uint8))
+    assert project.labels() == {}
+    assert list((project.root / "labels").iterdir()) == []
+
+
+def test_export_accepts_the_models_name_of_any_folder(tmp_path):
+    for folder in ("Photos of Mars", "2024-06-01", "фото", "x" * 63 + "-photos", "9" * 100):
+        assert NAME.fullmatch(model_name(tmp_path / folder)), folder
+    assert model_name(tmp_path / "2024 Trees") == "model-2024-trees"
+
+
+def test_other_folders_beside_the_runs_are_left_alone(tmp_path):
+    for name in ("10", "2", "1-first", "notes"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert [path.name for path in run_folders(tmp_path)] == ["2", "10"]
+
+
+def test_the_reason_of_an_earlier_failure_is_not_shown_for_a_new_one(tmp_path):
+    log = tmp_path / "1.log"
+    log.write_text("fewpair: the disk is full\n")
+
+    async def run():
+        work = Work()
+        work.begin("train", [["no-such-command"]], log=log)
+        while work.running:
+            await asyncio.sleep(0.02)
+        return work.state()
+
+    state = asyncio.run(run())
+    assert state["error"]
+    assert "disk is full" not in state["error"]
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_client():
+    assert client_of("2001:db8:1:2::5") == client_of("2001:db8:1:2:ffff::9") != client_of("2001:db8:1:3::5")
+    assert client_of("::ffff:192.0.2.1") == client_of("192.0.2.1") != client_of("192.0.2.2")
+    assert client_of("unknown") == "unknown"

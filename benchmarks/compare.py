@@ -1,4 +1,4 @@
-"""Writes the table that compares runs into a results page, from the files that training and evaluation left; no figure is typed.
+"""Writes the table that compares runs into a results page, from files of training and evaluation.
 
     python -m benchmarks.compare --into docs/results/PAGE.md --splits val devtest -- RUN:CHECKPOINT ...
 
@@ -26,7 +26,7 @@ class Row:
     evaluations: dict[str, dict[str, Any]]
     seconds: float
     memory: int
-    critics: dict[str, float]
+    discriminators: dict[str, float]
     """The discriminators' mean losses over the last quarter of the steps before the checkpoint."""
 
     @property
@@ -59,40 +59,63 @@ def read(word: str, splits: Sequence[str]) -> Row:
     for split in splits:
         file = path / "evaluation" / f"{split}-{checkpoint}-averaged.json"
         if not file.exists():
-            raise SystemExit(f"{file} is missing; write it with: fewpair evaluate {path} --split {split} --checkpoint {checkpoint}")
+            raise SystemExit(
+                f"{file} is missing; write it with: fewpair evaluate {path} --split {split} --checkpoint {checkpoint}"
+            )
         evaluations[split] = json.loads(file.read_text())
     step = evaluations[splits[0]]["step"]
     logged = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     at = next(line for line in logged if line["step"] == step and "peak_memory_mib" in line)
     late = [line for line in logged if 0.75 * step < line["step"] <= step]
-    names = sorted({name for line in late for name in line if name.startswith("critic")})
-    critics = {name: statistics.mean(line[name] for line in late if name in line) for name in names}
-    return Row(path.name, json.loads((path / "config.json").read_text()), evaluations, at["seconds"], at["peak_memory_mib"], critics)
+    names = sorted(
+        {name for line in late for name in line if name.startswith(("discriminator", "unpaired_discriminator"))}
+    )
+    discriminators = {name: statistics.mean(line[name] for line in late if name in line) for name in names}
+    return Row(
+        path.name,
+        json.loads((path / "config.json").read_text()),
+        evaluations,
+        at["seconds"],
+        at["peak_memory_mib"],
+        discriminators,
+    )
 
 
 def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
     """The figures, then the IoU of each class, for each split."""
     text = [
         table(
-            ["run", "method", "labels as", "pairs + unpaired", "step of", "training s a step", "peak MiB"], [described(row) for row in rows]
+            ["run", "method", "labels as", "pairs + unpaired", "step of", "training s a step", "peak MiB"],
+            [described(row) for row in rows],
         )
     ]
     for split in splits:
         count = rows[0].evaluations[split]["figures"]["samples"]
         figures = [[f"{row.name} @ {row.first['step']}", *headline(row.evaluations[split]["figures"])] for row in rows]
-        figures += [[name.replace("_", " "), *headline(values)] for name, values in floors(rows, split).items()]
+        figures += [[name.replace("_", " "), *headline(values)] for name, values in baselines(rows, split).items()]
         text.append(f"\n`{split}`, {count} photos:\n")
-        text.append(table(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures))
+        text.append(
+            table(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures)
+        )
         names = list(rows[0].evaluations[split]["figures"]["per_class_iou"])
         classes = [
-            [f"{row.name} @ {row.first['step']}", *(number(row.evaluations[split]["figures"]["per_class_iou"][name]) for name in names)]
+            [
+                f"{row.name} @ {row.first['step']}",
+                *(number(row.evaluations[split]["figures"]["per_class_iou"][name]) for name in names),
+            ]
             for row in rows
         ]
         text.append(f"\nIoU by class on `{split}`:\n")
         text.append(table(["run @ step", *names], classes))
-    games = [[f"{row.name} @ {row.first['step']}", "; ".join(f"{name} {value:.3f}" for name, value in row.critics.items())] for row in rows]
+    rows_of_losses = [
+        [
+            f"{row.name} @ {row.first['step']}",
+            "; ".join(f"{name} {value:.3f}" for name, value in row.discriminators.items()),
+        ]
+        for row in rows
+    ]
     text.append("\nDiscriminators' losses, mean over the last quarter of the steps:\n")
-    text.append(table(["run @ step", "player/loss"], [game for game in games if game[1]]))
+    text.append(table(["run @ step", "group/loss"], [row for row in rows_of_losses if row[1]]))
     return "\n".join(text) + "\n"
 
 
@@ -118,9 +141,9 @@ def headline(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def floors(rows: Sequence[Row], split: str) -> dict[str, dict[str, Any]]:
-    """The floors beside the first run that has them: all runs here share their pairs."""
-    return next((row.evaluations[split]["floors"] for row in rows if row.evaluations[split]["floors"]), {})
+def baselines(rows: Sequence[Row], split: str) -> dict[str, dict[str, Any]]:
+    """Return the baselines of the first run that has them; all runs here share their pairs."""
+    return next((row.evaluations[split]["baselines"] for row in rows if row.evaluations[split]["baselines"]), {})
 
 
 def number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What the first weights do to OASIS's discriminator: its features, spectral norms and turning as it learns (docs/methods/oasis.md).
+"""The effect of initialisation on OASIS's discriminator: features, spectral norms (docs/methods/oasis.md).
 
 python benchmarks/first_weights.py --root CAMVID
 """
@@ -18,14 +18,15 @@ from torch.nn.utils.parametrize import is_parametrized
 from trainer.batch import Photo
 from trainer.data.catalogue import open_dataset
 from trainer.data.loader import Loader
-from trainer.data.pairs import select
-from trainer.loop import FiniteWatch, advance, prepare
+from trainer.data.selection.choose import select
 from trainer.methods.semipaired import SemiPaired
 from trainer.networks.frozen import keeping_buffers
+from trainer.networks.init import update_spectral_norm
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
-from trainer.networks.spectral import settle
 from trainer.recipes import RECIPES
-from trainer.rundir import build_method
+from trainer.training.checkpointing import build_method
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Options:
     root: Path
     """CamVid's folder."""
     start: Literal["torch", "xavier", "torch scaled"] = "torch"
-    """"torch scaled": torch's first weights times 0.035, about as small as the others; spectral norm divides that out of the answers."""
+    """"torch scaled": torch's first weights times 0.035, about as small as the others; spectral norm divides that out
+    of the answers.
+    """
     steps: tuple[int, ...] = (0, 1, 10, 50, 200)
     """After so many steps it is looked at."""
     feature_matching: float = 1e-4
@@ -43,13 +46,17 @@ class Options:
     width: int = 8
     size: tuple[int, int] = (64, 128)
     settled: bool = False
-    """Bring the vectors of spectral norm up to date after each step of the discriminator, so that no estimate lags behind."""
+    """Bring the vectors of spectral norm up to date after each step of the discriminator, so that no estimate lags
+    behind.
+    """
     gains: bool = True
     """Measure the largest gain of convolutions too, which takes minutes at full width."""
 
 
 def main(asked: Options) -> None:
-    """Train `semipaired` on 73 pairs without its VGG loss, and print what is found in the discriminator at the asked steps."""
+    """Train `semipaired` on 73 pairs without its VGG loss, and print what is found in the discriminator at the asked
+    steps.
+    """
     torch.set_num_threads(1)
     base = RECIPES["semipaired-compact"]
     config = replace(
@@ -62,28 +69,30 @@ def main(asked: Options) -> None:
     )
     run = replace(base, root=str(asked.root), config=config, size=asked.size, steps=max(asked.steps), precision="fp32")
     dataset = open_dataset("camvid", asked.root)
-    method = build_method(run, dataset.photo_domain, dataset.label_domain)
+    method = build_method(run, dataset.label_domain)
     assert isinstance(method, SemiPaired)
     if asked.start == "torch scaled":
         for _, convolution in carriers(method.discriminator):
             raw(convolution).data.mul_(0.035)
-    trainee, watch = prepare(method, fused=True), FiniteWatch(torch.device("cpu"))
+    state = TrainState.create(method)
     if asked.settled:
-        trainee.optimisers["discriminator"].register_step_post_hook(lambda *_: settle(method.discriminator))
-    loader = Loader(dataset, select(dataset, k=73, unpaired=None, seed=0).streams(dataset), size=run.size, batch=2, seed=0)
+        state.optimisers["discriminator"].register_step_post_hook(lambda *_: update_spectral_norm(method.discriminator))
+    loader = Loader(dataset, select(dataset, k=73, unpaired=None, seed=0), size=run.size, batch=2, seed=0)
     photos = torch.cat([loader.batch(1000 + step).paired.photo for step in range(2)])
     before: dict[str, Tensor] = {}
     for step in range(max(asked.steps) + 1):
         if step in asked.steps:
-            print(f"{asked.start}, fm {asked.feature_matching:g}, lr {asked.lr_discriminator:g}, step {step}", flush=True)
+            print(
+                f"{asked.start}, fm {asked.feature_matching:g}, lr {asked.lr_discriminator:g}, step {step}", flush=True
+            )
             report(method.discriminator, photos, before, gains=asked.gains)
             if step:
-                gradients(method.discriminator, trainee.optimisers["discriminator"])
+                gradients(method.discriminator, state.optimisers["discriminator"])
         if step == max(asked.steps):
             break
         before = {name: raw(convolution).detach().clone() for name, convolution in carriers(method.discriminator)}
-        losses = advance(trainee, loader.batch(step), run, bf16=False, watch=watch)
-        trainee.step += 1
+        losses = train_step(state, loader.batch(step), steps=run.steps)
+        state.step += 1
         if step + 1 in asked.steps:
             print("  losses:", ", ".join(f"{name} {float(loss):.3g}" for name, loss in losses.items()))
 
@@ -95,9 +104,12 @@ def report(network: SegmentingDiscriminator, photos: Photo, before: dict[str, Te
         with keeping_buffers(network):
             network.train(mode == "train")
             features = network.with_features(photos)[1]
-            print(f"  {mode:5} rms of blocks:", " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features))
+            print(
+                f"  {mode:5} rms of blocks:",
+                " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features),
+            )
     with keeping_buffers(network):
-        settle(network, iterations=50)
+        update_spectral_norm(network, iterations=50)
         features = network.eval().with_features(photos)[1]
         print("  exact rms of blocks:", " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features))
     divided, operators, ranks, sizes, turns = [], [], [], [], []
@@ -114,7 +126,10 @@ def report(network: SegmentingDiscriminator, photos: Photo, before: dict[str, Te
     network.train()
     print(f"  sigma / estimate: median {median(divided):.3f}, most {max(divided):.3f}")
     if gains:
-        print(f"  largest gain of a 3x3 convolution with sigma 1: median {median(operators):.2f}, most {max(operators):.2f}")
+        print(
+            f"  largest gain of a 3x3 convolution with sigma 1: median {median(operators):.2f}, most "
+            f"{max(operators):.2f}"
+        )
     print(f"  |W|^2 / sigma^2: median {median(ranks):.1f}; rms of W: median {median(sizes):.2g}")
     if turns:
         print(f"  the last step's |change| / |W|: median {median(turns):.3f}, most {max(turns):.3f}")
@@ -129,7 +144,10 @@ def gradients(network: SegmentingDiscriminator, adam: torch.optim.Optimizer) -> 
     last = [float(state["exp_avg"].square().mean().sqrt()) for state in states]
     usual = [math.sqrt(float(state["exp_avg_sq"].mean()) / (1 - 0.999 ** float(state["step"]))) for state in states]
     shares = [now / then for now, then in zip(last, usual, strict=True)]
-    print(f"  last gradient: median rms {median(last):.2g}; beside Adam's root mean square so far: median {median(shares):.3f}")
+    print(
+        f"  last gradient: median rms {median(last):.2g}; beside Adam's root mean square so far: median "
+        f"{median(shares):.3f}"
+    )
 
 
 def carriers(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
@@ -148,7 +166,9 @@ def raw(convolution: nn.Conv2d) -> Tensor:
 
 def operator_norm(weight: Tensor, *, side: int = 16, iterations: int = 50) -> float:
     """The largest singular value of the convolution on pictures of side x side, with padding 1."""
-    picture = normalize(torch.randn(1, weight.shape[1], side, side, generator=torch.Generator().manual_seed(0)).flatten(), dim=0)
+    picture = normalize(
+        torch.randn(1, weight.shape[1], side, side, generator=torch.Generator().manual_seed(0)).flatten(), dim=0
+    )
     picture = picture.view(1, weight.shape[1], side, side)
     length = 0.0
     for _ in range(iterations):

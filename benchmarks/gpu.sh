@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One call under 10 minutes on a CUDA machine; needs this repository and a Python with torch, numpy, Pillow and tqdm.
+# One call under 10 minutes on a CUDA machine; needs this repository and a Python with torch, timm, numpy, Pillow, matplotlib and tqdm.
 #   benchmarks/gpu.sh                        everything, on CUDA
 #   benchmarks/gpu.sh --device cpu --quick   the same path where there is no GPU
 # PYTHON names the Python (default: python3). Ends with 1 where a test or a measurement failed, after running the rest.
@@ -22,7 +22,7 @@ lacking() {  # which of these modules this Python does not find
   "$python" -c 'import sys; from importlib.util import find_spec; print(*(name for name in sys.argv[1:] if find_spec(name) is None))' "$@"
 }
 
-needed=$(lacking torch numpy PIL tqdm) || exit 2
+needed=$(lacking torch timm numpy PIL matplotlib tqdm) || exit 2
 if [ -n "$needed" ]; then
   echo "gpu.sh: $python lacks $needed; name one that has them: PYTHON=/path/to/python benchmarks/gpu.sh" >&2
   exit 2

@@ -63,7 +63,15 @@ def measure(folder: Path, device: str, *, runs: int) -> tuple[list[Figure], bool
         if device == "cuda":
             session = onnxruntime.InferenceSession(str(folder / spec["file"]), providers=[CUDA, CPU])
             if session.get_providers()[0] != CUDA:
-                figures.append(Figure("latency", None, "ms", of, note="onnxruntime fell back to the CPU: the CUDA libraries do not load"))
+                figures.append(
+                    Figure(
+                        "latency",
+                        None,
+                        "ms",
+                        of,
+                        note="onnxruntime fell back to the CPU: the CUDA libraries do not load",
+                    )
+                )
                 agree = False
                 continue
         times = []
@@ -84,13 +92,15 @@ def measure(folder: Path, device: str, *, runs: int) -> tuple[list[Figure], bool
 
 
 def pictures(manifest: dict[str, Any], spec: dict[str, Any], *, height: int, width: int) -> dict[str, np.ndarray]:
-    """What a direction is fed: a built-in scene, its label in the model's own ids, and noise where the graph takes it."""
-    from trainer.data import scenes
+    """A direction's inputs: a synthetic scene or its label in the model's ids, and noise where the graph takes it."""
+    from trainer.data.synthetic import scenes
 
     photo, label = scenes.draw(0, height=height, width=width)
     feed: dict[str, np.ndarray] = {}
     if spec["input"]["kind"] == "label":
-        ids = np.array([row["id"] for row in manifest["domains"]["label"]["classes"] if not row["ignore"]], dtype=np.uint8)
+        ids = np.array(
+            [row["id"] for row in manifest["domains"]["label"]["classes"] if not row["ignore"]], dtype=np.uint8
+        )
         feed[spec["input"]["name"]] = ids[label % len(ids)][None]
     else:
         feed[spec["input"]["name"]] = photo[None]
@@ -116,8 +126,12 @@ def _size(manifest: dict[str, Any]) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="whose latency is measured (default: cuda)")
-    parser.add_argument("--models", type=Path, default=Path("exported"), help="the folder of models (default: exported)")
+    parser.add_argument(
+        "--device", default="cuda", choices=("cuda", "cpu"), help="whose latency is measured (default: cuda)"
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("exported"), help="the folder of models (default: exported)"
+    )
     parser.add_argument("--quick", action="store_true", help="few runs: shows that it works")
     return parser
 

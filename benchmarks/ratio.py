@@ -15,10 +15,11 @@ import torch
 from benchmarks.figures import Figure, report
 from benchmarks.steps import CLASSES, random_batch
 from trainer.batch import Domain
-from trainer.loop import FiniteWatch, advance, prepare
-from trainer.machine import moves_in_bf16
+from trainer.device import resolve_precision
 from trainer.recipes import RECIPES
-from trainer.rundir import build_method
+from trainer.training.checkpointing import build_method
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
 
 
 def main() -> None:
@@ -31,28 +32,29 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     device = torch.device("cpu")
-    bf16, watch = moves_in_bf16(device, "auto"), FiniteWatch(device)
+    bf16 = resolve_precision("auto", device) == "bf16"
     ready = []
     for name in asked.recipes:
         run = RECIPES[name]
         for channels_last in (True, False) if asked.layouts else (False,):
-            method = build_method(run, Domain("picture"), Domain("classes", CLASSES))
+            method = build_method(run, Domain("classes", CLASSES))
             if channels_last:
                 method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             batch = random_batch(run).to(device, channels_last=channels_last)
-            ready.append((f"{name}, channels-last" if channels_last else name, run, prepare(method, fused=True), batch))
+            ready.append((f"{name}, channels-last" if channels_last else name, run, TrainState.create(method), batch))
     took: dict[str, list[float]] = {name: [] for name, *_ in ready}
     for turn in range(asked.rounds + 1):
-        for name, run, trainee, batch in ready:
+        for name, run, state, batch in ready:
             began = time.process_time()
-            advance(trainee, batch, run, bf16=bf16, watch=watch)
+            train_step(state, batch, steps=run.steps, bf16=bf16)
             if turn:  # the first warms up
                 took[name].append(time.process_time() - began)
     median = {name: statistics.median(values) for name, values in took.items()}
     one = median[ready[-1][0]]
     precision = "bf16" if bf16 else "fp32"
     report(
-        f"A training step beside {asked.recipes[-1]}'s, CPU, {asked.threads} thread(s), {precision}, {asked.rounds} rounds",
+        f"A training step beside {asked.recipes[-1]}'s, CPU, {asked.threads} thread(s), {precision}, {asked.rounds} "
+        "rounds",
         [Figure("step, ratio", value / one, "1", {"recipe": name}) for name, value in median.items()],
     )
 

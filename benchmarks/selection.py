@@ -1,9 +1,10 @@
-"""How `fewpair pairs` does on a large set: N small photos drawn into a temporary folder, chosen from in a process of its own.
+"""Time and memory of `fewpair pairs` on a large set of small photos, in a process of its own.
 
 python -m benchmarks.selection --photos 100000 --k 20 [--features extractor.onnx] [--folder FOLDER]
 
-Without --features the extractor is a toy made here: patch means through a fixed random matrix to 2048 values, as many as ResNet-50
-has. It keeps the contract of a real one and costs next to nothing: reading, cache, clustering and medoids are what is measured.
+Without --features the extractor is a toy made here: patch means through a fixed random matrix to 2048 values, as many
+as ResNet-50 has. It keeps the contract of a real one and costs next to nothing: reading, cache, clustering and medoids
+are what is measured.
 """
 
 import argparse
@@ -47,15 +48,42 @@ def main() -> None:
         begun = time.monotonic()
         subprocess.run(
             [
-                *(sys.executable, "-m", "trainer", "pairs", "--data", "folders", "--root", folder / "set", "--unlabelled"),
-                *("--k", str(asked.k), "--rule", asked.rule, "--features", extractor, "--device", "cpu", "--threads", str(asked.threads)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "trainer",
+                    "pairs",
+                    "--data",
+                    "folders",
+                    "--root",
+                    folder / "set",
+                    "--unlabelled",
+                ),
+                *(
+                    "--k",
+                    str(asked.k),
+                    "--rule",
+                    asked.rule,
+                    "--features",
+                    extractor,
+                    "--device",
+                    "cpu",
+                    "--threads",
+                    str(asked.threads),
+                ),
                 *("--out", out, "--cache", folder / "features"),
             ],
             check=True,
         )
         seconds = time.monotonic() - begun
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    of = {"photos": asked.photos, "k": asked.k, "rule": asked.rule, "extractor": extractor.stem, "threads": asked.threads}
+    of = {
+        "photos": asked.photos,
+        "k": asked.k,
+        "rule": asked.rule,
+        "extractor": extractor.stem,
+        "threads": asked.threads,
+    }
     report(
         "fewpair pairs",
         [
@@ -66,7 +94,9 @@ def main() -> None:
 
 
 def draw(root: Path, count: int) -> float:
-    """`count` JPEG photos of 64x64, each of one of 50 kinds of coloured blocks with noise of its own; returns the seconds it took."""
+    """`count` JPEG photos of 64x64, each of one of 50 kinds of coloured blocks with noise of its own; returns the
+    seconds it took.
+    """
     begun = time.monotonic()
     kinds = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3))
     for number in range(count):
@@ -75,7 +105,9 @@ def draw(root: Path, count: int) -> float:
             path.parent.mkdir(parents=True, exist_ok=True)
             numbers = np.random.default_rng([1, number])
             small = kinds[numbers.integers(50)] + numbers.normal(0, 25, (4, 4, 3))
-            blocks = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            blocks = Image.fromarray(np.clip(small, 0, 255).astype(np.uint8)).resize(
+                (SIDE, SIDE), Image.Resampling.BILINEAR
+            )
             blocks.save(path, quality=85)
     (root / "classes.csv").write_text(TABLE)
     return time.monotonic() - begun

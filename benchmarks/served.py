@@ -1,4 +1,4 @@
-"""Whether a running server gives the label maps that `fewpair evaluate` counts: the same photos over HTTP, pixel by pixel.
+"""Compare a running server's label maps with those of `fewpair evaluate`, pixel by pixel.
 
 python -m benchmarks.served RUN --model NAME --split devtest --url http://127.0.0.1:3000
 """
@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from benchmarks.figures import Figure, report
-from trainer.metrics.evaluate import labelled, predict_label, stretch
-from trainer.metrics.segmentation import Confusion
-from trainer.rundir import load_method, open_run
+from trainer.metrics.evaluate import labelled
+from trainer.metrics.predict import predict_labels
+from trainer.metrics.segmentation import Confusion, resize_nearest
+from trainer.training.checkpointing import load_method, open_run
 
 
 def main() -> None:
@@ -40,9 +41,13 @@ def main() -> None:
     with httpx.Client(base_url=asked.url, timeout=60) as client:
         for sample in samples:
             photo = dataset.read_photo(sample)
-            expected = classes.index_to_id()[stretch(predict_label(method, photo, size=run.size), photo.shape[:2])]
+            expected = classes.index_to_id()[
+                resize_nearest(predict_labels(method, [photo], size=run.size)[0], photo.shape[:2])
+            ]
             sent = (dataset.root / str(sample.photo)).read_bytes()
-            response = client.post("/segment", files={"image": sent}, data={"model": asked.model, "output": "ids"}).raise_for_status()
+            response = client.post(
+                "/segment", files={"image": sent}, data={"model": asked.model, "output": "ids"}
+            ).raise_for_status()
             answer = np.asarray(Image.open(io.BytesIO(response.content)))
             same = answer == expected
             equal, total, worst = equal + int(same.sum()), total + same.size, min(worst, float(same.mean()))

@@ -1,10 +1,12 @@
-"""How the server's onnxruntime sessions are set up, and what that gives: `python -m benchmarks.sessions --models exported`.
+"""The server's onnxruntime session options, measured: `python -m benchmarks.sessions --models exported`.
 
 A server keeps a session for each direction of each model, each with threads and memory of its own.
 
-- *Spinning.* Sessions whose threads spin while they have nothing to do, and sessions whose threads rest, answer the same requests in
-  turn, one direction after the other, in one process. The figure is how many times as long a request takes with spinning threads.
-- *Arena.* The same with onnxruntime's memory arena and without it; and how much memory a session holds after runs of several sizes.
+- *Spinning.* Sessions whose threads spin while they have nothing to do, and sessions whose threads rest, answer the
+  same requests in turn, one direction after the other, in one process. The figure is how many times as long a request
+  takes with spinning threads.
+- *Arena.* The same with onnxruntime's memory arena and without it; and how much memory a session holds after runs of
+  several sizes.
 
 Times are medians of rounds that are run side by side.
 """
@@ -98,12 +100,16 @@ def _shelf(asked: argparse.Namespace, *, spin: bool = False, arena: bool = True)
             options.intra_op_num_threads = asked.threads
             options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
             options.enable_cpu_mem_arena = arena
-            session = onnxruntime.InferenceSession(folder / direction["file"], options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                folder / direction["file"], options, providers=["CPUExecutionProvider"]
+            )
             picture = direction["input"]["name"]
             shape = (1, *SIZE, 3) if direction["input"]["layout"] == "NHWC" else (1, *SIZE)
             feed: dict[str, Any] = {picture: drawn.integers(0, 11, shape, dtype=np.uint8)}
             if direction["noise"] is not None:
-                feed[direction["noise"]["name"]] = drawn.standard_normal((1, *direction["noise"]["shape"]), dtype=np.float32)
+                feed[direction["noise"]["name"]] = drawn.standard_normal(
+                    (1, *direction["noise"]["shape"]), dtype=np.float32
+                )
             shelf.append((session, feed, picture))
     return shelf[: asked.sessions]
 

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a training step of every method, and which share of the convolution peak measured here it reaches."""
+"""Seconds and peak memory of a training step of every method, and its share of the convolution peak."""
 
 import argparse
 import dataclasses
@@ -14,16 +14,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figures import Figure, report
 
-if importlib.util.find_spec("tensorboard") is None:  # a step writes no log, so a machine without TensorBoard can be measured
+if (
+    importlib.util.find_spec("tensorboard") is None
+):  # a step writes no log, so a machine without TensorBoard can be measured
     sys.modules["torch.utils.tensorboard"] = types.ModuleType("torch.utils.tensorboard")
     sys.modules["torch.utils.tensorboard"].SummaryWriter = object  # type: ignore[attr-defined]
 
 from trainer.batch import Batch, Domain, Pairs, class_table
-from trainer.loop import FiniteWatch, advance, prepare
-from trainer.machine import device_named, memory_peak
+from trainer.device import device_named, memory_peak
 from trainer.methods import METHODS
-from trainer.recipes import RECIPES, Run
-from trainer.rundir import build_method
+from trainer.recipes import RECIPES
+from trainer.run import Run
+from trainer.training.checkpointing import build_method
+from trainer.training.loop import train_step
+from trainer.training.state import TrainState
 
 CLASSES = class_table([(index, f"class {index}", (index, index, index), False) for index in range(11)])
 WARM_UP = 4
@@ -38,10 +42,20 @@ def main() -> int:
     for run in runs(quick=asked.quick):
         for channels_last in (False, True) if device.type == "cuda" else (False,):
             try:
-                figures += measure(run, device, channels_last=channels_last, peak=peak, seconds=0.5 if asked.quick else asked.seconds)
+                figures += measure(
+                    run, device, channels_last=channels_last, peak=peak, seconds=0.5 if asked.quick else asked.seconds
+                )
             except Exception as error:  # the others are worth measuring all the same
                 failed = True
-                figures.append(Figure("training step", None, "s", {"recipe": run.recipe}, note=f"failed: {type(error).__name__}: {error}"))
+                figures.append(
+                    Figure(
+                        "training step",
+                        None,
+                        "s",
+                        {"recipe": run.recipe},
+                        note=f"failed: {type(error).__name__}: {error}",
+                    )
+                )
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     report(f"Training steps on {_name(device)}, torch {torch.__version__}, bf16 autocast, random batches", figures)
@@ -62,15 +76,14 @@ def runs(*, quick: bool) -> list[Run]:
 
 def measure(run: Run, device: torch.device, *, channels_last: bool, peak: Figure, seconds: float) -> list[Figure]:
     """Time, memory, floating-point operations and share of the peak of one run's step."""
-    method = build_method(run, Domain("picture"), Domain("classes", CLASSES)).to(device)
+    method = build_method(run, Domain("classes", CLASSES)).to(device)
     if channels_last:
         method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainee = prepare(method, fused=True)
+    state = TrainState.create(method)
     batch = random_batch(run).to(device, channels_last=channels_last)
-    watch = FiniteWatch(device)
 
     def step() -> None:
-        advance(trainee, batch, run, bf16=True, watch=watch)
+        train_step(state, batch, steps=run.steps, bf16=True)
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -103,7 +116,9 @@ def convolution_peak(device: torch.device, *, quick: bool) -> Figure:
     with torch.no_grad():
         took, _ = timed(lambda: layer(data), device, seconds=0.3 if quick else 3.0)
     operations = 2 * batch * channels * channels * 9 * side * side
-    return Figure("convolution peak", operations / took / 1e12, "TFLOP/s", {"shape": f"{batch}x{channels}x{side}x{side} 3x3"})
+    return Figure(
+        "convolution peak", operations / took / 1e12, "TFLOP/s", {"shape": f"{batch}x{channels}x{side}x{side} 3x3"}
+    )
 
 
 def timed(action: Callable[[], object], device: torch.device, *, seconds: float) -> tuple[float, int]:
@@ -127,7 +142,9 @@ def random_batch(run: Run) -> Batch:
     height, width = run.size
 
     def half() -> Pairs:
-        return Pairs(torch.rand(run.batch, 3, height, width) * 2 - 1, torch.randint(0, CLASSES.count, (run.batch, height, width)))
+        return Pairs(
+            torch.rand(run.batch, 3, height, width) * 2 - 1, torch.randint(0, CLASSES.count, (run.batch, height, width))
+        )
 
     return Batch(half(), half())
 
@@ -151,7 +168,9 @@ def _name(device: torch.device) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda", help="cuda (default) or cpu")
-    parser.add_argument("--quick", action="store_true", help="tiny networks and a fraction of a second each: shows that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny networks and a fraction of a second each: shows that it runs"
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="how long each step is timed (default: %(default)s)")
     return parser
 

@@ -1,7 +1,7 @@
-"""One request over a connection of its own, by bare sockets: an answer that comes before the body is sent is read all the same.
+"""One request over its own connection, on bare sockets.
 
-Libraries that send the whole body before they read lose the answer of a server that refuses early and closes. Here both go on at once, and
-what is in the socket is read to its end also after a write has failed, so that a refusal counts as unseen only where it never arrived.
+A client library that sends the whole body before it reads loses the answer of a server that refuses early and closes.
+Here both go on at once, and the socket is read to its end also after a write has failed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 
 import h11
 
-_PIECE = 2**18
+_CHUNK = 2**18
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that is ready to be sent. `name` is what it is called in reports; equal names are equal requests."""
+class Request:
+    """A request that is ready to be sent. Requests with equal names are equal."""
 
     name: str
     path: str
@@ -29,16 +29,15 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What came back: an answer, or `trouble` in words and no status. Times are of `time.monotonic`, in seconds."""
+class Answer:
+    """What came back: an answer, or no status and an `error` in words. Times are of `time.monotonic`, in seconds."""
 
     began: float
     ended: float
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    trouble: str | None = None
-    whole: bool = True  # the body was sent to its end before the answer was read
+    error: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -46,88 +45,76 @@ class Answered:
 
     @property
     def refused(self) -> bool:
-        """Whether the server had no room, and said when to come back."""
+        """Whether the server was full, and said when to try again."""
         return self.status in (429, 503) and "retry-after" in self.headers
 
-    def without_body(self) -> Answered:
-        """What is kept of thousands of answers."""
+    def without_body(self) -> Answer:
         return replace(self, body=b"")
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a server answers, and what is sent along with every request."""
-
-    host: str
-    port: int
-    headers: tuple[tuple[str, str], ...] = ()
-
-    @staticmethod
-    def of(url: str, **headers: str) -> Address:
-        """Of "http://127.0.0.1:3000"; underscores in the names of headers are dashes."""
-        host, _, port = url.removeprefix("http://").rstrip("/").rpartition(":")
-        return Address(host, int(port), tuple((name.replace("_", "-"), value) for name, value in headers.items()))
-
-
-async def ask(address: Address, asked: Asked, *, deadline: float, request_id: str | None = None) -> Answered:
-    """Send a request and read its answer; what goes wrong on the way comes back as `trouble`. `deadline` in seconds, for all of it."""
+async def send(url: str, request: Request, *, deadline: float = 120.0, token: str | None = None) -> Answer:
+    """Send a request and read its answer; what goes wrong comes back as `error`. `deadline`: seconds for all of it."""
     began = time.monotonic()
     with socket.socket() as connection:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.timeout(deadline):
-                return await _exchange(connection, address, asked, began=began, request_id=request_id)
+                return await _exchange(connection, url.removeprefix("http://"), request, began=began, token=token)
         except TimeoutError:
-            return Answered(began, time.monotonic(), trouble=f"no answer within {deadline:g} s")
-        except ConnectionRefusedError:
-            return Answered(began, time.monotonic(), trouble="connection refused")
+            return Answer(began, time.monotonic(), error=f"no answer within {deadline:g} s")
         except OSError as error:
-            return Answered(began, time.monotonic(), trouble=type(error).__name__)
+            return Answer(began, time.monotonic(), error=type(error).__name__)
 
 
-async def _exchange(connection: socket.socket, address: Address, asked: Asked, *, began: float, request_id: str | None) -> Answered:
+async def send_until_admitted(url: str, request: Request, *, deadline: float = 120.0) -> Answer:
+    """Send a request again, when the server says so, as long as it is refused because the server is full."""
+    until = time.monotonic() + deadline
+    while (answer := await send(url, request, deadline=deadline)).refused and time.monotonic() < until:
+        await asyncio.sleep(float(answer.headers["retry-after"]))
+    return answer
+
+
+async def _exchange(
+    connection: socket.socket, address: str, request: Request, *, began: float, token: str | None
+) -> Answer:
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(connection, (address.host, address.port))
-    wire = h11.Connection(h11.CLIENT)
-    headers = [("Host", f"{address.host}:{address.port}"), *address.headers]
-    if asked.method != "GET":
-        headers += [("Content-Type", asked.content_type), ("Content-Length", str(len(asked.body)))]
-    if request_id is not None:
-        headers.append(("X-Request-ID", request_id))
-    head = wire.send(h11.Request(method=asked.method, target=asked.path, headers=headers)) or b""
-    sent = head + (wire.send(h11.Data(asked.body)) or b"") + (wire.send(h11.EndOfMessage()) or b"")
-    sending = asyncio.ensure_future(loop.sock_sendall(connection, sent))
+    host, _, port = address.rpartition(":")
+    await loop.sock_connect(connection, (host, int(port)))
+    protocol = h11.Connection(h11.CLIENT)
+    headers = [("Host", address)]
+    if token is not None:
+        headers.append(("Authorization", f"Bearer {token}"))
+    if request.method == "POST":
+        headers += [("Content-Type", request.content_type), ("Content-Length", str(len(request.body)))]
+    data = protocol.send(h11.Request(method=request.method, target=request.path, headers=headers)) or b""
+    data += (protocol.send(h11.Data(request.body)) or b"") + (protocol.send(h11.EndOfMessage()) or b"")
+    sending = asyncio.ensure_future(loop.sock_sendall(connection, data))
     try:
-        return await _answer(connection, wire, sending, began=began)
+        return await _receive(connection, protocol, began=began)
     finally:
         sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)  # a write that fails is no trouble where an answer came
+        await asyncio.gather(sending, return_exceptions=True)  # a failed write does not matter where an answer came
 
 
-async def _answer(connection: socket.socket, wire: h11.Connection, sending: asyncio.Future[None], *, began: float) -> Answered:
+async def _receive(connection: socket.socket, protocol: h11.Connection, *, began: float) -> Answer:
     loop = asyncio.get_running_loop()
-    status, headers, parts, whole = 0, {}, [], True
+    status, headers, parts = 0, dict[str, str](), list[bytes]()
     while True:
         try:
-            event = wire.next_event()
+            event = protocol.next_event()
             if event is h11.NEED_DATA:
-                wire.receive_data(await loop.sock_recv(connection, _PIECE))
+                protocol.receive_data(await loop.sock_recv(connection, _CHUNK))
                 continue
-        except ConnectionError as error:
-            return Answered(began, time.monotonic(), trouble=_cut(type(error).__name__, status))
-        except h11.RemoteProtocolError:
-            return Answered(began, time.monotonic(), trouble=_cut("closed", status))
+        except (ConnectionError, h11.RemoteProtocolError) as error:
+            where = f"within an answer of status {status}" if status else "before an answer"
+            return Answer(began, time.monotonic(), error=f"{type(error).__name__} {where}")
         if isinstance(event, h11.Response):
-            status, headers = event.status_code, {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
-            whole = sending.done()
+            status = event.status_code
+            headers = {name.decode().lower(): value.decode("latin-1") for name, value in event.headers}
         elif isinstance(event, h11.Data):
             parts.append(bytes(event.data))
         elif isinstance(event, h11.EndOfMessage):
-            return Answered(began, time.monotonic(), status, headers, b"".join(parts), whole=whole)
+            return Answer(began, time.monotonic(), status, headers, b"".join(parts))
         elif isinstance(event, h11.ConnectionClosed):
-            return Answered(began, time.monotonic(), trouble=_cut("closed", status))
-
-
-def _cut(how: str, status: int) -> str:
-    return f"{how} within an answer of status {status}" if status else f"{how} before an answer"
+            return Answer(began, time.monotonic(), error="closed before an answer")

@@ -1,4 +1,4 @@
-"""How the long proofs write down what they saw: JSON lines, each with machine, commit and command; and promises, held or broken."""
+"""Figures as JSON lines with machine, commit and command, and checks that passed or failed."""
 
 from __future__ import annotations
 
@@ -11,110 +11,100 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("onnxruntime-gpu", "bentoml", "starlette", "uvicorn", "numpy", "pillow")
 
 
-@dataclass
-class Promises:
-    """What was to hold, each with what was seen."""
-
-    made: list[dict[str, Any]] = field(default_factory=list)
-
-    def hold(self, promise: str, held: bool, seen: str) -> None:
-        """Note one; a broken one is told at once."""
-        self.made.append({"promise": promise, "held": held, "seen": seen})
-        print(f"{'held  ' if held else 'BROKEN'} {promise}: {seen}", file=sys.stderr, flush=True)
-
-    @property
-    def broken(self) -> list[str]:
-        return [one["promise"] for one in self.made if not one["held"]]
-
-
-class Figures:
-    """Appends figures of one program's run to a file of JSON lines, at once, so that an interruption loses nothing."""
+class Record:
+    """The figures and checks of one run, written at once, so that an interruption loses nothing."""
 
     def __init__(self, program: str, file: Path | None, command: Sequence[str]) -> None:
+        self.checks: list[dict[str, Any]] = []
         self._file = file
-        self._run = {"program": program, "began": _now(), "command": _command(program, command), "commit": _commit(), "machine": machine()}
+        self._run = {
+            "program": program,
+            "began": _now(),
+            "command": _command(command),
+            "commit": _commit(),
+            "machine": machine(),
+        }
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, figure: str, **values: Any) -> None:
-        """One figure, printed and written down."""
-        line = json.dumps({"figure": figure, **values}, ensure_ascii=False)
-        print(line, flush=True)
+        """Print and write one figure."""
+        print(json.dumps({"figure": figure, **values}, ensure_ascii=False), flush=True)
         if self._file is not None:
+            line = json.dumps({**self._run, "at": _now(), "figure": figure, **values}, ensure_ascii=False)
             with self._file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps({**self._run, "at": _now(), "figure": figure, **values}, ensure_ascii=False) + "\n")
+                out.write(line + "\n")
+
+    def check(self, name: str, passed: bool, seen: str) -> None:
+        """Note a check with what was seen."""
+        self.checks.append({"check": name, "passed": passed, "seen": seen})
+        print(f"{'passed' if passed else 'FAILED'} {name}: {seen}", file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, load before the run, and the versions that matter."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    """Describe processor, cores, load before the run, and the versions that matter."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 2),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: the smallest value that at least `share` of the values do not exceed; NaN of nothing."""
+    """Return the nearest-rank percentile: the smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def milliseconds(seconds: float) -> float | None:
-    """Rounded, for a figure; None where there is none."""
     return None if math.isnan(seconds) else round(1000 * seconds, 1)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """By least squares, of y per unit of x; 0 of fewer than two x, which show none."""
+    """Return the least-squares slope of y over x; 0 of fewer than two x."""
     if len({x for x, _ in points}) < 2:
         return 0.0
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
 
 
-def _command(program: str, words: Sequence[str]) -> str:
-    """As it was typed, with paths outside of the working folder by their last part: whose machine it was is nobody's business."""
-    here = Path.cwd()
-    shown = []
-    for word in words:
-        path = Path(word)
+def _command(arguments: Sequence[str]) -> str:
+    """Return the command as typed, with paths outside of the working folder shortened to their last part."""
+    here, shown = Path.cwd(), []
+    for argument in arguments:
+        path = Path(argument)
         if path.is_absolute():
-            word = str(path.relative_to(here)) if path.is_relative_to(here) else f".../{path.name}"
-        shown.append(word)
-    return f"python -m benchmarks.soak.{program} {' '.join(shown)}".strip()
+            argument = str(path.relative_to(here)) if path.is_relative_to(here) else f".../{path.name}"
+        shown.append(argument)
+    return f"python -m benchmarks.soak {' '.join(shown)}"
 
 
 def _commit() -> str:
-    """The commit, marked where the serving code differs from it."""
+    """Return the commit, marked where the served code differs from it."""
     try:
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        told = ["git", "status", "--porcelain", "--", "serving", "benchmarks/soak", "exported"]
-        changed = subprocess.run(told, capture_output=True, text=True, check=True).stdout.strip()
+        head, changed = (
+            subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "serving", "exported"])
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}, changed" if changed else head
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or sys.platform
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _now() -> str:

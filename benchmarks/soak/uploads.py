@@ -1,378 +1,108 @@
-"""A seeded stream of uploads as strangers send them: broken, absurd, malicious, unusual, and now and then right."""
+"""Thousands of uploads of corpus.py: no 5xx, no hang, no answer that cannot be read, and memory that stays flat.
+
+What a full server refuses (503 with Retry-After) is sent again. Memory is flat where the median resident memory of the
+last fifth is at most 5 % above that of the second fifth; the first is the warm-up.
+"""
 
 from __future__ import annotations
 
-import base64
+import argparse
+import asyncio
 import io
 import json
-import random
-import struct
-import warnings
-import zipfile
-import zlib
+import statistics
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
-Drawn = random.Random
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-SMALL = 96
+from benchmarks.soak.corpus import upload
+from benchmarks.soak.exchange import Answer, Request, send_until_admitted
+from benchmarks.soak.record import Record
+from benchmarks.soak.server import running
 
-
-@dataclass(frozen=True)
-class Upload:
-    """One request: what it is called, where it goes, and its body with the type that it claims."""
-
-    kind: str
-    path: str
-    body: bytes
-    content_type: str
+_CLIENTS = 8
 
 
-def upload(seed: int) -> Upload:
-    """The upload of this seed; the same seed gives the same bytes."""
-    drawn = random.Random(seed)
-    kind = drawn.choice(sorted(KINDS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is made here on purpose
-        file = KINDS[kind](drawn)
-    if drawn.random() < 0.15:
-        kind, file = f"{kind}, mutated", _mutated(drawn, file)
-    return _sent(drawn, kind, file)
+@dataclass
+class Outcome:
+    """What became of the uploads; `broken` names the seeds that show a fault of the server."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    broken: dict[int, str] = field(default_factory=dict)
+    slowest: float = 0.0
+    memory: list[float] = field(default_factory=list)  # MB, at equal distances
 
 
-def _sent(drawn: Drawn, kind: str, file: bytes) -> Upload:
-    """The file as a form to either face, as the bare body, or in JSON, with options at random."""
-    direction = drawn.choice(("segment", "synthesize"))
-    options = {"segment": _segment_options, "synthesize": _synthesize_options}[direction](drawn)
-    way = drawn.choice(("form", "form", "v1 form", "v1 raw", "v1 json"))
-    if way == "v1 raw":
-        claimed = drawn.choice(("image/png", "image/jpeg", "application/octet-stream", "application/zip", "image/svg+xml", "text/html"))
-        query = "&".join(f"{name}={value}" for name, value in options.items())
-        return Upload(f"{kind}, raw", f"/v1/{direction}?{query}", file, claimed)
-    if way == "v1 json":
-        return Upload(f"{kind}, JSON", f"/v1/{direction}", _json(drawn, file, options), "application/json")
-    name = drawn.choice(("a.png", "b.jpg", "../../etc/passwd", "x" * 200 + ".png", "c\x00.png", "caf\xe9.png", "", "d.svg", "e.zip"))
-    path = f"/{direction}" if way == "form" else f"/v1/{direction}"
-    body, kind_of_form = _form(drawn, file, options, name=name)
-    return Upload(f"{kind}, {'short' if way == 'form' else 'v1'} form", path, body, kind_of_form)
-
-
-def _segment_options(drawn: Drawn) -> dict[str, str]:
-    odd = drawn.random() < 0.1
-    output = drawn.choice(("colours", "ids", "overlay", "confidence", "polygons", "json"))
-    return {"output": "everything" if odd else output, **({"min_area": str(drawn.randrange(-1, 50))} if drawn.random() < 0.2 else {})}
-
-
-def _synthesize_options(drawn: Drawn) -> dict[str, str]:
-    options = {"format": drawn.choice(("jpeg", "webp", "png")), "snap": drawn.choice(("true", "false"))}
-    if drawn.random() < 0.3:
-        options["seed"] = drawn.choice(("0", "7", str(2**32 - 1), str(2**32), "-1", "1e3", "x"))
-    return options
-
-
-def _form(drawn: Drawn, file: bytes, options: dict[str, str], *, name: str) -> tuple[bytes, str]:
-    boundary = f"fewpair{drawn.randrange(10**9)}"
-    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode() for key, value in options.items()]
-    claimed = drawn.choice(("image/png", "image/jpg", "application/octet-stream", "text/plain", "nonsense"))
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: {claimed}\r\n\r\n'
-    parts.insert(drawn.randrange(len(parts) + 1), head.encode("latin-1") + file + b"\r\n")
-    body = b"".join(parts) + f"--{boundary}--\r\n".encode()
-    if drawn.random() < 0.05:
-        body = _mutated(drawn, body)
-    return body, f"multipart/form-data; boundary={boundary}"
-
-
-def _json(drawn: Drawn, file: bytes, options: dict[str, str]) -> bytes:
-    text = base64.b64encode(file).decode()
-    image: Any = drawn.choice(
-        (text, text, f"data:image/png;base64,{text}", text[:-3], f"{text[:40]}\u00e9{text[40:]}", None, 7, [text], {})
+def run(options: argparse.Namespace, record: Record) -> None:
+    """Send `--count` uploads, a few at a time."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fewpair-uploads-") as home,
+        running(options.models, Path(home), ["--no-ui", *options.server]) as server,
+    ):
+        began = time.monotonic()
+        seen = asyncio.run(send_uploads(server.url, options.count, memory=server.memory))
+        seconds = time.monotonic() - began
+    fifth = max(1, len(seen.memory) // 5)
+    growth = statistics.median(seen.memory[-fifth:]) / statistics.median(seen.memory[fifth : 2 * fifth]) - 1
+    record.add(
+        "uploads",
+        uploads=options.count,
+        statuses=dict(sorted(seen.statuses.items())),
+        broken=seen.broken,
+        seconds=round(seconds, 1),
+        slowest_s=round(seen.slowest, 2),
+        memory_mb=[round(one, 1) for one in seen.memory],
     )
-    told: dict[str, Any] = {**options, "image": image}
-    if "snap" in told:
-        told["snap"] = told["snap"] == "true"
-    if drawn.random() < 0.2:
-        told["images"] = [told.pop("image"), text]
-    body = json.dumps(told).encode()
-    odd = drawn.random()
-    if odd < 0.03:
-        return b"[" * 100_000
-    if odd < 0.06:
-        return body[: drawn.randrange(len(body))]
-    return body
-
-
-def _size(drawn: Drawn) -> tuple[int, int]:
-    return drawn.randrange(1, SMALL), drawn.randrange(1, SMALL)
-
-
-def _pixels(drawn: Drawn, *channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(drawn.randrange(2**32)).integers(0, 256, (*_size(drawn), *channels), dtype=np.uint8)
-
-
-def _saved(picture: Image.Image, format: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
-
-
-def _photo(drawn: Drawn) -> bytes:
-    return _saved(Image.fromarray(_pixels(drawn, 3)), drawn.choice(FORMATS))
-
-
-def _mutated(drawn: Drawn, file: bytes) -> bytes:
-    """Cut short, with bits flipped, or with a piece left out, doubled or overwritten."""
-    if not file:
-        return file
-    at, length = drawn.randrange(len(file)), drawn.randrange(1, 64)
-    match drawn.randrange(5):
-        case 0:
-            return file[:at]
-        case 1:
-            return file[:at] + file[at + length :]
-        case 2:
-            return file[: at + length] + file[at:]
-        case 3:
-            return file[:at] + drawn.randbytes(length) + file[at + length :]
-    flipped = bytearray(file)
-    for _ in range(drawn.randrange(1, 32)):
-        flipped[drawn.randrange(len(file))] ^= 1 << drawn.randrange(8)
-    return bytes(flipped)
-
-
-def _flipped_head(drawn: Drawn) -> bytes:
-    """Bits flipped where files say what they are."""
-    file = bytearray(_photo(drawn))
-    for _ in range(drawn.randrange(1, 8)):
-        file[drawn.randrange(min(64, len(file)))] ^= 1 << drawn.randrange(8)
-    return bytes(file)
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def _png(width: int, height: int, data: bytes, *, depth: int = 8, colour: int = 0, more: bytes = b"") -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + more + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-
-
-def _absurd_png(drawn: Drawn) -> bytes:
-    side = drawn.choice((0, 1, 2**16, 2**31 - 1, 2**32 - 1, 60_000))
-    depth, colour = drawn.choice((0, 1, 3, 8, 16, 255)), drawn.choice((0, 1, 2, 3, 4, 6, 7, 255))
-    return _png(side, drawn.choice((0, 1, 7, 2**31)), zlib.compress(bytes(100)), depth=depth, colour=colour)
-
-
-def _absurd_jpeg(drawn: Drawn) -> bytes:
-    file = bytearray(_saved(Image.fromarray(_pixels(drawn, 3)), "JPEG"))
-    frame = file.find(b"\xff\xc0")
-    file[frame + 5 : frame + 9] = struct.pack(">HH", drawn.choice((0, 1, 65535)), drawn.choice((0, 1, 65535)))
-    return bytes(file)
-
-
-def _absurd_bmp(drawn: Drawn) -> bytes:
-    file = bytearray(_saved(Image.fromarray(_pixels(drawn, 3)), "BMP"))
-    struct.pack_into("<ii", file, 18, drawn.choice((-1, 0, 2**31 - 1, 40_000)), drawn.choice((-(2**31), 0, 2**31 - 1, -5)))
-    struct.pack_into("<HI", file, 28, drawn.choice((0, 1, 4, 24, 32, 99)), drawn.choice((0, 1, 2, 3, 4, 99)))
-    return bytes(file)
-
-
-def _absurd_tiff(drawn: Drawn) -> bytes:
-    """A directory that leads to itself, to nowhere, or says absurd things of its picture."""
-    entries = [
-        (256, 4, 1, drawn.choice((0, 1, 2**32 - 1, 50))),
-        (257, 4, 1, drawn.choice((0, 2**31, 50))),
-        (258, 3, 1, drawn.choice((1, 8, 16, 99))),
-    ]
-    entries += [
-        (259, 3, 1, drawn.choice((1, 2, 5, 7, 8, 32773, 34712, 50000))),
-        (262, 3, 1, drawn.randrange(9)),
-        (273, 4, 1, drawn.choice((8, 2**31, 0))),
-    ]
-    entries += [(277, 3, 1, drawn.choice((1, 3, 65535))), (278, 4, 1, 50), (279, 4, drawn.choice((1, 2**30)), 2500)]
-    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<I", drawn.choice((0, 8, 2**31))) + bytes(3000)
-
-
-def _pixel_bomb(drawn: Drawn) -> bytes:
-    """A small file of very many pixels, in one colour."""
-    return _one_colour(drawn.choice((1000, 6000, 9000)))
-
-
-@cache
-def _one_colour(side: int) -> bytes:
-    packer = zlib.compressobj(6)
-    row = bytes(side + 1)
-    return _png(side, side, b"".join(packer.compress(row) for _ in range(side)) + packer.flush())
-
-
-def _chunk_bomb(drawn: Drawn) -> bytes:
-    """A right picture with a text or a colour profile that unpacks to very much."""
-    name, head = drawn.choice(((b"zTXt", b"comment\0\0"), (b"iCCP", b"profile\0\0"), (b"iTXt", b"comment\0\1\0\0\0")))
-    return _png(8, 8, zlib.compress(bytes(72)), more=_chunk(name, head + _much()) * drawn.choice((1, 4)))
-
-
-@cache
-def _much() -> bytes:
-    return zlib.compress(bytes(50 * 2**20), 6)
-
-
-def _zip(entries: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    file = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
-        warnings.simplefilter("ignore")  # of a name that is given twice
-        for name, body in entries:
-            archive.writestr(name, body)
-    return file.getvalue()
-
-
-def _zip_of_photos(drawn: Drawn) -> bytes:
-    names = ("a.png", "a.png", "../../b.png", "/etc/c.png", "d/", "__MACOSX/a.png", "C:\\e.png", "\u00e9.png", "f" * 300)
-    return _zip([(drawn.choice(names), _photo(drawn)) for _ in range(drawn.randrange(4))])
-
-
-def _zip_bomb(drawn: Drawn) -> bytes:
-    inner = _zip_of_zeros(drawn.choice((2**20, 40 * 2**20)))
-    return drawn.choice((inner, _zip([("inner.zip", inner)] * 3)))
-
-
-@cache
-def _zip_of_zeros(size: int) -> bytes:
-    return _zip([("zeros.png", bytes(size))])
-
-
-def _lying_zip(drawn: Drawn) -> bytes:
-    """A ZIP whose entry says another size, method, flag or place than is true."""
-    file = bytearray(_zip([("a.png", _photo(drawn))]))
-    entry = file.rfind(b"PK\x01\x02")
-    offset, form = drawn.choice(((24, "<I"), (20, "<I"), (42, "<I"), (8, "<H"), (10, "<H")))
-    struct.pack_into(form, file, entry + offset, drawn.choice((0, 1, 8, 12, 14, 99, 2**15)))
-    return bytes(file)
-
-
-def _polyglot(drawn: Drawn) -> bytes:
-    """A right picture that is something else too."""
-    photo = _photo(drawn)
-    return drawn.choice(
-        (
-            photo + _zip([("a.png", photo)]),
-            photo + b"<script>alert(1)</script>",
-            b"%PDF-1.7\n" + photo,
-            photo + photo,
-            b"GIF89a/*" + photo + b"*/=1;",
-            _saved(Image.fromarray(_pixels(drawn, 3)), "JPEG", comment=b"<?php system($_GET[0]); ?>"),
-            _zip([("a.png", photo)]) + photo,
-        )
+    answered = sum(seen.statuses.values()) == options.count and not seen.broken
+    record.check(
+        "every upload is answered: no 5xx, no hang, no answer that cannot be read",
+        answered,
+        f"{len(seen.broken)} of {options.count} broken",
     )
+    record.check("memory grows by at most 5 %", growth <= 0.05, f"{100 * growth:+.1f} %")
 
 
-def _document(drawn: Drawn) -> bytes:
-    """What is no picture at all, or one that runs code where it is read."""
-    return drawn.choice(
-        (
-            b"",
-            b"\0",
-            b"hello",
-            b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/><script>1</script></svg>',
-            b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><svg>&b;</svg>',
-            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\nshowpage\n",
-            b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>",
-            b"P6 9999999 9999999 255\n" + bytes(99),
-            b"\x7fELF" + drawn.randbytes(200),
-            b"push graphic-context\nimage over 0,0 0,0 'https://127.0.0.1/x.jpg'\npop graphic-context",
-            drawn.randbytes(drawn.randrange(1, 4000)),
-        )
-    )
+async def send_uploads(url: str, count: int, *, first: int = 0, memory: Callable[[], float] = lambda: 1.0) -> Outcome:
+    """Send the uploads of `count` seeds from `first` on."""
+    seen, seeds = Outcome(), iter(range(first, first + count))
+
+    async def client() -> None:
+        for seed in seeds:
+            if (seed - first) % max(1, count // 25) == 0:
+                seen.memory.append(await asyncio.to_thread(memory))
+            one = await asyncio.to_thread(upload, seed)
+            answer = await send_until_admitted(url, Request(one.kind, one.path, one.body, one.content_type))
+            seen.slowest = max(seen.slowest, answer.seconds)
+            seen.statuses[answer.status] += 1
+            if (why := fault(answer)) is not None:
+                seen.broken[seed] = f"{one.kind} to {one.path[:80]}: {answer.status}, {why}"
+
+    await asyncio.gather(*(client() for _ in range(_CLIENTS)))
+    return seen
 
 
-def _animated(drawn: Drawn) -> bytes:
-    frames = [Image.fromarray(_pixels(drawn, 3)).resize((20, 20)) for _ in range(drawn.randrange(2, 6))]
-    return _saved(frames[0], drawn.choice(("GIF", "WEBP", "PNG", "TIFF")), save_all=True, append_images=frames[1:])
-
-
-def _with_exif(drawn: Drawn) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = drawn.choice((*range(10), 65535))
-    exif[0x010F] = "x" * drawn.randrange(2000)
-    told = exif.tobytes()
-    told = drawn.choice((told, _mutated(drawn, told), b"Exif\0\0" + drawn.randbytes(40), b"Exif\0\0II*\0\x08\0\0\0\xff\xff"))
-    return _saved(Image.fromarray(_pixels(drawn, 3)), drawn.choice(("JPEG", "PNG", "WEBP")), exif=told)
-
-
-def _with_profile(drawn: Drawn) -> bytes:
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(drawn.choice(("sRGB", "LAB", "XYZ")))).tobytes()
-    profile = drawn.choice((profile, _mutated(drawn, profile), drawn.randbytes(300), b"x"))
-    return _saved(Image.fromarray(_pixels(drawn, 3)), drawn.choice(("JPEG", "PNG", "WEBP", "TIFF")), icc_profile=profile)
-
-
-_UNUSUAL = (
-    *(("I;16", "PNG"), ("I;16", "TIFF"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("LAB", "TIFF"), ("F", "TIFF"), ("I", "TIFF"), ("1", "PNG")),
-    *(("1", "TIFF"), ("RGBA", "PNG"), ("RGBA", "WEBP"), ("LA", "PNG"), ("P", "PNG"), ("P", "GIF"), ("YCbCr", "JPEG"), ("RGBA", "TIFF")),
-)
-
-
-def _unusual_pixels(drawn: Drawn) -> bytes:
-    """16-bit, CMYK, LAB, float, bilevel, with alpha, with a palette."""
-    rgb = Image.fromarray(_pixels(drawn, 3))
-    grey = np.random.default_rng(drawn.randrange(2**32)).integers(0, 65536, _size(drawn), dtype=np.uint16)
-    mode, format = drawn.choice(_UNUSUAL)
-    if mode == "I;16":
-        return _saved(Image.fromarray(grey), format)
-    if mode == "LAB":
-        lab = ImageCms.profileToProfile(rgb, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
-        assert lab is not None
-        return _saved(lab, format)
-    return _saved(rgb.convert(mode), format)
-
-
-def _deep_png(drawn: Drawn) -> bytes:
-    """PNG with 16 bits a channel in colour, which Pillow does not write."""
-    width, height = _size(drawn)
-    rows = b"".join(b"\0" + drawn.randbytes(6 * width) for _ in range(height))
-    return _png(width, height, zlib.compress(rows), depth=16, colour=2)
-
-
-def _extreme_shape(drawn: Drawn) -> bytes:
-    width, height = drawn.choice(((1, 1), (1, 60_000), (60_000, 1), (1, 2), (17_000, 1), (2, 20_000)))
-    return _saved(Image.new(drawn.choice(("RGB", "L")), (width, height)), drawn.choice(("PNG", "BMP", "TIFF")))
-
-
-def _label_map(drawn: Drawn) -> bytes:
-    """Ids and colours, right and wrong."""
-    ids = _pixels(drawn) % np.uint8(drawn.choice((1, 3, 12, 34, 255)))
-    picture = Image.fromarray(ids)
-    if drawn.random() < 0.4:
-        picture.putpalette(drawn.randbytes(3 * drawn.randrange(1, 256)))
-    if drawn.random() < 0.3:
-        picture = picture.convert("RGB")
-    return _saved(picture, drawn.choice(("PNG", "PNG", "TIFF", "BMP")))
-
-
-KINDS: dict[str, Callable[[Drawn], bytes]] = {
-    "photo": _photo,
-    "mutated photo": lambda drawn: _mutated(drawn, _photo(drawn)),
-    "cut photo": lambda drawn: (file := _photo(drawn))[: drawn.randrange(len(file))],
-    "flipped head": _flipped_head,
-    "absurd PNG": _absurd_png,
-    "absurd JPEG": _absurd_jpeg,
-    "absurd BMP": _absurd_bmp,
-    "absurd TIFF": _absurd_tiff,
-    "pixel bomb": _pixel_bomb,
-    "chunk bomb": _chunk_bomb,
-    "ZIP": _zip_of_photos,
-    "ZIP bomb": _zip_bomb,
-    "lying ZIP": _lying_zip,
-    "polyglot": _polyglot,
-    "document": _document,
-    "animated": _animated,
-    "EXIF": _with_exif,
-    "profile": _with_profile,
-    "unusual pixels": _unusual_pixels,
-    "16-bit colour": _deep_png,
-    "extreme shape": _extreme_shape,
-    "label map": _label_map,
-}
+def fault(answer: Answer) -> str | None:
+    """Return what is wrong with an answer; None where it is an error in the documented shape, or a file that can be
+    read.
+    """
+    if answer.error is not None:
+        return answer.error
+    start = answer.body[:200].decode("utf-8", "replace")
+    if answer.status >= 500:
+        return start
+    try:
+        if answer.status >= 400:
+            error = json.loads(answer.body)["error"]
+            return None if {"code", "message", "hint"} <= set(error) and error["message"] else f"another shape: {start}"
+        if answer.headers["content-type"].startswith("image/"):
+            Image.open(io.BytesIO(answer.body)).load()
+        elif answer.headers["content-type"] == "application/json":
+            json.loads(answer.body)
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"it cannot be read: {start}"
+    return None

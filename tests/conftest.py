@@ -1,4 +1,4 @@
-"""What every test shares: who skips where there is no CUDA device or no Chromium and says so, and how many processes and threads."""
+"""Skips without CUDA or Chromium, and the number of processes and threads."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ import pytest
 MOST_PROCESSES = 4  # each holds torch, models and a server of its own: some 1.5 GB
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# Read when torch is first imported, which is after this. Two processes of two threads each on two cores take turns rather than work.
+# Read when torch is first imported, which is after this. Two processes of two threads each on two cores take turns
+# rather than work.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
 
@@ -17,18 +18,24 @@ NO_BROWSER = "there is no Chromium: install it with `apt-get install chromium`"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """What `-n auto` means: the cores this process may use. (psutil's count of physical cores is half of them on most rented machines.)"""
+    """What `-n auto` means: the cores this process may use. (psutil's count of physical cores is half of them on most
+    rented machines.)
+    """
     return min(CORES, MOST_PROCESSES)
 
 
 def pytest_runtest_setup(item):
-    """Skip what cannot run here. FEWPAIR_REQUIRE_BROWSER=1 makes a missing browser a failure, so that CI cannot pass without it."""
+    """Skip what cannot run here. FEWPAIR_REQUIRE_BROWSER=1 makes a missing browser a failure, so that CI cannot pass
+    without it.
+    """
     if item.get_closest_marker("gpu"):
         import torch
 
         if not torch.cuda.is_available():
             pytest.skip("there is no CUDA device: benchmarks/gpu.sh runs this on a machine that has one")
-    if item.get_closest_marker("browser") and not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    if item.get_closest_marker("browser") and not any(
+        map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    ):
         if os.environ.get("FEWPAIR_REQUIRE_BROWSER") == "1":
             pytest.fail(f"{NO_BROWSER} (FEWPAIR_REQUIRE_BROWSER=1 forbids skipping)", pytrace=False)
         pytest.skip(NO_BROWSER)

@@ -1,4 +1,4 @@
-"""The links of docs/ to single lines of code: which lead astray, and new numbers for them (`python tests/line_links.py`)."""
+"""Links of docs/ to lines of code, checked and corrected (`python tests/line_links.py`)."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\[`([^`\n]+)`\]\(([^)#\s]+)#L(\d+)\)")
-"""[`words`](file#L93): the words stand on that line."""
+"""[`words`](file#L93): the words are on that line and on no other, and end where its names end."""
 
 
 class Link(NamedTuple):
@@ -21,11 +21,13 @@ class Link(NamedTuple):
 
     @property
     def right(self) -> bool:
-        return self.line in self.held
+        return self.held == (self.line,)
 
     def __str__(self) -> str:
-        where = f"but on {', '.join(map(str, self.held))}" if self.held else "nor on any other"
-        return f"{self.page.relative_to(ROOT)}: {self.words!r} is not on line {self.line} of {self.file}, {where}"
+        where = ", ".join(map(str, self.held)) or "no line"
+        return (
+            f"{self.page.relative_to(ROOT)}: {self.words!r} links to line {self.line} of {self.file}, but is on {where}"
+        )
 
 
 def pages() -> list[Path]:
@@ -38,20 +40,22 @@ def links(page: Path) -> Iterator[Link]:
     for words, file, line in LINK.findall(page.read_text(encoding="utf-8")):
         target = page.parent / file
         lines = target.read_text(encoding="utf-8").splitlines() if target.is_file() else []
-        yield Link(page, words, file, int(line), tuple(at for at, text in enumerate(lines, 1) if words in text))
+        whole = re.compile(
+            rf"(?<!\w){re.escape(words)}(?!\w)" if words[-1:].isidentifier() else rf"(?<!\w){re.escape(words)}"
+        )
+        yield Link(page, words, file, int(line), tuple(at for at, text in enumerate(lines, 1) if whole.search(text)))
 
 
 def mend(page: Path) -> list[Link]:
-    """Give each link that leads astray the nearest line that holds its words; returns those for which there is none."""
+    """Correct the line of each link; returns those whose words are on no line or on several."""
     lost = []
     text = page.read_text(encoding="utf-8")
     for link in links(page):
-        if link.held and not link.right:
-            nearest = min(link.held, key=lambda at: abs(at - link.line))
-            begin = f"[`{link.words}`]({link.file}#L"
-            text = text.replace(f"{begin}{link.line})", f"{begin}{nearest})")
-        elif not link.held:
+        if len(link.held) != 1:
             lost.append(link)
+        elif not link.right:
+            begin = f"[`{link.words}`]({link.file}#L"
+            text = text.replace(f"{begin}{link.line})", f"{begin}{link.held[0]})")
     page.write_text(text, encoding="utf-8")
     return lost
 

@@ -35,17 +35,41 @@ def linted(source: str, place: str) -> list[str]:
     return [found["code"] for found in json.loads(answer.stdout)]
 
 
-@pytest.mark.parametrize("statement", ["import torch", "from torch import nn", "from trainer.batch import Classes", "import torchvision"])
+@pytest.mark.parametrize(
+    "statement", ["import torch", "from torch import nn", "from trainer.batch import Classes", "import torchvision"]
+)
 def test_ruff_refuses_torch_and_the_trainer_under_serving(statement):
     assert "TID251" in linted(f'"""A file."""\n\n{statement}\n', "serving/anything.py")
 
 
-def test_ruff_refuses_the_server_under_trainer():
-    assert "TID251" in linted('"""A file."""\n\nfrom serving.manifest import read_manifest\n', "trainer/anything.py")
+def test_ruff_refuses_the_server_under_trainer_but_for_its_decoder():
+    for statement in (
+        "from serving.models.manifest import read_manifest",
+        "from serving import client",
+        "import serving.app",
+    ):
+        assert "TID251" in linted(f'"""A file."""\n\n{statement}\n', "trainer/anything.py")
+    decoder = "from serving.imaging import decode, labels"
+    assert "TID251" not in linted(f'"""A file."""\n\n{decoder}\n', "trainer/anything.py")
+
+
+def test_the_trainer_imports_nothing_of_serving_but_its_decoder():
+    names = {name for path in python_files("trainer") for name in imported(path, package="serving")}
+    assert {name for name in names if name.partition(".")[0] != "imaging"} == set()
+
+
+def test_the_decoder_needs_numpy_and_pillow_alone():
+    for module in ("decode", "domain", "labels"):
+        path = ROOT / "serving" / "imaging" / f"{module}.py"
+        third = {name.partition(".")[0] for name in imported(path, package="")} - sys.stdlib_module_names
+        assert third <= {"numpy", "PIL", "serving"}
+        assert {name.partition(".")[0] for name in imported(path, package="serving")} <= {"errors", "imaging"}
 
 
 def test_no_file_is_called_by_a_name_that_says_nothing():
-    assert [path for path in python_files("trainer", "serving", "benchmarks", "tests") if path.stem in BANNED_NAMES] == []
+    assert [
+        path for path in python_files("trainer", "serving", "benchmarks", "tests") if path.stem in BANNED_NAMES
+    ] == []
 
 
 def test_every_file_opens_with_a_sentence():
@@ -67,7 +91,10 @@ def test_the_lock_is_hashed_and_names_no_index_and_no_path():
 
 def test_the_lock_holds_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     names = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted}
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
     assert names <= locked
@@ -88,14 +115,17 @@ def test_what_the_wheel_is_to_carry_is_there():
 
 def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], check=True, capture_output=True, cwd=ROOT
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        check=True,
+        capture_output=True,
+        cwd=ROOT,
     )
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "serving/exported/manifest.schema.json",
         "serving/exported/camvid-hybrid-compact/manifest.json",
-        "trainer/loop.py",
+        "trainer/training/loop.py",
         "trainer/experiment/tables/s0-t2.toml",
         "serving/service.py",
     } <= names
@@ -115,7 +145,8 @@ def test_help_answers_in_under_half_a_second():
 def test_help_imports_the_standard_library_only():
     program = (
         "import sys; before = set(sys.modules); from trainer.__main__ import main; main(['--help']);"
-        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names), file=sys.stderr)"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names), "
+        "file=sys.stderr)"
     )
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert answer.stderr.strip() == "['trainer']"
@@ -125,7 +156,9 @@ def test_help_imports_the_standard_library_only():
 def test_onnxruntime_reports_to_nobody(half, tmp_path):
     """Left to itself it writes a device id, and sends what it is used for to its maker."""
     graph = ROOT / "exported" / "camvid-hybrid-compact" / "to_label.onnx"
-    program = f"import {half}, onnxruntime; onnxruntime.InferenceSession({str(graph)!r}, providers=['CPUExecutionProvider'])"
+    program = (
+        f"import {half}, onnxruntime; onnxruntime.InferenceSession({str(graph)!r}, providers=['CPUExecutionProvider'])"
+    )
     alone = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=alone)
     assert list(tmp_path.rglob("*")) == []
@@ -140,7 +173,9 @@ def test_every_decision_is_numbered_once_and_fits_a_page():
 
 def test_the_benchmark_for_gpus_runs_every_file_with_a_gpu_test():
     marked = [
-        path.relative_to(ROOT) for path in python_files("tests") if re.search(r"^@pytest\.mark\.gpu", path.read_text(), flags=re.MULTILINE)
+        path.relative_to(ROOT)
+        for path in python_files("tests")
+        if re.search(r"^@pytest\.mark\.gpu", path.read_text(), flags=re.MULTILINE)
     ]
     assert marked
     named = (ROOT / "benchmarks" / "gpu.sh").read_text()
@@ -149,18 +184,19 @@ def test_the_benchmark_for_gpus_runs_every_file_with_a_gpu_test():
 
 # Design, section 2: what a part of the trainer never imports. An entry is a file or a folder under trainer/.
 NEVER = {
-    "networks": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
-    "losses": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
-    "games": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
-    "labels": {"methods", "data", "recipes", "loop", "rundir", "metrics"},
-    "methods": {"loop", "rundir", "recipes", "data", "metrics"},
-    "metrics": {"recipes", "loop", "rundir"},
-    "data": {"methods", "networks", "loop"},
+    "networks": {"methods", "data", "recipes", "training", "export", "commands", "metrics"},
+    "losses": {"methods", "data", "recipes", "training", "export", "commands", "metrics"},
+    "labels": {"methods", "data", "recipes", "training", "export", "commands", "metrics"},
+    "methods": {"training", "export", "commands", "recipes", "metrics"},
+    "metrics": {"recipes", "training", "export", "commands"},
+    "training": {"commands", "export", "experiment"},
+    "export": {"commands", "experiment"},
+    "data": {"methods", "training"},
 }
 
 
-def imported(path: Path) -> set[str]:
-    """The dotted names under trainer that a file imports anywhere, inside functions too."""
+def imported(path: Path, package: str = "trainer") -> set[str]:
+    """The dotted names under a package that a file imports anywhere, inside functions too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -168,24 +204,53 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute here"
             names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("trainer.") for name in names if name.startswith("trainer.")}
+    prefix = f"{package}." if package else ""
+    return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
 
 
 @pytest.mark.parametrize("part", NEVER)
 def test_imports_in_the_trainer_run_one_way(part):
     place = ROOT / "trainer" / part
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
-    found = {(str(path.relative_to(ROOT)), name) for path in files for name in imported(path) if name.partition(".")[0] in NEVER[part]}
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in files
+        for name in imported(path)
+        if name.partition(".")[0] in NEVER[part]
+    }
     assert found == set()
 
 
+# Each layer of the server imports only layers before it; `client` and `predict` are its command-line users.
+LAYERS = (
+    "errors", "settings", "telemetry", "imaging", "models", "inference", "client", "predict", "jobs", "api ui", "app",
+    "service", "__main__",
+)  # fmt: skip
+
+
+def test_imports_in_the_server_run_one_way():
+    rank = {name: number for number, layer in enumerate(LAYERS) for name in layer.split()}
+    upwards = set()
+    for path in python_files("serving"):
+        part = path.relative_to(ROOT / "serving").with_suffix("").parts[0]
+        for name in imported(path, package="serving") - {""}:
+            other = name.partition(".")[0]
+            if part in rank and other != part and rank.get(other, -1) >= rank[part]:
+                upwards.add((str(path.relative_to(ROOT)), name))
+    assert upwards == set()
+
+
 def test_nothing_imports_the_command_line():
-    assert [path for path in python_files("trainer") if "__main__" in {name.partition(".")[0] for name in imported(path)}] == []
+    assert [
+        path for path in python_files("trainer") if "__main__" in {name.partition(".")[0] for name in imported(path)}
+    ] == []
 
 
 def test_the_trainer_s_modules_import_one_another_without_a_circle():
     paths = {path.relative_to(ROOT / "trainer").with_suffix(""): path for path in python_files("trainer")}
-    files = {".".join(place.parent.parts if place.name == "__init__" else place.parts): path for place, path in paths.items()}
+    files = {
+        ".".join(place.parent.parts if place.name == "__init__" else place.parts): path for place, path in paths.items()
+    }
     left = {name: {each for each in imported(path) if each in files} - {name} for name, path in files.items()}
     while free := [name for name, wants in left.items() if not wants & left.keys()]:
         for name in free:
@@ -193,22 +258,24 @@ def test_the_trainer_s_modules_import_one_another_without_a_circle():
     assert left == {}
 
 
-def test_every_link_to_a_line_leads_to_a_line_that_holds_its_words():
-    """Where only lines have moved, `python tests/line_links.py` sets the numbers anew."""
+def test_every_link_to_a_line_of_code_names_that_line_and_no_other():
+    """After lines have moved, `python tests/line_links.py` corrects the numbers."""
     found = [link for page in line_links.pages() for link in line_links.links(page)]
     assert [str(link) for link in found if not link.right] == []
     assert len(found) == sum(page.read_text(encoding="utf-8").count("#L") for page in line_links.pages())
 
 
-def test_a_link_that_leads_astray_is_told_and_mended(tmp_path, monkeypatch):
+def test_a_wrong_link_is_reported_and_corrected_and_one_to_a_part_of_a_name_or_to_two_lines_is_not_accepted(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(line_links, "ROOT", tmp_path)
-    (tmp_path / "code.py").write_text("one = 1\n\ntwo = one\n")
+    (tmp_path / "code.py").write_text("one = 1\n\ntwo = one\nthreefold = two\n")
     page = tmp_path / "page.md"
-    page.write_text("[`two = `](code.py#L2), [`one`](code.py#L1), [`three`](code.py#L1)")
-    assert [link.right for link in line_links.links(page)] == [False, True, False]
-    assert "is not on line 2 of code.py, but on 3" in str(next(line_links.links(page)))
-    assert [link.words for link in line_links.mend(page)] == ["three"]
-    assert page.read_text() == "[`two = `](code.py#L3), [`one`](code.py#L1), [`three`](code.py#L1)"
+    page.write_text("[`two =`](code.py#L2), [`one = 1`](code.py#L1), [`three`](code.py#L4), [`one`](code.py#L1)")
+    assert [link.right for link in line_links.links(page)] == [False, True, False, False]
+    assert "links to line 2 of code.py, but is on 3" in str(next(line_links.links(page)))
+    assert [link.words for link in line_links.mend(page)] == ["three", "one"]
+    assert page.read_text().startswith("[`two =`](code.py#L3), [`one = 1`](code.py#L1)")
 
 
 @pytest.mark.parametrize("method", ["hybrid", "pix2pix", "cyclegan", "tripathy"])

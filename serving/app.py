@@ -23,7 +23,7 @@ from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens
 from serving.api.kserve import routes as kserve
 from serving.api.limit import RateLimit
 from serving.api.middleware import ErrorShape, RequestBody, RequestRecord, RootPath, error_response
-from serving.errors import Refusal, ServingError, disk_is_full
+from serving.errors import Refusal, ServingError, disk_full, disk_is_full
 from serving.inference.parameters import refusal_of
 from serving.inference.pipeline import Backend
 from serving.jobs.runner import Jobs
@@ -167,9 +167,8 @@ async def respond_to_error(request: Request, error: Exception) -> Response:
         refusal = refusal_of(error.errors())
     elif isinstance(error, ClientDisconnect):  # 499 is nginx's status for it
         refusal = Refusal(499, "client_closed", "the client closed its connection.")
-    elif isinstance(error, OSError) and disk_is_full(error):
-        hint = "Try again in a moment, or send a smaller file; the operator makes room in TMPDIR."
-        refusal = Refusal(507, "disk_full", "the disk that uploads pass through is full.", hint=hint)
+    elif disk_is_full(error):
+        refusal = disk_full()
     else:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return PlainTextResponse(status_code=500)

@@ -11,7 +11,6 @@ Errors of the server are raised as `serving.errors.Refusal`, with its code, mess
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import json
@@ -66,16 +65,6 @@ class Made:
     photo: bytes
     seed: int
     model: str
-
-
-@dataclass(frozen=True)
-class Translated:
-    """The result for one picture of several: the answer in `file`, or the error."""
-
-    name: str
-    file: bytes | None
-    seed: int | None
-    error: Refusal | None
 
 
 @dataclass(frozen=True)
@@ -145,10 +134,6 @@ class Client:
         """Return the outlines of the regions of at least `min_area` pixels as a COCO-style document."""
         return dict(json.loads(self.segment(photo, model=model, output="polygons", min_area=min_area)))
 
-    def segment_each(self, photos: Sequence[Picture], **fields: Unpack[SegmentFields]) -> list[Translated]:
-        """Return the label maps of several photos in their order; errors of single photos stand in the list."""
-        return _translated(self.upload("/v1/segment", photos, {**fields, "answers": "json"}))
-
     def synthesize(self, label: Picture, **fields: Unpack[SynthesizeFields]) -> Made:
         """Return a photo made from a label map."""
         return self.synthesize_several(label, count=1, **fields)[0]
@@ -161,10 +146,6 @@ class Client:
             with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
                 photos = [archive.read(name) for name in archive.namelist()]
         return [Made(photo, int(seed), model) for photo, seed in zip(photos, seeds, strict=True)]
-
-    def synthesize_each(self, labels: Sequence[Picture], **fields: Unpack[SynthesizeFields]) -> list[Translated]:
-        """Return a photo from each of several label maps in their order; errors of single ones stand in the list."""
-        return _translated(self.upload("/v1/synthesize", labels, {**fields, "answers": "json"}))
 
     def send(self, method: str, path: str, *, stream: bool = False, **sent: Any) -> httpx.Response:
         """Send a request and return the successful response. Raises Refusal after the patience is used up."""
@@ -276,17 +257,6 @@ def _unreachable(url: str, error: httpx.HTTPError) -> Refusal:
 
 def _error(error: dict[str, str], *, status: int = 400, headers: dict[str, str] | None = None) -> Refusal:
     return Refusal(status, error["code"], error["message"], hint=error["hint"], headers=headers)
-
-
-def _translated(response: httpx.Response) -> list[Translated]:
-    found = []
-    for entry in response.json()["answers"]:
-        if "error" in entry:
-            found.append(Translated(entry["name"], None, None, _error(entry["error"])))
-        else:
-            file = json.dumps(entry["result"]).encode() if "result" in entry else base64.b64decode(entry["data"])
-            found.append(Translated(entry["name"], file, entry.get("seed"), None))
-    return found
 
 
 def _job(response: httpx.Response) -> Job:

@@ -44,6 +44,12 @@ class Refusal(ServingError):
         return {"error": self.error}
 
 
-def disk_is_full(error: OSError) -> bool:
+def disk_is_full(error: Exception) -> bool:
     """Whether an error says that the disk, or what of it a user may use, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full() -> Refusal:
+    """Return the refusal of what the disk has no room for."""
+    hint = "Try again in a moment, or DELETE jobs whose results you have; TMPDIR or the jobs' folder needs more room."
+    return Refusal(507, "disk_full", "the server's disk is full.", hint=hint)

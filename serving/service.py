@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from serving.api.requests import answer, ready
 from serving.app import create_app, middleware, respond_to_error
-from serving.inference.parameters import SegmentRequest, SynthesizeRequest, validated
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters, validated
 from serving.settings import load_settings
 from serving.telemetry import logging as request_log
 from serving.telemetry import tracing
@@ -34,11 +34,11 @@ class _Unread(bentoml.IODescriptor):  # type: ignore[misc]
         return cls.model_construct()
 
 
-class SegmentInput(SegmentRequest, _Unread):
+class SegmentInput(SegmentParameters, _Unread):
     """A photo and the parameters."""
 
 
-class SynthesizeInput(SynthesizeRequest, _Unread):
+class SynthesizeInput(SynthesizeParameters, _Unread):
     """A label map and the parameters."""
 
 
@@ -65,15 +65,15 @@ class Translator:
     @bentoml.api(route="/segment", input_spec=SegmentInput)  # type: ignore[untyped-decorator]
     async def segment(self, ctx: bentoml.Context, **_: Any) -> AnyImage:
         """Photo to label map: a palette PNG (indices are class ids), ids, overlay, confidence, polygons or JSON."""
-        return await _answer(ctx, SegmentRequest)  # type: ignore[return-value]
+        return await _answer(ctx, SegmentParameters)  # type: ignore[return-value]
 
     @bentoml.api(route="/synthesize", input_spec=SynthesizeInput)  # type: ignore[untyped-decorator]
     async def synthesize(self, ctx: bentoml.Context, **_: Any) -> AnyImage:
         """Label map to photo. The same seed gives the same photo."""
-        return await _answer(ctx, SynthesizeRequest)  # type: ignore[return-value]
+        return await _answer(ctx, SynthesizeParameters)  # type: ignore[return-value]
 
 
-async def _answer(ctx: bentoml.Context, kind: type[SegmentRequest] | type[SynthesizeRequest]) -> Response:
+async def _answer(ctx: bentoml.Context, kind: type[SegmentParameters] | type[SynthesizeParameters]) -> Response:
     """Answer as /v1 does. BentoML gives the response the status that the context names."""
     request = Request({**ctx.request.scope, "app": app}, ctx.request.receive)
     try:

@@ -51,7 +51,6 @@ _FIELDS = (
     "count",
     "format",
     "snap",
-    "answers",
     "image",
     "x",
 )
@@ -144,8 +143,6 @@ def _json(drawn: Drawn, file: bytes, options: dict[str, str]) -> bytes:
     told: dict[str, Any] = {**options, "image": image}
     if "snap" in told:
         told["snap"] = told["snap"] == "true"
-    if drawn.random() < 0.2:
-        told["images"] = [told.pop("image"), text]
     body = json.dumps(told).encode()
     odd = drawn.random()
     if odd < 0.03:

@@ -84,8 +84,8 @@ def _segment(model: Mapping[str, Any], photos: Sequence[Path]) -> Iterator[Reque
         yield Request(title, f"/v1/segment?model={quote(name)}", file, "image/png")
     several = [(photo.name, photo.read_bytes()) for photo in photos[:3]]
     yield form(f"/v1/segment {name} three photos", "/v1/segment", several, model=name)
-    body = json.dumps({"model": name, "images": [base64.b64encode(file).decode() for _, file in several]}).encode()
-    yield Request(f"/v1/segment {name} three photos as JSON", "/v1/segment", body, "application/json")
+    body = json.dumps({"model": name, "image": base64.b64encode(photos[0].read_bytes()).decode()}).encode()
+    yield Request(f"/v1/segment {name} as JSON", "/v1/segment", body, "application/json")
 
 
 def _synthesize(model: Mapping[str, Any], labels: Sequence[Path]) -> Iterator[Request]:

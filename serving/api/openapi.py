@@ -35,23 +35,10 @@ INTRODUCTION = """Image translators trained from few labelled photos: **photo to
 Where the server needs a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password is enough.
 
 `/segment` and `/synthesize` are aliases of `/v1/segment` and `/v1/synthesize`. A request is a form with one or more
-files in `image`, the bare file with its parameters in the query, or JSON with files in base64. Several pictures are
-translated one after the other; one that is refused has its error in the list. Many or very large pictures are sent as a
-job where the operator allows it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`. Every answer
+files in `image`, the bare file with its parameters in the query, or JSON with one file in base64. The answer to several
+pictures is a ZIP; one that is refused has its error in its `index.json`. Many or very large pictures are sent as a job
+where the operator allows it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`. Every answer
 carries `X-Request-ID`, and translations a `Server-Timing` of their stages (wait, decode, run, encode)."""
-_DESCRIPTIONS = {
-    400: "The request is wrong: not an image, ids or colours of no class, a parameter outside its range.",
-    401: "The request does not carry the admin token.",
-    404: "There is nothing of that name; the hint says what there is.",
-    408: "The body came too slowly.",
-    409: "Not in the present state.",
-    413: "Over a limit in bytes, pixels, pictures or values.",
-    415: "The body has a type, coding or charset that is not read.",
-    429: "Too many jobs wait already. `Retry-After` says when to come back.",
-    503: "Too many requests wait already, or no model can be served. `Retry-After` says when to come back.",
-    504: "The request was not done in time.",
-    507: "The server's disk is full.",
-}
 _HEADERS = {
     "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
     "X-Tiling": {"description": "`none`, or the number of tiles, across x down.", "schema": {"type": "string"}},
@@ -59,14 +46,13 @@ _HEADERS = {
 }
 SEGMENTED: dict[str, Any] = {
     "description": "The label map: PNG, JPEG for `output=overlay`, JSON for `output=json` and `output=polygons`; of "
-    "several photos, a ZIP or a JSON list.",
-    "model": schemas.SegmentReport | schemas.CocoDocument | schemas.AnswerList,
+    "several photos, a ZIP.",
+    "model": schemas.SegmentReport | schemas.CocoDocument,
     "content": {"image/png": BINARY, "image/jpeg": BINARY, "application/zip": BINARY},
     "headers": _HEADERS,
 }
 SYNTHESIZED: dict[str, Any] = {
-    "description": "The photo in the format asked for; several photos as a ZIP or a JSON list.",
-    "model": schemas.AnswerList,
+    "description": "The photo in the format asked for; several photos as a ZIP.",
     "content": {"image/jpeg": BINARY, "image/webp": BINARY, "image/png": BINARY, "application/zip": BINARY},
     "headers": {
         **_HEADERS,
@@ -87,17 +73,12 @@ _bodies: list[type[BaseModel]] = []
 
 
 def picture_body(name: str, parameters: type[BaseModel]) -> dict[str, Any]:
-    """The request body of an endpoint that translates: a form, JSON with one picture or several, or the bare file."""
-    kinds: dict[str, type[BaseModel]] = {
-        "Form": schemas.PicturesForm,
-        "One": schemas.OnePicture,
-        "Several": schemas.SeveralPictures,
-    }
-    form, one, several = (
+    """The request body of an endpoint that translates: a form, JSON with one picture, or the bare file."""
+    form, one = (
         create_model(f"{name}{kind}", __base__=(pictures, parameters), __doc__=pictures.__doc__)
-        for kind, pictures in kinds.items()
+        for kind, pictures in (("Form", schemas.PicturesForm), ("One", schemas.OnePicture))
     )
-    return body(form, json=(one, several), raw=RAW_KINDS)
+    return body(form, json=(one,), raw=RAW_KINDS)
 
 
 def body(*forms: type[BaseModel], json: tuple[type[BaseModel], ...] = (), raw: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -111,7 +92,7 @@ def errors(*statuses: int, model: type[BaseModel] = schemas.Error) -> dict[int |
     """The refusals among the responses; `default` keeps FastAPI from promising its own shape for 422."""
     return {
         "default": {"model": model, "description": "Any other refusal."},
-        **{status: {"model": model, "description": _DESCRIPTIONS[status]} for status in statuses},
+        **{status: {"model": model} for status in statuses},
     }
 
 

@@ -19,11 +19,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from serving.api.schemas import NamedPicture, OnePicture, SeveralPictures
+from serving.api.schemas import OnePicture
 from serving.errors import Refusal
 from serving.inference.archive import Picture, too_many_pictures
 from serving.inference.outputs import clean_name
-from serving.inference.parameters import SegmentRequest, SynthesizeRequest, once_each, validated
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters, once_each, validated
 from serving.inference.pipeline import Backend, translate, translator
 from serving.settings import Settings
 from serving.telemetry.metrics import current_trace
@@ -34,9 +34,9 @@ RAW_KINDS = (*(f"image/{kind}" for kind in _IMAGES), "application/zip", "applica
 _IN_MEMORY = 2**20  # a larger body is kept on disk until it is decoded
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**16
-_VALUES_BESIDE_PICTURES = 1000
+_MAX_JSON_VALUES = 1000
 _HINT = "Send a form (curl -F image=@street.jpg), the file with its Content-Type, or JSON with the file in base64."
-_JSON_HINT = 'Send {"image": "..."} or {"images": ["...", "..."]} with the files in base64.'
+_JSON_HINT = 'Send {"image": "..."} with the file in base64.'
 
 
 def ready(request: Request) -> Backend:
@@ -50,7 +50,7 @@ def ready(request: Request) -> Backend:
 Ready = Annotated[Backend, Depends(ready)]
 
 
-async def answer(request: Request, query: SegmentRequest | SynthesizeRequest, backend: Backend) -> Response:
+async def answer(request: Request, query: SegmentParameters | SynthesizeParameters, backend: Backend) -> Response:
     """Read a request, translate its pictures and answer it. Parameters of the body overrule those of the query.
 
     Refusal (503) before the body is read where no further request would be admitted.
@@ -58,14 +58,13 @@ async def answer(request: Request, query: SegmentRequest | SynthesizeRequest, ba
     backend.scheduler.check_capacity()
     once_each(request.query_params.multi_items())
     async with AsyncExitStack() as files:
-        pictures, given, listed, strict = await _read(request, files, backend.settings)
+        pictures, given, strict = await _read(request, files, backend.settings)
         body = validated(type(query), given, strict=strict)
         if not pictures:
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
         parameters = query.model_copy(update=body.model_dump(exclude_unset=True))
         one, count = translator(backend.models, parameters), getattr(parameters, "count", 1)
-        work = translate(pictures, one, backend, packing=parameters.answers, listed=listed, count=count)
-        made = await while_connected(request, work)
+        made = await while_connected(request, translate(pictures, one, backend, count=count))
         return Response(made.body, media_type=made.media_type, headers=made.headers)
 
 
@@ -129,61 +128,48 @@ async def read_form(
 
 async def _read(
     request: Request, files: AsyncExitStack, settings: Settings
-) -> tuple[list[Picture], dict[str, Any], bool, bool]:
-    """The pictures, the parameters, whether the pictures came as a list and the parameters have JSON's types."""
+) -> tuple[list[Picture], dict[str, Any], bool]:
+    """The pictures, the parameters, and whether the parameters have JSON's types."""
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content == "multipart/form-data":
         pictures, texts = await read_form(request, partial(_temporary, files), max_pictures=settings.max_pictures)
-        return [_picture(name, file) for name, file in pictures], texts, False, False
+        return [_picture(name, file) for name, file in pictures], texts, False
     if content == "application/json":
         body = await spooled(request, files)
         with current_trace().stage("decode"):
-            return (*await asyncio.to_thread(_json, body, files, settings), True)
+            picture, parameters = await asyncio.to_thread(_json, body, files)
+        return [picture], parameters, True
     if content.startswith("image/") or content in RAW_KINDS:
-        return [_picture("image", await spooled(request, files))], {}, False, False
+        return [_picture("image", await spooled(request, files))], {}, False
     why = f"a body of the type {content[:80]!r} is not read." if content else "the body has no Content-Type."
     raise Refusal(415, "unsupported_media_type", why, hint=_HINT)
 
 
-def _json(body: IO[bytes], files: AsyncExitStack, settings: Settings) -> tuple[list[Picture], dict[str, Any], bool]:
+def _json(body: IO[bytes], files: AsyncExitStack) -> tuple[Picture, dict[str, Any]]:
     text = body.read()
     # base64 holds none of these, so this bounds what the text can grow to when it is parsed
-    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _VALUES_BESIDE_PICTURES + 4 * settings.max_pictures:
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _MAX_JSON_VALUES:
         raise Refusal(400, "bad_json", "the JSON holds too many values.", hint=_JSON_HINT)
     try:
         sent = json.loads(text)
     except (ValueError, RecursionError):
         raise Refusal(400, "bad_json", "the body is not JSON that can be read.", hint=_JSON_HINT) from None
-    if not isinstance(sent, dict) or ("image" in sent) == ("images" in sent):
-        raise Refusal(400, "no_image", "the JSON needs either image or images.", hint=_JSON_HINT)
-    if "image" in sent:
-        one = validated(OnePicture, {"image": sent.pop("image")}, strict=True)
-        return [_decoded(one.image, "image", files)], sent, False
-    images = validated(SeveralPictures, {"images": sent.pop("images")}, strict=True).images
-    if len(images) > settings.max_pictures:
-        raise too_many_pictures(settings.max_pictures)
-    named = [NamedPicture(image=image) if isinstance(image, str) else image for image in images]
-    pictures = [
-        _decoded(one.image, clean_name(one.name or f"image-{number}"), files) for number, one in enumerate(named, 1)
-    ]
-    return pictures, sent, True
+    if not isinstance(sent, dict) or "image" not in sent:
+        raise Refusal(400, "no_image", "the JSON holds no image.", hint=_JSON_HINT)
+    one = validated(OnePicture, {"image": sent.pop("image")}, strict=True)
+    return _picture("image", _temporary(files, _from_base64(one.image))), sent
 
 
-def _decoded(text: str, name: str, files: AsyncExitStack) -> Picture:
-    """A picture from base64 or a data: URL; one that is neither is refused when it is read, alone."""
+def _from_base64(text: str) -> bytes:
+    """Return the bytes of base64 or a data: URL. Raises Refusal where it is neither."""
     media_type, _, data = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
     try:
         if media_type and not media_type.lower().endswith(";base64"):
             raise ValueError(media_type)
-        decoded = base64.b64decode(data.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
+        return base64.b64decode(data.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
     except ValueError:
-        return Picture(name, partial(_not_base64, name))
-    return _picture(name, _temporary(files, decoded))
-
-
-def _not_base64(name: str) -> bytes:
-    hint = "Send the file in base64, as it is or as a data:image/png;base64,... URL."
-    raise Refusal(400, "bad_base64", f"{name} is not the base64 of a file.", hint=hint)
+        hint = "Send the file in base64, as it is or as a data:image/png;base64,... URL."
+        raise Refusal(400, "bad_base64", "image is not the base64 of a file.", hint=hint) from None
 
 
 def _picture(name: str, file: IO[bytes]) -> Picture:

@@ -114,36 +114,8 @@ class CocoDocument(BaseModel):
     annotations: list[dict[str, Any]] = Field(description=_ANNOTATIONS)
 
 
-class AnswerEntry(BaseModel):
-    """One of several answers, or why there is none."""
-
-    name: str = Field(description="What the sender called the picture.")
-    model: str | None = None
-    tiling: str | None = Field(default=None, description="`none`, or the number of tiles, across x down.")
-    seed: int | None = None
-    spelling: str | None = Field(default=None, description="How a label map was read.")
-    file: str | None = Field(default=None, description="A name for the answer.")
-    media_type: str | None = None
-    data: str | None = Field(default=None, description="The file in base64.")
-    result: SegmentReport | CocoDocument | None = Field(default=None, description="JSON in place of a file.")
-    error: ErrorBody | None = None
-
-
-class AnswerList(BaseModel):
-    """The answers to several pictures, in their order."""
-
-    answers: list[AnswerEntry]
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class NamedPicture(_Strict):
-    """A picture of a list, with its name."""
-
-    image: str = Field(description="The file in base64, bare or as a `data:` URL.")
-    name: str | None = None
 
 
 class PicturesForm(_Strict):
@@ -156,12 +128,6 @@ class OnePicture(_Strict):
     """A picture as JSON."""
 
     image: str = Field(description="The file in base64, bare or as a `data:` URL.")
-
-
-class SeveralPictures(_Strict):
-    """Several pictures as JSON."""
-
-    images: list[str | NamedPicture] = Field(min_length=1, description="Pictures in base64, answered as a list.")
 
 
 def model_list(models: Repository) -> ModelList:

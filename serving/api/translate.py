@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from serving.api import openapi
 from serving.api.requests import Ready, answer
-from serving.inference.parameters import SegmentRequest, SynthesizeRequest
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
@@ -19,20 +19,20 @@ _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
 @router.post(
     "/segment",
     responses={200: openapi.SEGMENTED, **_REFUSALS},
-    openapi_extra=openapi.picture_body("Segment", SegmentRequest),
+    openapi_extra=openapi.picture_body("Segment", SegmentParameters),
     summary="Photo to label map",
 )
-async def segment(request: Request, query: Annotated[SegmentRequest, Query()], backend: Ready) -> Response:
-    """The label map of a photo, at the photo's size; of several photos, a ZIP or a JSON list of their answers."""
+async def segment(request: Request, query: Annotated[SegmentParameters, Query()], backend: Ready) -> Response:
+    """The label map of a photo, at the photo's size; of several photos, a ZIP of their label maps."""
     return await answer(request, query, backend)
 
 
 @router.post(
     "/synthesize",
     responses={200: openapi.SYNTHESIZED, **_REFUSALS},
-    openapi_extra=openapi.picture_body("Synthesize", SynthesizeRequest),
+    openapi_extra=openapi.picture_body("Synthesize", SynthesizeParameters),
     summary="Label map to photo",
 )
-async def synthesize(request: Request, query: Annotated[SynthesizeRequest, Query()], backend: Ready) -> Response:
+async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Query()], backend: Ready) -> Response:
     """A photo that could have this label map, at the label map's size. The same seed gives the same bytes."""
     return await answer(request, query, backend)

@@ -1,8 +1,7 @@
-"""Several pictures in one request: open ZIPs within limits, and pack the answers into a ZIP or a JSON list."""
+"""Several pictures in one request: open ZIPs within limits, and pack the answers into a ZIP."""
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import struct
@@ -18,7 +17,6 @@ from typing import IO, Any
 from serving.errors import Refusal
 from serving.imaging.decode import too_many_bytes
 from serving.inference.outputs import ENDINGS, Answer, clean_name, pack_zip
-from serving.inference.parameters import Packing
 from serving.settings import Settings
 
 INDEX = "index.json"
@@ -75,12 +73,9 @@ def unpacked(pictures: Sequence[Picture], settings: Settings) -> list[Picture]:
     return found
 
 
-def packed(entries: Sequence[Entry], packing: Packing) -> Answer:
-    """Pack all answers: as a JSON list with the files in base64, or as a ZIP with the list as `index.json`."""
+def packed(entries: Sequence[Entry]) -> Answer:
+    """Pack all answers as a ZIP with an `index.json`."""
     index, answers = filed(entries)
-    if packing == "json":
-        listed = b", ".join(_json_item(item, answers.get(item.get("file", ""))) for item in index)
-        return Answer(b'{"answers": [' + listed + b"]}", "application/json", _headers(entries))
     files = {name: answer.body for name, answer in answers.items()}
     files[INDEX] = json.dumps({"answers": index}, indent=1).encode()
     return Answer(pack_zip(files), "application/zip", _headers(entries))
@@ -152,21 +147,11 @@ def _check_directory(file: IO[bytes], max_pictures: int) -> None:
 
 
 def _opened(file: IO[bytes]) -> zipfile.ZipFile:
-    """Open a ZIP whose names without UTF-8 flag are all UTF-8 (macOS), CP949 (Korean Windows) or CP437."""
-    for encoding in ("utf-8", "cp949"):
-        try:
-            archive = zipfile.ZipFile(file, metadata_encoding=encoding)
-        except UnicodeDecodeError:
-            continue
-        letters = [letter for letter in "".join(archive.namelist()) if not letter.isascii()]
-        # Many CP437 names are valid CP949, too, but as rare letters: those of Korean names are mostly in EUC-KR.
-        if encoding == "utf-8" or 2 * sum(map(_is_common_korean, letters)) > len(letters):
-            return archive
-    return zipfile.ZipFile(file)
-
-
-def _is_common_korean(letter: str) -> bool:
-    return "\uac00" <= letter <= "\ud7a3" and bool(letter.encode("euc_kr", "ignore"))
+    """Open a ZIP whose names without UTF-8 flag are all UTF-8 (macOS) or CP437."""
+    try:
+        return zipfile.ZipFile(file, metadata_encoding="utf-8")
+    except UnicodeDecodeError:
+        return zipfile.ZipFile(file)
 
 
 def _is_system_file(path: str) -> bool:
@@ -185,18 +170,6 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int
             return file.read(member.file_size)  # archive.read would unpack more than the directory says
     except _BROKEN:
         raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
-
-
-def _json_item(item: dict[str, Any], answer: Answer | None) -> bytes:
-    """Return an entry of `index.json` with the answer itself."""
-    if answer is None:
-        return json.dumps(item).encode()
-    if answer.media_type == "application/json":  # joined as bytes: parsed outlines take many times their size
-        del item["file"]
-        return json.dumps(item).encode()[:-1] + b', "result": ' + answer.body + b"}"
-    return json.dumps(
-        {**item, "media_type": answer.media_type, "data": base64.b64encode(answer.body).decode()}
-    ).encode()
 
 
 def _origin(answer: Answer) -> dict[str, Any]:

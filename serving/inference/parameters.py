@@ -12,7 +12,6 @@ from serving.imaging.decode import PhotoFormat
 from serving.imaging.tiling import Tiles
 
 SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "polygons", "json"]
-Packing = Literal["zip", "json"]
 P = TypeVar("P", bound=BaseModel)
 SEEDS = 2**32
 
@@ -60,27 +59,11 @@ class SynthesizeParameters(_Parameters):
     seed: int | None = Field(default=None, ge=0, lt=SEEDS)
     """Random if absent; comes back in `X-Seed`."""
     count: int = Field(default=1, ge=1, le=16)
-    """Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP, or as JSON where `answers=json`.
-    Each counts as pixels.
-    """
+    """Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP. Each counts as pixels."""
     format: PhotoFormat = "jpeg"
     """WebP and PNG are lossless."""
     snap: bool = False
     """Take the nearest class for colours that belong to none, instead of refusing them."""
-
-
-class _Request(_Parameters):
-    answers: Packing | None = None
-    """How several answers come: in a ZIP with an `index.json`, or as a JSON list with the files in base64. If absent:
-    as JSON where several pictures came as JSON, otherwise as a ZIP; one answer to one picture comes as it is."""
-
-
-class SegmentRequest(_Request, SegmentParameters):
-    """The parameters of POST /v1/segment."""
-
-
-class SynthesizeRequest(_Request, SynthesizeParameters):
-    """The parameters of POST /v1/synthesize."""
 
 
 def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:

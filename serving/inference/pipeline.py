@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.errors import Refusal
+from serving.errors import Refusal, disk_full, disk_is_full
 from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, encode_photo, read_photo
 from serving.imaging.labels import read_label
 from serving.imaging.resize import Scaled, padded
@@ -28,7 +28,7 @@ from serving.inference.outputs import (
     encode_segmentation,
     photos_of_one,
 )
-from serving.inference.parameters import SEEDS, Packing, SegmentParameters, SynthesizeParameters
+from serving.inference.parameters import SEEDS, SegmentParameters, SynthesizeParameters
 from serving.inference.scheduler import Scheduler, Task
 from serving.models.manifest import DirectionName, Manifest
 from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel
@@ -259,19 +259,11 @@ class Backend:
         return Limits(max_bytes=self.settings.max_bytes, max_pixels=self.settings.max_pixels, spend=spend)
 
 
-async def translate(
-    pictures: Sequence[Picture],
-    one: Translate,
-    backend: Backend,
-    *,
-    packing: Packing | None = None,
-    listed: bool = False,
-    count: int = 1,
-) -> Answer:
-    """Answer a request: one picture as a file, several as a ZIP or a JSON list.
+async def translate(pictures: Sequence[Picture], one: Translate, backend: Backend, *, count: int = 1) -> Answer:
+    """Answer a request: one picture as a file, several pictures, or a ZIP of them, as a ZIP.
 
-    `listed` says that the caller sent a list, and gets one even where it holds one picture; `count` is the number of
-    answers to each picture. A picture that is refused among several has its error in the list.
+    `count` is the number of answers to each picture. A picture that is refused among several has its error in
+    `index.json`.
     """
     settings, scheduler = backend.settings, backend.scheduler
     budget = RequestBudget(settings, answers=count)
@@ -284,7 +276,7 @@ async def translate(
         opened, archived = list(pictures), any(picture.head.startswith(ZIP_MAGIC) for picture in pictures)
         if archived:
             opened = await admission.work(lambda _: unpacked(pictures, settings))
-        if len(opened) == 1 and not (listed or archived or packing):
+        if len(opened) == 1 and not archived:
             return photos_of_one(await admission.work(partial(answer, opened[0])))
         entries = []
         for picture in opened:
@@ -296,7 +288,7 @@ async def translate(
                 if refusal.code == "waited_too_long":  # for the first picture: nothing of the request is done
                     raise
                 entries.append(Entry(picture.name, error=refusal.error))
-        return await asyncio.to_thread(packed, entries, packing or ("json" if listed else "zip"))
+        return await asyncio.to_thread(packed, entries)
 
 
 class RequestBudget:
@@ -331,6 +323,8 @@ def refusal_of(error: Exception) -> Refusal:
     """Return the refusal of a picture that failed with one of PICTURE_FAILURES, logged unless it is a refusal."""
     if isinstance(error, Refusal):
         return error
+    if disk_is_full(error):
+        return disk_full()
     logger.error("a picture could not be translated: %r", error)
     if isinstance(error, OSError):
         return Refusal(500, "internal", "the server failed to work on it.", hint="Its log says more.")

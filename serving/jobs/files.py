@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import zipfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from serving.errors import Refusal, disk_is_full
+from serving.errors import Refusal
 from serving.inference.archive import INDEX, Entry, Picture, filed, is_zip, too_many_pictures, zipped
 from serving.inference.outputs import ENDINGS, Answer
-from serving.jobs.store import Input, disk_full
+from serving.jobs.store import Input
 from serving.settings import Settings
 
 RESULT = "result.zip"
@@ -26,7 +26,7 @@ ReadForm = Callable[[OpenPart], Awaitable[tuple[list[tuple[str, IO[bytes]]], dic
 async def receive(read_form: ReadForm, folder: Path, settings: Settings) -> tuple[list[Input], dict[str, str]]:
     """Write the parts of a form to `folder`; return its pictures, those in ZIPs one by one, and its text fields."""
     numbers = iter(range(10**6))
-    with contextlib.ExitStack() as present, disk_errors():
+    with contextlib.ExitStack() as present:
 
         def open_part() -> IO[bytes]:
             present.close()  # the part before it
@@ -71,8 +71,7 @@ def write_answers(number: int, answers: Sequence[Answer], folder: Path) -> tuple
     written = []
     for position, answer in enumerate(answers):
         name = f"{number:06d}-{position:02d}{ENDINGS[answer.media_type]}"
-        with disk_errors():
-            (folder / name).write_bytes(answer.body)
+        (folder / name).write_bytes(answer.body)
         written.append(Answer(name.encode(), answer.media_type, answer.headers))
     return tuple(written)
 
@@ -81,23 +80,11 @@ def pack(results: list[Entry], folder: Path, target: Path) -> None:
     """Write the answers of `write_answers` as a ZIP with the `index.json` of an answer to several pictures."""
     index, files = filed(results)
     part = target.with_suffix(".part")
-    with disk_errors():
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for name, answer in files.items():
-                archive.write(folder / answer.body.decode(), name)
-            archive.writestr(INDEX, json.dumps({"answers": index}, indent=1))
-        part.replace(target)
-
-
-@contextlib.contextmanager
-def disk_errors() -> Iterator[None]:
-    """Raise Refusal (507) where the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if disk_is_full(error):
-            raise disk_full() from None
-        raise
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for name, answer in files.items():
+            archive.write(folder / answer.body.decode(), name)
+        archive.writestr(INDEX, json.dumps({"answers": index}, indent=1))
+    part.replace(target)
 
 
 def size_of(path: Path) -> int:

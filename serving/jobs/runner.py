@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from serving.errors import Refusal
+from serving.errors import Refusal, disk_full
 from serving.imaging.decode import Limits
 from serving.inference import scheduler as scheduling
 from serving.inference.archive import Entry
@@ -27,7 +27,7 @@ from serving.inference.pipeline import (
     translator,
 )
 from serving.jobs import files
-from serving.jobs.store import Input, Job, Task, Tiles, disk_full, open_store, try_lock
+from serving.jobs.store import Input, Job, Task, Tiles, open_store, try_lock
 from serving.settings import Settings
 
 logger = logging.getLogger("fewpair.serving")
@@ -35,6 +35,7 @@ PARAMETERS: dict[str, type[SegmentParameters] | type[SynthesizeParameters]] = {
     "segment": SegmentParameters,
     "synthesize": SynthesizeParameters,
 }
+_ATTEMPTS = 3  # at one picture, by servers that die while they work on it
 _POLL = 1.0  # seconds between looks for jobs of other servers that share the folder
 _CLEAN_EVERY = 60.0  # seconds
 
@@ -66,9 +67,8 @@ class Jobs:
         await asyncio.to_thread(self._store.reserve, job, size=size, **limits)
         folder = self._folder / job
         try:
-            with files.disk_errors():
-                for name in ("in", "out"):
-                    (folder / name).mkdir(mode=0o700, parents=True)
+            for name in ("in", "out"):
+                (folder / name).mkdir(mode=0o700, parents=True)
             inputs, texts = await files.receive(read_form, folder / "in", settings)
             task = self._task(job, once_each((*query, *texts.items())))
             await asyncio.to_thread(self._store.add, task, inputs, size=files.size_of(folder))
@@ -206,6 +206,9 @@ class Jobs:
 
         size = 0
         try:
+            if one.attempts > _ATTEMPTS:
+                message, hint = f"the server ended {_ATTEMPTS} times while it worked on it.", "Send a smaller picture."
+                raise Refusal(500, "gave_up", message, hint=hint)
             written, size = await scheduler.background(work)
             result = Entry(one.name, written)
         except PICTURE_FAILURES as error:
@@ -218,12 +221,11 @@ class Jobs:
         folder, results = self._folder / job, self._store.results(job)
         try:
             files.pack(results, folder / "out", folder / files.RESULT)
-        except (Refusal, OSError) as error:
+        except OSError as error:
             refusal = refusal_of(error)
         if refusal is None and all(one.error is not None for one in results):
             refusal = Refusal(400, "all_refused", "every picture was refused.", hint="The list of failures says why.")
-        size = files.size_of(folder / files.RESULT)
-        self._store.finish(job, size=size, error=None if refusal is None else refusal.error)
+        self._store.finish(job, size=files.size_of(folder / files.RESULT), refusal=refusal)
         for name in ("in", "out"):
             shutil.rmtree(folder / name, ignore_errors=True)
 

@@ -14,26 +14,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from serving.errors import Refusal, ServingError
+from serving.errors import Refusal, ServingError, disk_full
 from serving.inference.archive import Entry
-from serving.inference.outputs import Answer
 from serving.inference.parameters import ErrorBody
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+_ENTRY = TypeAdapter(Entry)
 Moment = Annotated[datetime, BeforeValidator(int)]
-_ATTEMPTS = 3  # at one picture, by servers that die while they work on it
 _TIMEOUT = 20.0  # seconds that a statement waits for another process
 _TABLES = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, operation TEXT NOT NULL, options TEXT NOT NULL, state TEXT NOT NULL, bytes INTEGER NOT NULL,
     created REAL NOT NULL, started REAL, finished REAL, error TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
 CREATE TABLE IF NOT EXISTS pictures (
-    job TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, source TEXT NOT NULL, member INTEGER,
-    state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, seconds REAL, answers TEXT, error TEXT,
+    job TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE, number INTEGER NOT NULL,
+    name TEXT NOT NULL, source TEXT NOT NULL, member INTEGER,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, seconds REAL, result TEXT,
     PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 """
@@ -66,6 +69,7 @@ class Input:
     name: str
     source: str
     member: int | None
+    attempts: int = 0  # with this one, without those of servers that were stopped in order
 
 
 class Failure(BaseModel):
@@ -118,7 +122,7 @@ def open_store(folder: Path) -> Store:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (lock := try_lock(folder)) is not None:
             lock.close()
-        return Store(folder / "jobs.sqlite3")
+        return Store(folder / "jobs.db")
     except (OSError, sqlite3.Error) as error:
         hint = "FEWPAIR_JOBS names a folder on a local disk that can be written to."
         raise ServingError(f"the folder of the jobs {folder} cannot be used: {error}.", hint=hint) from None
@@ -142,8 +146,6 @@ class Store:
         self._lock = threading.Lock()
         self._database = sqlite3.connect(path, timeout=_TIMEOUT, isolation_level="IMMEDIATE", check_same_thread=False)
         self._database.row_factory = sqlite3.Row
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(_TABLES)
 
     def reserve(self, job: str, *, size: int, queue: int, bytes_in_all: int) -> None:
@@ -169,19 +171,18 @@ class Store:
     def add(self, job: Task, inputs: Sequence[Input], *, size: int) -> None:
         """Queue a job whose upload of `size` bytes is complete."""
         with self._transaction() as database:
-            changed = database.execute(
+            database.execute(
                 "UPDATE jobs SET operation = ?, options = ?, state = 'queued', bytes = ?, created = ? WHERE id = ?",
                 (job.operation, json.dumps(job.options), size, time.time(), job.id),
             )
-            if changed.rowcount:  # otherwise its sender went away meanwhile
-                database.executemany(
-                    "INSERT INTO pictures (job, number, name, source, member, state) VALUES (?, ?, ?, ?, ?, 'waiting')",
-                    [(job.id, one.number, one.name, one.source, one.member) for one in inputs],
-                )
+            database.executemany(
+                "INSERT INTO pictures (job, number, name, source, member, state) VALUES (?, ?, ?, ?, ?, 'waiting')",
+                [(job.id, one.number, one.name, one.source, one.member) for one in inputs],
+            )
 
     def take(self) -> Task | None:
         """Start the oldest queued job; return None where there is none."""
-        rows = self._write(
+        rows = self._execute(
             "UPDATE jobs SET state = 'running', started = coalesce(started, ?) WHERE id ="
             " (SELECT id FROM jobs WHERE state = 'queued' ORDER BY created LIMIT 1) RETURNING id, operation, options",
             time.time(),
@@ -189,73 +190,51 @@ class Store:
         return Task(rows[0][0], rows[0][1], json.loads(rows[0][2])) if rows else None
 
     def requeue(self) -> None:
-        """Queue the jobs of a process that died while it ran them."""
-        self._write("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+        """Queue the jobs that a process ran which has ended."""
+        self._execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
 
     def release(self, job: str) -> None:
         """Queue a running job again because the server stops, which is no failed attempt."""
-        with self._transaction() as database:
-            database.execute("UPDATE jobs SET state = 'queued' WHERE id = ? AND state = 'running'", (job,))
-            database.execute("UPDATE pictures SET attempts = 0 WHERE job = ? AND state = 'waiting'", (job,))
+        self._execute("UPDATE pictures SET attempts = 0 WHERE job = ? AND state = 'waiting'", job)
+        self.requeue()
 
     def next_input(self, job: str) -> Input | None:
-        """Return the next picture of a running job; None after the last one, or where the job was cancelled.
-
-        A picture that ended several servers is given up.
-        """
-        with self._transaction() as database:
-            message, hint = f"the server ended {_ATTEMPTS} times while it worked on it.", "Send a smaller picture."
-            given_up = Refusal(500, "gave_up", message, hint=hint)
-            database.execute(
-                "UPDATE pictures SET state = 'failed', error = ? WHERE job = ? AND state = 'waiting' AND attempts >= ?",
-                (json.dumps(given_up.error), job, _ATTEMPTS),
-            )
-            row = database.execute(
-                "UPDATE pictures SET attempts = attempts + 1 WHERE job = ? AND number ="
-                " (SELECT min(number) FROM pictures WHERE job = ? AND state = 'waiting')"
-                " AND EXISTS (SELECT 1 FROM jobs WHERE id = ? AND state = 'running')"
-                " RETURNING number, name, source, member",
-                (job, job, job),
-            ).fetchone()
-        return None if row is None else Input(*row)
+        """Return the next picture of a running job; None after the last one, or where the job was cancelled."""
+        rows = self._execute(
+            "UPDATE pictures SET attempts = attempts + 1 WHERE job = ? AND number ="
+            " (SELECT min(number) FROM pictures JOIN jobs ON id = job"
+            " WHERE job = ? AND pictures.state = 'waiting' AND jobs.state = 'running')"
+            " RETURNING number, name, source, member, attempts",
+            *(job, job),
+        )
+        return Input(*rows[0]) if rows else None
 
     def keep(self, job: str, number: int, result: Entry, *, seconds: float, size: int) -> None:
         """Record the result of a picture: its error, or answers of `size` bytes under the names of their files."""
-        answers = [(answer.body.decode(), answer.media_type, answer.headers) for answer in result.answers]
+        state = "failed" if result.error else "done"
         with self._transaction() as database:
             database.execute(
-                "UPDATE pictures SET state = ?, answers = ?, error = ?, seconds = ? WHERE job = ? AND number = ?",
-                (
-                    "failed" if result.error else "done",
-                    json.dumps(answers),
-                    _dumped(result.error),
-                    seconds,
-                    job,
-                    number,
-                ),
+                "UPDATE pictures SET state = ?, result = ?, seconds = ? WHERE job = ? AND number = ?",
+                (state, _ENTRY.dump_json(result).decode(), seconds, job, number),
             )
             database.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ? AND state = 'running'", (size, job))
 
     def results(self, job: str) -> list[Entry]:
         """Return what became of each finished picture, as `keep` was given it, in the order in which they were sent."""
-        query = "SELECT name, answers, error FROM pictures WHERE job = ? AND state != 'waiting' ORDER BY number"
-        return [
-            Entry(
-                name, tuple(Answer(file.encode(), *rest) for file, *rest in json.loads(answers or "[]")), _loaded(error)
-            )
-            for name, answers, error in self._select(query, job)
-        ]
+        query = "SELECT result FROM pictures WHERE job = ? AND state != 'waiting' ORDER BY number"
+        return [_ENTRY.validate_json(text) for (text,) in self._execute(query, job)]
 
-    def finish(self, job: str, *, size: int, error: dict[str, str] | None) -> None:
+    def finish(self, job: str, *, size: int, refusal: Refusal | None) -> None:
         """End a running job that keeps `size` bytes on the disk."""
-        self._write(
+        state, error = ("done", None) if refusal is None else ("failed", json.dumps(refusal.error))
+        self._execute(
             "UPDATE jobs SET state = ?, finished = ?, error = ?, bytes = ? WHERE id = ? AND state = 'running'",
-            *("done" if error is None else "failed", time.time(), _dumped(error), size, job),
+            *(state, time.time(), error, size, job),
         )
 
     def cancel(self, job: str) -> bool:
         """Cancel a job that waits or runs; return whether it did."""
-        cancelled = self._write(
+        cancelled = self._execute(
             "UPDATE jobs SET state = 'cancelled', finished = ?, bytes = 0"
             " WHERE id = ? AND state IN ('queued', 'running') RETURNING id",
             *(time.time(), job),
@@ -264,41 +243,35 @@ class Store:
 
     def remove(self, job: str) -> None:
         """Delete a job from the table."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM pictures WHERE job = ?", (job,))
-            database.execute("DELETE FROM jobs WHERE id = ?", (job,))
+        self._execute("DELETE FROM jobs WHERE id = ?", job)
 
     def expired(self, *, ended_before: float, begun_before: float) -> list[str]:
         """Return the jobs that ended before a time, and the uploads that began before another and never ended."""
         query = "SELECT id FROM jobs WHERE finished < ? OR (state = 'uploading' AND created < ?)"
-        return [row[0] for row in self._select(query, ended_before, begun_before)]
+        return [id for (id,) in self._execute(query, ended_before, begun_before)]
 
     def ids(self) -> list[str]:
         """Return the ids of all jobs, the oldest first."""
-        return [row[0] for row in self._select("SELECT id FROM jobs WHERE state != 'uploading' ORDER BY created")]
+        return [id for (id,) in self._execute("SELECT id FROM jobs WHERE state != 'uploading' ORDER BY created")]
 
     def find(self, job: str) -> tuple[Job, float] | None:
         """Return a job with its first 100 refused pictures and the seconds spent; None for an unknown id."""
-        rows = self._select(_STATUS, job)
+        rows = self._execute(_STATUS, job)
         if not rows:
             return None
-        query = "SELECT name, error FROM pictures WHERE job = ? AND state = 'failed' ORDER BY number LIMIT 100"
+        query = "SELECT result FROM pictures WHERE job = ? AND state = 'failed' ORDER BY number LIMIT 100"
         row = dict(rows[0])
         total, done, failed = row.pop("total"), row.pop("done"), row.pop("failed")
         found = Job(
-            **{**row, "error": _loaded(row["error"])},
+            **{**row, "error": row["error"] and json.loads(row["error"])},
             pictures=Pictures(total=total, done=done, failed=failed),
             progress=round((done + failed) / max(1, total), 6),
-            failures=[Failure(name=name, error=_loaded(error)) for name, error in self._select(query, job)],
+            failures=[Failure.model_validate_json(text) for (text,) in self._execute(query, job)],
             result=f"/v1/jobs/{job}/result" if done and row["state"] in ("done", "failed") else None,
         )
         return found, row["spent"]
 
-    def _select(self, query: str, *values: object) -> list[Any]:
-        with self._lock:
-            return self._database.execute(query, values).fetchall()
-
-    def _write(self, statement: str, *values: object) -> list[Any]:
+    def _execute(self, statement: str, *values: object) -> list[Any]:
         with self._transaction() as database:
             return database.execute(statement, values).fetchall()
 
@@ -311,17 +284,3 @@ class Store:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                 raise disk_full() from None
             raise
-
-
-def disk_full() -> Refusal:
-    """Return the refusal of what the disk has no room for."""
-    hint = "DELETE jobs whose results you have, or tell the operator."
-    return Refusal(507, "disk_full", "the disk of the jobs is full.", hint=hint)
-
-
-def _dumped(error: dict[str, str] | None) -> str | None:
-    return None if error is None else json.dumps(error)
-
-
-def _loaded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)

@@ -54,11 +54,10 @@ def zip_with_names(names, flag):
     [
         (["道路.jpg", "a.jpg", "grün.jpg"], "utf-8", 0x800),
         (["道路.jpg", "a.jpg", "사고이미지.jpg"], "utf-8", 0),
-        (["사고이미지1.jpg", "똠방각하.jpg", "a.jpg"], "cp949", 0),
         (["grün.jpg", "Straße.jpg", "español.jpg", "a.jpg"], "cp437", 0),
         (["plain.jpg"], "ascii", 0),
     ],
-    ids=["UTF-8", "macOS", "Korean Windows", "CP437", "ASCII"],
+    ids=["UTF-8", "macOS", "CP437", "ASCII"],
 )
 def test_names_come_back_as_they_were_in_the_encodings_that_can_be_told_apart(names, encoding, flag):
     pictures = opened(zip_with_names([name.encode(encoding) for name in names], flag))
@@ -141,11 +140,12 @@ def test_a_list_of_seeds_that_no_header_holds_is_left_to_the_entries():
             "image/jpeg",
             {"X-Model": "tiny", "X-Seed": "4294967295", "X-Label-Spelling": "ids", "X-Tiling": "none"},
         )
-        return packed([Entry("a", (answer,))] * pictures, "json")
+        return packed([Entry("a", (answer,))] * pictures)
 
     assert listed(2).headers["X-Seed"] == "4294967295,4294967295"
     assert "X-Seed" not in listed(1000).headers
-    assert json.loads(listed(1000).body)["answers"][999]["seed"] == 4294967295
+    with zipfile.ZipFile(io.BytesIO(listed(1000).body)) as archive:
+        assert json.loads(archive.read("index.json"))["answers"][999]["seed"] == 4294967295
 
 
 def test_the_form_for_files_over_four_gigabytes_is_refused():

@@ -48,20 +48,6 @@ def test_it_gives_outlines_boxes_and_the_legend(client):
     assert pixels_of(client.legend("tiny")).ndim == 3
 
 
-def test_of_several_pictures_one_that_is_broken_is_told_and_the_others_come(client, tmp_path):
-    path = tmp_path / "street.jpg"
-    path.write_bytes(file_of(ramp()))
-    whole, broken, again = client.segment_each([path, b"not an image", file_of(ramp())], output="ids")
-    assert (whole.name, broken.name, again.name) == ("street.jpg", "image-2", "image-3")
-    assert whole.file == again.file == client.segment(path, output="ids")
-    assert (broken.file, broken.error.code) == (None, "not_an_image")
-    (figures,) = client.segment_each([path], output="json")
-    assert json.loads(figures.file) == client.report(path)
-    first, second = client.synthesize_each([file_of(stripes())] * 2, seed=4, format="png")
-    assert first.file == second.file == client.synthesize(file_of(stripes()), seed=4, format="png").photo
-    assert (first.seed, second.seed) == (4, 4)
-
-
 def test_it_raises_the_servers_own_words(client):
     with pytest.raises(Refusal) as caught:
         client.segment(b"not an image")

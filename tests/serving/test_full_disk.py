@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_a_507_without_a_traceback_and_leaves_nothing_behin
     before = used(small)
     answer = http.post(path, **FACES[path])
     assert answer.status_code == 507, answer.text
-    assert "the disk that uploads pass through is full." in answer.text
+    assert "the server's disk is full." in answer.text
     assert used(small) <= before + 2**18
     assert "Traceback" not in server.log.read_text()
 

@@ -86,7 +86,7 @@ def zip_of(files):
 
 
 def rows(folder, query):
-    with sqlite3.connect(folder / "kept" / "jobs.sqlite3") as database:
+    with sqlite3.connect(folder / "kept" / "jobs.db") as database:
         return database.execute(query).fetchall()
 
 

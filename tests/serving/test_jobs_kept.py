@@ -26,7 +26,7 @@ ROOM = {"size": 10, "queue": 2, "bytes_in_all": 100}
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "jobs.sqlite3")
+    store = Store(tmp_path / "jobs.db")
     store.reserve("one", **ROOM)
     store.add(Task("one", "segment", {}), INPUTS, size=10)
     return store
@@ -73,18 +73,31 @@ def test_the_oldest_job_is_taken_first_and_each_once(store):
     assert store.take() is None
 
 
-def test_a_picture_that_ends_three_servers_is_given_up_and_an_orderly_stop_is_no_attempt(store):
+def test_servers_that_end_are_counted_as_attempts_and_an_orderly_stop_is_none(store):
     for _ in range(5):
         store.take()
-        assert store.next_input("one").number == 0
+        assert store.next_input("one").attempts == 1
         store.release("one")
-    for _ in range(3):
+    for attempt in (1, 2, 3):
         store.take()
-        assert store.next_input("one").number == 0
+        assert store.next_input("one").attempts == attempt
         store.requeue()
-    store.take()
-    assert store.next_input("one").number == 1
-    assert [one.error.code for one in store.find("one")[0].failures] == ["gave_up"]
+
+
+def test_a_picture_that_ended_three_servers_is_given_up(models, tmp_path):
+    async def given_up():
+        jobs = jobs_of(models, tmp_path)
+        id = (await submitted(request(file_of(ramp()), file_of(noise()), operation="segment"), jobs)).id
+        for _ in range(3):
+            jobs._store.take()
+            jobs._store.next_input(id)
+            jobs._store.requeue()
+        async with jobs.working():
+            return await until(jobs, id, lambda status: status.finished is not None)
+
+    status = asyncio.run(given_up())
+    assert (status.state, status.pictures.done) == ("done", 1)
+    assert [(one.name, one.error.code) for one in status.failures] == [("0.png", "gave_up")]
 
 
 def test_more_jobs_or_bytes_than_allowed_are_refused_uploads_under_way_included(store):
@@ -188,9 +201,9 @@ def test_old_jobs_and_uploads_that_never_ended_are_removed(models, tmp_path, mon
 
 
 def test_a_full_disk_is_a_507_with_a_sentence(tmp_path):
-    store = Store(tmp_path / "jobs.sqlite3")
-    (pages,) = store._select("PRAGMA page_count")[0]
-    store._select(f"PRAGMA max_page_count = {pages}")
+    store = Store(tmp_path / "jobs.db")
+    (pages,) = store._execute("PRAGMA page_count")[0]
+    store._execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(Refusal) as full:
         store.reserve("x" * 100_000, **ROOM)
     assert (full.value.status, full.value.code) == (507, "disk_full")

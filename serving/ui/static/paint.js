@@ -177,22 +177,31 @@ class Paint {
   async #showLooks() {
     await this.#looks.run(async (signal) => {
       const first = this.seed - ((this.seed - 1) % LOOKS);
-      const parameters = { model: this.model.name, seed: first, count: LOOKS, answers: "json" };
-      const { answers } = await (await translate("synthesize", await encodePng(this.canvas.map), parameters, signal)).json();
+      const map = await encodePng(this.canvas.map);
+      const looks = [];
+      for (let seed = first; seed < first + LOOKS; seed += 1) {
+        const response = await translate("synthesize", map, { model: this.model.name, seed }, signal);
+        looks.push(await this.#look(seed, await response.blob()));
+      }
       if (signal.aborted) return;
-      this.$(".looks").replaceChildren(...answers.map(({ seed, media_type: type, data }) => {
-        const button = Object.assign(document.createElement("button"), { type: "button", className: "look" });
-        button.setAttribute("aria-pressed", seed === this.seed);
-        button.append(Object.assign(new Image(), { src: `data:${type};base64,${data}`, alt: `Look ${seed}` }));
-        button.addEventListener("click", () => {
-          this.seed = seed;
-          page.remember({ seed });
-          this.#renew();
-        });
-        return button;
-      }));
+      this.$(".looks").replaceChildren(...looks);
       this.$(".looks").hidden = false;
     }).catch((problem) => tell(this.root, problem));
+  }
+
+  async #look(seed, photo) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "look" });
+    button.setAttribute("aria-pressed", seed === this.seed);
+    const image = Object.assign(new Image(), { src: URL.createObjectURL(photo), alt: `Look ${seed}` });
+    await image.decode();
+    URL.revokeObjectURL(image.src);
+    button.append(image);
+    button.addEventListener("click", () => {
+      this.seed = seed;
+      page.remember({ seed });
+      this.#renew();
+    });
+    return button;
   }
 
   /** Turn the photo into a map again, and mark where the two maps differ. */

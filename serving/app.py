@@ -28,7 +28,7 @@ from serving.inference.parameters import refusal_of
 from serving.inference.pipeline import Backend
 from serving.jobs.runner import Jobs
 from serving.models.model import RUN_FAILURES
-from serving.models.repository import EMPTY, Reload, load_repository, reload_repository
+from serving.models.repository import Reload, reload_repository
 from serving.settings import Settings
 from serving.studio.project import Project
 from serving.studio.routes import studio_router
@@ -37,10 +37,6 @@ from serving.telemetry.metrics import Metrics
 from serving.ui.mount import PageMount
 
 logger = logging.getLogger("fewpair.serving")
-_EXPOSED = [
-    *("X-Seed", "X-Model", "X-Label-Spelling", "X-Tiling", "X-Failed", "X-Request-ID", "Server-Timing", "Retry-After"),
-    "Location",
-]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -71,7 +67,7 @@ def middleware(app: FastAPI) -> list[tuple[type, dict[str, Any]]]:
     settings: Settings = app.state.settings
     larger = {"/v1/jobs": settings.jobs_max_bytes} if settings.jobs else {}
     hosts = LOOPBACK if settings.studio else settings.allowed_hosts
-    cors = {"allow_methods": ["GET", "POST", "DELETE"], "allow_headers": ["*"], "expose_headers": _EXPOSED}
+    cors = {"allow_methods": ["GET", "POST", "DELETE"], "allow_headers": ["*"], "expose_headers": ["*"]}
     return [
         (RootPath, {"root_path": settings.root_path}),
         *([(CORSMiddleware, {"allow_origins": settings.cors_origins, **cors})] if settings.cors_origins else []),
@@ -99,8 +95,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             found = await asyncio.to_thread(reload_repository, backend.models, settings)
             backend.models = found.repository
             await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
-            usable = backend.models.models or settings.studio
-            backend.trouble = None if usable else "no model in the models folder can be served"
+            backend.trouble = None if settings.studio else backend.models.trouble  # the studio starts without a model
             return found
 
     app.state.reload = reload
@@ -108,11 +103,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         stack.callback(scheduler.close)
         stack.push_async_callback(app.state.work.close)
         try:
-            if settings.studio is None:
-                backend.models = await asyncio.to_thread(load_repository, settings)
-            else:  # which has no model until one is trained
-                backend.models = (await asyncio.to_thread(reload_repository, EMPTY, settings)).repository
-            backend.trouble = None
+            await reload()
             if settings.jobs is not None:
                 app.state.jobs = Jobs(settings.jobs, settings, backend)
                 await stack.enter_async_context(app.state.jobs.working())
@@ -149,10 +140,6 @@ def _add_pages(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def front(request: Request) -> RedirectResponse:
         return RedirectResponse(request.scope.get("root_path", "") + ("/ui/" if settings.ui else "/v1/docs"))
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def icon() -> Response:
-        return Response(status_code=204)
 
     app.mount("/ui", app.state.page)
 

@@ -118,10 +118,6 @@ class Client:
         """Return one model with its card."""
         return dict(self.send("GET", f"/v1/models/{name}").json())
 
-    def legend(self, name: str) -> bytes:
-        """Return a model's classes and colours as a PNG."""
-        return self.send("GET", f"/v1/models/{name}/legend").content
-
     def segment(self, photo: Picture, **fields: Unpack[SegmentFields]) -> bytes:
         """Return the label map of a photo as a file: PNG, JPEG for `overlay`, JSON for `json` and `polygons`."""
         return self.upload("/v1/segment", [photo], {**fields}).content

@@ -86,8 +86,6 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=25_000_000, ge=1, le=PIXELS_CEILING, description="pixels of a picture")
     max_pictures: int = Field(default=64, ge=1, le=10_000, description="pictures of a request")
     max_pixels_in_all: int = Field(default=100_000_000, ge=1, le=2**40, description="pixels of a request")
-    max_unpacked_bytes: int = Field(default=128 * MIB, ge=1024, le=2**33, description="bytes of a ZIP once unpacked")
-    max_answer_bytes: int = Field(default=256 * MIB, ge=1024, le=2**33, description="bytes of an answer")
     jobs: Path | None = Field(default=None, description="folder of the jobs; without one there is no /v1/jobs")
     jobs_queue: int = Field(default=100, ge=1, le=100_000, description="jobs that wait or run")
     jobs_hours: int = Field(default=24, ge=1, le=8760, description="hours for which a finished job is kept")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import random
 import struct
 import warnings
@@ -79,20 +77,18 @@ def upload(seed: int) -> Upload:
 
 
 def _sent(drawn: Drawn, kind: str, file: bytes) -> Upload:
-    """Send the file as a form to /segment or /v1, as the bare body, or in JSON, with random parameters."""
+    """Send the file as a form to /segment or /v1, or as the bare body, with random parameters."""
     direction = drawn.choice(("segment", "synthesize"))
     options = {"segment": _segment_options, "synthesize": _synthesize_options}[direction](drawn)
     if drawn.random() < 0.15:
         kind, options = f"{kind}, mutated field", {**options, drawn.choice(_FIELDS): drawn.choice(_TEXTS)}
-    way = drawn.choice(("form", "form", "v1 form", "v1 raw", "v1 json"))
+    way = drawn.choice(("form", "form", "v1 form", "v1 raw"))
     if way == "v1 raw":
         claimed = drawn.choice(
             ("image/png", "image/jpeg", "application/octet-stream", "application/zip", "image/svg+xml", "text/html")
         )
         query = urlencode({name: value[:4000] for name, value in options.items()}, errors="replace")
         return Upload(f"{kind}, raw", f"/v1/{direction}?{query}", file, claimed)
-    if way == "v1 json":
-        return Upload(f"{kind}, JSON", f"/v1/{direction}", _json(drawn, file, options), "application/json")
     name = drawn.choice(
         ("a.png", "b.jpg", "../../etc/passwd", "x" * 200 + ".png", "c\x00.png", "caf\xe9.png", "", "d.svg", "e.zip")
     )
@@ -133,23 +129,6 @@ def _form(drawn: Drawn, file: bytes, options: dict[str, str], *, name: str) -> t
     if drawn.random() < 0.05:
         body = _mutated(drawn, body)
     return body, f"multipart/form-data; boundary={boundary}"
-
-
-def _json(drawn: Drawn, file: bytes, options: dict[str, str]) -> bytes:
-    text = base64.b64encode(file).decode()
-    image: Any = drawn.choice(
-        (text, text, f"data:image/png;base64,{text}", text[:-3], f"{text[:40]}\u00e9{text[40:]}", None, 7, [text], {})
-    )
-    told: dict[str, Any] = {**options, "image": image}
-    if "snap" in told:
-        told["snap"] = told["snap"] == "true"
-    body = json.dumps(told).encode()
-    odd = drawn.random()
-    if odd < 0.03:
-        return b"[" * 100_000
-    if odd < 0.06:
-        return body[: drawn.randrange(len(body))]
-    return body
 
 
 def _size(drawn: Drawn) -> tuple[int, int]:

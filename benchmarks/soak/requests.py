@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -84,8 +82,6 @@ def _segment(model: Mapping[str, Any], photos: Sequence[Path]) -> Iterator[Reque
         yield Request(title, f"/v1/segment?model={quote(name)}", file, "image/png")
     several = [(photo.name, photo.read_bytes()) for photo in photos[:3]]
     yield form(f"/v1/segment {name} three photos", "/v1/segment", several, model=name)
-    body = json.dumps({"model": name, "image": base64.b64encode(photos[0].read_bytes()).decode()}).encode()
-    yield Request(f"/v1/segment {name} as JSON", "/v1/segment", body, "application/json")
 
 
 def _synthesize(model: Mapping[str, Any], labels: Sequence[Path]) -> Iterator[Request]:

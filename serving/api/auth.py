@@ -78,10 +78,8 @@ def require_admin(request: Request, given: Annotated[HTTPAuthorizationCredential
         hint = "Start it with FEWPAIR_ADMIN_TOKEN, or start it again for new models."
         raise Refusal(404, "no_admin", "this server was started without an admin token.", hint=hint)
     if given is None or not _is_one_of(given.credentials, [token.get_secret_value()]):
-        hint, headers = (
-            "Send it: curl -H 'Authorization: Bearer TOKEN'.",
-            {"WWW-Authenticate": 'Bearer realm="fewpair admin"'},
-        )
+        hint = "Send it: curl -H 'Authorization: Bearer TOKEN'."
+        headers = {"WWW-Authenticate": 'Bearer realm="fewpair admin"'}
         raise Refusal(401, "no_admin_token", "the request does not carry the admin token.", hint=hint, headers=headers)
 
 

@@ -13,9 +13,8 @@ from starlette.responses import FileResponse, Response
 from serving.api import openapi
 from serving.api.auth import require_admin
 from serving.api.requests import read_form, ready
-from serving.api.schemas import PicturesForm
+from serving.api.translate import SegmentForm, SynthesizeForm
 from serving.errors import Refusal
-from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 from serving.jobs.runner import Jobs
 from serving.jobs.store import Job
 
@@ -23,13 +22,13 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Id = Annotated[str, Path(description="As `POST /v1/jobs` gave it.", examples=["3q2-7wXyZkPqR0sTuVwXyZ12"])]
 
 
-class SegmentJob(PicturesForm, SegmentParameters):
+class SegmentJob(SegmentForm):
     """Photos to segment."""
 
     operation: Literal["segment"]
 
 
-class SynthesizeJob(PicturesForm, SynthesizeParameters):
+class SynthesizeJob(SynthesizeForm):
     """Label maps to make photos from."""
 
     operation: Literal["synthesize"]

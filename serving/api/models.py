@@ -1,4 +1,4 @@
-"""GET /v1/models, a model's card, and its legend."""
+"""GET /v1/models, a model's card, and its labelled photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from serving.api import openapi
 from serving.api.requests import Ready
 from serving.api.schemas import ModelCard, ModelList, model_card, model_list
 from serving.errors import Refusal
-from serving.imaging.rendering import legend
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 Name = Annotated[str, Path(description="The model's name, which is its folder's.", examples=["camvid-hybrid-compact"])]
@@ -27,20 +26,6 @@ async def models(backend: Ready) -> ModelList:
 async def model(name: Name, backend: Ready) -> ModelCard:
     """What `/v1/models` says of one model, with how it was trained and what it was measured at."""
     return model_card(backend.models.find(name), backend.models)
-
-
-@router.get(
-    "/{name}/legend",
-    response_class=Response,
-    responses={200: openapi.PNG, **openapi.errors(404, 503)},
-    summary="A model's classes and colours as a picture",
-)
-async def legend_png(name: Name, backend: Ready) -> Response:
-    """A legend to print beside label maps; 404 too for models whose label side is a picture."""
-    domain = backend.models.find(name).manifest.label
-    if domain.kind == "picture":
-        raise Refusal(404, "no_classes", f"the label side of model {name} is a picture, it has no classes.")
-    return Response(legend(domain), media_type="image/png")
 
 
 @router.get(

@@ -6,15 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 
 from serving.api import schemas
-from serving.api.requests import RAW_KINDS
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
-PNG: dict[str, Any] = {"description": "A PNG.", "content": {"image/png": BINARY}}
 JPEG: dict[str, Any] = {"description": "A JPEG.", "content": {"image/jpeg": BINARY}}
 ZIP: dict[str, Any] = {"description": "The answers, and `index.json`.", "content": {"application/zip": BINARY}}
 TAGS = [
@@ -35,10 +33,11 @@ INTRODUCTION = """Image translators trained from few labelled photos: **photo to
 Where the server needs a token, add `-H 'Authorization: Bearer TOKEN'`; on this page the password is enough.
 
 `/segment` and `/synthesize` are aliases of `/v1/segment` and `/v1/synthesize`. A request is a form with one or more
-files in `image`, the bare file with its parameters in the query, or JSON with one file in base64. The answer to several
-pictures is a ZIP; one that is refused has its error in its `index.json`. Many or very large pictures are sent as a job
-where the operator allows it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`. Every answer
-carries `X-Request-ID`, and translations a `Server-Timing` of their stages (wait, decode, run, encode)."""
+files in `image`, or the bare file with its parameters in the query. The answer to several pictures is a ZIP; one that
+is refused has its error in its `index.json`. Many or very large pictures are sent as a job where the operator allows
+it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`; after 429 and 503, `Retry-After` says when
+to come back. Every answer carries `X-Request-ID`, and translations a `Server-Timing` of their stages (wait, decode,
+run, encode)."""
 _HEADERS = {
     "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
     "X-Tiling": {"description": "`none`, or the number of tiles, across x down.", "schema": {"type": "string"}},
@@ -56,7 +55,10 @@ SYNTHESIZED: dict[str, Any] = {
     "content": {"image/jpeg": BINARY, "image/webp": BINARY, "image/png": BINARY, "application/zip": BINARY},
     "headers": {
         **_HEADERS,
-        "X-Seed": {"description": "The seeds used, comma-separated.", "schema": {"type": "string"}},
+        "X-Seed": {
+            "description": "The seeds of the photos of one label map, comma-separated.",
+            "schema": {"type": "string"},
+        },
         "X-Label-Spelling": {
             "description": "How the upload was read.",
             "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},
@@ -67,24 +69,15 @@ _TOKENS = {
     "token": {"type": "http", "scheme": "bearer", "description": "One of the server's tokens."},
     "password": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, a token as password."},
 }
-_FORM = "multipart/form-data"
 _REFERENCE = "#/components/schemas/{model}"
 _bodies: list[type[BaseModel]] = []
 
 
-def picture_body(name: str, parameters: type[BaseModel]) -> dict[str, Any]:
-    """The request body of an endpoint that translates: a form, JSON with one picture, or the bare file."""
-    form, one = (
-        create_model(f"{name}{kind}", __base__=(pictures, parameters), __doc__=pictures.__doc__)
-        for kind, pictures in (("Form", schemas.PicturesForm), ("One", schemas.OnePicture))
-    )
-    return body(form, json=(one,), raw=RAW_KINDS)
-
-
-def body(*forms: type[BaseModel], json: tuple[type[BaseModel], ...] = (), raw: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The request body of an endpoint that reads it itself: one of the forms, JSON, or the bare file (media types)."""
-    _bodies.extend((*forms, *json))
-    content = {kind: _one_of(models) for kind, models in ((_FORM, forms), ("application/json", json)) if models}
+def body(*models: type[BaseModel], kind: str = "multipart/form-data", raw: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The request body of an endpoint that reads it itself: one of the models as `kind`, or the bare file."""
+    _bodies.extend(models)
+    references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    content = {kind: {"schema": references[0] if len(references) == 1 else {"oneOf": references}}}
     return {"requestBody": {"required": True, "content": content | dict.fromkeys(raw, BINARY)}}
 
 
@@ -110,8 +103,3 @@ def document(api: FastAPI, request: Request, *, tokens: bool, open_paths: frozen
         for path in open_paths & document["paths"].keys():
             document["paths"][path]["get"]["security"] = []
     return document
-
-
-def _one_of(models: tuple[type[BaseModel], ...]) -> dict[str, Any]:
-    references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
-    return {"schema": references[0] if len(references) == 1 else {"oneOf": references}}

@@ -1,12 +1,9 @@
-"""The pictures and parameters of a request, sent as a form, as the bare file, or as JSON."""
+"""The pictures and parameters of a request, sent as a form or as the bare file."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
-import json
-import string
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,14 +16,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from serving.api.schemas import OnePicture
 from serving.errors import Refusal
 from serving.inference.archive import Picture, too_many_pictures
 from serving.inference.outputs import clean_name
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters, once_each, validated
 from serving.inference.pipeline import Backend, translate, translator
 from serving.settings import Settings
-from serving.telemetry.metrics import current_trace
 
 T = TypeVar("T")
 _IMAGES = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
@@ -34,9 +29,7 @@ RAW_KINDS = (*(f"image/{kind}" for kind in _IMAGES), "application/zip", "applica
 _IN_MEMORY = 2**20  # a larger body is kept on disk until it is decoded
 _MAX_FIELDS = 32
 _MAX_FIELD_BYTES = 2**16
-_MAX_JSON_VALUES = 1000
-_HINT = "Send a form (curl -F image=@street.jpg), the file with its Content-Type, or JSON with the file in base64."
-_JSON_HINT = 'Send {"image": "..."} with the file in base64.'
+_HINT = "Send a form (curl -F image=@street.jpg), or the file with its Content-Type."
 
 
 def ready(request: Request) -> Backend:
@@ -58,8 +51,8 @@ async def answer(request: Request, query: SegmentParameters | SynthesizeParamete
     backend.scheduler.check_capacity()
     once_each(request.query_params.multi_items())
     async with AsyncExitStack() as files:
-        pictures, given, strict = await _read(request, files, backend.settings)
-        body = validated(type(query), given, strict=strict)
+        pictures, given = await _read(request, files, backend.settings)
+        body = validated(type(query), given)
         if not pictures:
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
         parameters = query.model_copy(update=body.model_dump(exclude_unset=True))
@@ -126,50 +119,16 @@ async def read_form(
     return reader.pictures, once_each(reader.texts)
 
 
-async def _read(
-    request: Request, files: AsyncExitStack, settings: Settings
-) -> tuple[list[Picture], dict[str, Any], bool]:
-    """The pictures, the parameters, and whether the parameters have JSON's types."""
+async def _read(request: Request, files: AsyncExitStack, settings: Settings) -> tuple[list[Picture], dict[str, str]]:
+    """The pictures, and the parameters that are sent with them."""
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content == "multipart/form-data":
         pictures, texts = await read_form(request, partial(_temporary, files), max_pictures=settings.max_pictures)
-        return [_picture(name, file) for name, file in pictures], texts, False
-    if content == "application/json":
-        body = await spooled(request, files)
-        with current_trace().stage("decode"):
-            picture, parameters = await asyncio.to_thread(_json, body, files)
-        return [picture], parameters, True
+        return [_picture(name, file) for name, file in pictures], texts
     if content.startswith("image/") or content in RAW_KINDS:
-        return [_picture("image", await spooled(request, files))], {}, False
+        return [_picture("image", await spooled(request, files))], {}
     why = f"a body of the type {content[:80]!r} is not read." if content else "the body has no Content-Type."
     raise Refusal(415, "unsupported_media_type", why, hint=_HINT)
-
-
-def _json(body: IO[bytes], files: AsyncExitStack) -> tuple[Picture, dict[str, Any]]:
-    text = body.read()
-    # base64 holds none of these, so this bounds what the text can grow to when it is parsed
-    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > _MAX_JSON_VALUES:
-        raise Refusal(400, "bad_json", "the JSON holds too many values.", hint=_JSON_HINT)
-    try:
-        sent = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "bad_json", "the body is not JSON that can be read.", hint=_JSON_HINT) from None
-    if not isinstance(sent, dict) or "image" not in sent:
-        raise Refusal(400, "no_image", "the JSON holds no image.", hint=_JSON_HINT)
-    one = validated(OnePicture, {"image": sent.pop("image")}, strict=True)
-    return _picture("image", _temporary(files, _from_base64(one.image))), sent
-
-
-def _from_base64(text: str) -> bytes:
-    """Return the bytes of base64 or a data: URL. Raises Refusal where it is neither."""
-    media_type, _, data = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
-    try:
-        if media_type and not media_type.lower().endswith(";base64"):
-            raise ValueError(media_type)
-        return base64.b64decode(data.encode("ascii").translate(None, string.whitespace.encode()), validate=True)
-    except ValueError:
-        hint = "Send the file in base64, as it is or as a data:image/png;base64,... URL."
-        raise Refusal(400, "bad_base64", "image is not the base64 of a file.", hint=hint) from None
 
 
 def _picture(name: str, file: IO[bytes]) -> Picture:
@@ -182,10 +141,8 @@ def _whole(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def _temporary(files: AsyncExitStack, content: bytes = b"") -> IO[bytes]:
-    file = files.enter_context(SpooledTemporaryFile(_IN_MEMORY))  # noqa: SIM115 - the stack closes it
-    file.write(content)
-    return file
+def _temporary(files: AsyncExitStack) -> IO[bytes]:
+    return files.enter_context(SpooledTemporaryFile(_IN_MEMORY))
 
 
 class _FormReader:

@@ -114,20 +114,12 @@ class CocoDocument(BaseModel):
     annotations: list[dict[str, Any]] = Field(description=_ANNOTATIONS)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class PicturesForm(_Strict):
+class PicturesForm(BaseModel):
     """The files of a form."""
 
+    model_config = ConfigDict(extra="forbid")
+
     image: list[UploadFile] = Field(min_length=1, description="Pictures, or ZIPs of pictures.")
-
-
-class OnePicture(_Strict):
-    """A picture as JSON."""
-
-    image: str = Field(description="The file in base64, bare or as a `data:` URL.")
 
 
 def model_list(models: Repository) -> ModelList:

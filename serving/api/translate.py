@@ -9,17 +9,26 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api import openapi
-from serving.api.requests import Ready, answer
+from serving.api.requests import RAW_KINDS, Ready, answer
+from serving.api.schemas import PicturesForm
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
 
 
+class SegmentForm(PicturesForm, SegmentParameters):
+    """Photos to segment."""
+
+
+class SynthesizeForm(PicturesForm, SynthesizeParameters):
+    """Label maps to make photos from."""
+
+
 @router.post(
     "/segment",
     responses={200: openapi.SEGMENTED, **_REFUSALS},
-    openapi_extra=openapi.picture_body("Segment", SegmentParameters),
+    openapi_extra=openapi.body(SegmentForm, raw=RAW_KINDS),
     summary="Photo to label map",
 )
 async def segment(request: Request, query: Annotated[SegmentParameters, Query()], backend: Ready) -> Response:
@@ -30,7 +39,7 @@ async def segment(request: Request, query: Annotated[SegmentParameters, Query()]
 @router.post(
     "/synthesize",
     responses={200: openapi.SYNTHESIZED, **_REFUSALS},
-    openapi_extra=openapi.picture_body("Synthesize", SynthesizeParameters),
+    openapi_extra=openapi.body(SynthesizeForm, raw=RAW_KINDS),
     summary="Label map to photo",
 )
 async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Query()], backend: Ready) -> Response:

@@ -1,11 +1,10 @@
-"""Show label maps: as an overlay, as shares of the classes, and the legend of a class table."""
+"""Show label maps: as an overlay, and as shares of the classes."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from serving.imaging.decode import Bytes, saved
+from serving.imaging.decode import Bytes
 from serving.imaging.domain import ClassRow, Domain
 from serving.imaging.labels import bands
 
@@ -49,19 +48,3 @@ def shares(ids: Bytes, confidence: Bytes | None, *, domain: Domain) -> tuple[Sha
         if pixels[row.id]
     ]
     return tuple(sorted(found, key=lambda share: -share.pixels))
-
-
-def legend(domain: Domain) -> bytes:
-    """Return a PNG that shows each class beside its colour."""
-    row_height, column_width, columns = 30, 220, 2
-    rows = -(-len(domain.classes) // columns)
-    picture = Image.new("RGB", (columns * column_width, rows * row_height + 12), "white")
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=15)
-    for index, row in enumerate(domain.classes):
-        left, top = 10 + column_width * (index // rows), 6 + row_height * (index % rows)
-        swatch = (left, top + 4, left + 34, top + row_height - 4)
-        draw.rounded_rectangle(swatch, radius=4, fill=row.color, outline="#888888")
-        text = f"{row.id}  {row.name}" + (" (ignored)" if row.ignore else "")
-        draw.text((left + 44, top + row_height / 2), text, fill="#222222", font=font, anchor="lm")
-    return saved(picture, "PNG")

@@ -26,7 +26,6 @@ _LOCATOR64, _LOCATOR64_BYTES = b"PK\x06\x07", 20
 _COMMENT_BYTES = 2**16  # the longest comment behind the directory
 _DIRECTORY_BYTES = 2**16
 _DIRECTORY_BYTES_A_PICTURE = 1024  # an entry of the directory takes 46 bytes and its names
-_SEEDS_HEADER_BYTES = 4096  # clients and proxies often allow 8 KiB for all headers; each entry has its seed anyway
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may need gigabytes before they unpack a byte
 _SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError, IndexError)
@@ -51,21 +50,14 @@ class Entry:
 
 
 def unpacked(pictures: Sequence[Picture], settings: Settings) -> list[Picture]:
-    """Return the pictures with each ZIP replaced by its files. Raises Refusal where they are too many, or too large."""
+    """Return the pictures with each ZIP replaced by its files. Raises Refusal where they are too many."""
     found: list[Picture] = []
-    size = 0
     for picture in pictures:
         if is_zip(picture.head):
             file = io.BytesIO(picture.read())
-            members, unpacked_size = zipped(file, max_pictures=settings.max_pictures, max_bytes=settings.max_bytes)
-            found += members
-            size += unpacked_size
+            found += zipped(file, max_pictures=settings.max_pictures, max_bytes=settings.max_bytes)
         else:
             found.append(picture)
-    if size > settings.max_unpacked_bytes:
-        message = f"the ZIP unpacks to over the limit of {settings.max_unpacked_bytes / 2**20:.4g} MiB."
-        hint = "Send fewer pictures a ZIP, or have the operator raise FEWPAIR_MAX_UNPACKED_BYTES."
-        raise Refusal(413, "too_many_unpacked_bytes", message, hint=hint)
     if len(found) > settings.max_pictures:
         raise too_many_pictures(settings.max_pictures)
     if not found:
@@ -103,8 +95,8 @@ def is_zip(head: bytes) -> bool:
     return head.startswith(ZIP_MAGIC)
 
 
-def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> tuple[list[Picture], int]:
-    """Return the files in a ZIP, each unpacked when it is read, and the bytes that they unpack to by its directory."""
+def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> list[Picture]:
+    """Return the files in a ZIP, each unpacked when it is read."""
     try:
         _check_directory(file, max_pictures)
         archive = _opened(file)
@@ -118,11 +110,10 @@ def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> tuple[list[
     ]
     if len(members) > max_pictures:
         raise too_many_pictures(max_pictures)
-    pictures = [
+    return [
         Picture(clean_name(member.filename), partial(_unpack, archive, member, max_bytes=max_bytes))
         for member in members
     ]
-    return pictures, sum(member.file_size for member in members)
 
 
 def too_many_pictures(most: int) -> Refusal:
@@ -180,9 +171,6 @@ def _origin(answer: Answer) -> dict[str, Any]:
 
 
 def _headers(entries: Sequence[Entry]) -> dict[str, str]:
-    answers = [answer for entry in entries for answer in entry.answers]
     headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
-    if answers:
-        headers["X-Model"] = answers[0].headers["X-Model"]
-    seeds = ",".join(answer.headers["X-Seed"] for answer in answers if "X-Seed" in answer.headers)
-    return {**headers, "X-Seed": seeds} if 0 < len(seeds) <= _SEEDS_HEADER_BYTES else headers
+    models = [answer.headers["X-Model"] for entry in entries for answer in entry.answers]
+    return {**headers, "X-Model": models[0]} if models else headers

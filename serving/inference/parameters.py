@@ -1,4 +1,4 @@
-"""The parameters of segmentation and synthesis, the same for forms, queries and JSON."""
+"""The parameters of segmentation and synthesis, the same for forms and queries."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()
     return Refusal(400, "bad_request", f"{message[:1000]}.", hint="GET /v1/docs shows the fields and their ranges.")
 
 
-def validated(kind: type[P], given: Mapping[str, Any], *, strict: bool = False) -> P:
-    """Return the parameters of that kind, from texts or (strict) from JSON. Raises Refusal that names the field."""
+def validated(kind: type[P], given: Mapping[str, str]) -> P:
+    """Return the parameters of that kind. Raises Refusal that names the field."""
     try:
-        return kind.model_validate(given, strict=strict)
+        return kind.model_validate(given)
     except ValidationError as error:
         raise refusal_of(error.errors(), kind.model_fields) from None
 

@@ -266,11 +266,10 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
     `index.json`.
     """
     settings, scheduler = backend.settings, backend.scheduler
-    budget = RequestBudget(settings, answers=count)
-    limits = backend.limits(budget.spend_pixels)
+    limits = backend.limits(PixelBudget(settings, answers=count).spend)
 
     def answer(picture: Picture, task: Task) -> tuple[Answer, ...]:
-        return budget.spend_answers(one(picture, Execution(limits, task, scheduler.batch)))
+        return one(picture, Execution(limits, task, scheduler.batch))
 
     async with scheduler.admit() as admission:
         opened, archived = list(pictures), any(picture.head.startswith(ZIP_MAGIC) for picture in pictures)
@@ -281,7 +280,6 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
         entries = []
         for picture in opened:
             try:
-                budget.spend_answers(())
                 entries.append(Entry(picture.name, await admission.work(partial(answer, picture))))
             except PICTURE_FAILURES as error:
                 refusal = refusal_of(error)
@@ -291,15 +289,14 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
         return await asyncio.to_thread(packed, entries)
 
 
-class RequestBudget:
-    """The limits of one request: pixels of its pictures for each of their `answers`, and bytes of answers."""
+class PixelBudget:
+    """The limit of the pixels of all pictures of one request, for each of their `answers`."""
 
     def __init__(self, settings: Settings, *, answers: int = 1) -> None:
-        self._max_pixels, self._max_bytes = settings.max_pixels_in_all, settings.max_answer_bytes
-        self._answers = answers
-        self._pixels = self._bytes = 0
+        self._max_pixels, self._answers = settings.max_pixels_in_all, answers
+        self._pixels = 0
 
-    def spend_pixels(self, pixels: int) -> None:
+    def spend(self, pixels: int) -> None:
         """Count a picture before decoding; over the limit it is refused, unless it is the first, with one answer."""
         self._pixels += pixels * self._answers
         if self._pixels > self._max_pixels and self._pixels > pixels:
@@ -308,15 +305,6 @@ class RequestBudget:
             message = f"with this picture the request is over the limit of {most:.4g} megapixels in all."
             hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL."
             raise Refusal(413, "too_many_pixels_in_all", message, hint=hint)
-
-    def spend_answers(self, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
-        """Count and return the answers to one picture. Raises Refusal where the limit was passed."""
-        self._bytes += sum(len(answer.body) for answer in answers)
-        if self._bytes > self._max_bytes:
-            message = f"the answers are over the limit of {self._max_bytes / 2**20:.4g} MiB in all."
-            hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_ANSWER_BYTES."
-            raise Refusal(413, "too_many_answer_bytes", message, hint=hint)
-        return answers
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -93,4 +93,4 @@ def size_of(path: Path) -> int:
 
 
 def _members(file: IO[bytes], settings: Settings) -> list[Picture]:
-    return zipped(file, max_pictures=settings.jobs_max_pictures, max_bytes=settings.jobs_max_bytes)[0]
+    return zipped(file, max_pictures=settings.jobs_max_pictures, max_bytes=settings.jobs_max_bytes)

@@ -32,6 +32,12 @@ class Repository:
     broken: Mapping[str, str]
     defaults: Mapping[DirectionName, str]
 
+    @property
+    def trouble(self) -> str | None:
+        """Why no model can be served; None where one can."""
+        reasons = "".join(f"\n  {reason}" for reason in self.broken.values()) or " it is empty."
+        return None if self.models else f"no model in the models folder can be served:{reasons}\n{_HINT}"
+
     def choose(self, name: str | None, direction: DirectionName) -> ExportedModel:
         """Return the model of that name, or the default of the direction. Raises Refusal where there is none."""
         if name is None:
@@ -66,15 +72,6 @@ class Reload:
 
     repository: Repository
     changes: Mapping[str, list[str]]
-
-
-def load_repository(settings: Settings) -> Repository:
-    """Load every folder of the models folder. Raises ServingError where none can be served."""
-    repository = reload_repository(EMPTY, settings).repository
-    if not repository.models:
-        reasons = "".join(f"\n  {reason}" for reason in repository.broken.values())
-        raise ModelError(f"no model in {settings.models} can be served:{reasons or ' it is empty.'}", hint=_HINT)
-    return repository
 
 
 def reload_repository(former: Repository, settings: Settings) -> Reload:

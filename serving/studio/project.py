@@ -240,10 +240,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
 
 
 def _shrunk(values: Bytes, side: int, filter: Image.Resampling) -> Bytes:
-    height, width = values.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(values).resize(size, filter))
+    picture = Image.fromarray(values)
+    picture.thumbnail((side, side), filter, reducing_gap=None)
+    return np.asarray(picture)
 
 
 def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:

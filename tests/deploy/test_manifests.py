@@ -101,7 +101,7 @@ def room_of_uploads(batch):
             scheduler.check_capacity()
             scheduler.inside = admitted = admitted + 1
     scheduler.close()
-    return admitted * 2 * (settings.max_bytes + 2**16)  # of a JSON body the decoded file too
+    return admitted * (settings.max_bytes + 2**16)
 
 
 @pytest.mark.parametrize("batch", [1, _BATCH_ON_CUDA])

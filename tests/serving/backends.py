@@ -13,7 +13,7 @@ from serving.inference.pipeline import (
     translator,
 )
 from serving.models.model import load_model
-from serving.models.repository import load_repository
+from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
 
 EXECUTION = Execution(Limits(max_bytes=2**20, max_pixels=2**24))
@@ -22,7 +22,7 @@ EXECUTION = Execution(Limits(max_bytes=2**20, max_pixels=2**24))
 def backend_of(folder, **settings):
     """The models of a folder on the CPU."""
     chosen = Settings(models=folder, device="cpu", threads=1, **settings)
-    return Backend.create(chosen, load_repository(chosen))
+    return Backend.create(chosen, reload_repository(EMPTY, chosen).repository)
 
 
 async def answer_to(backend, file, parameters, *, name="picture.png"):

@@ -33,7 +33,6 @@ def server(models, tmp_path_factory):
     limits = {
         "FEWPAIR_MAX_BYTES": "1048576",
         "FEWPAIR_MAX_PICTURES": "5",
-        "FEWPAIR_MAX_UNPACKED_BYTES": "2097152",
         "FEWPAIR_MAX_PIXELS_IN_ALL": "100000",
         "FEWPAIR_JOBS": str(tmp_path_factory.mktemp("jobs")),
         "FEWPAIR_JOBS_MAX_PICTURES": "5",

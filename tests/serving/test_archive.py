@@ -1,7 +1,6 @@
 """ZIPs from clients: broken, disguised, too large, and with names in several encodings."""
 
 import io
-import json
 import struct
 import tracemalloc
 import zipfile
@@ -11,13 +10,13 @@ from random import Random
 import pytest
 
 from serving.errors import Refusal
-from serving.inference.archive import Entry, Picture, packed, unpacked
-from serving.inference.outputs import Answer, clean_name
-from serving.inference.pipeline import RequestBudget
+from serving.inference.archive import Picture, unpacked
+from serving.inference.outputs import clean_name
+from serving.inference.pipeline import PixelBudget
 from serving.settings import Settings
 from tests.serving.pictures import file_of, ramp
 
-SETTINGS = Settings(max_pictures=4, max_bytes=2**16, max_unpacked_bytes=2**18)
+SETTINGS = Settings(max_pictures=4, max_bytes=2**16)
 
 
 def zip_of(files, compression=zipfile.ZIP_DEFLATED):
@@ -125,27 +124,12 @@ def test_a_file_that_unpacks_to_more_than_its_entry_says_is_not_unpacked_to_its_
 
 def test_the_pixels_of_a_request_are_counted_for_each_answer():
     settings = Settings(max_pixels_in_all=100)
-    budget = RequestBudget(settings, answers=4)
-    budget.spend_pixels(20)
-    assert refused(lambda: budget.spend_pixels(6)).code == "too_many_pixels_in_all"
-    budget.spend_pixels(5)
-    assert refused(lambda: RequestBudget(settings, answers=4).spend_pixels(26)).code == "too_many_pixels_in_all"
-    RequestBudget(settings).spend_pixels(101)  # a lone picture has the limit of pictures
-
-
-def test_a_list_of_seeds_that_no_header_holds_is_left_to_the_entries():
-    def listed(pictures):
-        answer = Answer(
-            b"",
-            "image/jpeg",
-            {"X-Model": "tiny", "X-Seed": "4294967295", "X-Label-Spelling": "ids", "X-Tiling": "none"},
-        )
-        return packed([Entry("a", (answer,))] * pictures)
-
-    assert listed(2).headers["X-Seed"] == "4294967295,4294967295"
-    assert "X-Seed" not in listed(1000).headers
-    with zipfile.ZipFile(io.BytesIO(listed(1000).body)) as archive:
-        assert json.loads(archive.read("index.json"))["answers"][999]["seed"] == 4294967295
+    budget = PixelBudget(settings, answers=4)
+    budget.spend(20)
+    assert refused(lambda: budget.spend(6)).code == "too_many_pixels_in_all"
+    budget.spend(5)
+    assert refused(lambda: PixelBudget(settings, answers=4).spend(26)).code == "too_many_pixels_in_all"
+    PixelBudget(settings).spend(101)  # a lone picture has the limit of pictures
 
 
 def test_the_form_for_files_over_four_gigabytes_is_refused():

@@ -41,11 +41,10 @@ def test_an_address_without_http_is_told_to_want_it_in_front(address):
     assert str(refused.value) == f"{address} does not begin with http://. Use http://{address}"
 
 
-def test_it_gives_outlines_boxes_and_the_legend(client):
+def test_it_gives_outlines_and_boxes(client):
     annotations = client.polygons(file_of(ramp()), min_area=10)["annotations"]
     assert sorted(row["category_id"] for row in annotations) == [0, 1, 2]
     assert client.report(file_of(ramp()), min_area=10)["regions_found"] == 3
-    assert pixels_of(client.legend("tiny")).ndim == 3
 
 
 def test_it_raises_the_servers_own_words(client):

@@ -22,7 +22,6 @@ FACES = {
     "/synthesize": FORM,
     "/v1/segment": FORM,
     "/v1/synthesize": {"content": LARGE, "headers": {"Content-Type": "image/png"}},
-    "/v1/segment?output=json": {"content": LARGE, "headers": {"Content-Type": "application/json"}},
     "/v2/models/tiny.to_label/infer": {"content": LARGE, "headers": {"Inference-Header-Content-Length": "99"}},
 }
 

@@ -1,6 +1,5 @@
-"""How pictures may be sent to /v1 over HTTP: as the bare file, as base64 in JSON, and several in a form or a ZIP."""
+"""How pictures may be sent to /v1 over HTTP: as the bare file, and several in a form or a ZIP."""
 
-import base64
 import io
 import json
 import zipfile
@@ -12,10 +11,6 @@ from PIL import Image
 from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
 from tests.serving.test_server import error_of, segment, synthesize
 from tests.serving.test_translator import brightness_ids
-
-
-def text_of(file):
-    return base64.b64encode(file).decode()
 
 
 def zip_of(files, **options):
@@ -46,62 +41,16 @@ def test_a_bare_file_is_translated_with_the_parameters_of_the_query(http, kind):
     assert np.array_equal(pixels_of(response.content), brightness_ids(ramp()))
 
 
-@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:;base64,"])
-def test_a_file_in_base64_is_translated_with_the_parameters_beside_it(http, prefix):
-    wrapped = base64.encodebytes(file_of(stripes())).decode()
-    response = http.post("/v1/synthesize", json={"image": prefix + wrapped, "seed": 7, "format": "png"})
-    assert response.content == synthesize(http, "/v1", seed="7", format="png").content
-
-
 def test_parameters_of_the_body_overrule_those_of_the_query(http):
-    response = http.post(
-        "/v1/segment?output=json&model=fixed", json={"image": text_of(file_of(ramp())), "output": "ids"}
-    )
+    files = {"image": file_of(ramp())}
+    response = http.post("/v1/segment?output=json&model=fixed", files=files, data={"output": "ids"})
     assert np.array_equal(pixels_of(response.content).shape, (45, 61))
     assert response.headers["x-model"] == "fixed"
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        ({"image": "no base64!"}, "bad_base64"),
-        ({"image": "data:image/svg+xml,<svg/>"}, "bad_base64"),
-        ({"image": 5}, "bad_request"),
-        ({"image": None}, "bad_request"),
-        ({"image": ""}, "empty_upload"),
-        ({"image": text_of(b"<svg/>")}, "not_an_image"),
-        ({"image": "aGVsbG8=", "images": []}, "unknown_field"),
-        ({"images": ["aGVsbG8="]}, "no_image"),
-        ({}, "no_image"),
-        ([], "no_image"),
-        ({"image": "aGVsbG8=", "ouput": "ids"}, "unknown_field"),
-        ({"image": "aGVsbG8=", "output": ["ids"]}, "bad_request"),
-        ({"image": "aGVsbG8=", "model": 5}, "bad_request"),
-        ({"image": "aGVsbG8=", "min_area": "7"}, "bad_request"),
-        ({"image": "aGVsbG8=", "\ud800": 5}, "bad_request"),
-        ({"image": "aGVsbG8=", "model": "\ud800"}, "bad_request"),
-        ({"image": "aGVsbG8=", "opacity": list(range(2000))}, "bad_json"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_json_that_makes_no_sense_is_a_4xx_with_its_reason(http, sent, code):
-    response = http.post("/v1/segment", content=json.dumps(sent), headers={"content-type": "application/json"})
-    assert error_of(response, 400)["code"] == code
-
-
-@pytest.mark.parametrize(
-    "body", [b"{", b"\xff\xfe\x00", b"[" * 900, b'{"image": ' + b'{"a":' * 900, b'{"image": NaN}', b"1" * 5000]
-)
-def test_text_that_is_no_json_is_a_400(http, body):
-    assert error_of(raw(http, "/v1/segment", body, "application/json"), 400)["code"] in (
-        "bad_json",
-        "no_image",
-        "bad_request",
-    )
-
-
-@pytest.mark.parametrize(
-    "kind", ["text/html", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"]
+    "kind",
+    ["text/html", "application/json", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"],
 )
 def test_a_body_of_another_type_is_a_415(http, kind):
     error = error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)
@@ -128,15 +77,10 @@ def test_an_empty_name_of_a_model_stands_for_the_default_and_no_other_parameter_
     assert "output" in error_of(segment(http, "/v1", output=""), 400)["message"]
 
 
-@pytest.mark.parametrize("way", ["raw", "json"])
-def test_the_limits_are_those_of_uploads(http, way):
-    def sent(body):
-        return (
-            raw(http, "/v1/segment", body) if way == "raw" else http.post("/v1/segment", json={"image": text_of(body)})
-        )
-
-    assert error_of(sent(b"0" * (2**20 + 2**17)), 413)["code"] == "too_many_bytes"
-    assert error_of(sent(file_of(Image.new("L", (6000, 5000)))), 413)["code"] == "too_many_pixels"
+def test_the_limits_are_those_of_uploads(http):
+    assert error_of(raw(http, "/v1/segment", b"0" * (2**20 + 2**17)), 413)["code"] == "too_many_bytes"
+    large = file_of(Image.new("L", (6000, 5000)))
+    assert error_of(raw(http, "/v1/segment", large), 413)["code"] == "too_many_pixels"
 
 
 class TestSeveralPictures:
@@ -191,7 +135,6 @@ class TestSeveralPictures:
         answers = unzipped(response)
         assert [answers[f"{number}.webp"] == alone for number in range(3)] == [False, True, True]
         assert {(answer["seed"], answer["spelling"]) for answer in index_of(response)} == {(5, "ids")}
-        assert response.headers["x-seed"] == "5,5,5"
 
     def test_several_photos_of_each_label_map_are_named_by_their_seeds(self, http):
         files = [("image", ("a.png", file_of(stripes()))), ("image", ("b.png", file_of(stripes())))]
@@ -219,11 +162,6 @@ class TestSeveralPictures:
             error_of(raw(http, "/v1/segment", zip_of({f"{n}": b"" for n in range(3000)})), 413)["code"]
             == "too_many_pictures"
         )
-
-    def test_a_zip_that_unpacks_to_too_much_is_a_413(self, http):
-        bomb = zip_of({f"{number}.bmp": b"\0" * 2**20 for number in range(3)})
-        assert len(bomb) < 2**14
-        assert error_of(segment(http, "/v1", bomb), 413)["code"] == "too_many_unpacked_bytes"
 
     def test_too_many_pixels_in_all_are_told_of_the_pictures_that_are_too_many(self, http):
         photos = {name: file_of(ramp(200, 300)) for name in "abc"}

@@ -12,7 +12,7 @@ from serving.api.kserve.tensors import JSON_LENGTH, parse
 from serving.app import create_app
 from serving.errors import Refusal
 from serving.models.model import draw_noise
-from serving.models.repository import load_repository
+from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
 from tests.serving.factory import reflect, write_model
 from tests.serving.pictures import file_of, noise, pixels_of, stripes
@@ -250,7 +250,7 @@ def test_json_of_more_values_than_are_read_is_refused_without_reading_it():
 def app_of(folder, **settings):
     """The app with the models of a folder, without a server around it."""
     app = create_app(Settings(models=folder, device="cpu", ui=False, **settings))
-    app.state.backend.models, app.state.backend.trouble = load_repository(app.state.settings), None
+    app.state.backend.models, app.state.backend.trouble = reload_repository(EMPTY, app.state.settings).repository, None
     return app
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from serving.imaging.decode import ImageError, encode_label
 from serving.imaging.domain import ClassRow, Domain
 from serving.imaging.labels import nearest_ids, read_label
-from serving.imaging.rendering import legend, overlay, shares
+from serving.imaging.rendering import overlay, shares
 from tests.odd_files import DOMAIN
 from tests.serving.pictures import file_of, noise, pixels_of, stripes
 
@@ -125,8 +125,3 @@ def test_shares_are_largest_first_and_add_up():
     assert [part.row.name for part in found] == ["dark", "middle", "bright"]
     assert sum(part.share for part in found) == pytest.approx(1)
     assert [part.confidence for part in found] == pytest.approx([1, 0, 0.2])
-
-
-def test_the_legend_shows_every_colour():
-    shown = {tuple(colour) for colour in pixels_of(legend(DOMAIN)).reshape(-1, 3).tolist()}
-    assert {row.color for row in DOMAIN.classes} <= shown

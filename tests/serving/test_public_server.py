@@ -36,7 +36,7 @@ def server(tmp_path_factory):
     write_slow_model(folder / "models" / "slow", pytest.MonkeyPatch())
     (folder / "tokens.txt").write_text(f"{TOKEN}\nanother-token\n")
     (folder / "server.toml").write_text(
-        "queue = 1\nbatch = 1\ntimeout = 4\nbody_timeout = 2\nmax_bytes = 1048576\nmax_answer_bytes = 30000\n"
+        "queue = 1\nbatch = 1\ntimeout = 4\nbody_timeout = 2\nmax_bytes = 1048576\n"
         'log = "json"\nui = false\n'
         'cors_origins = ["https://app.example"]\nallowed_hosts = ["127.0.0.1", "*.example.org"]\n'
         'tokens_file = "tokens.txt"\n'
@@ -228,11 +228,6 @@ class TestOverload:
         assert (ends[0], ends[-1]) == ("answered", "timeout")
         assert ends == sorted(ends)  # those that came first
         assert int(answer.headers["x-failed"]) == ends.count("timeout")
-
-    def test_answers_over_their_limit_in_bytes_end_the_list_and_not_the_server(self, http):
-        noise = file_of(np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8))
-        answer = http.post("/v1/segment?output=confidence", files=[("image", noise)] * 4)
-        assert ends_of(answer) == ["answered", *["too_many_answer_bytes"] * 3]
 
     def test_a_client_that_goes_away_stops_costing(self, server, http):
         until(lambda: metric(http, "fewpair_requests_inside") == 0)

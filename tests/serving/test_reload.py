@@ -13,7 +13,7 @@ import pytest
 
 from serving.app import create_app
 from serving.errors import ModelError
-from serving.models.repository import EMPTY, load_repository, reload_repository
+from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
 from tests.serving.conftest import OPERATOR
 from tests.serving.factory import CLASSES, write_model
@@ -198,7 +198,7 @@ def test_requests_during_a_reload_are_answered_by_the_former_or_the_new_model_an
 def test_an_unchanged_model_is_not_loaded_again(tmp_path, settings):
     write_model(tmp_path / "tiny")
     write_model(tmp_path / "other")
-    before = load_repository(settings)
+    before = reload_repository(EMPTY, settings).repository
     export(tmp_path / "other", description="The same graphs, described better.")
     after = reload_repository(before, settings)
     assert after.repository.models["tiny"] is before.models["tiny"]
@@ -228,7 +228,7 @@ def test_replaced_models_are_freed(tmp_path, settings):
 def test_a_folder_that_an_export_takes_away_for_a_moment_is_not_taken_for_removed(tmp_path, settings):
     write_model(tmp_path / "tiny")
     write_model(tmp_path / "other")
-    before = load_repository(settings)
+    before = reload_repository(EMPTY, settings).repository
     (tmp_path / "other").rename(tmp_path / ".former")
     back = threading.Timer(0.05, lambda: (tmp_path / ".former").rename(tmp_path / "other"))
     back.start()
@@ -249,7 +249,7 @@ def test_a_default_model_that_was_never_there_is_refused(tmp_path, settings):
 def test_a_models_folder_that_cannot_be_read_is_refused(tmp_path, settings):
     write_model(tmp_path / "models" / "tiny")
     chosen = settings.model_copy(update={"models": tmp_path / "models"})
-    before = load_repository(chosen)
+    before = reload_repository(EMPTY, chosen).repository
     shutil.rmtree(tmp_path / "models")
     with pytest.raises(ModelError, match="cannot be read"):
         reload_repository(before, chosen)

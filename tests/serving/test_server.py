@@ -233,11 +233,8 @@ def test_one_model_comes_with_its_card(http):
     error_of(http.get("/v1/models/nope"), 404)
 
 
-def test_the_legend_is_a_picture_and_so_are_the_pairs_where_they_are_part_of_the_model(http):
-    assert pixels_of(http.get("/v1/models/tiny/legend").content).ndim == 3
+def test_a_model_without_its_pairs_says_so(http):
     assert error_of(http.get("/v1/models/tiny/pairs"), 404)["code"] == "no_pairs"
-    error_of(http.get("/v1/models/nope/legend"), 404)
-    assert error_of(http.get("/v1/models/views/legend"), 404)["code"] == "no_classes"
 
 
 def test_every_refusal_has_the_one_shape(http):

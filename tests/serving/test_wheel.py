@@ -12,9 +12,9 @@ from tests.serving.process import ROOT, environment
 PROGRAM = """
 import sys
 from pathlib import Path
-from serving.models.repository import load_repository
+from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
-repository = load_repository(Settings(device="cpu", threads=1))
+repository = reload_repository(EMPTY, Settings(device="cpu", threads=1)).repository
 crossed = [name for name in sys.modules if name.split(".")[0] == "trainer"]
 found = Path(sys.modules["serving"].__file__).parent
 print(found, *repository.models, *repository.broken.values(), *crossed, sep="\\n")

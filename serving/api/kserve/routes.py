@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import secrets
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,17 +22,13 @@ from serving.errors import Refusal
 from serving.imaging.decode import Bytes
 from serving.imaging.labels import checked_ids
 from serving.imaging.tiling import BATCH_PIXELS
-from serving.inference.parameters import SEEDS
-from serving.inference.pipeline import Backend, refusal_of
+from serving.inference.pipeline import Backend, draw_seeds, refusal_of
 from serving.inference.scheduler import Task
 from serving.models.manifest import DirectionName, TensorSpec
 from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, draw_noise
 from serving.models.repository import Repository
 from serving.settings import Settings
 from serving.telemetry.metrics import current_trace
-
-logger = logging.getLogger("fewpair.serving")
-_JSON_BYTES = 4  # a number up to 255 with its comma, at most
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 _NAME = "`NAME.to_label` or `NAME.to_photo`, with a name of `GET /v1/models`; `NAME` alone where it has one direction."
@@ -69,11 +63,8 @@ async def live() -> dict[str, bool]:
 
 
 @router.get("/health/ready", responses=_errors(503), summary="Whether the server is ready")
-async def is_ready(request: Request) -> dict[str, bool]:
+async def is_ready(_: Ready) -> dict[str, bool]:
     """For readiness probes."""
-    trouble = request.app.state.backend.trouble
-    if trouble is not None:
-        raise Refusal(503, "not_ready", trouble, headers={"Retry-After": "5"})
     return {"ready": True, "live": True}
 
 
@@ -104,7 +95,7 @@ async def model_ready(name: Name, backend: Ready) -> dict[str, str | bool]:
         },
         **_errors(400, 404, 408, 413, 415, 503, 504, 507),
     },
-    openapi_extra=openapi.body(json=(schemas.InferenceRequest,), raw=("application/octet-stream",)),
+    openapi_extra=openapi.body(schemas.InferenceRequest, kind="application/json", raw=("application/octet-stream",)),
     summary="Run a model on tensors",
 )
 async def infer(
@@ -154,7 +145,6 @@ def _infer(body: bytes, json_length: int | None, served: Served, name: str, back
             piece = {name: values[first : first + most] for name, values in feed.items()}
             found.append(task.run(run, piece, images=min(most, count - first)))
     except RUN_FAILURES as error:
-        logger.error("%s could not be run: %s: %s", name, type(error).__name__, error)
         raise refusal_of(error) from error
     with trace.stage("encode"):
         outputs = {output: np.concatenate([piece[output] for piece in found]) for output in found[0]}
@@ -184,8 +174,6 @@ def _check_size(
     values = {output.name: count * height * width * math.prod(output.shape[3:]) for output in served.outputs}
     as_json = sum(values[name] for name, binary in requested.items() if not binary)
     _limit(as_json, MOST_JSON_VALUES, "values as JSON", "Ask for binary_data.")
-    answer = sum(values[name] for name in requested) + (_JSON_BYTES - 1) * as_json
-    _limit(answer, settings.max_answer_bytes, "bytes of the answer", "Ask for fewer outputs.")
     return count, height, width
 
 
@@ -197,10 +185,9 @@ def _draw_noise(feed: dict[str, NDArray[Any]], served: Served, seed: int | None,
     if noise.name in feed:
         require(seed is None, "both a seed and noise are given.", "Leave one of them out.")
         return None
-    first = secrets.randbelow(SEEDS) if seed is None else seed
-    seeds = [(first + offset) % SEEDS for offset in range(count)]
+    seeds = draw_seeds(seed, count)
     feed[noise.name] = np.stack([draw_noise(one, tuple(noise.shape[1:])) for one in seeds])
-    return first
+    return seeds[0]
 
 
 def find(models: Repository, name: str) -> Served:

@@ -35,7 +35,7 @@ def parse(body: bytes, json_length: int | None) -> tuple[InferenceRequest, memor
         hint = "Send the tensor as binary data (binary_data_size), as tritonclient does by itself."
         raise Refusal(413, "too_many_values", f"the JSON holds more than {MOST_JSON_VALUES} values.", hint=hint)
     try:
-        return InferenceRequest.model_validate(json.loads(text, parse_constant=_no_constant)), memoryview(body)[length:]
+        return InferenceRequest.model_validate(json.loads(text)), memoryview(body)[length:]
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "the JSON"
@@ -137,7 +137,3 @@ def _from_bytes(sent: Tensor, after: memoryview, size: int) -> NDArray[Any]:
     )
     require(due <= len(after), f"{name} has {due} bytes after the JSON, where {len(after)} are left.", "Send them all.")
     return np.frombuffer(after[:due], dtype).reshape(sent.shape)
-
-
-def _no_constant(spelled: str) -> float:
-    raise ValueError(f"{spelled} is not JSON")

@@ -6,8 +6,4 @@ class UserError(ValueError):
 
 
 class BrokenFile(UserError):
-    """A file that cannot be decoded; `--skip-broken` leaves it out and prints its `reason`."""
-
-    def __init__(self, reason: str, *, remedy: str = "") -> None:
-        super().__init__(reason + remedy)
-        self.reason = reason
+    """A file that cannot be decoded."""

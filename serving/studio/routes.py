@@ -123,7 +123,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         """Pick so many photos that cover the set together with those that are labelled."""
         count = picking.count + sum(not project.kept(path) for path in project.labels().values())
         out = project.next_pairs_file()
-        command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled", "--skip-broken"]
+        command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled"]
         command += ["--rule", "kmeans-medoid", "--k", str(min(count, len(project.photos()))), "--out", str(out)]
         work.begin("pick", [command], log=project.root / "runs" / "pick.log")
 
@@ -133,7 +133,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         run = project.root / "runs" / str(max(numbers, default=0) + 1)
         steps = training.steps
         command = ["train", "--root", str(project.root), "--out", str(run), "--steps", str(steps)]
-        command += ["--config.warm-up", str(int(_WARM_UP * steps)), "--skip-broken"]
+        command += ["--config.warm-up", str(int(_WARM_UP * steps))]
         command += ["--evaluate-every", str(max(1, steps // _EVALUATIONS)), "--log-every", str(max(1, steps // 100))]
         _begin(command, run, request)
 
@@ -166,7 +166,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         split = "val" if any(map(project.kept, project.labels().values())) else "train"
         name, out = model_name(project.root), project.root / "exported"
         export = ["export", str(run), "--name", name, "--out", str(out), "--force", "--overwrite"]
-        commands = [command, ["evaluate", str(run), "--split", split, "--skip-broken"], export]
+        commands = [command, ["evaluate", str(run), "--split", split], export]
         work.begin("train", commands, log=run.with_suffix(".log"), after=partial(request.app.state.reload))
 
     return router

@@ -42,7 +42,7 @@ def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_photo_that_cannot_be_read_is_refused_before_training_or_skipped(tmp_path, capsys):
+def test_a_photo_that_cannot_be_read_is_refused_before_training(tmp_path, capsys):
     make_folders(tmp_path / "own", count=4)
     (tmp_path / "own" / "photos" / "street2.jpg").write_bytes(b"no picture")
     words = (
@@ -56,7 +56,6 @@ def test_a_photo_that_cannot_be_read_is_refused_before_training_or_skipped(tmp_p
     )
     assert "street2.jpg: the file is not an image" in said(capsys, *words, "--out", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    assert main([*words, "--skip-broken", "--out", str(tmp_path / "run")]) == 0
 
 
 def trained(root: Path, tmp_path: Path, recipe: str, data: str, *more: str) -> Path:
@@ -89,11 +88,11 @@ def test_a_label_of_another_size_is_found_by_the_headers_of_the_files(tmp_path, 
     monkeypatch.setattr("trainer.data.check.DECODED", 1)
     own = open_folders(make_folders(tmp_path, count=4))
     selection = select(own, k=4, unpaired=0, seed=0)
-    check_selection(selection, void=False, skip_broken=False)
+    check_selection(selection, void=False)
     late = selection.pairs[2]
     write(tmp_path / late.photo, photo_of(0, height=30))
     with pytest.raises(UserError, match=re.escape(f"{late.label} is 20x30")):
-        check_selection(selection, void=False, skip_broken=False)
+        check_selection(selection, void=False)
 
 
 BINARY = "id,name,r,g,b,ignore\n0,background,0,0,0,0\n1,road,255,255,255,0\n"

@@ -317,22 +317,6 @@ def test_a_method_whose_unpaired_half_would_be_empty_is_refused_with_what_to_do(
     assert not out.exists()
 
 
-def test_a_run_goes_past_broken_files_in_training_validation_and_evaluation(capsys, mine, tmp_path):
-    data, run = ("--data", "folders", "--root", str(mine)), tmp_path / "run"
-    for path in (mine / "val" / "photos" / "0.jpg", mine / "train" / "photos" / "1.jpg"):
-        path.write_bytes(path.read_bytes()[:700])
-    few = ("--pairs", "6", "--unpaired", "0", "--steps", "6")
-    training = ("train", "supervised-compact", *data, *few, "--out", str(run), *TINY)
-    assert main([*training, "--skip-broken"]) == 0
-    assert "--split val" in capsys.readouterr().out
-    assert "0.jpg: the " in refused(capsys, "evaluate", str(run), "--split", "val")
-    assert main(["evaluate", str(run), "--split", "val", "--skip-broken"]) == 0
-    said = capsys.readouterr().out
-    assert f"skipped: {mine / 'val' / 'photos' / '0.jpg'}: the JPEG is broken" in said
-    assert "--skip-broken" not in said
-    assert json.loads((run / "evaluation" / "val-best-averaged.json").read_text())["figures"]["skipped"] == 1
-
-
 def test_a_val_split_without_a_pair_counts_as_none_and_it_is_said(capsys, mine, tmp_path):
     shutil.rmtree(mine / "val" / "labels")
     data, run = ("--data", "folders", "--root", str(mine)), tmp_path / "run"

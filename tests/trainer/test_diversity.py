@@ -1,6 +1,5 @@
 """Diversity: the distance between photos of one label map, against slow references, and beside that of real photos."""
 
-import dataclasses
 import json
 from itertools import combinations
 from pathlib import Path
@@ -12,8 +11,6 @@ from tests.trainer.noisy import Config, Noisy
 from tests.trainer.test_evaluate import CLASSES, InMemory, dataset_of, recorded
 from trainer.__main__ import main
 from trainer.batch import IGNORE, Domain, random
-from trainer.data.dataset import Sample
-from trainer.errors import BrokenFile
 from trainer.metrics.diversity import diversity
 from trainer.metrics.evaluate import Scope
 
@@ -90,20 +87,6 @@ def test_a_split_of_fewer_photos_than_seeds_compares_all_of_them_and_one_of_a_si
     assert found["diversity_l1_levels_on_real"] == 5
     alone = diversity(noisy(), dataset(1), VAL, seeds=4)
     assert alone["diversity_l1_levels_on_real"] is None
-
-
-def test_real_photos_that_cannot_be_read_are_passed_over_where_that_is_allowed() -> None:
-    class Torn(InMemory):
-        def read_photo(self, sample: Sample) -> np.ndarray:
-            if sample.name in ("s01", "s02", "s03"):
-                raise BrokenFile(f"{sample.name} is torn")
-            return super().read_photo(sample)
-
-    torn = Torn(**{each.name: getattr(dataset(5), each.name) for each in dataclasses.fields(InMemory)})
-    with pytest.raises(BrokenFile, match="is torn"):
-        diversity(noisy(), torn, VAL, seeds=4)
-    figures = diversity(noisy(), torn, Scope("val", SIZE, skip_broken=True), seeds=4)
-    assert figures["diversity_l1_levels_on_real"] == 20
 
 
 def test_an_evaluation_holds_the_diversity_and_leaves_all_other_figures_alone(tmp_path: Path) -> None:

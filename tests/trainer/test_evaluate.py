@@ -14,12 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.trainer.folders import TABLE, make_folders, open_folders
 from trainer.batch import IGNORE, Domain, LabelMap, Photo, class_table
 from trainer.commands.evaluate import table
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.selection.selection import Selection
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 from trainer.methods.base import Method
 from trainer.metrics.distribution import Extractor
 from trainer.metrics.evaluate import Scope, baselines, evaluate_to_label, evaluate_to_photo
@@ -359,30 +358,3 @@ def test_a_method_without_photos_is_refused_a_judge_before_any_work(tmp_path: Pa
             recorded(tmp_path / "e", method=method, **given)
     assert not (tmp_path / "e").exists()
     assert method.sizes == []
-
-
-def test_broken_samples_are_left_out_counted_and_named_where_that_is_allowed(tmp_path: Path) -> None:
-    make_folders(tmp_path, table=TABLE, count=4)
-    whole = open_folders(tmp_path)
-    method = Threshold(whole.label_domain)
-    photo, label = tmp_path / "photos" / "street1.jpg", tmp_path / "labels" / "street3.png"
-    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size * 2 // 3])
-    label.write_bytes(label.read_bytes()[:60])
-    pairs = whole.samples("train")
-    readable = dataclasses.replace(whole, splits={"train": (pairs[0], pairs[2])})
-    strict, skipping = Scope("train", SIZE), Scope("train", SIZE, skip_broken=True)
-    for evaluate in (evaluate_to_label, evaluate_to_photo):
-        with pytest.raises(BrokenFile, match=r"street1\.jpg"):
-            evaluate(method, whole, strict)
-        report = evaluate(method, whole, skipping)
-        assert report.figures == evaluate(method, readable, strict).figures | {"skipped": 2}
-        assert [Path(reason.split(":")[0]).name for reason in report.skipped] == ["street1.jpg", "street3.png"]
-    found = baselines(whole, skipping, pairs=pairs)
-    assert found == {
-        name: figures | {"skipped": 2}
-        for name, figures in baselines(readable, strict, pairs=readable.samples("train")).items()
-    }
-    for path in (tmp_path / "photos").iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(UserError, match="all 4 samples are broken"):
-        evaluate_to_label(method, whole, skipping)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import logging
 import threading
 
 import numpy as np
@@ -224,66 +223,8 @@ def test_an_error_in_the_background_reaches_the_foreground(tmp_path):
     assert not any(thread.name.startswith("loader") for thread in threading.enumerate())
 
 
-def test_a_broken_file_is_reported_once_counted_and_replaced(tmp_path, caplog):
-    loader = tiny_loader(tmp_path, skip_broken=True)
-    (tmp_path / "photos" / "street4.jpg").write_bytes(b"not a picture")
-    with caplog.at_level(logging.WARNING):
-        lengths = {loader.batch(step).unpaired.photo.shape[0] for step in range(12)}
-    assert lengths == {2}
-    assert loader.skipped == 1
-    assert [record.message for record in caplog.records if "street4.jpg" in record.message] == [
-        caplog.records[0].message
-    ]
-
-
-@pytest.mark.parametrize("damage", ["cut short", "no picture"])
-def test_batches_past_broken_files_do_not_depend_on_what_was_read_before(tmp_path, damage):
-    make_folders(tmp_path, count=5)
-    photo, label = tmp_path / "photos" / "street1.jpg", tmp_path / "labels" / "street3.png"
-    photo.write_bytes(
-        photo.read_bytes()[: photo.stat().st_size * 2 // 3] if damage == "cut short" else b"not a picture"
-    )
-    label.write_bytes(label.read_bytes()[:60])
-    dataset = open_folders(tmp_path)
-    samples = dataset.samples("train")
-    streams = samples_of(dataset, samples[:4], samples, samples)
-
-    def fresh(seed):
-        return Loader(dataset, streams, size=SIZE, batch=2, seed=seed, skip_broken=True)
-
-    for seed in range(4):
-        warm = fresh(seed)
-        for step in reversed(range(8)):
-            warm.batch(step)
-        assert all(same(warm.batch(step), fresh(seed).batch(step)) for step in range(8))
-        found = {(side, name.partition(": ")[2]) for side, name in warm.broken}
-        assert found == {("photo", "photos/street1.jpg"), ("label", "labels/street3.png")}
-
-
-def test_the_label_of_a_broken_photo_is_still_an_unpaired_label_and_never_half_of_a_pair(tmp_path):
-    make_folders(tmp_path, count=2)
-    photo = tmp_path / "photos" / "street0.jpg"
-    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size * 2 // 3])
-    dataset = open_folders(tmp_path)
-    first_of_all, second = dataset.samples("train")
-    both = samples_of(dataset, (first_of_all, second), (second,), (first_of_all,))
-    loader = Loader(dataset, both, size=SIZE, batch=1, seed=0, skip_broken=True)
-    alone = Loader(dataset, samples_of(dataset, (second,), (second,), (first_of_all,)), size=SIZE, batch=1, seed=0)
-    for step in range(4):
-        assert torch.equal(loader.batch(step).unpaired.label, alone.batch(step).unpaired.label)
-        assert same(loader.batch(step), alone.batch(step))
-
-
-def test_when_every_file_is_broken_the_run_says_so(tmp_path):
-    loader = tiny_loader(tmp_path, skip_broken=True)
-    for path in (tmp_path / "photos").iterdir():
-        path.write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="none of the 3 "):
-        loader.batch(0)
-
-
-def test_a_wrong_id_is_never_skipped(tmp_path):
-    loader = tiny_loader(tmp_path, skip_broken=True)
+def test_a_wrong_id_is_refused(tmp_path):
+    loader = tiny_loader(tmp_path)
     write(tmp_path / "labels" / "street0.png", np.full((20, 30), 44, np.uint8))
     with pytest.raises(UserError, match="belong to no class: 44"):
         run(loader, steps=6)
@@ -420,19 +361,6 @@ def test_processes_draw_by_weight_each_for_itself_and_stop_at_the_same_step(tmp_
     plain = [tiny_loader(tmp_path, pairs=shares[0].selection.pairs, batch=1, rank=rank, world=2) for rank in range(2)]
     assert all(same(shares[rank].batch(20), plain[rank].batch(20)) for rank in range(2))
     assert not any(same(shares[rank].batch(19), plain[rank].batch(19)) for rank in range(2))
-
-
-def test_a_broken_pair_that_is_drawn_is_drawn_again_the_same_way_whatever_was_read_before(tmp_path):
-    mark(tmp_path)
-    (tmp_path / "photos" / "street1.png").write_bytes(b"not a picture")
-    probabilities = (0.1, 0.8, 0.1, 0.0)
-    warm, fresh = (likely(tmp_path, probabilities, skip_broken=True, unpaired=()) for _ in range(2))
-    assert set(which_pairs(warm, reversed(range(12)))) == {0, 2}
-    assert same(warm.batch(7), fresh.batch(7))
-    with pytest.raises(UserError, match=r"photos/street1\.png"):
-        run(likely(tmp_path, probabilities, unpaired=()), steps=4)
-    with pytest.raises(UserError, match="none of the 1 pairs can be read"):
-        likely(tmp_path, (0.0, 1.0, 0.0), skip_broken=True, unpaired=()).batch(0)
 
 
 def test_a_progressive_size_changes_the_crops_at_its_steps_and_nothing_else(tmp_path):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.factories import material_for, tiny_folder, tiny_run
-from tests.trainer.folders import make_folders, open_folders
 from trainer.batch import IGNORE
-from trainer.data.selection.rare_classes import class_pixels, sampling_probabilities, sampling_weights, summary
+from trainer.data.selection.rare_classes import class_pixels, sampling_probabilities, summary
 from trainer.errors import UserError
 from trainer.methods.segmentation import Supervised
 from trainer.training.batches import make_loader
@@ -32,24 +31,6 @@ def test_every_class_that_occurs_has_the_same_mass_and_the_probabilities_sum_to_
     assert sampling_probabilities(pixels) == pytest.approx(np.array(slow) / 6)  # six classes occur
     with pytest.raises(UserError, match="2 pairs hold no labelled pixel"):
         sampling_probabilities(np.zeros((2, 3), dtype=np.int64))
-
-
-def test_a_broken_pair_has_no_probability_and_does_not_count(tmp_path: Path) -> None:
-    dataset = open_folders(make_folders(tmp_path, count=4))
-    pairs = dataset.samples("train")
-    (tmp_path / "photos" / "street1.jpg").write_bytes(b"not a picture")
-    (tmp_path / "labels" / "street2.png").write_bytes(b"not a picture")
-    options = {"when": "throughout", "steps": 3, "size": (16, 24)}
-    weights = sampling_weights(dataset, pairs, skip_broken=True, **options)
-    rest = sampling_weights(dataset, (pairs[0], pairs[3]), skip_broken=True, **options)
-    assert weights is not None
-    assert rest is not None
-    assert weights.probabilities == pytest.approx((rest.probabilities[0], 0, 0, rest.probabilities[1]))
-    with pytest.raises(UserError, match=r"street2\.png"):
-        sampling_weights(dataset, pairs, skip_broken=False, **options)
-    with pytest.raises(UserError, match="the 2 pairs hold no labelled pixel that can be read"):
-        sampling_weights(dataset, pairs[1:3], skip_broken=True, **options)
-    assert sampling_weights(dataset, pairs, skip_broken=False, **(options | {"when": "never"})) is None
 
 
 def test_the_rarest_classes_are_printed_first_and_absent_ones_are_named() -> None:

@@ -147,8 +147,7 @@ def features_of(extractor, dataset, cache=None):
 def test_an_onnx_extractor_gets_the_whole_photo_at_224_in_minus_one_to_one(tmp_path):
     dataset = open_folders(kinds(tmp_path, count=11))
     extractor = open_features(write_extractor(tmp_path / "patches.onnx"))
-    rows, broken = features_of(extractor, dataset)
-    assert not broken
+    rows = features_of(extractor, dataset)
     photos = [dataset.read_photo(sample) for sample in dataset.samples("train")]
     for row, photo in zip(rows, photos, strict=True):
         image = np.asarray(Image.fromarray(photo).resize((224, 224), Image.Resampling.BICUBIC)) / 127.5 - 1
@@ -190,11 +189,11 @@ def test_resnet50_weights_give_the_values_before_the_classifier(tmp_path):
 
 def test_features_are_kept_by_content_and_an_interrupted_call_continues(tmp_path, monkeypatch):
     root, cache = kinds(tmp_path / "mine", count=150), tmp_path / "cache"
-    whole, _ = features_of(Counting(), open_folders(root))
+    whole = features_of(Counting(), open_folders(root))
     with pytest.raises(KeyboardInterrupt):
         features_of(Counting(stop_after=140), open_folders(root), cache)
     again = Counting()
-    rows, _ = features_of(again, open_folders(root), cache)
+    rows = features_of(again, open_folders(root), cache)
     assert np.array_equal(rows, whole)
     assert again.calls == 150 - 128
     first, second = root / "photos" / "street00.png", root / "photos" / "street01.png"
@@ -202,7 +201,7 @@ def test_features_are_kept_by_content_and_an_interrupted_call_continues(tmp_path
     first.write_bytes(other)
     second.write_bytes(one)
     swapped = Counting()
-    rows, _ = features_of(swapped, open_folders(root), cache)
+    rows = features_of(swapped, open_folders(root), cache)
     assert np.array_equal(rows[:2], whole[1::-1])
     assert swapped.calls == 0
     (cache / "counting-00000000.npz").write_bytes(b"damaged")
@@ -274,31 +273,15 @@ def test_the_sheet_shows_the_selected_photos_in_their_order(tmp_path):
 
 
 @pytest.mark.parametrize("rule", ["kmeans-medoid", "random"])
-def test_photos_that_cannot_be_read_are_named_and_can_be_left_out(capsys, tmp_path, rule):
-    root = kinds(tmp_path / "mine")
-    for number in (5, 6):
-        (root / "photos" / f"street{number:02d}.png").write_bytes(b"\x89PNG")
-    out = tmp_path / rule / "pairs.json"
-    said = refused(capsys, *pairs_command(root, out, "--k", "4", "--rule", rule))
-    assert "2 of 24 photos of folders in" in said
-    assert "street05.png" in said
-    assert "--skip-broken" in said
-    assert not out.exists()
-    assert main(pairs_command(root, out, "--k", "4", "--rule", rule, "--skip-broken")) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("skipped: ") == 2
-    assert "22 photos and 22 label maps unpaired" in printed
-
-
-def test_a_random_selection_without_features_leaves_out_unreadable_photos_too(capsys, tmp_path):
+def test_a_photo_that_cannot_be_read_is_named(capsys, tmp_path, rule):
     root = kinds(tmp_path / "mine", count=6)
     broken = select(open_folders(root), k=5, unpaired=None, seed=0).pairs[1].name
     (root / "photos" / f"{broken}.png").write_bytes(b"\x89PNG")
-    words = ["pairs", "--data", "folders", "--root", str(root), "--k", "5", "--out", str(tmp_path / "pairs.json")]
-    assert f"{broken}.png" in refused(capsys, *words)
-    assert not list(tmp_path.glob("pairs*"))
-    assert main([*words, "--skip-broken"]) == 0
-    assert "selected at random; --rule kmeans-medoid" in capsys.readouterr().out
+    out = tmp_path / rule / "pairs.json"
+    said = refused(capsys, *pairs_command(root, out, "--k", "5", "--rule", rule))
+    assert f"{broken}.png" in said
+    assert "Replace the file, or remove it" in said
+    assert not out.exists()
 
 
 def test_selecting_photos_to_label_in_an_empty_folder_is_refused(capsys, tmp_path):

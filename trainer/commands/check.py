@@ -47,7 +47,7 @@ def check_command(arguments: list[str]) -> int:
     samples = [sample for split in dataset.splits.values() for sample in split]
     report = check(dataset, samples, decoded=None)
     errors, warnings = report.class_problems(void=asked.void is not None)
-    errors += grouped(report.errors) + grouped(report.broken)
+    errors += grouped(report.errors)
     twins = report.near_duplicates()
     if twins:
         shown = first_of([f"{one} and {other}" for one, other in twins])

@@ -38,8 +38,6 @@ class EvaluateOptions(MachineOptions):
     """FID, KID, precision, recall of generated photos, by `inception`, its weights (.pth) or an extractor (.onnx)."""
     seeds: int = 4
     """Photos per label map for the diversity of methods that take noise; 0: leave it out."""
-    skip_broken: bool = False
-    """Leave out, count and list files that cannot be read."""
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -56,15 +54,13 @@ def evaluate(arguments: list[str]) -> int:
         method,
         dataset,
         folder.selection(dataset),
-        Scope(asked.split, run.size, asked.limit, device, progress=True, skip_broken=asked.skip_broken),
+        Scope(asked.split, run.size, asked.limit, device, progress=True),
         provenance=folder.provenance(step, checkpoint=asked.checkpoint, weights=asked.weights),
         folder=folder.evaluations,
         judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain), device=device),
         features=None if asked.features is None else open_extractor(asked.features, device=device),
         seeds=asked.seeds,
     )
-    for reason in result.skipped:
-        print(f"skipped: {reason}")
     print(table(result.figures, result.baselines))
     for caution in result.cautions:
         print(f"caution: {caution}")

@@ -47,8 +47,6 @@ class PairsOptions:
     """Decides the pool and the selection."""
     unlabelled: bool = False
     """Also select photos without a label map, to find out which ones to label; kmeans-medoid adds to the others."""
-    skip_broken: bool = False
-    """Leave out photos that cannot be read, and name them."""
     device: str = "auto"
     """Where features are computed: auto, cpu, cuda or cuda:N."""
     threads: int | None = None
@@ -82,7 +80,6 @@ def pairs(arguments: list[str]) -> int:
         inspect=True,
         cache=asked.cache or asked.out.parent / "features",
         progress=True,
-        skip_broken=asked.skip_broken,
     )
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     picks = selection.picks

@@ -35,7 +35,6 @@ def start(
     *,
     method: Method | None = None,
     device: str = "auto",
-    skip_broken: bool = False,
 ) -> RunDir:
     """Train a new run in the folder `out`; `method` is the result of `check_run`, if called. Raises UserError."""
     method = check_run(run, dataset, selection) if method is None else method
@@ -44,14 +43,14 @@ def start(
         create_run(out, run, selection)
     wait()
     folder = RunDir(out, run)
-    return train_run(folder, dataset, selection, method=method, device=device, skip_broken=skip_broken)
+    return train_run(folder, dataset, selection, method=method, device=device)
 
 
-def resume(folder: RunDir, *, device: str = "auto", skip_broken: bool = False) -> RunDir:
+def resume(folder: RunDir, *, device: str = "auto") -> RunDir:
     """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
     dataset = folder.dataset()
     selection = folder.selection(dataset)
-    return train_run(folder, dataset, selection, device=device, skip_broken=skip_broken)
+    return train_run(folder, dataset, selection, device=device)
 
 
 def train_run(
@@ -61,7 +60,6 @@ def train_run(
     *,
     method: Method | None = None,
     device: str = "auto",
-    skip_broken: bool = False,
     after_step: Callable[[int], None] | None = None,
 ) -> RunDir:
     """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to Ctrl-C."""
@@ -82,7 +80,6 @@ def train_run(
             dataset,
             selection,
             device=place,
-            skip_broken=skip_broken,
             interrupted=interrupted,
             after_step=after_step,
         )

@@ -46,8 +46,6 @@ class TrainOptions(MachineOptions):
     """How many pairs are selected, or the pairs.json that names them."""
     label_map: Path | None = None
     """A CSV file from,to: what each class of --unpaired-labels becomes (void too). Not needed for equal names."""
-    skip_broken: bool = False
-    """Go on past files that cannot be read, and count them."""
     void: int | None = None
     """255 confirms that label pixels with this value are not labelled on purpose."""
 
@@ -74,8 +72,6 @@ class ResumeOptions(MachineOptions):
 
     resume: Path
     """The folder of the run to continue."""
-    skip_broken: bool = False
-    """Go on past files that cannot be read, and count them."""
 
 
 HELP = """usage: fewpair train --root FOLDER --out RUN
@@ -97,7 +93,7 @@ def train(arguments: list[str]) -> int:
         again = parse(ResumeOptions, "train", arguments, "Continue a run from its last checkpoint.")
         folder = open_run(again.resume)
         use_threads(folder.environment().get("threads") if again.threads is None else again.threads)
-        return _trained(resume(folder, device=again.device, skip_broken=again.skip_broken))
+        return _trained(resume(folder, device=again.device))
     if arguments == ["--help-all"]:
         print(recipes(), end="")
         return 0
@@ -124,7 +120,7 @@ def train(arguments: list[str]) -> int:
     if without_recipe:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
-    check_selection(selection, void=asked.void == IGNORE, skip_broken=asked.skip_broken)
+    check_selection(selection, void=asked.void == IGNORE)
     return _trained(
         start(
             asked.out,
@@ -133,7 +129,6 @@ def train(arguments: list[str]) -> int:
             selection,
             method=method,
             device=asked.device,
-            skip_broken=asked.skip_broken,
         )
     )
 
@@ -196,7 +191,6 @@ def _selection(asked: TrainOptions, recipe: Run) -> Selection:
             cache=asked.out.parent / "features",
             progress=True,
             seed=run.seed,
-            skip_broken=asked.skip_broken,
         )
         most = run.unpaired
     if source is not None and selection.external is None:

@@ -12,7 +12,7 @@ from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import Dataset, Sample, image_errors
 from trainer.data.selection.selection import Selection, first_of
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 
 DECODED = 50
 """How many samples `fewpair train` decodes; of the others it reads the headers (about 0.1 ms each)."""
@@ -28,7 +28,6 @@ class Report:
 
     classes: Classes | None
     errors: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Int64[C+1]: pixels of each class, and of void."""
     unlabelled: int = 0
@@ -92,14 +91,12 @@ def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -
                     dataset.size(sample, "photo")
                 else:
                     dataset.refuse_sizes(sample)
-            except BrokenFile as error:
-                report.broken.append(error.reason)
             except UserError as error:
                 report.errors.append(str(error))
     return report
 
 
-def check_selection(selection: Selection, *, void: bool, skip_broken: bool) -> None:
+def check_selection(selection: Selection, *, void: bool) -> None:
     """Check the samples of a run before it starts, and print warnings. Raises UserError with all errors."""
     dataset, external = selection.dataset, selection.external
     paired = {(sample.photo, sample.label) for sample in selection.pairs}
@@ -113,9 +110,6 @@ def check_selection(selection: Selection, *, void: bool, skip_broken: bool) -> N
         reports.append(check(external, labels, decoded=0))
     errors, warnings = report.class_problems(void=void)
     errors += grouped([error for each in reports for error in each.errors])
-    if not skip_broken:
-        broken = grouped([reason for each in reports for reason in each.broken])
-        errors += [f"{reason} (--skip-broken leaves such files out)" for reason in broken]
     for warning in warnings:
         print(f"warning: {warning}")
     if errors:

@@ -145,7 +145,7 @@ def image_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenImage as error:
-        remedy = " Replace it, or leave it out with --skip-broken."
-        raise BrokenFile(f"{path}: {error.message}", remedy=remedy) from error
+        remedy = "Replace the file, or remove it."
+        raise BrokenFile(f"{path}: {error.message} {remedy}") from error
     except ImageError as error:
         raise UserError(f"{path}: {error}") from error

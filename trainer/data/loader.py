@@ -17,7 +17,7 @@ from torch import Tensor
 from trainer.batch import Batch, LabelMap, Pairs, Photo, random
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.selection.selection import Selection
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 
 if TYPE_CHECKING:
     from trainer.data.selection.rare_classes import SamplingWeights
@@ -61,7 +61,6 @@ class Loader:
         balanced: bool = True,
         weights: "SamplingWeights | None" = None,
         sides: Iterable[str] = (),
-        skip_broken: bool = False,
         cache_bytes: int = 2 << 30,
         rank: int = 0,
         world: int = 1,
@@ -80,19 +79,11 @@ class Loader:
         self.enlarged = ENLARGED if enlarge else 1.0
         self.balanced = balanced
         self.weights = weights
-        self.skip_broken = skip_broken
-        self.broken: dict[tuple[str, str], str] = {}
-        """The sides that could not be decoded, by their path, each with the reason."""
         self._length = batch
         self._rank, self._world = rank, world
         self._cache: dict[tuple[str, str], np.ndarray] = {}
         self._room = cache_bytes
         self._lock = threading.Lock()  # batches are made by the thread of `prefetch` and, in evaluations, by the caller
-
-    @property
-    def skipped(self) -> int:
-        """How many broken files were met so far."""
-        return len(self.broken)
 
     def size_at(self, step: int) -> tuple[int, int]:
         """Height and width of the crops of a step."""
@@ -149,9 +140,8 @@ class Loader:
         height, width = size
         crops = []
         for index in range(self._length if stream.samples and turn is not None else 0):
-            arrays = self._first_readable(
-                stream, self._order(stream, step=step, turn=turn or 0, index=index), size=size
-            )
+            sample = stream.samples[self._place(stream, step=step, turn=turn or 0, index=index)]
+            arrays = [self._enlarged(stream, sample, side, size=size) for side in stream.sides]
             rng = random(self.seed, step, f"augment {stream.name}", index)
             top = int(rng.integers(arrays[0].shape[0] - height + 1))
             left = int(rng.integers(arrays[0].shape[1] - width + 1))
@@ -166,50 +156,22 @@ class Loader:
             for side in stream.sides
         ]
 
-    def _order(self, stream: "_Stream", *, step: int, turn: int, index: int) -> Iterable[int]:
-        """The sample at one position of a batch, then those that replace it if it cannot be read."""
+    def _place(self, stream: "_Stream", *, step: int, turn: int, index: int) -> int:
+        """The sample at one position of a batch."""
         if stream is self._pairs and self.weights is not None and step // self._world in self.weights.steps:
             return self.weights.draw(random(self.seed, step, "draw pairs", index))
         count = len(stream.samples)
         epoch, place = divmod((turn * self._world + self._rank) * self._length + index, count)
-        order = _permutation(self.seed, epoch, stream.name, count)
-        return (order[(place + offset) % count] for offset in range(count))
-
-    def _first_readable(
-        self, stream: "_Stream", order: Iterable[int], *, size: tuple[int, int]
-    ) -> tuple[np.ndarray, ...]:
-        """All sides of the first of these samples that can be read, enlarged."""
-        broken = 0
-        for place in order:
-            try:
-                return tuple(self._enlarged(stream, stream.samples[place], side, size=size) for side in stream.sides)
-            except BrokenFile:
-                if not self.skip_broken:
-                    raise
-                broken += 1
-        raise UserError(f"{stream.dataset.place}: none of the {broken} {stream.name} can be read")
+        return _permutation(self.seed, epoch, stream.name, count)[place]
 
     def _enlarged(self, stream: "_Stream", sample: Sample, side: str, *, size: tuple[int, int]) -> np.ndarray:
-        """One side of a sample at the size that crops are cut from, from the cache if it is there.
-
-        Whether a side is broken depends on its own file alone, so that batches never depend on what was read before.
-        """
+        """One side of a sample at the size that crops are cut from, from the cache if it is there."""
         key = (side, f"{stream.dataset.place}: {sample.path(side)}")
         cached = self._cache.get(key)
         enlarged = (round(self.enlarged * size[0]), round(self.enlarged * size[1]))
         if cached is not None and cached.shape[:2] == enlarged:
             return cached
-        if key in self.broken:
-            raise BrokenFile(self.broken[key])
-        try:
-            array = _resized(_read(stream.dataset, sample, side), enlarged)
-        except BrokenFile as error:
-            with self._lock:
-                new = key not in self.broken
-                self.broken[key] = str(error)
-            if new and self.skip_broken:
-                log.warning("skipped: %s", error.reason)
-            raise
+        array = _resized(_read(stream.dataset, sample, side), enlarged)
         with self._lock:
             cached = self._cache.pop(key, None)  # of another size, of an earlier stage
             self._room += 0 if cached is None else cached.nbytes

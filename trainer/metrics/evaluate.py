@@ -11,7 +11,7 @@ import torch
 from trainer.batch import Classes, Domain
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 from trainer.methods.base import Method
 from trainer.metrics.predict import Size, predict_labels, predict_photos
 from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
@@ -32,8 +32,6 @@ class Scope:
     """This many samples spread evenly over the split; None: all."""
     device: str | torch.device = "cpu"
     progress: bool = False
-    skip_broken: bool = False
-    """Leave out and count files that cannot be read."""
 
 
 class SampleScore(NamedTuple):
@@ -51,8 +49,6 @@ class Report:
     figures: Figures
     ranking: tuple[SampleScore, ...]
     """The samples from the lowest score to the highest."""
-    skipped: tuple[str, ...] = ()
-    """Why each broken sample was left out."""
 
     def extremes(self) -> dict[str, SampleScore]:
         """Return the worst, the median and the best sample; none if nothing was scored."""
@@ -71,29 +67,20 @@ class PhotoMetric(Protocol):
 
 
 class Samples:
-    """Samples of a dataset, read one after the other; with `skip_broken`, unreadable ones are left out and counted."""
+    """Samples of a dataset, read one after the other."""
 
     def __init__(self, dataset: Dataset, samples: Sequence[Sample], scope: Scope) -> None:
         self.dataset = dataset
         self.samples = samples
         self.scope = scope
-        self.skipped: list[str] = []
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[tuple[int, Sample, np.ndarray, np.ndarray]]:
-        """Yield index, sample, photo uint8[H,W,3] and label. Raises UserError if every sample is broken."""
-        self.skipped = []
+        """Yield index, sample, photo uint8[H,W,3] and label."""
         for index, sample in enumerate(self.samples):
-            try:
-                yield index, sample, self.dataset.read_photo(sample), self.dataset.read_label(sample)
-            except BrokenFile as error:
-                if not self.scope.skip_broken:
-                    raise
-                self.skipped.append(error.reason)
-        if self.samples and len(self.skipped) == len(self.samples):
-            raise UserError(f"{self.dataset.place}: all {len(self.samples)} samples are broken: {self.skipped[0]}")
+            yield index, sample, self.dataset.read_photo(sample), self.dataset.read_label(sample)
 
     def batches(self, direction: str) -> Iterator[list[tuple[int, Sample, np.ndarray, np.ndarray]]]:
         """Yield lists of up to BATCH samples, with a progress bar."""
@@ -107,14 +94,9 @@ class Samples:
         if batch:
             yield batch
 
-    def counts(self) -> Figures:
-        """Return how many samples were read and, with `skip_broken`, how many were not."""
-        skipped = {"skipped": len(self.skipped)} if self.scope.skip_broken else {}
-        return {"samples": len(self.samples) - len(self.skipped), **skipped}
-
     def report(self, figures: Figures, scores: Sequence[SampleScore]) -> Report:
         """Return the report of figures over these samples."""
-        return Report({**figures, **self.counts()}, tuple(sorted(scores)), tuple(self.skipped))
+        return Report({**figures, "samples": len(self.samples)}, tuple(sorted(scores)))
 
 
 def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
@@ -203,7 +185,7 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
     for _, _, _, truth in samples:
         for name, guess in guesses.items():
             confusions[name].add(truth, resize_nearest(guess, truth.shape))
-    return {name: {**confusion.figures(), **samples.counts()} for name, confusion in confusions.items()}
+    return {name: {**confusion.figures(), "samples": len(samples)} for name, confusion in confusions.items()}
 
 
 def labelled(dataset: Dataset, split: str, *, limit: int | None = None) -> tuple[Sample, ...]:

@@ -56,7 +56,6 @@ class Evaluation:
     figures: Figures
     baselines: dict[str, Figures]
     cautions: list[str]
-    skipped: list[str]
     path: Path
     grid: Path
 
@@ -106,7 +105,6 @@ def evaluate_and_record(
         parts["diversity"] = {"seeds": seeds}
     cautions = _seen_in_training(figures, dataset, scope, selection)
     cautions += [caution for part in parts.values() for caution in part.get("cautions", ())]
-    skipped = list(dict.fromkeys(reason for report in reports.values() for reason in report.skipped))
     document = {
         "format": 2,
         "dataset": dataset.name,
@@ -121,7 +119,6 @@ def evaluate_and_record(
         **parts,
         "baselines": found,
         "samples": {direction: _extremes(report) for direction, report in reports.items()},
-        "skipped": skipped,
         "cautions": cautions,
     }
     count = [] if scope.limit is None else [f"{scope.limit}-samples"]
@@ -133,7 +130,7 @@ def evaluate_and_record(
     written.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     written.replace(path)
     _write_grid(grid, method, dataset, scope, next(iter(reports.values())), caption=f"{provenance}")
-    return Evaluation(figures, found, cautions, skipped, path, grid)
+    return Evaluation(figures, found, cautions, path, grid)
 
 
 def _seen_in_training(figures: Figures, dataset: Dataset, scope: Scope, selection: Selection) -> list[str]:

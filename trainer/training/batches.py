@@ -17,9 +17,7 @@ STATISTICS_BATCHES = 50
 """The last so many training batches estimate batch statistics for averaged weights (OASIS's released code)."""
 
 
-def make_loader(
-    run: Run, method: Method, dataset: Dataset, selection: Selection, *, skip_broken: bool = False
-) -> Loader:
+def make_loader(run: Run, method: Method, dataset: Dataset, selection: Selection) -> Loader:
     """The loader of a run's training batches, this process's share of them."""
     selection = required_samples(method, selection)
     return Loader(
@@ -31,11 +29,8 @@ def make_loader(
         seed=run.seed,
         enlarge=run.enlarge,
         balanced=run.balanced,
-        weights=sampling_weights(
-            dataset, selection.pairs, when=method.rare_classes, steps=run.steps, size=run.size, skip_broken=skip_broken
-        ),
+        weights=sampling_weights(dataset, selection.pairs, when=method.rare_classes, steps=run.steps, size=run.size),
         sides=method.sides,
-        skip_broken=skip_broken,
         rank=rank(),
         world=world(),
     )

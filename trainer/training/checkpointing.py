@@ -174,7 +174,7 @@ def load_method(
     if weights == "averaged" and not state["averaged"].get(STATISTICS):
 
         def batches() -> Iterator[Batch]:  # reads the dataset only where the method has statistics to estimate
-            loader = make_loader(folder.run, method, dataset, folder.selection(dataset), skip_broken=True)
+            loader = make_loader(folder.run, method, dataset, folder.selection(dataset))
             yield from statistics_batches(loader, step)
 
         method.estimate_statistics(batches())

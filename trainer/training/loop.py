@@ -28,7 +28,6 @@ def train(
     selection: Selection,
     *,
     device: torch.device,
-    skip_broken: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
     after_step: Callable[[int], None] | None = None,
 ) -> TrainState:
@@ -44,8 +43,8 @@ def train(
     state = TrainState.create(method.to(device))
     if folder.checkpoint("last").exists():
         state.load(folder.load("last", device=device))
-    loader = make_loader(run, method, dataset, selection, skip_broken=skip_broken)
-    validation = Validation(folder, dataset, device=device, skip_broken=skip_broken)
+    loader = make_loader(run, method, dataset, selection)
+    validation = Validation(folder, dataset, device=device)
     bf16 = resolve_precision(run.precision, device) == "bf16"
     images = run.batch * world() * sum(loader.filled)
 
@@ -83,8 +82,6 @@ def train(
                 logger.start_clock()  # neither evaluation nor saving counts as training time
             if stopping:
                 break
-    if loader.skipped:
-        print(f"{loader.skipped} broken files were skipped; the warnings above name them")
     return state
 
 

@@ -1,16 +1,13 @@
 """Validation during training: figures of raw and averaged weights on `val`, the best checkpoint, sample grids."""
 
-import logging
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from PIL import Image
 
 from trainer.data.dataset import Dataset
-from trainer.errors import BrokenFile
 from trainer.grids import sample_grid
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, evaluate_to_label, evaluate_to_photo, spread
@@ -24,21 +21,18 @@ LIMIT = 200
 SHOWN = 4
 """Rows of a sample grid."""
 
-log = logging.getLogger(__name__)
-
 
 class Validation:
     """Evaluates a run's method on `val` while it trains. Checkpoints are chosen here, never on `test`."""
 
-    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device, skip_broken: bool = False) -> None:
+    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device) -> None:
         self.folder = folder
         self.dataset = dataset
-        self.scope = Scope("val", folder.run.size, LIMIT, device, skip_broken=skip_broken)
+        self.scope = Scope("val", folder.run.size, LIMIT, device)
         self.has_split = any(sample.complete for sample in dataset.splits.get("val", ()))
         if "val" in dataset.splits and not self.has_split:
             print(f"{dataset.place}: no photo of `val` has a label map, so the best checkpoint is the last", flush=True)
         samples = dataset.samples("val" if self.has_split else "train")
-        self._reported: set[str] = set()
         complete = [sample for sample in samples if sample.complete]
         photos = spread(complete or [sample for sample in samples if sample.photo], SHOWN)
         labels = spread(complete or [sample for sample in samples if sample.label], SHOWN)
@@ -72,32 +66,22 @@ class Validation:
         """Draw a row per shown sample, or per photo and an unrelated label where no sample has both."""
         rows = []
         for with_photo, with_label in self.shown:
-            with suppress(BrokenFile) if self.scope.skip_broken else nullcontext():
-                photo, label = self.dataset.read_photo(with_photo), self.dataset.read_label(with_label)
-                size, device = self.scope.size, self.scope.device
-                rows.append(translations(method, self.dataset, photo, label, size=size, device=device))
+            photo, label = self.dataset.read_photo(with_photo), self.dataset.read_label(with_label)
+            size, device = self.scope.size, self.scope.device
+            rows.append(translations(method, self.dataset, photo, label, size=size, device=device))
         return sample_grid(rows, classes=self.dataset.label_domain.classes)
 
     def _figures(self, method: Method, prefix: str) -> dict[str, float]:
         figures: dict[str, float] = {}
         for direction, evaluate in (("to_label", evaluate_to_label), ("to_photo", evaluate_to_photo)):
             if direction in method.directions:
-                report = evaluate(method, self.dataset, self.scope)
-                self._report(report.skipped)
-                figures |= _numbers(report.figures, prefix)
+                figures |= _numbers(evaluate(method, self.dataset, self.scope).figures, prefix)
         return figures
-
-    def _report(self, skipped: Iterable[str]) -> None:
-        """Log each broken file of `val` once."""
-        for reason in skipped:
-            if reason not in self._reported:
-                self._reported.add(reason)
-                log.warning("skipped: %s", reason)
 
 
 def _numbers(figures: Mapping[str, object], prefix: str) -> dict[str, float]:
     return {
         f"{prefix}/{name}": float(value)
         for name, value in figures.items()
-        if isinstance(value, int | float) and name not in ("samples", "skipped")
+        if isinstance(value, int | float) and name != "samples"
     }

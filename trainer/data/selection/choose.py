@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from trainer.batch import random
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.selection.rules import BY_FEATURES, RULES, kmeans_medoid
-from trainer.data.selection.selection import Picks, Selection, first_of
-from trainer.errors import BrokenFile, UserError
+from trainer.data.selection.selection import Picks, Selection
+from trainer.errors import UserError
 
 if TYPE_CHECKING:  # imports torch and timm, which take seconds
     from trainer.data.selection.features import FeatureExtractor
@@ -26,7 +26,6 @@ def select(
     inspect: bool = False,
     cache: Path | None = None,
     progress: bool = False,
-    skip_broken: bool = False,
     unlabelled: bool = False,
 ) -> Selection:
     """Select k pairs of `train` within a pool of `unpaired` samples (None: all; 0: no pool, pairs from all of `train`).
@@ -47,35 +46,27 @@ def select(
     _check(dataset, count, unpaired, rules=(rule, pool_rule), eligible=len(eligible), unlabelled=unlabelled)
     by_features = (rule, pool_rule) != ("random", "random")
     extractor = features if by_features or inspect else None
-    broken: dict[Sample, str] = {}
 
-    def pick(among: Sequence[Sample], wanted: int, by: str, *, option: str) -> Picks:
+    def pick(among: Sequence[Sample], wanted: int, by: str) -> Picks:
         """Pick by rule; `random` picks the first."""
         assert extractor is not None
         ordered = sorted(among, key=lambda sample: sample.name)  # must not depend on how a folder is listed
-        rows, unreadable = extractor.of_samples(dataset, ordered, cache=cache, progress=progress)
-        if unreadable and not skip_broken:
-            raise UserError(
-                f"{len(unreadable)} of {len(ordered)} photos of {dataset.place} cannot be read: "
-                f"{first_of(list(unreadable.values()))}: replace them, or leave them out with --skip-broken"
-            )
-        broken.update(unreadable)
-        samples = tuple(sample for sample in ordered if sample not in unreadable)
-        if wanted > len(samples):
-            raise UserError(f"{option} {wanted} is more than the {len(samples)} photos that can be read")
-        labelled = [row for row, sample in enumerate(samples) if unlabelled and sample.label is not None]
+        rows = extractor.of_samples(dataset, ordered, cache=cache, progress=progress)
+        labelled = [row for row, sample in enumerate(ordered) if unlabelled and sample.label is not None]
         if by == "kmeans-medoid" and labelled:
-            return Picks(samples, rows, tuple(kmeans_medoid(rows, wanted, seed, labelled=labelled[:wanted])))
-        if by != "random":
-            return Picks(samples, rows, tuple(BY_FEATURES[by](rows, wanted, seed)))
-        return Picks(samples, rows, tuple(samples.index(each) for each in among if each not in unreadable)[:wanted])
+            places = kmeans_medoid(rows, wanted, seed, labelled=labelled[:wanted])
+        elif by == "random":
+            places = [ordered.index(sample) for sample in among[:wanted]]
+        else:
+            places = BY_FEATURES[by](rows, wanted, seed)
+        return Picks(tuple(ordered), rows, tuple(places))
 
     shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
     pool_picks, pair_picks = None, None
     pool: Sequence[Sample] = shuffled
     if pool_rule != "random" and unpaired:
         photos = [sample for sample in train if sample.photo is not None]
-        pool_picks = pick(photos, unpaired, pool_rule, option="--unpaired")
+        pool_picks = pick(photos, unpaired, pool_rule)
         pool = pool_picks.chosen
     elif unpaired:
         first = [sample for sample in shuffled if sample in eligible][:count]
@@ -91,11 +82,12 @@ def select(
         )
     pairs: Sequence[Sample] = inside[:count]
     if extractor is not None and count:
-        pair_picks = pick(inside, count, rule, option="--pairs")
+        pair_picks = pick(inside, count, rule)
         pairs = pair_picks.chosen
     elif inspect:
-        pairs = _readable(dataset, inside, count, broken, skip_broken=skip_broken)
-    used = [] if unpaired == 0 else sorted((each for each in pool if each not in broken), key=lambda each: each.name)
+        for sample in pairs:
+            dataset.read_photo(sample)
+    used = [] if unpaired == 0 else sorted(pool, key=lambda each: each.name)
     return Selection(
         dataset=dataset,
         pairs=tuple(pairs),
@@ -108,28 +100,8 @@ def select(
         cluster_sizes=pair_picks.cluster_sizes if pair_picks and rule != "random" else None,
         picks=pair_picks,
         pool_picks=pool_picks,
-        notes=(*notes, *(f"skipped: {reason}" for reason in broken.values())),
+        notes=tuple(notes),
     )
-
-
-def _readable(
-    dataset: Dataset, samples: Sequence[Sample], k: int, broken: dict[Sample, str], *, skip_broken: bool
-) -> list[Sample]:
-    """The first k samples whose photos can be decoded; the others are noted in `broken`."""
-    found: list[Sample] = []
-    for sample in samples:
-        if len(found) == k:
-            return found
-        try:
-            dataset.read_photo(sample)
-            found.append(sample)
-        except BrokenFile as error:
-            if not skip_broken:
-                raise
-            broken[sample] = error.reason
-    if len(found) < k:
-        raise UserError(f"--pairs {k} is more than the {len(found)} photos of {dataset.place} that can be read")
-    return found
 
 
 def _check(

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from trainer.data.dataset import Dataset, Sample
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
 
 SIDE = 224
@@ -42,22 +42,19 @@ class FeatureExtractor:
 
     def of_samples(
         self, dataset: Dataset, samples: Sequence[Sample], *, cache: Path | None, progress: bool
-    ) -> tuple[np.ndarray, dict[Sample, str]]:
-        """Float32[N,D] of the readable samples, in their order, and the reason for each sample that cannot be read.
+    ) -> np.ndarray:
+        """Float32[N,D] of the samples, in their order.
 
         `cache` is a folder; its file `<name>.npz` maps the sha256 of a photo's file to its features. It is written at
         the end, also after an interruption.
         """
         path = None if cache is None else cache / f"{self.name}.npz"
-        known, broken, keys = _read_cache(path), dict[Sample, str](), list[bytes]()
+        known, keys = _read_cache(path), list[bytes]()
         before = len(known)
 
-        def prepare(sample: Sample) -> tuple[bytes, np.ndarray | None] | str:
-            try:
-                key = bytes.fromhex(dataset.digest(sample, "photo"))
-                return key, None if key in known else _resized(dataset.read_photo(sample))
-            except BrokenFile as error:
-                return error.reason
+        def prepare(sample: Sample) -> tuple[bytes, np.ndarray | None]:
+            key = bytes.fromhex(dataset.digest(sample, "photo"))
+            return key, None if key in known else _resized(dataset.read_photo(sample))
 
         try:
             with (
@@ -67,11 +64,7 @@ class FeatureExtractor:
                 for at in range(0, len(samples), 8 * BATCH):
                     group = samples[at : at + 8 * BATCH]
                     new: dict[bytes, np.ndarray] = {}
-                    for sample, prepared in zip(group, threads.map(prepare, group), strict=True):
-                        if isinstance(prepared, str):
-                            broken[sample] = prepared
-                            continue
-                        key, photo = prepared
+                    for key, photo in threads.map(prepare, group):
                         keys.append(key)
                         if photo is not None:
                             new[key] = photo
@@ -81,7 +74,7 @@ class FeatureExtractor:
         finally:
             if path is not None and len(known) > before:
                 _write_cache(path, known)
-        return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 1), np.float32), broken
+        return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 1), np.float32)
 
     def _forward(self, photos: np.ndarray) -> np.ndarray:
         """uint8[N,224,224,3] -> Float32[N,D], finite."""

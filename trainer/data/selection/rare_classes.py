@@ -1,6 +1,6 @@
 """Rare-class sampling: pairs with rare classes are drawn more often (Eskandar et al., section 2.3)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from PIL import Image
 
 from trainer.batch import IGNORE, Phase
 from trainer.data.dataset import Dataset, Sample
-from trainer.errors import BrokenFile, UserError
+from trainer.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,14 @@ class SamplingWeights:
     steps: range
     """Counted from 0, the same for all processes."""
 
-    def draw(self, rng: np.random.Generator) -> Iterator[int]:
-        """The index of a pair, then of those that replace it if it cannot be read, each drawn by probability."""
+    def draw(self, rng: np.random.Generator) -> int:
+        """The index of a pair, drawn by probability."""
         weights = np.array(self.probabilities)
-        while weights.any():
-            index = int(rng.choice(len(weights), p=weights / weights.sum()))
-            yield index
-            weights[index] = 0
+        return int(rng.choice(len(weights), p=weights / weights.sum()))
 
 
 def sampling_weights(
-    dataset: Dataset, pairs: Sequence[Sample], *, when: Phase, steps: int, size: tuple[int, int], skip_broken: bool
+    dataset: Dataset, pairs: Sequence[Sample], *, when: Phase, steps: int, size: tuple[int, int]
 ) -> SamplingWeights | None:
     """Count the pairs' classes at the training size and print what the sampling changes; None if it is not used."""
     half, classes = (steps + 1) // 2, dataset.label_domain.classes
@@ -44,15 +41,8 @@ def sampling_weights(
         return None
 
     def label(sample: Sample) -> np.ndarray:
-        try:
-            if skip_broken:
-                dataset.read_photo(sample)  # a pair with a broken photo is not trained on
-            label = Image.fromarray(dataset.read_label(sample))
-            return np.asarray(label.resize((size[1], size[0]), Image.Resampling.NEAREST))
-        except BrokenFile:
-            if not skip_broken:
-                raise
-            return np.full(size, IGNORE, dtype=np.uint8)
+        label = Image.fromarray(dataset.read_label(sample))
+        return np.asarray(label.resize((size[1], size[0]), Image.Resampling.NEAREST))
 
     pixels = class_pixels(map(label, pairs), classes.count)
     probabilities = sampling_probabilities(pixels)
@@ -73,8 +63,7 @@ def sampling_probabilities(pixels: np.ndarray) -> np.ndarray:
     total = pixels.sum(0)
     if not total.any():
         raise UserError(
-            f"the {len(pixels)} pairs hold no labelled pixel that can be read, so there is no class to sample by: "
-            "label more pairs"
+            f"the {len(pixels)} pairs hold no labelled pixel, so there is no class to sample by: label more pairs"
         )
     shares = (pixels[:, total > 0] / total[total > 0]).sum(1)
     return shares / shares.sum()

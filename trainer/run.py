@@ -93,10 +93,6 @@ class Run:
     """Steps whose checkpoints are kept as step-NNNNNN.ckpt, to compare runs at equal steps."""
     log_every: int = 20
     """Steps between lines in metrics.jsonl, and between checks that every loss is finite."""
-    label_weights: str | None = None
-    """A published ResNet generator (latest_net_G.pth of CycleGAN or pix2pix) that the label generator starts from."""
-    photo_weights: str | None = None
-    """The same for the photo generator."""
     expected: Suppress[str] = "not yet reproduced"
     """The result that this recipe is expected to reach."""
 
@@ -111,7 +107,8 @@ def from_json(values: dict[str, Any]) -> Run:
 
 def _built(kind: type, values: dict[str, Any]) -> Any:
     fields = {field.name for field in dataclasses.fields(kind)}
-    unknown = sorted(values.keys() - fields)
+    values = {name: value for name, value in values.items() if name in fields or value is not None}
+    unknown = sorted(values.keys() - fields)  # not the options of an earlier version that were not used
     if unknown:
         raise UserError(
             f"{', '.join(unknown)} in this run's config.json is not known to this version of fewpair; "

@@ -39,11 +39,10 @@ from trainer.methods.base import Method, Update
 from trainer.metrics import evaluate
 from trainer.networks import encoders, init
 from trainer.networks.ema import EMA, in_place_of
-from trainer.networks.resnet import ResNetGenerator
 from trainer.recipes import RECIPES
 from trainer.run import Run, from_json
 from trainer.training import validation
-from trainer.training.checkpointing import RunDir, build_method, create_run, load_initial_weights, load_method, open_run
+from trainer.training.checkpointing import RunDir, build_method, create_run, load_method, open_run
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 from trainer.training.validation import Validation
@@ -401,30 +400,6 @@ def test_cuda_where_there_is_none_is_refused_with_the_reason() -> None:
         return
     with pytest.raises(UserError, match="no CUDA device is found"):
         device_named("cuda")
-
-
-def test_a_run_starts_from_published_generators_and_refuses_what_is_none(tmp_path: Path) -> None:
-    given = ResNetGenerator(3, 3, width=4, blocks=1, tanh=True)
-    path = tmp_path / "latest_net_G_A.pth"
-    torch.save(given.state_dict(), path)
-    run = tiny_run("hybrid", label_weights=str(path))
-    method = tiny_method("hybrid", seed=3)
-    load_initial_weights(method, run)
-    assert all(
-        torch.equal(method.label_generator.state_dict()[name], value) for name, value in given.state_dict().items()
-    )
-    with pytest.raises(UserError, match=r"latest_net_G_A\.pth.*set --config.blocks"):
-        load_initial_weights(tiny_method("hybrid", blocks=2), run)
-    with pytest.raises(UserError, match="supervised has no ResNet generator that makes a photo"):
-        load_initial_weights(tiny_method("supervised"), tiny_run("supervised", photo_weights=str(path)))
-    torch.save([1, 2], path)
-    with pytest.raises(
-        UserError, match=r"holds a list, but a latest_net_G\.pth as CycleGAN and pix2pix save it is expected"
-    ):
-        load_initial_weights(method, run)
-    path.write_text("not weights")
-    with pytest.raises(UserError, match="cannot be read"):
-        load_initial_weights(method, run)
 
 
 def without_dropout(method: Method) -> Method:

@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.trainer.factories import encoder_file, tiny_batch, tiny_method, tiny_run, tiny_size
+from tests.trainer.factories import encoder_file, tiny_batch, tiny_method, tiny_size
 from trainer import losses
 from trainer.batch import IGNORE, Batch, Pairs
 from trainer.errors import UserError
 from trainer.methods.segmentation import RAMP
 from trainer.networks.ema import Teacher
-from trainer.training.checkpointing import load_initial_weights
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 
@@ -117,7 +116,7 @@ def test_a_step_goes_on_where_one_half_is_empty(empty: str) -> None:
 def test_pretrained_weights_are_read_when_a_run_begins_and_the_teacher_starts_with_them() -> None:
     method = tiny_method("mean_teacher", seed=1)
     drawn = copy.deepcopy(method.segmenter.encoder.state_dict())
-    load_initial_weights(method, tiny_run("mean_teacher", config=method.config))
+    method.load_pretrained()
     given = torch.load(encoder_file(), weights_only=True)
     assert not torch.equal(drawn["network.conv_stem.weight"], given["conv_stem.weight"])
     assert torch.equal(method.segmenter.encoder.network.conv_stem.weight, given["conv_stem.weight"])
@@ -132,7 +131,7 @@ def test_the_weights_file_is_not_needed_after_the_start(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(again.label_scores(BATCH.paired.photo), method.label_scores(BATCH.paired.photo))
     with pytest.raises(UserError, match=r"gone\.pth"):
-        load_initial_weights(again, tiny_run("mean_teacher", config=again.config))
+        again.load_pretrained()
 
 
 def test_the_encoder_moves_more_slowly_by_its_factor() -> None:

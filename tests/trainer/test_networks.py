@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.errors import UserError
 from trainer.networks.normalisation import BatchNorm, InstanceNorm
 from trainer.networks.patchgan import LAYERS, Norm, Patch, PatchGAN, smallest_side
-from trainer.networks.resnet import ResNetGenerator, load_junyanz
+from trainer.networks.resnet import ResNetGenerator
 from trainer.networks.unet import UNetGenerator
 
 
@@ -168,24 +167,3 @@ def test_weights_start_as_the_papers_say() -> None:
     assert convolution.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert convolution.bias is not None
     assert not convolution.bias.any()
-
-
-def test_a_junyanz_checkpoint_loads_with_its_dead_statistics_and_dropout_numbering() -> None:
-    torch.manual_seed(1)
-    trained = ResNetGenerator(3, 3, width=4, blocks=2, tanh=True)
-    published = {}
-    for key, value in trained.state_dict().items():
-        published["module." + key.replace(".conv_block.5.", ".conv_block.6.")] = value
-    published["module.model.2.running_mean"] = torch.zeros(4)
-    published["module.model.2.num_batches_tracked"] = torch.tensor(7)
-    loaded = ResNetGenerator(3, 3, width=4, blocks=2, tanh=True)
-    load_junyanz(loaded, published)
-    picture = torch.randn(1, 3, 32, 32)
-    assert torch.equal(loaded(picture), trained(picture))
-
-
-@pytest.mark.parametrize(("width", "blocks"), [(4, 3), (8, 2)])
-def test_a_checkpoint_of_another_architecture_is_refused_with_the_remedy(width: int, blocks: int) -> None:
-    other = ResNetGenerator(3, 3, width=width, blocks=blocks, tanh=True).state_dict()
-    with pytest.raises(UserError, match=rf"with {blocks} blocks: set --config\.blocks and --config\.width"):
-        load_junyanz(ResNetGenerator(3, 3, width=4, blocks=2, tanh=True), other)

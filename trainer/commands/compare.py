@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from trainer.commands.arguments import parse, use_threads
+from trainer.commands.arguments import MachineOptions, parse, use_threads
 from trainer.device import device_named
 from trainer.errors import UserError
 from trainer.grids import sample_grid
@@ -18,8 +18,8 @@ CELL = 192
 """Narrower pictures are enlarged by whole pixels towards this width."""
 
 
-@dataclass(frozen=True)
-class CompareOptions:
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(MachineOptions):
     """Options of `fewpair compare`."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -32,10 +32,6 @@ class CompareOptions:
     """Rows: samples spread evenly over the split."""
     checkpoint: str = "best"
     """best, last, or step-NNNNNN if the runs kept one."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    threads: int | None = None
-    """CPU threads of torch."""
 
 
 def compare(arguments: list[str]) -> int:

@@ -1,21 +1,27 @@
 """`fewpair experiment TABLE` runs what is missing of a paper's table; `fewpair report TABLE` writes its pages."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from trainer.commands.arguments import MachineOptions, absolute, extractor, opened, parse
-from trainer.data.external_labels import open_source
+from trainer.commands.arguments import MachineOptions, opened, parse, use_threads
+from trainer.commands.session import check_run
+from trainer.commands.train import TrainOptions, completed, selected
+from trainer.device import device_named, resolve_precision
 from trainer.errors import UserError
 from trainer.experiment.report import write_pages
-from trainer.experiment.results import read_results
-from trainer.experiment.run import Options, missing, prepare, run_jobs
-from trainer.experiment.tables import Table, names, open_table
+from trainer.experiment.results import Result, append, identity, read_results
+from trainer.experiment.run import config_of, folder_of, measure
+from trainer.experiment.tables import Row, Setting, Table, names, open_table
+from trainer.methods.base import Method
 from trainer.metrics.distribution import open_extractor
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
+from trainer.run import Run
+from trainer.training.checkpointing import RunDir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +40,6 @@ class ExperimentOptions(MachineOptions):
     """The feature extractor of the selection rules (None: EfficientNet-Lite0), and of FID, KID, precision, recall."""
     judge: Path | None = None
     """A segmenter that scores generated photos: a folder that `fewpair export` wrote."""
-    weights: tuple[str, ...] = ()
-    """NAME=FILE: pretrained weights for every method with this config field, as in vgg=vgg19.pth."""
     unpaired_labels: tuple[str, ...] = ()
     """NAME=DATASET:FOLDER: an external source of label maps that rows refer to, as in carla=labels:data/carla."""
     rows: tuple[str, ...] = ()
@@ -63,48 +67,45 @@ class ReportOptions:
 
 
 def experiment(arguments: list[str]) -> int:
-    """Run what is missing, then write the pages."""
+    """Run what is missing, append each result, then write the pages. After Ctrl-C the same command continues."""
     about = f"Rebuild a paper's table. Tables: {', '.join(names())}."
     asked = parse(ExperimentOptions, "experiment", arguments, about)
+    use_threads(asked.threads)
     table = open_table(asked.table)
     setting = table.setting(asked.setting)
     dataset = opened(setting.data, asked.root)
-    sources = {name: open_source(place) for name, place in _named("--unpaired-labels", asked.unpaired_labels).items()}
+    sources = _named(asked.unpaired_labels)
     rows = table.rows_of(setting, asked.rows)
     without = [row.name for row in rows if row.unpaired_labels and row.unpaired_labels not in sources]
     if without:
         print(f"skipped, because their source of label maps is not given with --unpaired-labels: {', '.join(without)}")
-        rows = tuple(row for row in rows if row.name not in without)
     metrics = _metrics(table, asked)
     if asked.judge is not None:
         open_judge(asked.judge, classes_of(dataset.label_domain))
-    weights = {name: str(absolute(path)) for name, path in _named("--weights", asked.weights).items()}
-    for path in weights.values():
-        if not Path(path).is_file():
-            raise UserError(f"--weights {path}: no such file")
-    rules = [rule for row in rows for rule in (row.rule or "random", row.pool_rule)]
-    options = Options(
-        out=asked.out,
-        results=asked.results or asked.out / f"{table.name}.jsonl",
-        dataset=dataset,
-        features=None if asked.dry_run else extractor(rules, asked.features, device=asked.device),
-        features_name=absolute(asked.features),
-        metrics=metrics,
-        weights=weights,
-        label_sources=sources,
-        threads=asked.threads,
-        device=asked.device,
-    )
-    lacking = missing(table, setting, rows, options, asked.repeats)
+    results = asked.results or asked.out / f"{table.name}.jsonl"
+    done = {identity(each) for each in read_results(results) if not each["failed"]}
+    planned = _planned(table, setting, [row for row in rows if row.name not in without], asked)
+    lacking = [(row, result) for row, result in planned if identity(result) not in done]
     counts = Counter(row.name for row, _ in lacking)
     print("missing runs: " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none"), flush=True)
     if asked.dry_run:
         return 0
-    jobs = [prepare(table, setting, row, repeat, options) for row, repeat in lacking]
+    jobs = [(result, *_prepared(table, setting, row, result["repeat"], asked, sources)) for row, result in lacking]
+    failed = 0
     try:
-        failed = run_jobs(jobs, setting, options)
+        for number, (result, folder, method) in enumerate(jobs, 1):
+            try:
+                machine = {"device": asked.device, "threads": asked.threads}
+                result |= measure(folder, method, splits=setting.splits, metrics=metrics, **machine)
+                state = f"done in {result['seconds']:.0f} s"
+            except UserError as error:
+                failed += 1
+                result["failed"] = str(error).replace(str(folder.path), "RUN")
+                state = f"FAILED: {result['failed']}"
+            append(results, result)
+            print(f"[{number}/{len(jobs)}] {result['row']}, seed {result['repeat']}: {state}", flush=True)
     finally:
-        written = write_pages(table, setting, read_results(options.results), asked.out)
+        written = write_pages(table, setting, read_results(results), asked.out)
         print(f"wrote {', '.join(map(str, written))}", flush=True)
     return 1 if failed else 0
 
@@ -141,10 +142,59 @@ def _metrics(table: Table, asked: ExperimentOptions) -> list[str]:
     return words
 
 
-def _named(option: str, given: tuple[str, ...]) -> dict[str, str]:
-    """Split NAME=VALUE words."""
+def _planned(table: Table, setting: Setting, rows: Sequence[Row], asked: ExperimentOptions) -> list[tuple[Row, Result]]:
+    """Return the rows, each with what tells its result from others; every row once before any is repeated."""
+    precision = resolve_precision("auto", device_named(asked.device))
+    about = {"table": table.name, "setting": setting.name, "precision": precision, "failed": None}
+    counts = {row.name: asked.repeats or setting.repeats_of(row) for row in rows}
+    return [
+        (row, about | {"row": row.name, "repeat": repeat, "rule": row.rule or "-"})
+        for repeat in range(max(counts.values(), default=0))
+        for row in rows
+        if repeat < counts[row.name]
+    ]
+
+
+def _prepared(
+    table: Table, setting: Setting, row: Row, repeat: int, asked: ExperimentOptions, sources: Mapping[str, str]
+) -> tuple[RunDir, Method]:
+    """Select the pairs of a run as `fewpair train` does, and create its folder."""
+    steps = round(setting.steps * row.steps_factor)
+    try:
+        run = Run(
+            recipe=f"{table.name}/{row.name}",
+            method=row.method,
+            config=config_of(setting, row),
+            data=setting.data,
+            root=None if asked.root is None else str(asked.root),
+            pairs=row.pairs,
+            unpaired=None if row.unpaired == "all" else row.unpaired,
+            size=setting.size,
+            steps=steps,
+            seed=repeat,
+            batch=setting.batch,
+            balanced=row.balanced,
+            rule=row.rule or "random",
+            pool_rule=row.pool_rule,
+            features=asked.features,
+            unpaired_labels=sources.get(row.unpaired_labels or ""),
+            precision=resolve_precision("auto", device_named(asked.device)),
+            evaluate_every=max(1, steps // setting.validations),
+            save_every=min(200, max(1, steps // 2)),
+        )
+        options = TrainOptions(out=asked.out / "runs", run=run, pairs=row.pairs, device=asked.device)
+        selection = selected(options, run)
+        run = completed(run, run, selection)
+        method = check_run(run, selection.dataset, selection)
+    except ValueError as error:
+        raise UserError(f"{table.name}, row {row.name}: {error}") from error
+    return folder_of(asked.out / "runs", run, selection), method
+
+
+def _named(given: Sequence[str]) -> dict[str, str]:
+    """Split NAME=DATASET:FOLDER words."""
     pairs = [word.partition("=") for word in given]
     for name, _, value in pairs:
         if not (name and value):
-            raise UserError(f"{option} {' '.join(given)}: write NAME=VALUE, as in carla=labels:data/carla")
+            raise UserError(f"--unpaired-labels {' '.join(given)}: write NAME=VALUE, as in carla=labels:data/carla")
     return {name: value for name, _, value in pairs}

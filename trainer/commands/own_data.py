@@ -54,8 +54,8 @@ def announce(run: Run, selection: Selection) -> None:
     others = sum(photo not in selection.pairs for photo in selection.unpaired_photos)
     print(
         f"{run.recipe}: {number_of(len(selection.pairs), 'labelled photo')} and {others} others at "
-        f"{run.size[0]}x{run.size[1]}, "
-        f"about {MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on several or on a GPU"
+        f"{run.size[0]}x{run.size[1]}, about {MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on "
+        "several or on a GPU"
     )
     if run.method == "painter" and others and not run.config.segmenter:
         print(

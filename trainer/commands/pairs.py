@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from trainer.commands.arguments import extractor, opened, parse, refuse_seed, use_threads
+from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.dataset import Dataset
 from trainer.data.layouts.files import number_of
@@ -21,8 +21,8 @@ DRAWS = 20
 """Random selections that a selection is compared with."""
 
 
-@dataclass(frozen=True)
-class PairsOptions:
+@dataclass(frozen=True, kw_only=True)
+class PairsOptions(MachineOptions):
     """Options of `fewpair pairs`."""
 
     data: str
@@ -47,10 +47,6 @@ class PairsOptions:
     """Decides the pool and the selection."""
     unlabelled: bool = False
     """Also select photos without a label map, to find out which ones to label; kmeans-medoid adds to the others."""
-    device: str = "auto"
-    """Where features are computed: auto, cpu, cuda or cuda:N."""
-    threads: int | None = None
-    """CPU threads; None: as many as torch chooses."""
 
 
 def pairs(arguments: list[str]) -> int:
@@ -140,6 +136,5 @@ def _quality(picks: Picks) -> str:
     word = "better than" if reached < median(drawn) else "no better than"
     return (
         f"{k} photos cover the {len(picks.samples)} {word} the median of {DRAWS} random selections: mean distance to "
-        "the "
-        f"nearest selected photo {reached:.4g}; random {median(drawn):.4g} ({drawn[0]:.4g} to {drawn[-1]:.4g})"
+        f"the nearest selected photo {reached:.4g}; random {median(drawn):.4g} ({drawn[0]:.4g} to {drawn[-1]:.4g})"
     )

@@ -20,7 +20,7 @@ from trainer.errors import UserError
 from trainer.methods import METHODS
 from trainer.methods.base import Method
 from trainer.run import Run
-from trainer.training.checkpointing import RunDir, build_method, create_run, last_good, load_initial_weights
+from trainer.training.checkpointing import RunDir, build_method, create_run, last_good
 from trainer.training.loop import train
 
 SMALLEST = 32
@@ -71,7 +71,7 @@ def train_run(
         if method is None:
             method = build_method(run, dataset.label_domain)
             if not resumed:
-                load_initial_weights(method, run)
+                method.load_pretrained()
         if resumed and rank() == 0:
             folder.note_resumed()
         state = train(
@@ -131,7 +131,7 @@ def check_run(run: Run, dataset: Dataset, selection: Selection) -> Method:
         )
     if segmenter := getattr(run.config, "segmenter", None):
         _check_labels(Path(segmenter), selection)
-    load_initial_weights(method, run)
+    method.load_pretrained()
     return method
 
 

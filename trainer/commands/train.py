@@ -115,8 +115,8 @@ def train(arguments: list[str]) -> int:
     use_threads(asked.threads)
     device_named(asked.device)
     refuse_seed(asked.run.seed)
-    selection = _selection(asked, recipe)
-    run = _completed(asked.run, recipe, selection)
+    selection = selected(asked, recipe)
+    run = completed(asked.run, recipe, selection)
     if without_recipe:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
@@ -144,10 +144,9 @@ def recipes() -> str:
     lines = "".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() + "\n" for row in rows)
     return (
         "usage: fewpair train RECIPE --out RUN [options]\n\n"
-        "`fewpair train RECIPE --help` lists the options of a recipe. Without a recipe, as in `fewpair train --root "
-        "FOLDER --out RUN`,\n"
-        "mean-teacher-compact is used, or painter-compact with --to photo, and each of its options may be added.\n\n"
-        f"{lines}"
+        "`fewpair train RECIPE --help` lists the options of a recipe. Without a recipe, as in `fewpair train --root\n"
+        "FOLDER --out RUN`, mean-teacher-compact is used, or painter-compact with --to photo, and each of its options\n"
+        f"may be added.\n\n{lines}"
     )
 
 
@@ -159,7 +158,7 @@ def _recipe(name: str) -> Run:
     raise UserError(f"there is no recipe {name!r}{hint}")
 
 
-def _selection(asked: TrainOptions, recipe: Run) -> Selection:
+def selected(asked: TrainOptions, recipe: Run) -> Selection:
     """Select the pairs or read those of a file, and take unpaired label maps from another dataset where one is named.
 
     Features are kept in the folder `features` beside the run, for the next one.
@@ -204,7 +203,7 @@ def _selection(asked: TrainOptions, recipe: Run) -> Selection:
     return selection
 
 
-def _completed(run: Run, recipe: Run, selection: Selection) -> Run:
+def completed(run: Run, recipe: Run, selection: Selection) -> Run:
     """The run as its folder records it: with the numbers of its samples, and files by absolute path."""
     named = {name: getattr(run.config, name) for name in METHODS[run.method].paths if hasattr(run.config, name)}
     return dataclasses.replace(
@@ -216,8 +215,6 @@ def _completed(run: Run, recipe: Run, selection: Selection) -> Run:
         pool_rule=selection.pool_rule,
         unpaired_labels=None if run.unpaired_labels is None else spelling(open_source(run.unpaired_labels)),
         features=absolute(run.features),
-        label_weights=absolute(run.label_weights),
-        photo_weights=absolute(run.photo_weights),
         pairs=len(selection.pairs),
         unpaired=max(len(selection.unpaired_photos), len(selection.unpaired_labels)),
     )

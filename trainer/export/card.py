@@ -175,9 +175,8 @@ def _limits(manifest: Mapping[str, Any]) -> str:
     height, width = manifest["training"]["size"]
     pairs = manifest["training"]["pairs"]
     lines = [
-        f"- It was trained on pictures of {height}x{width}; uploads are resized to that size, so details thinner "
-        "than a "
-        "pixel there are lost.",
+        f"- It was trained on pictures of {height}x{width}; uploads are resized to that size, so details thinner than "
+        "a pixel there are lost.",
         f"- It was trained on {pairs} pairs of one dataset; accuracy is lower for other cameras, places, weather or "
         "light.",
     ]

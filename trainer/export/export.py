@@ -190,9 +190,9 @@ def _rounding(graphs: Sequence[Graph], trained: Method, *, size: tuple[int, int]
         if any(output.kind in ("photo", "picture") for output in graph.outputs):
             changes.append(f"{row.values_over_one_level:.3%} of the {graph.outputs[0].name}'s levels by more than one")
     return (
-        "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table compares with torch "
-        "holding the same rounded "
-        f"weights. Against the trained weights, rounding changes {' and '.join(changes)} (on four synthetic scenes)."
+        "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table compares with torch holding "
+        "the same rounded weights. Against the trained weights, rounding changes "
+        f"{' and '.join(changes)} (on four synthetic scenes)."
     )
 
 

@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from trainer.errors import UserError
 from trainer.networks.normalisation import BatchNorm, InstanceNorm
 
 
@@ -11,7 +10,7 @@ class ResNetGenerator(nn.Module):
 
     Input Float[B,channels_in,H,W], output Float[B,channels_out,H,W]: in (-1,1) where `tanh`, logits otherwise. H and W
     are multiples of 4 and at least 8. Full width (64) with 9 blocks has 11 378 179 parameters, with 6 blocks 7 837 699.
-    The layers sit in one Sequential called `model`, so that checkpoints of junyanz/pytorch-CycleGAN-and-pix2pix load.
+    The layers are named as in junyanz/pytorch-CycleGAN-and-pix2pix.
     """
 
     multiple_of = 4
@@ -66,23 +65,3 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def load_junyanz(network: ResNetGenerator, state: dict[str, Tensor]) -> None:
-    """Load a ResNet generator's state dict as junyanz/pytorch-CycleGAN-and-pix2pix saves it (keys `model.N.*`).
-
-    Unused statistics of instance norm and the prefix `module.` are dropped, and the numbering with dropout is undone.
-    Raises UserError for another architecture.
-    """
-    unused = ("running_mean", "running_var", "num_batches_tracked")
-    state = {key.removeprefix("module."): value for key, value in state.items() if not key.endswith(unused)}
-    if any(".conv_block.6." in key for key in state):
-        state = {key.replace(".conv_block.6.", ".conv_block.5."): value for key, value in state.items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        blocks = len({key.split(".conv_block.")[0] for key in state if ".conv_block." in key})
-        raise UserError(
-            f"this checkpoint is another ResNet generator, with {blocks} blocks: set --config.blocks and "
-            f"--config.width to the checkpoint's ({' '.join(str(error).split()[:30])} ...)"
-        ) from error

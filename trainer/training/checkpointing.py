@@ -22,11 +22,9 @@ from trainer.errors import UserError
 from trainer.methods import build
 from trainer.methods.base import Method
 from trainer.metrics.record import Provenance
-from trainer.networks.resnet import ResNetGenerator, load_junyanz
 from trainer.run import Run, from_json
 from trainer.training.batches import make_loader, statistics_batches
 from trainer.training.environment import environment
-from trainer.weights import read_state_dict
 
 FORMAT = 1
 STATISTICS = "estimates"
@@ -186,26 +184,6 @@ def build_method(run: Run, label_domain: Domain) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return build(run.method, run.config, label_domain, size=run.size, seed=run.seed)
-
-
-def load_initial_weights(method: Method, run: Run) -> None:
-    """Load the published weights that a fresh run starts from. Raises UserError where they do not fit."""
-    method.load_pretrained()
-    given: tuple[tuple[str, str | None, Literal["to_label", "to_photo"]], ...] = (
-        ("label", run.label_weights, "to_label"),
-        ("photo", run.photo_weights, "to_photo"),
-    )
-    for side, path, direction in given:
-        if path is None:
-            continue
-        source, network = f"--{side}-weights {path}", method.network(direction)
-        if not isinstance(network, ResNetGenerator):
-            raise UserError(f"{source}: {run.method} has no ResNet generator that makes a {side}")
-        state = read_state_dict(Path(path), source=source, wanted="a latest_net_G.pth as CycleGAN and pix2pix save it")
-        try:
-            load_junyanz(network, state)
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

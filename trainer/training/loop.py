@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from trainer.data.selection.selection import Selection
 from trainer.device import resolve_precision
 from trainer.distributed import any_process, average_gradients, rank, wait, world
 from trainer.methods.base import Method
-from trainer.run import Run
 from trainer.training.batches import make_loader, statistics_batches
 from trainer.training.checkpointing import RunDir
 from trainer.training.logger import Logger
@@ -62,22 +60,25 @@ def train(
             if after_step is not None:
                 after_step(state.step)
 
-            due = due_after(run, state.step)
+            evaluate = state.step % run.evaluate_every == 0 or state.step == run.steps
+            saving = evaluate or state.step % run.save_every == 0 or state.step in run.keep
+            # Whatever is saved is logged, so that each loss behind a checkpoint was checked.
+            log = saving or state.step % run.log_every == 0
             # All processes must ask together, so not after each step.
-            stopping = (due.log or world() == 1) and any_process(interrupted(), device)
-            if due.log or stopping:
+            stopping = (log or world() == 1) and any_process(interrupted(), device)
+            if log or stopping:
                 refuse_not_finite(folder, state, losses, device)
                 logger.log(losses)
-            if due.evaluate:
+            if evaluate:
                 batches = statistics_batches(loader, state.step)
                 state.estimate_statistics(batch.to(device) for batch in batches)  # on each process, for SyncBatchNorm
                 improved = rank() == 0 and validation.evaluate(state, logger, last=state.step == run.steps)
                 if any_process(improved, device):
                     save("best")
                 stopping = stopping or any_process(interrupted(), device)
-            if due.keep:
+            if state.step in run.keep:
                 save(f"step-{state.step:06d}")
-            if due.save or stopping:
+            if saving or stopping:
                 save("last")
                 logger.start_clock()  # neither evaluation nor saving counts as training time
             if stopping:
@@ -115,19 +116,3 @@ def train_step(state: TrainState, batch: Batch, *, steps: int, bf16: bool = Fals
     for name in moved & state.averages.keys():  # once per step, however many updates a group had
         state.averages[name].update(state.step)
     return logged
-
-
-class Due(NamedTuple):
-    """What to do after a step. Whatever is saved is logged, so that each loss behind a checkpoint was checked."""
-
-    log: bool
-    evaluate: bool
-    keep: bool
-    save: bool
-
-
-def due_after(run: Run, step: int) -> Due:
-    evaluate = step % run.evaluate_every == 0 or step == run.steps
-    keep = step in run.keep
-    save = step % run.save_every == 0 or evaluate or keep
-    return Due(log=step % run.log_every == 0 or save, evaluate=evaluate, keep=keep, save=save)

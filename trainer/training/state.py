@@ -126,8 +126,6 @@ def refuse_not_finite(folder: RunDir, state: TrainState, losses: dict[str, Tenso
     if any_process(bool(bad), device):
         raise UserError(
             f"{bad[0] if bad else 'a loss of another process'} is not finite at step {state.step}; "
-            f"{last_good(folder)}. "
-            f"Go on from there with fewpair train --resume {folder.path}; where that ends the same way, start again "
-            "with a "
-            "lower --config.lr or with --precision fp32"
+            f"{last_good(folder)}. Go on from there with fewpair train --resume {folder.path}; where that ends the "
+            "same way, start again with a lower --config.lr or with --precision fp32"
         )

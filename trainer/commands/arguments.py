@@ -3,11 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
@@ -19,22 +18,7 @@ if TYPE_CHECKING:
     from trainer.data.selection.features import FeatureExtractor
 
 
-def _pairs(words: list[str]) -> int | Literal["all"] | Path:
-    if words[0] == "all":
-        return "all"
-    return int(words[0]) if words[0].isdigit() else Path(words[0])
-
-
-PairsOf = Annotated[
-    int | Literal["all"] | Path,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N|all|pairs.json",
-        instance_from_str=_pairs,
-        is_instance=lambda value: value == "all" or isinstance(value, int | Path),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
+PairsOf = int | Literal["all"] | Path
 """How many pairs, or the file that names them."""
 
 

@@ -15,7 +15,7 @@ from trainer.errors import UserError
 from trainer.experiment.report import write_pages
 from trainer.experiment.results import Result, append, identity, read_results
 from trainer.experiment.run import config_of, folder_of, measure
-from trainer.experiment.tables import Row, Setting, Table, names, open_table
+from trainer.experiment.tables import SHIPPED, Row, Setting, Table, open_table
 from trainer.methods.base import Method
 from trainer.metrics.distribution import open_extractor
 from trainer.metrics.evaluate import classes_of
@@ -68,7 +68,7 @@ class ReportOptions:
 
 def experiment(arguments: list[str]) -> int:
     """Run what is missing, append each result, then write the pages. After Ctrl-C the same command continues."""
-    about = f"Rebuild a paper's table. Tables: {', '.join(names())}."
+    about = f"Rebuild a paper's table. Tables: {', '.join(SHIPPED)}."
     asked = parse(ExperimentOptions, "experiment", arguments, about)
     use_threads(asked.threads)
     table = open_table(asked.table)
@@ -112,7 +112,7 @@ def experiment(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """Write the Markdown page, the CSV file and the plot of a table from its results."""
-    about = f"Write a table's pages from its results. Tables: {', '.join(names())}."
+    about = f"Write a table's pages from its results. Tables: {', '.join(SHIPPED)}."
     asked = parse(ReportOptions, "report", arguments, about)
     table = open_table(asked.table)
     results = read_results(asked.results)

@@ -50,20 +50,20 @@ class TrainOptions(MachineOptions):
     """255 confirms that label pixels with this value are not labelled on purpose."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OwnDataOptions:
     """What `fewpair train` takes without a recipe."""
 
+    root: Path | None = None
+    """Your data: a folder with photos/, labels/ and classes.csv."""
     out: Path
     """The new run's folder."""
-    root: Path | None = None
-    """The folder that holds photos/, labels/ and classes.csv."""
-    data: str = "folders"
-    """How the folder is laid out: one of the datasets."""
     pairs: PairsOf = "all"
-    """Which labelled photos to learn from: all, a number drawn at random, or the pairs.json of `fewpair pairs`."""
+    """Labelled photos to learn from: all, a number drawn at random, or the pairs.json of `fewpair pairs`."""
     to: Literal["label", "photo"] = "label"
     """label: a segmenter (photo -> label map). photo: a painter (label map -> photo)."""
+    data: str = "folders"
+    """Another layout than the folders above: camvid, cityscapes, facades, ..."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,17 +74,11 @@ class ResumeOptions(MachineOptions):
     """The folder of the run to continue."""
 
 
-HELP = """usage: fewpair train --root FOLDER --out RUN
-
-  --root FOLDER         your data: photos/, labels/ and classes.csv
-  --out RUN             the new run's folder
-  --pairs N             labelled photos to learn from: all (the default), a number, or the file of `fewpair pairs`
-  --to label|photo      label: photo -> label map (the default); photo: label map -> photo
-  --data NAME           another layout than the folders above: camvid, cityscapes, facades, ...
-
-Recipe and size are chosen for the data and printed with the expected minutes. `fewpair check FOLDER` reports problems.
-`fewpair train --resume RUN` continues a run. `fewpair train --help-all` lists the recipes and all other options.
-"""
+ABOUT = (
+    "Train on your own photos: recipe and size are chosen for the data and printed with the expected minutes. "
+    "`fewpair check FOLDER` reports problems. `fewpair train --resume RUN` continues a run. `fewpair train --help-all` "
+    "lists the recipes and all other options."
+)
 
 
 def train(arguments: list[str]) -> int:
@@ -97,13 +91,10 @@ def train(arguments: list[str]) -> int:
     if arguments == ["--help-all"]:
         print(recipes(), end="")
         return 0
-    if not arguments or arguments[0] in {"-h", "--help"}:
-        print(HELP, end="")
-        return 0 if arguments else 2
-    without_recipe = arguments[0].startswith("-")
+    without_recipe = not arguments or arguments[0].startswith("-")
     if without_recipe:
         own, arguments = tyro.cli(
-            OwnDataOptions, prog="fewpair train", args=arguments, description=HELP, return_unknown_args=True
+            OwnDataOptions, prog="fewpair train", args=arguments, description=ABOUT, return_unknown_args=True
         )
         recipe = recipe_for(open_dataset(own.data, own.root), to=own.to)
         default = TrainOptions(out=own.out, run=recipe, pairs=own.pairs)

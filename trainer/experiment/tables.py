@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 from trainer.errors import UserError
 
-SHIPPED = Path(__file__).parent / "tables"
-"""One TOML file per table."""
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "tables").glob("*.toml"))}
+"""The tables that ship with fewpair: one TOML file each."""
 Value = TypeVar("Value")
 
 
@@ -110,15 +110,9 @@ class Table:
         return tuple(row for name, row in rows.items() if not names or name in names)
 
 
-def names() -> list[str]:
-    """Return the names of the tables that ship with fewpair."""
-    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
-
-
 def open_table(name: str) -> Table:
     """Open a shipped table by name, or a TOML file by its path. Raises UserError where fields do not fit."""
-    shipped = {path.stem: path for path in SHIPPED.glob("*.toml")}
-    path = Path(name) if name.endswith(".toml") else _named(shipped, name, what="table")
+    path = Path(name) if name.endswith(".toml") else _named(SHIPPED, name, what="table")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -32,12 +32,12 @@ class TrainState:
     """Batch statistics estimated for the averaged weights of this step: buffers of the method, by name."""
 
     @classmethod
-    def create(cls, method: Method, *, fused: bool = True) -> "TrainState":
+    def create(cls, method: Method) -> "TrainState":
         """The state at step 0."""
         groups = method.parameter_groups()
         names = {parameter: name for name, parameter in method.named_parameters()}
         optimisers = {
-            name: torch.optim.Adam(group.parts(), lr=group.lr, betas=group.betas, fused=fused)
+            name: torch.optim.Adam(group.parts(), lr=group.lr, betas=group.betas, fused=True)
             for name, group in groups.items()
         }
         averages = {

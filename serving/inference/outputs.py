@@ -71,8 +71,7 @@ def check_output(model: ExportedModel, parameters: SegmentParameters) -> None:
 
 
 def encode_segmentation(found: Segmentation, parameters: SegmentParameters, *, name: str) -> Answer:
-    """Encode a segmentation as the requested output; `name` is the photo's, for polygons."""
-    check_output(found.model, parameters)
+    """Encode a segmentation as the requested output, after `check_output`; `name` is the photo's, for polygons."""
     headers = {"X-Model": found.model.name, "X-Tiling": found.tiling}
     if parameters.output == "overlay":
         laid = overlay(found.photo, found.answer, domain=found.domain, opacity=parameters.opacity)

@@ -117,9 +117,9 @@ def _refuse_constant(spelled: str) -> float:
 
 @cache
 def _validator() -> jsonschema.Draft202012Validator:
-    beside_the_package = Path(__file__).parent.parent / "exported" / "manifest.schema.json"
-    in_the_repository = Path(__file__).parent.parent.parent / "exported" / "manifest.schema.json"
-    path = beside_the_package if beside_the_package.is_file() else in_the_repository
+    folders = Path(__file__).parents[1:3]  # the package, in a wheel; the repository
+    files = [folder / "exported" / "manifest.schema.json" for folder in folders]
+    path = next(file for file in files if file.is_file())
     return jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
 
 

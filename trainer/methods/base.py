@@ -90,6 +90,13 @@ class Method(nn.Module):
         self.size = size
         self.seed = seed
 
+    def class_count(self) -> int:
+        """The number of classes. Raises ValueError where the label side is pictures."""
+        if self.label_domain.classes is None:
+            name = type(self).__name__.lower()
+            raise ValueError(f"{name} needs a class table on the label side; this dataset has pictures there")
+        return self.label_domain.classes.count
+
     def load_pretrained(self) -> None:
         """Load the pretrained weights that the config names into a fresh run. Raises UserError."""
 

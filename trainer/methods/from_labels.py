@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.batch import Batch, Domain, LabelMap, OneHot, Photo
 from trainer.labels import one_hot
-from trainer.methods.base import Direction, Method
+from trainer.methods.base import Direction, Method, ParameterGroup, constant
 from trainer.networks.init import FirstWeights
 from trainer.networks.normalisation import estimate_statistics
 from trainer.networks.perceptual import PerceptualLoss
@@ -78,14 +78,14 @@ class FromLabels(Method):
     paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     generator: nn.Module
+    betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
+    schedule = staticmethod(constant)
+    opponents: tuple[str, ...] = ("discriminator",)
+    """The attributes that hold discriminators and segmenters; each is a parameter group."""
 
     def __init__(self, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
-        if label_domain.classes is None:
-            raise ValueError(
-                f"{type(self).__name__.lower()} needs a class table on the label side; this dataset has pictures there"
-            )
-        self.classes = label_domain.classes.count
+        self.classes = self.class_count()
         self.channels = self.classes + 1
         self.perceptual: PerceptualLoss | None = None
         if getattr(config, "perceptual", 0):
@@ -94,6 +94,16 @@ class FromLabels(Method):
     def load_pretrained(self) -> None:
         if self.perceptual is not None:
             self.perceptual.load()
+
+    def parameter_groups(self) -> dict[str, ParameterGroup]:
+        config = self.config
+        rates = {"generator": config.lr, **dict.fromkeys(self.opponents, config.lr_discriminator)}
+        return {
+            name: ParameterGroup(
+                (getattr(self, name),), lr, self.betas, self.schedule, config.ema if name == "generator" else None
+            )
+            for name, lr in rates.items()
+        }
 
     def encode(self, label: LabelMap) -> OneHot:
         """Long[B,H,W] -> Float[B,C+1,H,W], 1 in the last channel where the label is void."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from trainer import losses
-from trainer.batch import Batch, Domain, LabelMap, Photo, random
-from trainer.methods.base import ParameterGroup, Update, constant
+from trainer.batch import Batch, Domain, Pairs, random
+from trainer.methods.base import Update
 from trainer.methods.from_labels import FromLabels, NoiseConfig
 from trainer.networks.init import initialise
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
@@ -47,29 +47,10 @@ class Oasis(FromLabels):
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
         initialise(config.first_weights, self.generator, self.discriminator)
 
-    def parameter_groups(self) -> dict[str, ParameterGroup]:
-        config, betas = self.config, (0.0, 0.999)
-        return {
-            "generator": ParameterGroup((self.generator,), config.lr, betas, constant, config.ema),
-            "discriminator": ParameterGroup((self.discriminator,), config.lr_discriminator, betas, constant, None),
-        }
-
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         yield Update("generator", self.generator_losses(batch, i))
-        with torch.no_grad():
-            fake = self.generated(batch.paired.label, i, "discriminator")
-        bits = label_mix_bits(self.seed, i, self.classes) if self.config.label_mix else None
-        yield Update(
-            "discriminator",
-            discriminator_losses(
-                self.discriminator,
-                batch.paired.photo,
-                fake,
-                batch.paired.label,
-                bits=bits,
-                label_mix=self.config.label_mix,
-            ),
-        )
+        terms = discriminator_losses(self, self.discriminator, batch.paired, i, label_mix=self.config.label_mix)
+        yield Update("discriminator", terms)
 
     def generator_losses(self, batch: Batch, i: int) -> dict[str, Tensor]:
         """What the generator minimises on the pairs."""
@@ -83,25 +64,19 @@ class Oasis(FromLabels):
 
 
 def discriminator_losses(
-    discriminator: SegmentingDiscriminator,
-    photo: Photo,
-    fake: Photo,
-    label: LabelMap,
-    *,
-    bits: Tensor | None,
-    label_mix: float,
+    method: FromLabels, discriminator: SegmentingDiscriminator, pairs: Pairs, i: int, *, label_mix: float
 ) -> dict[str, Tensor]:
-    """Losses of real photos, of generated ones (Eq. 1), and of their mixture by `bits` (LabelMix, Eq. 3)."""
-    weights = losses.class_weights(label, discriminator.finish.out_channels - 1)
+    """Losses of real photos, of generated ones (Eq. 1), and of their mixture by class (LabelMix, Eq. 3)."""
+    photo, label = pairs.photo, pairs.label
+    with torch.no_grad():
+        fake = method.generated(label, i, "discriminator")
+    weights = losses.class_weights(label, method.channels)
     on_real, on_fake = discriminator(photo), discriminator(fake)
     terms = {"real": losses.segmentation(on_real, label, weights), "fake": losses.generated_everywhere(on_fake)}
-    if bits is not None:
+    if label_mix:
+        # one draw for each class and for void, for the whole batch: whose pixels come from the real photo
+        bits = torch.from_numpy(random(method.seed, i, "label mix").random(method.classes + 1) < 0.5)
         mask = losses.label_mix_mask(label, bits.to(label.device))
         on_mixed = discriminator(losses.mix(mask, photo, fake.to(photo.dtype)))
         terms["label_mix"] = label_mix * losses.label_mix_consistency(on_mixed, on_real, on_fake, mask)
     return terms
-
-
-def label_mix_bits(seed: int, i: int, classes: int) -> Tensor:
-    """Whose pixels come from the real photo, Bool[C+1]: one draw for each class and for void, for the whole batch."""
-    return torch.from_numpy(random(seed, i, "label mix").random(classes + 1) < 0.5)

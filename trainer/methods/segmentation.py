@@ -98,11 +98,7 @@ class Segmentation(Method):
 
     def __init__(self, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
-        if label_domain.classes is None:
-            raise ValueError(
-                f"{type(self).__name__.lower()} needs a class table on the label side; this dataset has pictures there"
-            )
-        self.classes = label_domain.classes.count
+        self.classes = self.class_count()
         self.segmenter = self.build_segmenter()
         self.multiple_of = self.segmenter.multiple_of
 

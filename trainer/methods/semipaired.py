@@ -12,9 +12,9 @@ from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores
 from trainer.errors import UserError
 from trainer.labels import best_class
-from trainer.methods.base import Direction, ParameterGroup, Update, constant
+from trainer.methods.base import Direction, ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
-from trainer.methods.oasis import discriminator_losses, label_mix_bits
+from trainer.methods.oasis import discriminator_losses
 from trainer.methods.usis import unconditional_losses
 from trainer.networks.frozen import frozen
 from trainer.networks.init import initialise
@@ -81,6 +81,7 @@ class SemiPaired(FromLabels):
         self.unpaired_discriminator = SwaganDiscriminator(size=size, width=config.width)
         separate = config.reverse == "separate"
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width) if separate else None
+        self.opponents = ("discriminator", "unpaired_discriminator", *(["segmenter"] if separate else []))
         if (config.reverse == "teacher") != (config.segmenter is not None):
             raise UserError("--config.reverse teacher and --config.segmenter RUN (of mean_teacher) go together")
         self._teacher: list[PyramidSegmenter] = []  # in a list: not in the checkpoint
@@ -88,24 +89,14 @@ class SemiPaired(FromLabels):
         initialise(config.first_weights, self.generator, self.discriminator, *segmenter)
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
-        lr, betas = self.config.lr_discriminator, (0.0, 0.999)
-        groups = {
-            "generator": ParameterGroup((self.generator,), self.config.lr, betas, constant, self.config.ema),
-            "discriminator": ParameterGroup((self.discriminator,), lr, betas, constant, self.config.ema_discriminator),
-            "unpaired_discriminator": ParameterGroup((self.unpaired_discriminator,), lr, betas, constant, None),
-        }
-        if self.segmenter is not None:
-            groups["segmenter"] = ParameterGroup((self.segmenter,), lr, betas, constant, None)
-        return groups
+        groups = super().parameter_groups()
+        discriminator = groups["discriminator"]._replace(ema=self.config.ema_discriminator)
+        return groups | {"discriminator": discriminator}
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        config, (photo, label) = self.config, (batch.paired.photo, batch.paired.label)
-        yield Update("generator", self._supervised(photo, label, i))
-
-        with torch.no_grad():
-            fake = self.generated(label, i, "discriminator")
-        bits = label_mix_bits(self.seed, i, self.classes) if config.label_mix else None
-        terms = discriminator_losses(self.discriminator, photo, fake, label, bits=bits, label_mix=config.label_mix)
+        config = self.config
+        yield Update("generator", self._supervised(batch.paired.photo, batch.paired.label, i))
+        terms = discriminator_losses(self, self.discriminator, batch.paired, i, label_mix=config.label_mix)
         yield Update("discriminator", terms)
 
         photo, label = batch.unpaired.photo, batch.unpaired.label
@@ -122,10 +113,8 @@ class SemiPaired(FromLabels):
             yield Update("discriminator", {"cycle": config.cycle * self._cycle(self.discriminator(fake), label)})
         if self.segmenter is not None:
             yield Update("segmenter", {"cycle": config.cycle * self._cycle(self.segmenter(fake), label)})
-        yield Update(
-            "unpaired_discriminator",
-            unconditional_losses(self.unpaired_discriminator, photo, fake, i=i, gamma=config.r1, every=config.r1_every),
-        )
+        terms = unconditional_losses(self.unpaired_discriminator, photo, fake, i, config)
+        yield Update("unpaired_discriminator", terms)
 
     def network(self, direction: Direction) -> nn.Module | None:
         return self.generator if direction == "to_photo" else self.discriminator

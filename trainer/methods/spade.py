@@ -7,7 +7,7 @@ import torch
 
 from trainer import losses
 from trainer.batch import Batch, Domain
-from trainer.methods.base import ParameterGroup, Update, constant_then_linear
+from trainer.methods.base import Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels, FromLabelsConfig
 from trainer.networks.init import initialise
 from trainer.networks.patchgan import MultiScalePatchGAN
@@ -43,6 +43,8 @@ class Spade(FromLabels):
 
     config_class = Config
     config: Config
+    betas = (0.0, 0.9)
+    schedule = staticmethod(constant_then_linear)
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
@@ -50,15 +52,6 @@ class Spade(FromLabels):
         self.multiple_of = self.generator.multiple_of
         self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
         initialise(config.first_weights, self.generator, self.discriminator)
-
-    def parameter_groups(self) -> dict[str, ParameterGroup]:
-        config, betas = self.config, (0.0, 0.9)
-        return {
-            "generator": ParameterGroup((self.generator,), config.lr, betas, constant_then_linear, config.ema),
-            "discriminator": ParameterGroup(
-                (self.discriminator,), config.lr_discriminator, betas, constant_then_linear, None
-            ),
-        }
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         config, photo, label = self.config, batch.paired.photo, batch.paired.label

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer import losses
 from trainer.batch import Batch, Domain, Photo
-from trainer.methods.base import ParameterGroup, Update, constant
+from trainer.methods.base import Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.networks.init import initialise
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
@@ -33,6 +33,7 @@ class Usis(FromLabels):
     config_class = Config
     reads = frozenset({"unpaired photos", "unpaired label maps"})
     multiple_of = SegmentingDiscriminator.multiple_of
+    opponents = ("segmenter", "discriminator")
     config: Config
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
@@ -44,14 +45,6 @@ class Usis(FromLabels):
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width)
         self.discriminator = SwaganDiscriminator(size=size, width=config.width)
         initialise(config.first_weights, self.generator, self.segmenter)
-
-    def parameter_groups(self) -> dict[str, ParameterGroup]:
-        lr, betas = self.config.lr_discriminator, (0.0, 0.999)
-        return {
-            "generator": ParameterGroup((self.generator,), self.config.lr, betas, constant, self.config.ema),
-            "segmenter": ParameterGroup((self.segmenter,), lr, betas, constant, None),
-            "discriminator": ParameterGroup((self.discriminator,), lr, betas, constant, None),
-        }
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         photo, label = batch.unpaired.photo, batch.unpaired.label
@@ -69,22 +62,17 @@ class Usis(FromLabels):
             fake = self.generated(label, i, "segmenter")
         yield Update("segmenter", {"segmentation": losses.segmentation(self.segmenter(fake), label, weights)})
         # the generator has not moved since, so the same photos serve
-        yield Update(
-            "discriminator",
-            unconditional_losses(
-                self.discriminator, photo, fake, i=i, gamma=self.config.r1, every=self.config.r1_every
-            ),
-        )
+        yield Update("discriminator", unconditional_losses(self.discriminator, photo, fake, i, self.config))
 
 
 def unconditional_losses(
-    discriminator: SwaganDiscriminator, photo: Photo, fake: Photo, *, i: int, gamma: float, every: int
+    discriminator: SwaganDiscriminator, photo: Photo, fake: Photo, i: int, config: UnpairedConfig
 ) -> dict[str, Tensor]:
-    """softplus(D_u(fake)) + softplus(-D_u(photo)), and in every `every`-th step R1 (USIS, Eq. 5; gamma 0: never)."""
+    """softplus(D_u(fake)) + softplus(-D_u(photo)), and in every `r1_every`-th step R1 (USIS, Eq. 5; r1 0: never)."""
     terms = {
         "real": losses.logistic(discriminator(photo), real=True),
         "fake": losses.logistic(discriminator(fake), real=False),
     }
-    if gamma and every and i % every == 0:
-        terms["r1"] = losses.lazy_r1(discriminator, photo, gamma=gamma, every=every)
+    if config.r1 and i % config.r1_every == 0:
+        terms["r1"] = losses.lazy_r1(discriminator, photo, gamma=config.r1, every=config.r1_every)
     return terms

@@ -18,7 +18,36 @@ NOISE = 64
 """Channels of the published noise z."""
 
 
-class OasisGenerator(nn.Module):
+class SpadeGenerator(nn.Module):
+    """Label map -> photo, without noise (Park et al., section 3 and appendix A): seven SPADE blocks.
+
+    label Float[B,channels,H,W] one-hot -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32, or, with `more` (the
+    published choice for 256x512: one doubling more, between the two middle blocks), of 64.
+    """
+
+    def __init__(self, channels: int, *, width: int, norm: Norm, more: bool, blocks: int = 7) -> None:
+        super().__init__()
+        self.more = more
+        self.multiple_of = 2 ** (blocks - 1) if more else 2 ** (blocks - 2)
+        steps = [width * factor for factor in (16, 16, 16, 16, 8, 4, 2, 1)][-blocks - 1 :]
+        self.start = xavier(nn.Conv2d(channels, steps[0], 3, padding=1))
+        self.blocks = nn.ModuleList(
+            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm)
+            for before, after in pairwise(steps)
+        )
+        self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
+
+    def forward(self, label: OneHot, noise: Tensor | None = None) -> Photo:
+        condition, factor = label if noise is None else with_noise(label, noise), self.multiple_of
+        features = self.start(every(condition, factor))
+        for depth, block in enumerate(self.blocks):
+            if depth and (depth != 2 or self.more):  # the two middle blocks are of one size, unless `more`
+                features, factor = doubled(features), factor // 2
+            features = block(features, every(condition, factor))
+        return torch.tanh(self.finish(leaky_relu(features, 0.2)))
+
+
+class OasisGenerator(SpadeGenerator):
     """Label map and noise -> photo (Schonfeld et al., section 3.2): six SPADE blocks, nearest x2 between them.
 
     label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), one vector for each image, spread over its
@@ -27,56 +56,9 @@ class OasisGenerator(nn.Module):
     larger than 32x32.
     """
 
-    multiple_of = 32
-
     def __init__(self, channels: int, *, width: int, norm: Norm, noise: int = NOISE) -> None:
-        super().__init__()
+        super().__init__(noise + channels, width=width, norm=norm, more=True, blocks=6)
         self.noise_shape = (noise,)
-        steps = [width * factor for factor in (16, 16, 16, 8, 4, 2, 1)]
-        condition = noise + channels
-        self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))
-        self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=condition, hidden=2 * width, norm=norm)
-            for before, after in pairwise(steps)
-        )
-        self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
-
-    def forward(self, label: OneHot, noise: Tensor) -> Photo:
-        condition = with_noise(label, noise)
-        features = self.start(every(condition, 32))
-        for depth, block in enumerate(self.blocks):
-            features = doubled(features) if depth else features
-            features = block(features, every(condition, 32 >> depth))
-        return torch.tanh(self.finish(leaky_relu(features, 0.2)))
-
-
-class SpadeGenerator(nn.Module):
-    """Label map -> photo, without noise (Park et al., section 3 and appendix A): seven SPADE blocks.
-
-    label Float[B,channels,H,W] one-hot -> Float[B,3,H,W] in (-1,1). H and W are multiples of 32, or, with `more` (the
-    published choice for 256x512: one doubling more, between the two middle blocks), of 64.
-    """
-
-    def __init__(self, channels: int, *, width: int, norm: Norm, more: bool) -> None:
-        super().__init__()
-        self.more = more
-        self.multiple_of = 64 if more else 32
-        steps = [width * factor for factor in (16, 16, 16, 16, 8, 4, 2, 1)]
-        self.start = xavier(nn.Conv2d(channels, steps[0], 3, padding=1))
-        self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=channels, hidden=2 * width, norm=norm)
-            for before, after in pairwise(steps)
-        )
-        self.finish = xavier(nn.Conv2d(width, 3, 3, padding=1))
-
-    def forward(self, label: OneHot) -> Photo:
-        factor = self.multiple_of
-        features = self.start(every(label, factor))
-        for depth, block in enumerate(self.blocks):
-            if depth and (depth != 2 or self.more):  # the two middle blocks are of one size, unless `more`
-                features, factor = doubled(features), factor // 2
-            features = block(features, every(label, factor))
-        return torch.tanh(self.finish(leaky_relu(features, 0.2)))
 
 
 class SpadeBlock(nn.Module):

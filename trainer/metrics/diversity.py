@@ -1,7 +1,7 @@
 """Diversity of methods with noise: the distance between photos of one label map, beside that of real photos."""
 
 from collections.abc import Sequence
-from itertools import combinations, islice
+from itertools import combinations, cycle, islice
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from trainer.batch import random
 from trainer.data.dataset import Dataset
 from trainer.data.loader import photo_to_uint8, prepare_photo
 from trainer.methods.base import Method
-from trainer.metrics.evaluate import Samples, Scope, l1_levels, labelled, spread
+from trainer.metrics.evaluate import Scope, l1_levels, labelled, spread
 from trainer.metrics.predict import predict_photos
 from trainer.metrics.segmentation import Figures
 from trainer.progress import progress_bar
@@ -24,10 +24,11 @@ def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> 
     `..._on_real` is the same mean over as many groups of real photos; None if the split has only one photo.
     """
     every = labelled(dataset, scope.split)
-    samples = Samples(dataset, spread(every, min(scope.limit or LABELS, LABELS)), scope)
+    samples = spread(every, min(scope.limit or LABELS, LABELS))
     bar = progress_bar(samples, what=f"diversity, {scope.split}", unit="sample", shown=scope.progress)
     generated = []
-    for index, _, _, label in bar:
+    for index, sample in enumerate(bar):
+        label = dataset.read_label(sample)
         photos = [
             predict_photos(
                 method, [label], size=scope.size, draws=[index], device=scope.device, stream=f"diversity-{seed}"
@@ -35,21 +36,14 @@ def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> 
             for seed in range(seeds)
         ]
         generated.append(_mean_distance(photos))
-    order = random(0, 0, "real photos").permutation(len(every))
-    groups = real_groups(Samples(dataset, [every[place] for place in order], scope), len(generated), seeds)
-    real = [_mean_distance(group) for group in groups if len(group) > 1]
+    order = random(0, 0, "real photos").permutation(len(every))[: len(generated) * seeds]
+    photos = [photo_to_uint8(prepare_photo(dataset.read_photo(every[place]), scope.size)) for place in order]
+    size, endless = min(seeds, len(photos)), cycle(photos)
+    real = [_mean_distance(list(islice(endless, size))) for _ in generated] if size > 1 else []
     return {
         "diversity_l1_levels": float(np.mean(generated)),
         "diversity_l1_levels_on_real": float(np.mean(real)) if real else None,
     }
-
-
-def real_groups(samples: Samples, groups: int, size: int) -> list[list[np.ndarray]]:
-    """Return groups of different real photos uint8[h,w,3], in turn; smaller ones where there are too few."""
-    taken = islice(samples, groups * size)
-    photos = [photo_to_uint8(prepare_photo(photo, samples.scope.size)) for _, _, photo, _ in taken]
-    size = min(size, len(photos))
-    return [[photos[(group * size + place) % len(photos)] for place in range(size)] for group in range(groups)]
 
 
 def _mean_distance(photos: Sequence[np.ndarray]) -> float:

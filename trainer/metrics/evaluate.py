@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -66,51 +67,18 @@ class PhotoMetric(Protocol):
         """Return the figures over all photos."""
 
 
-class Samples:
-    """Samples of a dataset, read one after the other."""
-
-    def __init__(self, dataset: Dataset, samples: Sequence[Sample], scope: Scope) -> None:
-        self.dataset = dataset
-        self.samples = samples
-        self.scope = scope
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Iterator[tuple[int, Sample, np.ndarray, np.ndarray]]:
-        """Yield index, sample, photo uint8[H,W,3] and label."""
-        for index, sample in enumerate(self.samples):
-            yield index, sample, self.dataset.read_photo(sample), self.dataset.read_label(sample)
-
-    def batches(self, direction: str) -> Iterator[list[tuple[int, Sample, np.ndarray, np.ndarray]]]:
-        """Yield lists of up to BATCH samples, with a progress bar."""
-        batch = []
-        what = f"{direction}, {self.scope.split}"
-        for each in progress_bar(self, what=what, unit="sample", shown=self.scope.progress):
-            batch.append(each)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def report(self, figures: Figures, scores: Sequence[SampleScore]) -> Report:
-        """Return the report of figures over these samples."""
-        return Report({**figures, "samples": len(self.samples)}, tuple(sorted(scores)))
-
-
 def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
     """Evaluate photo -> label on a split.
 
     Classes are decoded at the network's resolution, resized to the label's own size with nearest, and counted in one
     confusion matrix. Where labels are pictures: the maps accuracy and L1 at the network's resolution.
     """
-    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
     classes = dataset.label_domain.classes
     confusion = None if classes is None else Confusion(classes)
     distances: list[float] = []
     scores: list[SampleScore] = []
-    for batch in samples.batches("photo -> label"):
+    samples = labelled(dataset, scope.split, limit=scope.limit)
+    for batch in _batches(dataset, samples, scope, what="photo -> label"):
         photos = [photo for _, _, photo, _ in batch]
         predictions = predict_labels(method, photos, size=scope.size, device=scope.device)
         for prediction, (index, sample, _, label) in zip(predictions, batch, strict=True):
@@ -127,9 +95,10 @@ def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
             if score is not None:
                 scores.append(SampleScore(score, index, sample.name))
     if confusion is not None:
-        return samples.report(confusion.figures(), scores)
+        return Report(confusion.figures() | {"samples": len(samples)}, tuple(sorted(scores)))
     accuracy = float(np.mean([each.score for each in scores]))
-    return samples.report({"picture_accuracy": accuracy, "picture_l1_levels": float(np.mean(distances))}, scores)
+    figures: Figures = {"picture_accuracy": accuracy, "picture_l1_levels": float(np.mean(distances))}
+    return Report(figures | {"samples": len(samples)}, tuple(sorted(scores)))
 
 
 def evaluate_to_photo(method: Method, dataset: Dataset, scope: Scope, *, metrics: Sequence[PhotoMetric] = ()) -> Report:
@@ -138,10 +107,10 @@ def evaluate_to_photo(method: Method, dataset: Dataset, scope: Scope, *, metrics
     `photo_l1_levels` is in levels of 0..255, `photo_l1` in the networks' range [-1,1], `photo_psnr` the mean over
     photos in dB. Further figures come from `metrics`.
     """
-    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
     distances: list[float] = []
     scores: list[SampleScore] = []
-    for batch in samples.batches("label -> photo"):
+    samples = labelled(dataset, scope.split, limit=scope.limit)
+    for batch in _batches(dataset, samples, scope, what="label -> photo"):
         indices, labels = [index for index, *_ in batch], [label for *_, label in batch]
         predictions = predict_photos(method, labels, size=scope.size, draws=indices, device=scope.device)
         for prediction, (index, sample, photo, label) in zip(predictions, batch, strict=True):
@@ -156,10 +125,9 @@ def evaluate_to_photo(method: Method, dataset: Dataset, scope: Scope, *, metrics
         "photo_l1": levels / 127.5,
         "photo_psnr": ratio if math.isfinite(ratio) else None,
     }
-    report = samples.report(figures, scores)
     for metric in metrics:
-        report.figures.update(metric.figures())
-    return report
+        figures |= metric.figures()
+    return Report(figures | {"samples": len(samples)}, tuple(sorted(scores)))
 
 
 def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dict[str, Figures]:
@@ -169,10 +137,9 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
     """
     classes = classes_of(dataset.label_domain)
     votes = np.zeros((classes.count, *scope.size), dtype=np.int64)
-    for _, _, _, read in Samples(dataset, pairs, scope):
-        label = prepare_label(read, scope.size).numpy()
-        for index in range(classes.count):
-            votes[index] += label == index
+    for sample in pairs:
+        label = prepare_label(dataset.read_label(sample), scope.size)
+        votes += label.numpy() == np.arange(classes.count)[:, None, None]
     if not votes.any():
         raise UserError(f"{dataset.place}: the labels of the {len(pairs)} training pairs are void everywhere")
     commonest = int(votes.sum(axis=(1, 2)).argmax())
@@ -181,11 +148,21 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
         "commonest_class_per_pixel": np.where(votes.any(axis=0), votes.argmax(axis=0), commonest).astype(np.uint8),
     }
     confusions = {name: Confusion(classes) for name in guesses}
-    samples = Samples(dataset, labelled(dataset, scope.split, limit=scope.limit), scope)
-    for _, _, _, truth in samples:
+    samples = labelled(dataset, scope.split, limit=scope.limit)
+    for truth in map(dataset.read_label, samples):
         for name, guess in guesses.items():
             confusions[name].add(truth, resize_nearest(guess, truth.shape))
     return {name: {**confusion.figures(), "samples": len(samples)} for name, confusion in confusions.items()}
+
+
+def _batches(
+    dataset: Dataset, samples: Sequence[Sample], scope: Scope, *, what: str
+) -> Iterator[list[tuple[int, Sample, np.ndarray, np.ndarray]]]:
+    """Yield lists of up to BATCH places, samples, photos uint8[H,W,3] and labels, with a progress bar."""
+    bar = progress_bar(samples, what=f"{what}, {scope.split}", unit="sample", shown=scope.progress)
+    read = ((place, each, dataset.read_photo(each), dataset.read_label(each)) for place, each in enumerate(bar))
+    while batch := list(islice(read, BATCH)):
+        yield batch
 
 
 def labelled(dataset: Dataset, split: str, *, limit: int | None = None) -> tuple[Sample, ...]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.trainer.factories import material_for, tiny_folder, tiny_run
 from trainer.batch import IGNORE
-from trainer.data.selection.rare_classes import class_pixels, sampling_probabilities, summary
+from trainer.data.selection.rare_classes import class_pixels, sampling_probabilities
 from trainer.errors import UserError
 from trainer.methods.segmentation import Supervised
 from trainer.training.batches import make_loader
@@ -31,17 +31,6 @@ def test_every_class_that_occurs_has_the_same_mass_and_the_probabilities_sum_to_
     assert sampling_probabilities(pixels) == pytest.approx(np.array(slow) / 6)  # six classes occur
     with pytest.raises(UserError, match="2 pairs hold no labelled pixel"):
         sampling_probabilities(np.zeros((2, 3), dtype=np.int64))
-
-
-def test_the_rarest_classes_are_printed_first_and_absent_ones_are_named() -> None:
-    pixels = np.array([[90, 0, 0], [90, 0, 0], [90, 0, 10]])
-    lines = summary(("road", "sign", "car"), pixels, sampling_probabilities(pixels), within=range(3), steps=5).split(
-        "\n"
-    )
-    assert lines[0] == "Rare-class sampling in steps 1 to 3 of 5"
-    assert lines[2].split() == ["car", "33.3", "%", "66.7", "%", "3.57", "%", "6.9", "%"]
-    assert lines[3].split()[0] == "road"
-    assert lines[-1] == "  in no pair: sign"
 
 
 def test_a_run_says_what_the_sampling_that_its_method_asks_for_changes(

@@ -126,7 +126,7 @@ def test_in_two_stages_the_pool_is_selected_from_all_photos_and_the_pairs_from_t
 
 def test_a_random_selection_is_the_same_with_and_without_measuring_it(tmp_path):
     dataset = open_folders(kinds(tmp_path))
-    measured = select(dataset, k=5, unpaired=None, seed=4, features=Counting(), inspect=True)
+    measured = select(dataset, k=5, unpaired=None, seed=4, features=Counting(), measure=True)
     assert measured == select(dataset, k=5, unpaired=None, seed=4)
     assert measured.picks is not None
     assert sum(measured.picks.cluster_sizes) == 24

@@ -73,7 +73,7 @@ def pairs(arguments: list[str]) -> int:
         features=extractor(
             [asked.rule, asked.pool_rule], asked.features, device=asked.device, measure=asked.features is not None
         ),
-        inspect=True,
+        measure=True,
         cache=asked.cache or asked.out.parent / "features",
         progress=True,
     )

@@ -1,6 +1,5 @@
 """From samples to batches: decoded once, augmented afresh at every step, and a pure function of (seed, step)."""
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
-
-log = logging.getLogger(__name__)
 
 
 class _Stream(NamedTuple):

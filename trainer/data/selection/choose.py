@@ -23,7 +23,7 @@ def select(
     rule: str = "random",
     pool_rule: str = "random",
     features: "FeatureExtractor | None" = None,
-    inspect: bool = False,
+    measure: bool = False,
     cache: Path | None = None,
     progress: bool = False,
     unlabelled: bool = False,
@@ -32,8 +32,8 @@ def select(
 
     "all" keeps every pair of `train`, or as many as the pool holds. `pool_rule` selects the pool from all photos,
     `rule` the pairs from the pool; one seed gives the same random pairs whatever the size of the pool. With
-    `unlabelled` photos without a label may be selected, by `kmeans-medoid` beside all that have one. With `inspect`
-    random pairs are decoded, and get features where an extractor is given.
+    `unlabelled` photos without a label may be selected, by `kmeans-medoid` beside all that have one. With `measure`
+    random pairs get features too.
     """
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (unlabelled or sample.label is not None)}
@@ -45,7 +45,7 @@ def select(
         unpaired, pool_rule = None, "random"
     _check(dataset, count, unpaired, rules=(rule, pool_rule), eligible=len(eligible), unlabelled=unlabelled)
     by_features = (rule, pool_rule) != ("random", "random")
-    extractor = features if by_features or inspect else None
+    extractor = features if by_features or measure else None
 
     def pick(among: Sequence[Sample], wanted: int, by: str) -> Picks:
         """Pick by rule; `random` picks the first."""
@@ -75,18 +75,13 @@ def select(
     if count > len(inside):
         raise UserError(
             f"--pairs {count}: of the pool of {unpaired} that --pool-rule {pool_rule} selected from {dataset.place}, "
-            "only "
-            f"{len(inside)} have a label: use a larger --unpaired, or label the others first (`fewpair pairs "
-            "--unlabelled` "
-            "lists them)"
+            f"only {len(inside)} have a label: use a larger --unpaired, or label the others first (`fewpair pairs "
+            "--unlabelled` lists them)"
         )
     pairs: Sequence[Sample] = inside[:count]
     if extractor is not None and count:
         pair_picks = pick(inside, count, rule)
         pairs = pair_picks.chosen
-    elif inspect:
-        for sample in pairs:
-            dataset.read_photo(sample)
     used = [] if unpaired == 0 else sorted(pool, key=lambda each: each.name)
     return Selection(
         dataset=dataset,

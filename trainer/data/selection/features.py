@@ -49,30 +49,20 @@ class FeatureExtractor:
         the end, also after an interruption.
         """
         path = None if cache is None else cache / f"{self.name}.npz"
-        known, keys = _read_cache(path), list[bytes]()
-        before = len(known)
-
-        def prepare(sample: Sample) -> tuple[bytes, np.ndarray | None]:
-            key = bytes.fromhex(dataset.digest(sample, "photo"))
-            return key, None if key in known else _resized(dataset.read_photo(sample))
-
+        known = _read_cache(path)
+        keys = [bytes.fromhex(dataset.digest(sample, "photo")) for sample in samples]
+        new = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
+        waiting = list(new)
+        bar = tqdm(total=len(waiting), desc="features", unit="photo", disable=not progress)
         try:
-            with (
-                tqdm(total=len(samples), desc="features", unit="photo", disable=not progress) as bar,
-                ThreadPoolExecutor(torch.get_num_threads()) as threads,
-            ):
-                for at in range(0, len(samples), 8 * BATCH):
-                    group = samples[at : at + 8 * BATCH]
-                    new: dict[bytes, np.ndarray] = {}
-                    for key, photo in threads.map(prepare, group):
-                        keys.append(key)
-                        if photo is not None:
-                            new[key] = photo
-                    if new:
-                        known |= dict(zip(new, self._forward(np.stack(list(new.values()))), strict=True))
+            with bar, ThreadPoolExecutor(torch.get_num_threads()) as threads:
+                for at in range(0, len(waiting), 8 * BATCH):
+                    group = waiting[at : at + 8 * BATCH]
+                    photos = threads.map(lambda key: _resized(dataset.read_photo(new[key])), group)
+                    known |= dict(zip(group, self._forward(np.stack(list(photos))), strict=True))
                     bar.update(len(group))
         finally:
-            if path is not None and len(known) > before:
+            if path is not None and waiting and waiting[0] in known:
                 _write_cache(path, known)
         return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 1), np.float32)
 
@@ -155,24 +145,21 @@ def _onnx(path: Path, device: torch.device | str) -> Extract:
     """An ONNX model. Raises UserError if it cannot be read, or if its input or output differ from the contract."""
     from trainer.onnx_session import open_session
 
-    def failed(error: Exception) -> UserError:  # onnxruntime's exceptions have no other common class
-        return UserError(f"--features {path} fails ({str(error).splitlines()[0]}); it needs {CONTRACT}, B free")
-
     try:
         session = open_session(path.read_bytes(), device)
+        names = [[each.name for each in side] for side in (session.get_inputs(), session.get_outputs())]
+        if names == [["image"], ["features"]]:
+            session.run(["features"], {"image": np.zeros((BATCH, 3, SIDE, SIDE), np.float32)})
     except UserError:
         raise
-    except Exception as error:
-        raise failed(error) from error
-    names = [[each.name for each in side] for side in (session.get_inputs(), session.get_outputs())]
+    except Exception as error:  # onnxruntime's exceptions have no other common class
+        problem = str(error).splitlines()[0]
+        raise UserError(f"--features {path} fails ({problem}); it needs {CONTRACT}, B free") from error
     if names != [["image"], ["features"]]:
         raise UserError(f"--features {path} has inputs {names[0]}, outputs {names[1]}; an extractor has {CONTRACT}")
 
     def extract(photos: np.ndarray) -> np.ndarray:
         image = np.ascontiguousarray(photos.transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(127.5)
-        try:
-            return session.run(["features"], {"image": image - np.float32(1)})[0]
-        except Exception as error:
-            raise failed(error) from error
+        return session.run(["features"], {"image": image - np.float32(1)})[0]
 
     return extract

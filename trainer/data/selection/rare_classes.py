@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from trainer.batch import IGNORE, Phase
 from trainer.data.dataset import Dataset, Sample
+from trainer.data.loader import prepare_label
 from trainer.errors import UserError
 
 
@@ -29,7 +29,7 @@ class SamplingWeights:
 def sampling_weights(
     dataset: Dataset, pairs: Sequence[Sample], *, when: Phase, steps: int, size: tuple[int, int]
 ) -> SamplingWeights | None:
-    """Count the pairs' classes at the training size and print what the sampling changes; None if it is not used."""
+    """Count the pairs' classes at the training size; None if the sampling is not used."""
     half, classes = (steps + 1) // 2, dataset.label_domain.classes
     within = {
         "never": range(0),
@@ -40,13 +40,9 @@ def sampling_weights(
     if not within or not pairs or classes is None:
         return None
 
-    def label(sample: Sample) -> np.ndarray:
-        label = Image.fromarray(dataset.read_label(sample))
-        return np.asarray(label.resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-    pixels = class_pixels(map(label, pairs), classes.count)
-    probabilities = sampling_probabilities(pixels)
-    print(summary(classes.names, pixels, probabilities, within=within, steps=steps), flush=True)
+    labels = (prepare_label(dataset.read_label(sample), size).numpy() for sample in pairs)
+    probabilities = sampling_probabilities(class_pixels(labels, classes.count))
+    print(f"Rare-class sampling in steps {within.start + 1} to {within.stop} of {steps}", flush=True)
     return SamplingWeights(tuple(probabilities.tolist()), within)
 
 
@@ -67,20 +63,3 @@ def sampling_probabilities(pixels: np.ndarray) -> np.ndarray:
         )
     shares = (pixels[:, total > 0] / total[total > 0]).sum(1)
     return shares / shares.sum()
-
-
-def summary(names: Sequence[str], pixels: np.ndarray, probabilities: np.ndarray, *, within: range, steps: int) -> str:
-    """A table of the classes, the rarest first: shares of pairs, draws and pixels, without and with the sampling."""
-    total, holders = pixels.sum(0), (pixels > 0).mean(0)
-    drawn, drawn_pixels = probabilities @ (pixels > 0), probabilities @ pixels
-    present = [index for index in np.argsort(total, kind="stable") if total[index]]
-    lines = [
-        f"Rare-class sampling in steps {within.start + 1} to {within.stop} of {steps}",
-        f"  {'class':<20}{'pairs with it':>14}{'draws with it':>14}{'pixels':>10}{'drawn pixels':>14}",
-    ]
-    for index in present:
-        shares = (holders[index], drawn[index], total[index] / total.sum(), drawn_pixels[index] / drawn_pixels.sum())
-        cells = [f"{100 * share:.3g} %".rjust(width) for share, width in zip(shares, (14, 14, 10, 14), strict=True)]
-        lines.append(f"  {names[index]:<20}{''.join(cells)}")
-    absent = [name for name, count in zip(names, total, strict=True) if not count]
-    return "\n".join([*lines, *([f"  in no pair: {', '.join(absent)}"] if absent else [])])

@@ -12,7 +12,7 @@ from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
 from trainer.data.class_table import imaging_domain, read_classes, shipped
 from trainer.data.dataset import Dataset, Sample, Side, image_errors, read_image
-from trainer.data.layouts.files import assembled, by_stem, holds_no_pictures, matched, missing, required_root
+from trainer.data.layouts.files import Layout, by_stem, matched
 from trainer.data.remapped import in_colors
 from trainer.errors import UserError
 
@@ -74,26 +74,22 @@ def aligned(
     photo_half: Literal["left", "right"] = "left",
     terms: str = "yours",
     classes: Classes | None = None,
-    layout: str = A_B,
+    text: str = A_B,
 ) -> Aligned:
     """A|B files, one half of each the photo; the label side is pictures, unless there is a class table."""
-    where = required_root(name, root, layout=layout)
-    if not (where / "train").is_dir():
-        raise missing(where / "train", name=name, layout=layout)
-    splits: dict[str, tuple[Sample, ...]] = {}
-    for split in ("train", "val", "test"):
-        if (where / split).is_dir():
-            files = by_stem(where, where / split)
-            splits[split] = matched(files, files)
-    if not splits["train"]:
-        raise holds_no_pictures(where / "train", name=name, layout=layout)
+    layout = Layout.at(name, root, text)
+    layout.require(layout.root / "train")
+    folders = {split: layout.root / split for split in ("train", "val", "test") if (layout.root / split).is_dir()}
+    files = {split: by_stem(layout.root, folder) for split, folder in folders.items()}
+    if not files["train"]:
+        raise layout.holds_no_pictures(folders["train"])
     note = "classes are read from the nearest colours of JPEG pictures; pixels whose colour is near none are void"
     return Aligned(
         name=name,
-        root=where,
+        root=layout.root,
         label_domain=Domain("picture") if classes is None else Domain("classes", classes),
         terms=terms,
-        splits=MappingProxyType(splits),
+        splits=MappingProxyType({split: matched(found, found) for split, found in files.items()}),
         notes=() if classes is None else (note,),
         photo_half=photo_half,
     )
@@ -104,17 +100,16 @@ def facades(name: str, root: Path | None) -> Dataset:
 
     Colours are those that pix2pix's files show; a classes.csv in the root comes before the table that is shipped.
     """
-    layout = f"train/photo/NAME.jpg and train/label/NAME.png, or pix2pix's {A_B}"
-    where = required_root(name, root, layout=layout)
+    layout = Layout.at(name, root, f"train/photo/NAME.jpg and train/label/NAME.png, or pix2pix's {A_B}")
+    where = layout.root
     table = where / "classes.csv"
     classes = read_classes(table) if table.is_file() else shipped("facades")
     if not (where / "train" / "photo").is_dir():
-        return aligned(name, where, terms=FACADES_TERMS, classes=classes, layout=layout)
-    if not (where / "train" / "label").is_dir():
-        raise missing(where / "train" / "label", name=name, layout=layout)
+        return aligned(name, where, terms=FACADES_TERMS, classes=classes, text=layout.text)
+    layout.require(where / "train" / "label")
     there = [split for split in ("train", "val", "test") if (where / split / "photo").is_dir()]
     splits = {split: matched(*(by_stem(where, where / split / side) for side in ("photo", "label"))) for split in there}
-    return assembled(name, where, splits, terms=FACADES_TERMS, classes=classes)
+    return layout.dataset(splits, terms=FACADES_TERMS, classes=classes)
 
 
 def facades_pictures(name: str, root: Path | None) -> Dataset:
@@ -130,21 +125,18 @@ def unaligned(name: str, root: Path | None) -> Dataset:
 
     There is no pair, not even where two files have one name.
     """
-    layout = "trainA/NAME.jpg and trainB/NAME.jpg, and testA and testB"
-    where = required_root(name, root, layout=layout)
+    layout = Layout.at(name, root, "trainA/NAME.jpg and trainB/NAME.jpg, and testA and testB")
     splits: dict[str, tuple[Sample, ...]] = {}
     counts: list[str] = []
     for split in ("train", "val", "test"):
-        sides = [where / f"{split}{letter}" for letter in "AB"]
-        absent = [side for side in sides if not side.is_dir()]
-        if absent and (split == "train" or len(absent) == 1):
-            raise missing(absent[0], name=name, layout=layout)
-        if absent:
+        sides = [layout.root / f"{split}{letter}" for letter in "AB"]
+        if split != "train" and not any(side.is_dir() for side in sides):
             continue
-        photos, labels = (by_stem(where, side) for side in sides)
-        for side, found in zip(sides, (photos, labels), strict=True):
-            if not found:
-                raise holds_no_pictures(side, name=name, layout=layout)
+        for side in sides:
+            layout.require(side)
+        photos, labels = found = [by_stem(layout.root, side) for side in sides]
+        if not all(found):
+            raise layout.holds_no_pictures(sides[0] if not photos else sides[1])
         splits[split] = (
             *(Sample(f"A/{stem}", path, None) for stem, path in sorted(photos.items())),
             *(Sample(f"B/{stem}", None, path) for stem, path in sorted(labels.items())),
@@ -152,7 +144,7 @@ def unaligned(name: str, root: Path | None) -> Dataset:
         counts.append(f"{split} {len(photos)} + {len(labels)}")
     return Dataset(
         name=name,
-        root=where,
+        root=layout.root,
         label_domain=Domain("picture"),
         terms="yours",
         splits=MappingProxyType(splits),

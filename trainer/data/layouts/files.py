@@ -5,6 +5,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,43 +21,51 @@ NO_PICTURES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml", ".ini", 
 """Ends of files that lie beside pictures and are ignored silently."""
 
 
-def required_root(name: str, root: Path | None, *, layout: str) -> Path:
-    """The folder that `--root` names. Raises UserError with the layout that is expected there."""
-    if root is None:
-        raise UserError(f"--data {name} needs --root FOLDER, a folder that holds {layout}")
-    if not root.is_dir():
-        raise UserError(f"--root {root}: there is no such folder; {name} expects one that holds {layout}")
-    return root
+@dataclass(frozen=True)
+class Layout:
+    """The folder of a dataset, and in words what has to lie there."""
 
+    name: str
+    root: Path
+    text: str
 
-def missing(path: Path, *, name: str, layout: str) -> UserError:
-    """What to raise where a part of the layout is not there."""
-    return UserError(f"{path} is missing; {name} expects a root that holds {layout}")
+    @classmethod
+    def at(cls, name: str, root: Path | None, text: str) -> "Layout":
+        """The layout below the folder that `--root` names. Raises UserError where there is none."""
+        if root is None:
+            raise UserError(f"--data {name} needs --root FOLDER, a folder that holds {text}")
+        if not root.is_dir():
+            raise UserError(f"--root {root}: there is no such folder; {name} expects one that holds {text}")
+        return cls(name, root, text)
 
+    def require(self, path: Path) -> None:
+        """Raise UserError where a folder of the layout is not there."""
+        if not path.is_dir():
+            raise UserError(f"{path} is missing; {self.name} expects a root that holds {self.text}")
 
-def holds_no_pictures(path: Path, *, name: str, layout: str, others: str = "") -> UserError:
-    """What to raise where a folder is empty."""
-    return UserError(f"{path} holds no pictures ({', '.join(PICTURES)}){others}; {name} expects a root with {layout}")
+    def holds_no_pictures(self, path: Path, *, others: str = "") -> UserError:
+        """What to raise where a folder is empty."""
+        types = ", ".join(PICTURES)
+        return UserError(f"{path} holds no pictures ({types}){others}; {self.name} expects a root with {self.text}")
 
-
-def assembled(
-    name: str,
-    root: Path,
-    splits: Mapping[str, tuple[Sample, ...]],
-    *,
-    terms: str,
-    classes: Classes | None,
-    notes: tuple[str, ...] = (),
-) -> Dataset:
-    """The dataset, with a note on what has no partner in each split."""
-    return Dataset(
-        name=name,
-        root=root,
-        label_domain=Domain("picture") if classes is None else Domain("classes", classes),
-        terms=terms,
-        splits=MappingProxyType(dict(splits)),
-        notes=(*notes, *(note for split, samples in splits.items() if (note := _alone(split, samples)) is not None)),
-    )
+    def dataset(
+        self,
+        splits: Mapping[str, tuple[Sample, ...]],
+        *,
+        terms: str,
+        classes: Classes | None,
+        notes: tuple[str, ...] = (),
+    ) -> Dataset:
+        """The dataset, with a note on what has no partner in each split."""
+        alone = (_alone(split, samples) for split, samples in splits.items())
+        return Dataset(
+            name=self.name,
+            root=self.root,
+            label_domain=Domain("picture") if classes is None else Domain("classes", classes),
+            terms=terms,
+            splits=MappingProxyType(dict(splits)),
+            notes=(*notes, *(note for note in alone if note is not None)),
+        )
 
 
 def by_stem(root: Path, folder: Path, *, ending: str = "", ignored: Counter[str] | None = None) -> dict[str, str]:

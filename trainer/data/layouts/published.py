@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.data.class_table import shipped
 from trainer.data.dataset import Dataset, Sample
-from trainer.data.layouts.files import assembled, by_stem, matched, missing, required_root
+from trainer.data.layouts.files import Layout, by_stem, matched
 from trainer.errors import UserError
 
 CITYSCAPES_TERMS = "Cityscapes (Cordts et al., CVPR 2016); non-commercial research, registration required"
@@ -23,7 +23,7 @@ def cityscapes(name: str, root: Path | None) -> Dataset:
     so S = C + 1 = 34 (docs/decisions/0006-published-datasets.md). The label files of `test` are placeholders: it has
     photos alone. Colours that the publisher gives to several classes are changed to be distinct.
     """
-    layout = (
+    text = (
         "leftImg8bit/train/CITY/*_leftImg8bit.png and gtFine/train/CITY/*_gtFine_labelIds.png, the same under "
         "val, and leftImg8bit/test"
     )
@@ -33,8 +33,7 @@ def cityscapes(name: str, root: Path | None) -> Dataset:
         "test": ("leftImg8bit/test", None),
     }
     endings = ("_leftImg8bit.png", "_gtFine_labelIds.png")
-    where = required_root(name, root, layout=layout)
-    return _published(name, where, layout=layout, folders=folders, endings=endings, terms=CITYSCAPES_TERMS)
+    return _published(Layout.at(name, root, text), folders, terms=CITYSCAPES_TERMS, endings=endings)
 
 
 def ade20k(name: str, root: Path | None) -> Dataset:
@@ -43,18 +42,18 @@ def ade20k(name: str, root: Path | None) -> Dataset:
     Names are the first of each line of objectInfo150.txt, colours those of color150.mat; of the two classes with (140,
     140, 140), skyscraper is (140, 140, 180) here, as a palette needs distinct colours.
     """
-    layout = (
+    text = (
         "images/training/ADE_train_*.jpg and annotations/training/ADE_train_*.png, "
         "the same under validation (or the folder ADEChallengeData2016 with all that)"
     )
-    where = required_root(name, root, layout=layout)
-    inside = "ADEChallengeData2016/" if (where / "ADEChallengeData2016").is_dir() else ""
+    layout = Layout.at(name, root, text)
+    inside = "ADEChallengeData2016/" if (layout.root / "ADEChallengeData2016").is_dir() else ""
     folders: dict[str, tuple[str, str | None]] = {
         "train": (f"{inside}images/training", f"{inside}annotations/training"),
         "val": (f"{inside}images/validation", f"{inside}annotations/validation"),
         "test": (f"{inside}images/testing", None),
     }
-    return _published(name, where, layout=layout, folders=folders, terms=ADE20K_TERMS)
+    return _published(layout, folders, terms=ADE20K_TERMS)
 
 
 def coco_stuff(name: str, root: Path | None) -> Dataset:
@@ -63,48 +62,43 @@ def coco_stuff(name: str, root: Path | None) -> Dataset:
     Pixel value v is the class that labels.txt numbers v + 1, 255 is unlabeled; ids are pixel values, and eleven of the
     182 never occur. There is no published palette: colours are Pascal VOC's at the number v + 1.
     """
-    layout = (
+    text = (
         "train_img/*.jpg, train_label/*.png, val_img and val_label; or images/train2017/*.jpg, "
         "stuffthingmaps_trainval2017/train2017/*.png (or annotations/train2017/*.png), and the same with val2017"
     )
-    where = required_root(name, root, layout=layout)
+    layout = Layout.at(name, root, text)
 
     def first(candidates: tuple[str, ...]) -> str:
         """The first folder that holds train2017, else the first candidate."""
-        return next((each for each in candidates if (where / each / "train2017").is_dir()), candidates[0])
+        return next((each for each in candidates if (layout.root / each / "train2017").is_dir()), candidates[0])
 
     folders: dict[str, tuple[str, str | None]]
-    if (where / "train_img").is_dir():
+    if (layout.root / "train_img").is_dir():
         folders = {split: (f"{split}_img", f"{split}_label") for split in ("train", "val")}
     else:
         photos = first(COCO_PHOTOS)
         labels = first(tuple(each for each in COCO_LABELS if each != photos))
         folders = {split: (f"{photos}{split}2017", f"{labels}{split}2017") for split in ("train", "val")}
-    return _published(name, where, layout=layout, folders=folders, terms=COCO_TERMS)
+    return _published(layout, folders, terms=COCO_TERMS)
 
 
 def _published(
-    name: str,
-    root: Path,
-    *,
-    layout: str,
-    folders: Mapping[str, tuple[str, str | None]],
-    terms: str,
-    endings: tuple[str, str] = ("", ""),
+    layout: Layout, folders: Mapping[str, tuple[str, str | None]], *, terms: str, endings: tuple[str, str] = ("", "")
 ) -> Dataset:
-    """A dataset with fixed folders, {split: (photos, labels)} below the root, and the class table shipped as `name`.
+    """A dataset with fixed folders, {split: (photos, labels)} below the root, and the class table shipped as its name.
 
     A split without labels has photos alone; a split whose photos are absent is left out, except `train`. `endings`
     follow the stem that photo and label share.
     """
+    root = layout.root
     for folder in folders["train"]:
-        if folder is not None and not (root / folder).is_dir():
-            raise missing(root / folder, name=name, layout=layout)
+        layout.require(root / (folder or ""))
     splits: dict[str, tuple[Sample, ...]] = {}
     for split, (photos, labels) in folders.items():
         if (root / photos).is_dir():
             found = {} if labels is None else by_stem(root, root / labels, ending=endings[1])
             splits[split] = matched(by_stem(root, root / photos, ending=endings[0]), found)
     if not any(sample.complete for sample in splits["train"]):
-        raise UserError(f"{root}: no training photo has its label map; {name} expects a root that holds {layout}")
-    return assembled(name, root, splits, terms=terms, classes=shipped(name))
+        expected = f"{layout.name} expects a root that holds {layout.text}"
+        raise UserError(f"{root}: no training photo has its label map; {expected}")
+    return layout.dataset(splits, terms=terms, classes=shipped(layout.name))

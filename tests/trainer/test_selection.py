@@ -16,7 +16,7 @@ from tests.trainer.test_command_line import TINY, refused
 from trainer.__main__ import main
 from trainer.data.selection.choose import select
 from trainer.data.selection.features import open_features
-from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, near_duplicates, nearest
+from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, nearest
 from trainer.errors import UserError
 
 
@@ -82,12 +82,6 @@ def test_coverage_is_the_mean_distance_to_the_nearest_pick():
     ranks, away = nearest(features, [3, 11, 20])
     assert np.array_equal(ranks, slow.argmin(1))
     assert coverage(features, [3, 11, 20]) == pytest.approx(away.mean()) == pytest.approx(slow.min(1).mean(), rel=1e-5)
-
-
-def test_photos_that_show_nearly_the_same_are_found():
-    features = np.random.default_rng(4).normal(size=(6, 40)).astype(np.float32)
-    features[5] = features[2] + 0.01
-    assert near_duplicates(features) == [(2, 5)]
 
 
 @pytest.mark.parametrize("rule", BY_FEATURES)

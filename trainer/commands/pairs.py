@@ -12,8 +12,8 @@ from trainer.data.catalogue import CATALOGUE
 from trainer.data.dataset import Dataset
 from trainer.data.layouts.files import number_of
 from trainer.data.selection.choose import select
-from trainer.data.selection.rules import RULES, coverage, near_duplicates, random_coverage
-from trainer.data.selection.selection import Picks, Selection, first_of
+from trainer.data.selection.rules import RULES, coverage, random_coverage
+from trainer.data.selection.selection import Picks, Selection
 from trainer.errors import UserError
 from trainer.run import Count
 
@@ -92,10 +92,6 @@ def pairs(arguments: list[str]) -> int:
     if selection.pool_picks:
         print(f"pool: {_quality(selection.pool_picks)}")
     print(_quality(picks) if picks else "selected at random; --rule kmeans-medoid selects photos that cover the set")
-    near = [] if picks is None else near_duplicates(picks.features[list(picks.indices)])
-    if picks and near:
-        names = first_of([f"{picks.chosen[one].photo} and {picks.chosen[other].photo}" for one, other in near])
-        print(f"near-duplicates among the selected photos: {names}. A smaller --pairs wastes less labelling")
     counts = (len(selection.pairs), "pair"), (len(selection.unpaired_photos), "photo")
     pairs, photos, labels = (number_of(*each) for each in (*counts, (len(selection.unpaired_labels), "label map")))
     print(f"{pairs}, {photos} and {labels} unpaired, of {dataset.place}: written to {asked.out}, {sheet_file}")

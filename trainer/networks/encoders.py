@@ -28,14 +28,11 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name.partition(".")[0] not in timm.list_models():
-            near = timm.list_models(f"*{name.split('_')[-1]}*")[:5]
-            raise UserError(f"timm has no model {name!r}" + (f"; it has {', '.join(near)}" if near else ""))
         try:
             self.network = timm.create_model(name, pretrained=False, features_only=True)
             levels: Any = self.network.feature_info
         except (RuntimeError, AttributeError) as error:
-            raise UserError(f"timm model {name!r} has no feature maps ({error}); use {DEFAULT}") from error
+            raise UserError(f"timm has no model {name!r} with feature maps ({error}); use {DEFAULT}") from error
         _fix_padding(self.network)
         self.name = name
         self.channels: tuple[int, ...] = tuple(levels.channels())
@@ -86,8 +83,6 @@ def _fix_padding(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Conv2dSame):
-                if child.stride != (2, 2) or child.dilation != (1, 1):
-                    raise ValueError(f"{name}: only stride-2 convolutions without dilation are padded so")
                 fixed = PaddedConv2d(
                     child.in_channels,
                     child.out_channels,

@@ -11,8 +11,6 @@ BLOCK = 2048
 """Rows of a cluster that are compared at once, which bounds the memory."""
 SAME = 1e-5
 """Two photos count as one if their features are no farther apart than this share of the longest feature vector."""
-NEAR = 0.2
-"""Two selected photos are near-duplicates below this share of the mean distance between selected photos."""
 
 
 def kmeans_medoid(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
@@ -89,14 +87,6 @@ def random_coverage(features: np.ndarray, k: int, *, draws: int) -> list[float]:
     """The coverage of random selections of k rows, in ascending order."""
     selections = [random(draw, 0, "coverage").permutation(len(features))[:k] for draw in range(draws)]
     return sorted(coverage(features, selection.tolist()) for selection in selections)
-
-
-def near_duplicates(features: np.ndarray, *, share: float = NEAR) -> list[tuple[int, int]]:
-    """The pairs of rows that are closer than a share of the mean distance between rows."""
-    between = distances(features, features)
-    ones, others = np.triu_indices(len(features), 1)
-    near = between[ones, others] < share * between[ones, others].mean() if len(ones) else np.zeros(0, bool)
-    return list(zip(ones[near].tolist(), others[near].tolist(), strict=True))
 
 
 def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:

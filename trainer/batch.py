@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from serving.imaging.domain import ClassRow
+
 IGNORE = 255
 """The one spelling of "void" in a LabelMap: weight 0 in losses, all zero in one-hot, absent from metrics."""
 
@@ -21,23 +23,13 @@ Phase = Literal["never", "first half", "second half", "throughout"]
 
 
 @dataclass(frozen=True)
-class Class:
-    """One row of a class table: the id that label files hold, a name, a colour, and whether it is void."""
-
-    id: int
-    name: str
-    color: tuple[int, int, int]
-    ignore: bool = False
-
-
-@dataclass(frozen=True)
 class Classes:
     """A class table. The class *index* 0..C-1 that networks speak is the rank among the rows that are not ignored."""
 
-    rows: tuple[Class, ...]
+    rows: tuple[ClassRow, ...]
 
     @property
-    def real(self) -> tuple[Class, ...]:
+    def real(self) -> tuple[ClassRow, ...]:
         """The C classes that count, in the order of their indices."""
         return tuple(row for row in self.rows if not row.ignore)
 
@@ -129,4 +121,4 @@ def random(seed: int, step: int, stream: str, index: int = 0) -> np.random.Gener
 
 def class_table(rows: Sequence[tuple[int, str, tuple[int, int, int], bool]]) -> Classes:
     """A class table written in code."""
-    return Classes(tuple(Class(*row) for row in rows))
+    return Classes(tuple(ClassRow(*row) for row in rows))

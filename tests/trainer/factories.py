@@ -11,7 +11,7 @@ import timm
 import torch
 from PIL import Image
 
-from trainer.batch import IGNORE, Batch, Class, Classes, Domain, Pairs
+from trainer.batch import IGNORE, Batch, Domain, Pairs, class_table
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
 from trainer.data.selection.choose import select
@@ -21,13 +21,13 @@ from trainer.methods import METHODS, build
 from trainer.methods.base import Method
 from trainer.run import Run
 
-CLASSES = Classes(
-    (
-        Class(0, "sky", (128, 128, 128)),
-        Class(1, "road", (128, 64, 128)),
-        Class(2, "car", (64, 0, 128)),
-        Class(3, "void", (0, 0, 0), ignore=True),
-    )
+CLASSES = class_table(
+    [
+        (0, "sky", (128, 128, 128), False),
+        (1, "road", (128, 64, 128), False),
+        (2, "car", (64, 0, 128), False),
+        (3, "void", (0, 0, 0), True),
+    ]
 )
 LABELS = Domain("classes", CLASSES)
 SIZE = (32, 48)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from serving.imaging.domain import ClassRow, Domain
-from trainer.batch import IGNORE, Class, Classes
+from trainer.batch import IGNORE, Classes
 from trainer.errors import UserError
 
 SHIPPED = Path(__file__).parent / "classes"
@@ -32,7 +32,7 @@ def read_classes(path: Path) -> Classes:
                     f"{path} line 1: the column {', '.join(missing)} is missing; the first line must be "
                     "id,name,r,g,b,ignore"
                 )
-            rows: list[Class] = []
+            rows: list[ClassRow] = []
             for record in reader:
                 row = _class_row(f"{path} line {reader.line_num}", record, identity=identity)
                 for earlier in rows:
@@ -61,7 +61,7 @@ def shipped(name: str) -> Classes:
     return read_classes(SHIPPED / f"{name}.csv")
 
 
-def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -> Class:
+def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -> ClassRow:
     def number(column: str) -> int:
         text = (record.get(column) or "").strip()
         if not text.isascii() or not text.isdigit() or int(text) > 255:
@@ -80,10 +80,10 @@ def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -
         ignore = name.lower() in ("void", "unlabeled", "unlabelled")
     if number(identity) == IGNORE and not ignore:
         raise UserError(f"{where}: {name} has the id 255, which means not labelled; give it and its pixels another")
-    return Class(number(identity), name, (number("r"), number("g"), number("b")), ignore)
+    return ClassRow(number(identity), name, (number("r"), number("g"), number("b")), ignore)
 
 
 @lru_cache(maxsize=16)
 def imaging_domain(classes: Classes) -> Domain:
     """The class table as `serving.imaging` takes it."""
-    return Domain("classes", tuple(ClassRow(row.id, row.name, row.color, row.ignore) for row in classes.rows))
+    return Domain("classes", classes.rows)

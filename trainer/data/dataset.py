@@ -17,6 +17,7 @@ from trainer.data.class_table import imaging_domain
 from trainer.errors import BrokenFile, UserError
 
 Side = Literal["photo", "label"]
+SIDES: tuple[Side, Side] = ("label", "photo")
 SideKind = Literal["picture", "ids"]
 """picture: RGB, resized bicubically. ids: whole numbers of up to 16 bits, resized by nearest, as in an instance map."""
 
@@ -82,7 +83,7 @@ class Dataset:
             with image_errors(path):
                 label = classes.id_to_index()[read_label(path, imaging_domain(classes)).ids]
         with suppress(BrokenFile):  # an unreadable photo is reported where the photo is read
-            self._refuse_size(sample, (label.shape[0], label.shape[1]))
+            self.refuse_sizes(sample)
         return label
 
     def read_side(self, sample: Sample, side: str) -> np.ndarray:
@@ -104,14 +105,8 @@ class Dataset:
 
     def refuse_sizes(self, sample: Sample) -> None:
         """Raise UserError where label and photo differ in size, and BrokenFile where a header cannot be read."""
-        if sample.label is None:
-            self.size(sample, "photo")
-        else:
-            self._refuse_size(sample, self.size(sample, "label"))
-
-    def _refuse_size(self, sample: Sample, found: tuple[int, int]) -> None:
-        expected = None if sample.photo is None else self.size(sample, "photo")
-        if expected is not None and found != expected:
+        found, expected = (None if sample.path(side) is None else self.size(sample, side) for side in SIDES)
+        if found is not None and expected is not None and found != expected:
             raise UserError(
                 f"{self.file(sample, 'label')} is {found[0]}x{found[1]} (height x width), but its photo "
                 f"{sample.photo} is {expected[0]}x{expected[1]}: a label map must have the size of its photo"

@@ -108,10 +108,16 @@ class Hybrid(Translator):
         # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those
         # of two batches.
         config, split = self.config, len(batch.paired.photo)
-        gan, each_half = losses.GAN_LOSSES[config.game], _Halves(split)
+        gan = losses.GAN_LOSSES[config.game]
         photo = torch.cat([batch.paired.photo, batch.unpaired.photo])
         label = torch.cat([batch.paired.label, batch.unpaired.label])
         drawn = self.encode(label)
+
+        def each_half(loss: Callable[[Tensor, Any], Tensor], one: Tensor, other: Tensor | None) -> Tensor:
+            """The loss on the paired half plus that on the unpaired one; an empty half costs 0."""
+            halves = [slice(0, split), slice(split, None)]
+            terms = [loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]
+            return torch.stack(terms).sum()
 
         with_identity = not self.as_scores and config.identity > 0
         raw_label, same_label = _twice(self.label_generator, photo, drawn if with_identity else None)
@@ -153,18 +159,6 @@ class Hybrid(Translator):
     def _pooled(self, kind: str, fakes: Tensor, split: int, i: int) -> Tensor:
         halves = {"paired": fakes[:split], "unpaired": fakes[split:]}
         return torch.cat([self.pools[f"{half}_{kind}"](each, i) for half, each in halves.items()])
-
-
-class _Halves:
-    """A loss on the paired half, the first `split` samples, plus that on the unpaired one; an empty half costs 0."""
-
-    def __init__(self, split: int) -> None:
-        self.split = split
-
-    def __call__(self, loss: Callable[[Tensor, Any], Tensor], one: Tensor, other: Tensor | None) -> Tensor:
-        halves = [slice(0, self.split), slice(self.split, None)]
-        terms = [loss(one[half], None if other is None else other[half]) for half in halves if len(one[half])]
-        return torch.stack(terms).sum()
 
 
 def _twice(generator: nn.Module, picture: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from trainer.batch import IGNORE, Class, Classes
+from serving.imaging.domain import ClassRow
+from trainer.batch import IGNORE, Classes
 from trainer.errors import UserError
 from trainer.metrics.predict import Size
 from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
@@ -70,7 +71,7 @@ def open_judge(path: Path, classes: Classes, *, device: str | torch.device = "cp
     sha256 = hashlib.sha256(content).hexdigest()
     if direction["sha256"] != sha256:
         raise UserError(f"--judge {path}: {direction['file']} does not match the sha256 in its manifest: export again")
-    own = Classes(tuple(Class(row["id"], row["name"], (0, 0, 0), row["ignore"]) for row in rows))
+    own = Classes(tuple(ClassRow(row["id"], row["name"], (0, 0, 0), row["ignore"]) for row in rows))
     if own.names != classes.names:
         raise UserError(
             f"--judge {path}: its classes ({', '.join(own.names)}) are not the dataset's "

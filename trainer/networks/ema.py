@@ -31,23 +31,23 @@ class EMA:
 
     def __init__(self, parameters: dict[str, nn.Parameter], *, decay: float) -> None:
         self._decay = decay
-        self._live = list(parameters.values())
-        self._names = list(parameters)
-        self._averaged = [parameter.detach().clone() for parameter in self._live]
+        self._live = parameters
+        self._averaged = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
     @torch.no_grad()
     def update(self, t: int) -> None:
         """Update the average after step t (counted from 0)."""
         weight = 1 - min(self._decay, (1 + t) / (10 + t))
-        torch._foreach_lerp_(self._averaged, [each.detach() for each in self._live], weight)
+        live = [parameter.detach() for parameter in self._live.values()]
+        torch._foreach_lerp_(list(self._averaged.values()), live, weight)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
-        return dict(zip(self._names, self._averaged, strict=True))
+        return dict(self._averaged)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `state_dict` returned."""
-        for name, averaged in zip(self._names, self._averaged, strict=True):
+        for name, averaged in self._averaged.items():
             averaged.copy_(state[name])
 
 

@@ -36,7 +36,7 @@ class PatchGAN(nn.Module):
         for depth in range(1, max(count, 1) + 1):
             wider, stride = width * min(2**depth, 8), 2 if depth < count else 1
             convolution = nn.Conv2d(channels, wider, side, stride, padding, bias=norm == "instance")
-            stack += [convolution, _normalised(norm, wider), nn.LeakyReLU(0.2)]
+            stack += [convolution, InstanceNorm() if norm == "instance" else BatchNorm(wider), nn.LeakyReLU(0.2)]
             channels = wider
         stack.append(nn.Conv2d(channels, 1, side, padding=padding))
         self.model = nn.Sequential(*stack)
@@ -94,7 +94,3 @@ class _Scale(nn.Module):
 def smallest_side(patch: Patch) -> int:
     """Return the least height and width that leave the last norm more than one value and the map one logit."""
     return 3 * 2 ** LAYERS[patch] if LAYERS[patch] else 2
-
-
-def _normalised(norm: Norm, channels: int) -> nn.Module:
-    return InstanceNorm() if norm == "instance" else BatchNorm(channels)

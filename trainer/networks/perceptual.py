@@ -11,6 +11,8 @@ from trainer.weights import read_state_dict
 
 WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, as in pix2pixHD's released code."""
+COMPARED, COMPARED_PARTIAL = (1, 6, 11, 20, 29), (3, 10, 17)
+"""The numbers of these layers in torchvision's network, and in that with normalised activations."""
 
 
 class PerceptualLoss(nn.Module):
@@ -28,13 +30,15 @@ class PerceptualLoss(nn.Module):
     def __init__(self, source: Path | None) -> None:
         super().__init__()
         self.source = source
-        self._loaded: list[_VGG] = []  # a list, so that it is no submodule
+        self._loaded: list[nn.Sequential] = []  # a list, so that it is no submodule
+        self._compared: tuple[int, ...] = ()
 
     def load(self, device: torch.device | str = "cpu") -> None:
         """Read the weights once and bring them to the device. Raises UserError where there are none."""
         if not self._loaded:
             state = _downloaded() if self.source is None else _read(self.source)
-            vgg = _VGG(partial="0.weight" in state and state["0.weight"].shape[2:] == (1, 1))
+            partial = "0.weight" in state and state["0.weight"].shape[2:] == (1, 1)
+            vgg, self._compared = _network(partial=partial)
             known = {name: value for name, value in state.items() if name in vgg.state_dict()}
             try:
                 vgg.load_state_dict(known, assign=True)
@@ -62,41 +66,27 @@ class PerceptualLoss(nn.Module):
     def features(self, photo: Photo) -> list[Tensor]:
         """The outputs of the compared layers."""
         self.load(photo.device)
-        return self._loaded[0].features(photo)
-
-
-class _VGG(nn.Sequential):
-    """VGG-19 up to relu5_1, numbered as in torchvision; `partial`: up to relu3_1, after a 1x1 convolution."""
-
-    def __init__(self, *, partial: bool) -> None:
-        layers: list[nn.Module] = []
-        self.compared: list[int] = []
-        before = 3
-        with torch.device("meta"):  # draws no random numbers
-            if partial:
-                layers.append(nn.Conv2d(3, 3, 1))
-            for stage, count in enumerate((2, 2, 1) if partial else (2, 2, 4, 4, 1)):
-                if stage:
-                    layers.append(nn.MaxPool2d(2))
-                after = min(64 * 2**stage, 512)
-                for number in range(count):
-                    if partial:
-                        layers += [nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3), nn.ReLU()]
-                    else:
-                        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
-                    if number == 0:
-                        self.compared.append(len(layers) - 1)
-                    before = after
-        super().__init__(*layers)
-        self.partial = partial
-
-    def features(self, photo: Photo) -> list[Tensor]:
-        features, found = (photo + 1) / 2 if self.partial else photo, []
-        for number, layer in enumerate(self):
+        features, found = (photo + 1) / 2 if self._compared == COMPARED_PARTIAL else photo, []
+        for number, layer in enumerate(self._loaded[0]):
             features = layer(features)
-            if number in self.compared:
+            if number in self._compared:
                 found.append(features)
         return found
+
+
+def _network(*, partial: bool) -> tuple[nn.Sequential, tuple[int, ...]]:
+    """VGG-19 up to relu5_1, or `partial` up to relu3_1, and the numbers of the layers that are compared."""
+    from torchvision.models import vgg19  # slow to import, and needed by those who train with it only
+
+    with torch.device("meta"):  # draws no random numbers
+        if not partial:
+            return vgg19().features[:30], COMPARED
+        layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
+        for before, after in ((3, 64), (64, 64), (64, 128), (128, 128), (128, 256)):
+            if len(layers) > 1 and before != after:
+                layers.append(nn.MaxPool2d(2))
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3), nn.ReLU()]
+    return nn.Sequential(*layers), COMPARED_PARTIAL
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from serving.imaging.decode import encode_label, image_size
-from trainer.batch import IGNORE, Class, Classes
+from serving.imaging.domain import ClassRow
+from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import image_errors
 from trainer.data.formats.geometry import rasterised
@@ -60,7 +61,7 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
         color for color in map(voc_color, range(1, 256)) if color not in {BORDER, *(label.color for label in labels)}
     )
     ids: dict[str, int] = {VOID: IGNORE}
-    rows: list[Class] = []
+    rows: list[ClassRow] = []
     for label in labels:
         if label.ignore or label.name in IGNORED or (label.name in BACKGROUND and unlabelled == VOID):
             ids[label.name] = IGNORE
@@ -69,15 +70,16 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
         else:
             ids[label.name] = next(numbers) if label.id is None else label.id
             rows.append(
-                Class(
+                ClassRow(
                     ids[label.name],
                     label.name,
                     label.color or ((0, 0, 0) if label.name in BACKGROUND else next(colours)),
+                    ignore=False,
                 )
             )
     if not rows:
         raise UserError("the labels have no class but void: list the classes with --classes")
-    return Table(Classes((*rows, Class(IGNORE, VOID, BORDER, ignore=True))), ids, ids[unlabelled])
+    return Table(Classes((*rows, ClassRow(IGNORE, VOID, BORDER, ignore=True))), ids, ids[unlabelled])
 
 
 def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:

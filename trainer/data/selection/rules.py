@@ -7,8 +7,6 @@ import numpy as np
 from trainer.batch import random
 from trainer.errors import UserError
 
-BLOCK = 2048
-"""Rows of a cluster that are compared at once, which bounds the memory."""
 SAME = 1e-5
 """Two photos count as one if their features are no farther apart than this share of the longest feature vector."""
 
@@ -67,8 +65,7 @@ RULES = ("random", *BY_FEATURES)
 
 def medoid(rows: np.ndarray) -> int:
     """The index of the row with the least mean distance to the others."""
-    sums = [distances(rows[at : at + BLOCK], rows).sum(1) for at in range(0, len(rows), BLOCK)]
-    return int(np.concatenate(sums).argmin())
+    return int(distances(rows, rows).sum(1).argmin())
 
 
 def nearest(features: np.ndarray, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

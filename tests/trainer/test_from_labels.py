@@ -40,7 +40,7 @@ NOISY = [name for name in FROM_LABELS if name != "spade"]
 def trained(name: str, *, steps: int = 2, **changes: Any) -> Any:
     """A tiny method after a few steps, so that its batch statistics are no longer the first ones."""
     method = tiny_method(name, **changes)
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     for step in range(steps):
         state.step = step
         train_step(state, BATCH, steps=6)
@@ -213,7 +213,7 @@ def losses_of_step(method: Any, i: int) -> dict[str, float]:
 
 def test_averages_follow_once_a_step_however_often_a_group_moves() -> None:
     method = tiny_method("semipaired")
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     before = {name: value.clone() for name, value in state.averages["generator"].state_dict().items()}
     state.step = 4
     train_step(state, BATCH, steps=6)

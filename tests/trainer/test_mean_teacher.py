@@ -23,7 +23,7 @@ BATCH = tiny_batch(length=2, size=SIZE)
 
 
 def one_step(method: Any, batch: Batch, step: int = 0) -> dict[str, float]:
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     state.step = step
     terms = train_step(state, batch, steps=10 * RAMP)
     return {name: loss.item() for name, loss in terms.items()}

@@ -47,7 +47,7 @@ def test_every_parameter_belongs_to_one_group_and_every_weight_learns(name: str,
     method = tiny_method(name, **changes)
     owned = [name for group in method.parameter_groups() for name in parameters_of(method, group)]
     assert sorted(owned) == sorted(name for name, parameter in method.named_parameters() if parameter.requires_grad)
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     before = copy.deepcopy(method.state_dict())
     for step in range(3):
         state.step = step
@@ -61,7 +61,7 @@ def test_every_parameter_belongs_to_one_group_and_every_weight_learns(name: str,
 @over_methods
 def test_a_step_under_bf16_leaves_no_autocast_behind_and_yields_fp32_losses(name: str, changes: dict[str, Any]) -> None:
     method = tiny_method(name, **changes)
-    losses = train_step(TrainState.create(method, fused=True), tiny_batch(size=tiny_size(name)), steps=6, bf16=True)
+    losses = train_step(TrainState.create(method), tiny_batch(size=tiny_size(name)), steps=6, bf16=True)
     assert not torch.is_autocast_enabled("cpu")
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
 
@@ -98,7 +98,7 @@ def test_a_method_reads_only_the_halves_that_it_says_it_needs(name: str, changes
     full, empty = tiny_batch(size=tiny_size(name)).paired, tiny_batch(length=1, size=tiny_size(name))
     nothing = type(full)(full.photo[:0], full.label[:0])
     batch = Batch(full if "pairs" in method.reads else nothing, empty.unpaired if method.reads - {"pairs"} else nothing)
-    losses = train_step(TrainState.create(method, fused=False), batch, steps=6)
+    losses = train_step(TrainState.create(method), batch, steps=6)
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
@@ -110,7 +110,7 @@ def test_a_method_that_spares_a_half_takes_its_step_without_it(name: str, empty:
     nothing = type(batch.paired)(batch.paired.photo[:0], batch.paired.label[:0])
     halves = {"paired": batch.paired, "unpaired": batch.unpaired} | {empty: nothing}
     before = copy.deepcopy(method.state_dict())
-    losses = train_step(TrainState.create(method, fused=False), Batch(**halves), steps=6)
+    losses = train_step(TrainState.create(method), Batch(**halves), steps=6)
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert {name for name, parameter in method.named_parameters() if parameter.ndim > 1} <= moved(
         before, method.state_dict()
@@ -125,7 +125,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     method = build(name, config, pictures, size=SIZE, seed=0)
     batch = tiny_batch()
     halves = [type(half)(half.photo, half.photo.flip(0) * 0.5) for half in (batch.paired, batch.unpaired)]
-    train_step(TrainState.create(method, fused=False), Batch(*halves), steps=6)
+    train_step(TrainState.create(method), Batch(*halves), steps=6)
     assert method.to_label(batch.paired.photo).shape == batch.paired.photo.shape
 
 

@@ -87,7 +87,7 @@ def test_without_its_finest_levels_the_generator_gives_the_coarse_part_of_its_ph
 def test_the_random_mixing_of_the_projected_discriminator_is_never_trained() -> None:
     method = tiny_method("painter")
     before = copy.deepcopy(method.projected.state_dict())
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     train_step(state, tiny_batch(size=SIZE), steps=6)
     after = method.projected.state_dict()
     for name, value in before.items():
@@ -147,7 +147,7 @@ def test_the_unpaired_half_is_read_only_with_a_segmenter(segmenter: Path) -> Non
     assert tiny_painter(segmenter).reads == {"pairs", "unpaired photos"}
     assert tiny_method("painter").reads == {"pairs"}
     method = tiny_painter(segmenter)
-    state = TrainState.create(method, fused=False)
+    state = TrainState.create(method)
     batch = tiny_batch(size=SIZE)
     half = Batch(
         *(Pairs(interpolate(each.photo, scale_factor=0.5), each.label[:, ::2, ::2]) for each in vars(batch).values())
@@ -176,7 +176,7 @@ def test_a_hybrid_starts_from_the_segmenter_and_trains_it(segmenter: Path) -> No
     start = load_segmenter(segmenter, classes=scenes.CLASSES.count).state_dict()
     own = method.label_generator.state_dict()
     assert all(torch.equal(own[name], value) for name, value in start.items())
-    terms = train_step(TrainState.create(method, fused=False), tiny_batch(size=SIZE), steps=6)
+    terms = train_step(TrainState.create(method), tiny_batch(size=SIZE), steps=6)
     assert all(torch.isfinite(loss) for loss in terms.values())
     assert terms["generators/pairs_features"] > 0
     after = method.label_generator.state_dict()
@@ -207,7 +207,7 @@ def test_hiding_void_is_refused_where_labels_are_pictures() -> None:
 
 def test_a_segmenter_reads_the_photos_of_semipaired_back(segmenter: Path) -> None:
     method = with_segmenter("semipaired", segmenter, reverse="teacher", ema_discriminator=0.9)
-    terms = train_step(TrainState.create(method, fused=False), tiny_batch(size=SIZE), steps=6)
+    terms = train_step(TrainState.create(method), tiny_batch(size=SIZE), steps=6)
     assert all(torch.isfinite(loss) for loss in terms.values())
     assert not any("teacher" in name for name in method.state_dict())
     photo, label = torch.rand(1, 3, *SIZE) * 2 - 1, tiny_batch(size=SIZE).paired.label

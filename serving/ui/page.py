@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -56,11 +56,11 @@ def build_page(backend: Backend) -> FastAPI:
         return JSONResponse(refusal.body(), status_code=refusal.status)
 
     @app.post("/ui/map")
-    async def read_map(request: Request, model: str, snap: Annotated[bool, Query()] = False) -> Response:
-        """Read a label map as the API does, and return its ids as a grey PNG."""
+    async def read_map(request: Request, model: str) -> Response:
+        """Read a label map as the API does with snap, and return its ids as a grey PNG."""
         domain, file = backend.models.choose(model, "to_photo").manifest.label, await request.body()
         async with backend.scheduler.admit() as admission:
-            label = await admission.work(lambda _: read_label(file, domain, backend.limits(), snap=snap))
+            label = await admission.work(lambda _: read_label(file, domain, backend.limits(), snap=True))
         return Response(encode_grey(label.ids), media_type="image/png", headers={"X-Label-Spelling": label.spelling})
 
     @app.post("/ui/gradio_api/upload")
@@ -97,9 +97,12 @@ def _blocks(*, studio: bool) -> gr.Blocks:
 
 def _pane(name: str) -> gr.HTML:
     """A part of the page: the markup of `static/NAME.html` with the behaviour of `static/NAME.js`."""
+    html = (_STATIC / f"{name}.html").read_text()
+    for part in ("canvas", "scenes", "snippets", "view"):
+        html = html.replace(f"<!-- {part} -->", (_STATIC / f"{part}.html").read_text())
     return gr.HTML(
-        html_template=(_STATIC / f"{name}.html").read_text(),
-        js_on_load=f"import(new URL('page/{name}.js', document.baseURI)).then(pane => pane.mount(element))",
+        html_template=html,
+        js_on_load=f"import(new URL('page/{name}.js', document.baseURI)).then(pane => new pane.default(element))",
         apply_default_css=False,
         elem_id=name,
         elem_classes="pane",

@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+import time
 from collections import Counter
 
 import httpx
@@ -24,7 +25,7 @@ def current(page, pane="paint"):
 
 def ids_of(page):
     """The map on the canvas, uint8[H,W]."""
-    values = page.evaluate("Array.from(document.querySelector('#paint [data-state]').pane.canvas.ids())")
+    values = page.evaluate("Array.from(document.querySelector('#paint [data-state]').pane.canvas.map.ids)")
     return np.array(values, np.uint8).reshape(HEIGHT, WIDTH)
 
 
@@ -113,7 +114,7 @@ def test_what_the_mouse_paints_is_exactly_what_the_api_is_given(page):
     after = ids_of(page)
     assert (after[apart < 3] == CAR).all()
     assert np.array_equal(after[apart > 5], before[apart > 5])
-    with page.expect_request(lambda request: "/synthesize" in request.url and "count" not in request.url) as asked:
+    with page.expect_request(lambda request: request.url.endswith("seed=1")) as asked:
         page.click("#paint [data-do=undo]")
     assert np.array_equal(pixels(asked.value.post_data_buffer), before)
     assert np.array_equal(ids_of(page), before)
@@ -184,7 +185,7 @@ def test_zoomed_in_the_brush_paints_where_the_pointer_is(page):
     page.on("request", lambda request: asked.append(request.url) if "/synthesize" in request.url else None)
     page.mouse.click(*at(page, 128.5, 96.5))
     current(page)
-    assert len([url for url in asked if "count" not in url]) == 1
+    assert len([url for url in asked if "seed=1" in url]) == 1
     assert np.argwhere(ids_of(page) == CAR).mean(axis=0) == pytest.approx([96, 128], abs=0.5)
     page.click("#paint [data-do=whole]")
 
@@ -204,6 +205,28 @@ def test_of_quick_clicks_the_last_one_is_answered(page, page_server):
         f"{page_server.url}/v1/synthesize?seed=1", content=ids, headers={"Content-Type": "image/png"}, timeout=60
     )
     assert np.array_equal(pixels(shown(page, "#paint .answer .photo")), pixels(answer.content))
+
+
+def test_a_request_that_came_too_soon_is_repeated_when_the_server_says(page):
+    paint_tab(page)
+    current(page)
+    asked = []
+
+    def answer(route):
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            body = {"error": {"code": "too_many_requests", "message": "too many requests.", "hint": ""}}
+            route.fulfill(status=429, headers={"Retry-After": "1"}, json=body)
+        else:
+            route.continue_()
+
+    page.route("**/v1/synthesize*", answer)
+    with page.expect_response(lambda response: "/synthesize" in response.url and response.status == 200):
+        page.locator("#paint .scene").nth(1).click()
+    current(page)
+    assert asked[1] - asked[0] >= 1
+    assert page.is_hidden("#paint .problem")
+    page.unroute("**/v1/synthesize*")
 
 
 def test_a_photo_is_gone_while_the_one_of_another_map_is_on_its_way_and_after_a_refusal(page):
@@ -243,7 +266,7 @@ def test_a_map_of_ids_is_shown_in_class_colours_and_what_is_no_picture_is_refuse
     ids[:90] = TREE
     give(page, "#paint .map-file", file_of(Image.fromarray(ids)))
     page.wait_for_function(
-        "document.querySelector('#paint [data-state]').pane.canvas.ids().every((id) => [3, 5].includes(id))"
+        "document.querySelector('#paint [data-state]').pane.canvas.map.ids.every((id) => [3, 5].includes(id))"
     )
     assert np.array_equal(ids_of(page), ids)
     colour = page.evaluate(

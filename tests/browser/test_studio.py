@@ -16,6 +16,7 @@ from trainer.data.synthetic import scenes
 pytestmark = pytest.mark.browser
 HEIGHT, WIDTH = 96, 128
 SKY, ROAD, VOID = 0, 1, 255
+VOID_CLASS = {"id": VOID, "name": "void", "color": [0, 0, 0], "ignore": True}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, fo
     page.click("#pick [type=submit]")
     page.wait_for_selector("#pick .thumb >> nth=3")
     assert "stands for" in page.inner_text("#pick .thumb >> nth=0")
-    assert page.locator("#pick .plane text").count() == 4
+    assert page.locator("#pick .dots b:not(:empty)").count() == 4
     assert accessible(page)
     page.click("#pick .thumb >> nth=0")
 
@@ -123,6 +124,71 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, fo
     assert (ids[:20] == SKY).mean() > 0.8
     assert (ids[-20:] == ROAD).mean() > 0.8
     assert errors == []
+
+
+def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser, studio, folder):
+    ids = np.full((HEIGHT, WIDTH), SKY, np.uint8)
+    classes = [
+        {"id": SKY, "name": "sky", "color": [96, 104, 120]},
+        {"id": ROAD, "name": "road", "color": [230, 90, 60]},
+    ]
+    with httpx.Client(base_url=f"{studio.url}/studio") as http:
+        http.put("/classes", json=[*classes, VOID_CLASS]).raise_for_status()
+        for name in ("scene-0", "scene-1"):
+            http.put(f"/labels/{name}", content=file_of(ids)).raise_for_status()
+    page = browser.new_context(**DESKTOP).new_page()
+    page.set_default_timeout(120_000)
+    model = {"name": "slow", "directions": ["to_label"], "classes": classes, "size": None, "confidence": False}
+    page.route("**/v1/models", lambda route: route.fulfill(json={"models": [model], "defaults": {"to_label": "slow"}}))
+    card = {"training": {"pairs": 2, "terms": ""}, "metrics": {}, "description": ""}
+    page.route("**/v1/models/slow", lambda route: route.fulfill(json=card))
+    drafts = []
+    page.route("**/v1/segment*", lambda route: drafts.append(route))
+    until_open(page, studio.url)
+    page.goto(f"{studio.url}/ui/#tab=label&photo=scene-0")
+    page.wait_for_selector("#label [data-state=current]")
+    with page.expect_request("**/v1/segment*"):
+        page.click("#label .draft")
+    page.click("#label .thumb[data-name=scene-1]")
+    page.wait_for_selector("#label .thumb[data-name=scene-1][aria-pressed=true]")
+    with page.expect_response("**/v1/segment*"):
+        drafts[0].fulfill(body=file_of(np.full_like(ids, ROAD)), content_type="image/png")
+    page.wait_for_timeout(500)
+    assert page.is_disabled("#label [data-do=undo]")
+    with page.expect_request("**/v1/segment*"):
+        page.click("#label .draft")
+    with page.expect_response("**/studio/labels/scene-1"):
+        drafts[1].fulfill(body=file_of(np.full_like(ids, ROAD)), content_type="image/png")
+    for name, paint in (("scene-0", SKY), ("scene-1", ROAD)):
+        assert (np.asarray(Image.open(folder / "labels" / f"{name}.png")) == paint).all()
+    page.close()
+
+
+def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(browser, studio, folder):
+    page = browser.new_context(**DESKTOP).new_page()
+    page.set_default_timeout(120_000)
+    resumed = []
+
+    def describe(route):
+        run = {"name": "1", "step": 20, "steps": 60, "size": [96, 128], "seconds_left": 30.0, "exported": False}
+        run |= {"loss": [[10, 2.0], [20, 1.0]], "score": [], "samples": [], "evaluation": None}
+        work = {"kind": "train", "command": "train", "running": bool(resumed), "error": None, "log": []}
+        route.fulfill(json=route.fetch().json() | {"runs": [run], "work": work})
+
+    def resume(route):
+        resumed.append(route.request.method)
+        route.fulfill(json=None)
+
+    page.route("**/studio/project", describe)
+    page.route("**/studio/resume", resume)
+    until_open(page, studio.url)
+    page.goto(f"{studio.url}/ui/#tab=train")
+    page.click("#train .resume")
+    page.wait_for_selector("#train .pace >> text=Step 20 of 60 at 96x128, 30 s left")
+    assert resumed == ["POST"]
+    assert page.is_visible("#train .stop")
+    assert page.is_hidden("#train .resume")
+    page.close()
 
 
 def test_only_the_page_itself_reaches_the_project(studio, folder):

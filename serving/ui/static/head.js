@@ -1,63 +1,47 @@
 // The head of the page: the choice of model, light and dark, and the model in plain words.
 
-import { API, ask, fillPicker, page, tell } from "./page.js";
+import { Pane, address, ask, fillPicker, page, trouble } from "./page.js";
 
-const TABS = ["pick", "label", "train", "read", "paint"];
-
-export async function mount(root) {
-  const picker = root.querySelector(".model");
-  const theme = root.querySelector(".theme");
-  const dark = (on) => {
-    document.body.classList.toggle("dark", on);
-    theme.setAttribute("aria-pressed", on);
-  };
-  dark(localStorage.theme ? localStorage.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
-  theme.addEventListener("click", () => {
-    dark(!document.body.classList.contains("dark"));
-    localStorage.theme = document.body.classList.contains("dark") ? "dark" : "light";
-  });
-  if (page.studio) root.querySelector(".lead").textContent = "Label a few of your photos, train, and see your own model at work.";
-  try {
-    await page.ready;
-  } catch (problem) {
-    tell(root, problem);
-    return;
-  }
-  const show = () => {
-    const models = page.of(page.direction);
-    picker.parentElement.hidden = !models.length;
-    fillPicker(picker, models, { chosen: page.chosen[page.direction] });
-    showCard(root.querySelector(".card"), page.model(page.direction));
-  };
-  picker.addEventListener("change", () => page.choose(page.direction, picker.value));
-  for (const name of ["to_photo", "to_label", "tab"]) page.addEventListener(name, show);
-  for (const tab of TABS) {
-    document.getElementById(`tab-${tab}-button`)?.addEventListener("click", () => {
-      if (page.tab !== tab) page.remember({ tab }, { step: true });
-      page.dispatchEvent(new CustomEvent("tab"));
+export default class Head extends Pane {
+  constructor(root) {
+    super(root);
+    if (page.studio) this.$(".lead").textContent = "Label a few of your photos, train, and see your own model at work.";
+    this.tell(trouble);
+    this.on(".model", "change", ({ value }) => page.choose(value));
+    const show = () => this.attempt(() => this.#show());
+    for (const name of ["to_photo", "to_label", "tab"]) page.addEventListener(name, show);
+    for (const button of document.querySelectorAll("[id^=tab-][id$=-button]")) {
+      const [, tab] = button.id.split("-");
+      button.addEventListener("click", () => {
+        if (page.tab !== tab) page.remember({ tab }, { step: true });
+        page.dispatchEvent(new Event("tab"));
+      });
+    }
+    addEventListener("popstate", () => {
+      page.remember({ tab: new URLSearchParams(location.hash.slice(1)).get("tab") ?? page.tab });
+      page.open(page.tab);
     });
-  }
-  addEventListener("popstate", () => {
-    page.state = new URLSearchParams(location.hash.slice(1));
     page.open(page.tab);
-  });
-  page.open(page.tab);
-}
-
-/** A model in plain words: what it was learned from, and how often it is right. */
-async function showCard(line, model) {
-  line.textContent = "";
-  if (!model) return;
-  const { training, metrics, description } = await (await ask(new URL(`models/${model.name}`, API))).json();
-  if (page.chosen[page.direction] !== model.name) return;
-  const measured = Object.entries(metrics).find(([split, figures]) => split !== "train" && page.direction === "to_label" && figures.pixel_accuracy)?.[1];
-  const taught = training.pairs ? `Learned from only ${training.pairs} labelled photos.` : "";
-  const right = measured ? `It gets ${Math.round(100 * measured.pixel_accuracy)} of 100 pixels right on photos it never saw.` : "";
-  const detail = Object.assign(document.createElement("details"), { innerHTML: "<summary>About this model</summary><p></p>" });
-  detail.lastChild.textContent = [description, training.terms && `Data: ${training.terms}.`].filter(Boolean).join(" ");
-  if (training.terms.startsWith("synthetic")) { // the one kind of photos that models carry with them
-    detail.append(Object.assign(new Image(), { src: new URL(`models/${model.name}/pairs`, API), className: "taught", alt: "The labelled photos and their maps" }));
-    detail.firstChild.textContent = "See them, and more about this model";
   }
-  line.replaceChildren(Object.assign(document.createElement("strong"), { textContent: taught }), ` ${right} `, detail);
+
+  /** Show the models of the open pane, and the chosen one in plain words: what taught it, and how often it is right. */
+  async #show() {
+    this.direction = page.tab === "paint" ? "to_photo" : "to_label";
+    const { model } = this;
+    this.$(".card").hidden = this.$(".settings label").hidden = !model;
+    if (!model) return;
+    fillPicker(this.$(".model"), page.of(this.direction), model.name);
+    const { training, metrics, description } = await (await ask(address(`models/${model.name}`))).json();
+    if (model !== this.model) return;
+    const { pairs, terms } = training;
+    const measured = Object.entries(metrics).find(([split, figures]) => split !== "train" && figures.pixel_accuracy);
+    const right = measured && this.direction === "to_label" ? Math.round(100 * measured[1].pixel_accuracy) : 0;
+    const drawn = terms.startsWith("synthetic"); // the one kind of photos that models carry with them
+    this.$(".taught-by").textContent = pairs ? `Learned from only ${pairs} labelled photos.` : "";
+    this.$(".right").textContent = right ? `It gets ${right} of 100 pixels right on photos it never saw.` : "";
+    this.$("summary").textContent = drawn ? "See them, and more about this model" : "About this model";
+    this.$(".description").textContent = [description, terms && `Data: ${terms}.`].filter(Boolean).join(" ");
+    this.$(".taught").hidden = !drawn;
+    if (drawn) this.$(".taught").src = address(`models/${model.name}/pairs`);
+  }
 }

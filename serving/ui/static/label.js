@@ -1,48 +1,37 @@
 // The pane "Label": the class table, and each pick on the canvas over its photo. Every stroke is saved.
 
 import { LabelCanvas } from "./canvas.js";
-import { encodePng, greyValues, inClasses, segmentNumbers, voidId } from "./labels.js";
-import { Latest, ask, page, tell, translate } from "./page.js";
-import { at, progress, project, thumbnail } from "./project.js";
+import { encodePng, inClasses, painted, readGrey, readNumbers, voidId } from "./labels.js";
+import { Pane, ask, fill, page } from "./page.js";
+import { at, progress, project, showThumbnails } from "./project.js";
+import { readPhoto } from "./view.js";
 
 const SIDE = 1024; // most pixels a side of the canvas; larger photos get the map enlarged
 const COLOURS = ["#6b7fd7", "#e4572e", "#3fa34d", "#f2b134", "#8e44ad", "#1fb5ad", "#c2185b", "#7d5a3c", "#5c6b73"];
 
-export async function mount(root) {
-  root.pane = new Label(root);
-}
-
-class Label {
-  #opening = new Latest();
+export default class Label extends Pane {
   #saving = Promise.resolve();
   #photo = null; // the JPEG on the canvas
-  #url = null; // of it
   name = null;
 
   constructor(root) {
-    this.root = root;
-    this.$ = (selector) => root.querySelector(selector);
+    super(root);
     this.canvas = new LabelCanvas(this.$(".canvas"));
-    this.canvas.addEventListener("change", ({ detail }) => detail.settled && this.#save());
-    this.$(".add").addEventListener("click", () => this.#addClass());
-    this.$(".rows").addEventListener("change", () => this.#saveClasses());
-    this.$(".rows").addEventListener("click", ({ target }) => {
-      if (!target.matches(".remove")) return;
-      target.parentElement.remove();
-      this.#saveClasses();
-    });
-    this.$(".next").addEventListener("click", () => this.#open(this.#following()));
-    this.$(".draft").addEventListener("click", () => this.#draft());
-    this.$(".keep").addEventListener("change", ({ target }) => this.#attempt(() => project.send("PUT", `kept/${this.name}`, { kept: target.checked })));
-    this.$(".grain").addEventListener("change", () => this.#segment());
+    this.canvas.addEventListener("settled", () => this.#save());
+    this.on(".add", "click", () => this.#addClass());
+    this.on(".rows", "change", () => this.#saveClasses(this.#rows));
+    this.on(".next", "click", () => this.#open(this.#following()));
+    this.on(".draft", "click", () => this.#draft());
+    this.on(".keep", "change", ({ checked }) => project.send("PUT", `kept/${this.name}`, { kept: checked }));
+    this.on(".grain", "change", () => this.#segment());
     project.addEventListener("change", () => this.#show());
-    page.addEventListener("tab", () => this.#chosen());
+    page.addEventListener("tab", () => this.#openChosen());
     if (project.state) this.#show(); // panes may begin when they are first looked at
   }
 
   /** Open the photo that the URL names when the pane is looked at. */
-  #chosen() {
-    if (page.state.get("tab") !== "label" || !project.state) return;
+  #openChosen() {
+    if (page.tab !== "label" || !project.state) return;
     const names = project.toLabel;
     const wanted = page.state.get("photo");
     if (this.name !== null && wanted === this.name) return; // even where it is no pick, and all of its label is erased
@@ -54,15 +43,14 @@ class Label {
     const names = project.toLabel;
     const done = names.filter((name) => project.photo(name).labelled).length;
     this.$(".done").textContent = names.length ? `${done} of ${names.length} labelled` : "Pick photos first.";
-    this.$(".strip .thumbs").replaceChildren(...names.map((name) => {
+    showThumbnails(this, names, (name) => {
       const { labelled, kept } = project.photo(name);
-      const button = thumbnail(name, progress(labelled) + (kept ? ", for measuring" : ""), () => this.#open(name));
-      button.setAttribute("aria-pressed", name === this.name);
-      return button;
-    }));
-    this.$(".keep").checked = this.name !== null && project.photo(this.name).kept;
-    if (!this.$(".rows").contains(document.activeElement)) this.#showClasses();
-    this.#chosen();
+      return progress(labelled) + (kept ? ", for measuring" : "");
+    }, (name) => this.#open(name));
+    for (const button of this.$(".thumbs").children) button.ariaPressed = button.dataset.name === this.name;
+    this.$(".keep").checked = project.photo(this.name).kept;
+    if (!this.$(".rows").contains(document.activeElement)) this.#showClasses(painted(project.state.classes));
+    this.#openChosen();
   }
 
   #following() {
@@ -72,102 +60,90 @@ class Label {
   }
 
   async #open(name) {
-    await this.#attempt(() => this.#opening.run(async (signal) => {
+    await this.attempt(async (signal) => {
       await this.#saving;
-      const [photo, label] = await Promise.all(["photos", "labels"].map((kind) => ask(at(`${kind}/${name}`, { side: SIDE }), { signal })));
+      const load = (kind) => ask(at(`${kind}/${name}`, { side: SIDE }), { signal });
+      const [photo, label] = await Promise.all([load("photos"), load("labels")]);
       const blob = await photo.blob();
       const { width, height } = await createImageBitmap(blob);
       const { classes } = project.state;
-      const ids = label.status === 204 ? new Uint8Array(width * height).fill(voidId(classes)) : (await greyValues(await label.blob())).values;
-      if (signal.aborted) return;
+      const empty = () => ({ ids: new Uint8Array(width * height).fill(voidId(classes)), width, height });
+      const map = label.status === 204 ? empty() : await readGrey(await label.blob());
+      signal.throwIfAborted();
       this.name = name;
       this.#photo = blob;
       this.$(".desk").hidden = false;
       this.$(".saved").textContent = "";
       this.root.style.setProperty("--ratio", width / height);
-      if (this.#url) URL.revokeObjectURL(this.#url);
-      this.#url = URL.createObjectURL(blob);
-      this.canvas.open({ ids, width, height, classes }, { photo: this.#url });
-      this.$(".draft").hidden = !page.model("to_label");
+      this.canvas.open({ ...map, classes }, blob);
+      this.$(".draft").hidden = !this.model;
       page.remember({ photo: name });
       this.root.dataset.state = "current";
       this.#show();
       await this.#segment();
-    }));
+    }, { name: "open" });
   }
 
   async #segment() {
-    const count = this.$(".grain").value;
     const { name } = this;
-    const numbers = await segmentNumbers(await (await ask(at(`superpixels/${name}`, { side: SIDE, count }))).blob());
+    const url = at(`superpixels/${name}`, { side: SIDE, count: this.$(".grain").value });
+    const { numbers } = await readNumbers(await (await ask(url)).blob());
     if (name === this.name) this.canvas.setSegments(numbers);
   }
 
   /** What the model sees in the photo, to be corrected; saved like a stroke. */
   async #draft() {
-    await this.#attempt(async () => {
-      const { name } = this;
-      const model = page.model("to_label");
-      const blob = await (await translate("segment", this.#photo, { model: model.name, output: "ids" })).blob();
-      const { values: ids, width, height } = await greyValues(blob);
-      if (name !== this.name) return; // another photo was opened meanwhile
-      this.canvas.replaceMap(inClasses({ ids, width, height, classes: model.classes }, this.canvas.map.classes).ids);
-    });
+    const { name } = this;
+    const map = await readPhoto({ blob: this.#photo }, this.model);
+    if (name !== this.name) return; // another photo was opened meanwhile
+    this.canvas.replaceMap(inClasses(map, this.canvas.map.classes).ids);
   }
 
   #save() {
-    const { name } = this;
-    const { map } = this.canvas;
+    const { name, canvas: { map } } = this;
     this.$(".saved").textContent = "Saving…";
-    this.#saving = this.#saving.then(() => this.#attempt(async () => {
+    this.#saving = this.#saving.then(() => this.attempt(async () => {
       await project.send("PUT", `labels/${name}`, await encodePng(map));
+      this.tell(null);
       this.$(".saved").textContent = "Saved.";
     }));
   }
 
-  #showClasses() {
-    const rows = project.state.classes.filter((row) => !row.ignore);
-    this.$(".rows").replaceChildren(...rows.map((row, index) => classRow(row, index)));
+  #showClasses(classes) {
+    fill(this.$(".rows"), classes, (row, { id, name, color }, index) => {
+      const [colour, text, key, remove] = row.children;
+      row.dataset.id = id;
+      colour.value = `#${new Uint8Array(color).toHex()}`;
+      text.value = name;
+      key.textContent = index < 9 ? `key ${index + 1}` : "";
+      this.on(remove, "click", () => this.#saveClasses(this.#rows.filter((each) => each.id !== id)));
+    });
+  }
+
+  /** The rows of the class table as they are on the page. */
+  get #rows() {
+    return [...this.$(".rows").children].map((row) => {
+      const [colour, text] = row.children;
+      return { id: Number(row.dataset.id), name: text.value.trim(), color: levels(colour.value) };
+    });
   }
 
   #addClass() {
+    const rows = this.#rows;
     const used = project.state.classes.map(({ id }) => id);
     const id = [...Array(255).keys()].find((each) => !used.includes(each));
-    const count = this.$(".rows").children.length;
-    this.$(".rows").append(classRow({ id, name: `class ${id}`, color: levels(COLOURS[count % COLOURS.length]), ignore: false }, count));
-    this.#saveClasses();
+    const color = levels(COLOURS[rows.length % COLOURS.length]);
+    return this.#saveClasses([...rows, { id, name: `class ${id}`, color }]);
   }
 
-  async #saveClasses() {
-    const rows = [...this.$(".rows").children].map((row) => ({
-      id: Number(row.dataset.id), name: row.querySelector("[type=text]").value.trim(), color: levels(row.querySelector("[type=color]").value),
-    }));
-    const ignored = project.state.classes.filter((row) => row.ignore);
-    await this.#attempt(async () => {
-      await project.send("PUT", "classes", [...rows, ...ignored]);
-      if (this.name) this.canvas.setClasses(project.state.classes);
-    });
-    this.#showClasses();
-  }
-
-  async #attempt(work) {
+  async #saveClasses(rows) {
     try {
-      await work();
-      tell(this.root, null);
-    } catch (problem) {
-      tell(this.root, problem);
+      await project.send("PUT", "classes", [...rows, ...project.state.classes.filter((row) => row.ignore)]);
+      if (this.name) this.canvas.setClasses(project.state.classes);
+    } finally {
+      this.#showClasses(painted(project.state.classes));
     }
   }
 }
 
-function classRow({ id, name, color }, index) {
-  const row = Object.assign(document.createElement("div"), { className: "row" });
-  row.dataset.id = id;
-  row.innerHTML = `<input type="color" aria-label="Colour"><input type="text" aria-label="Name" maxlength="80"><span class="label">${index < 9 ? `key ${index + 1}` : ""}</span>
-    <button type="button" class="remove">Remove</button>`;
-  row.querySelector("[type=color]").value = `#${color.map((level) => level.toString(16).padStart(2, "0")).join("")}`;
-  row.querySelector("[type=text]").value = name;
-  return row;
-}
-
-const levels = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
+const levels = (colour) => [...Uint8Array.fromHex(colour.slice(1))];

@@ -1,88 +1,81 @@
 // Label maps in the browser: one byte a pixel, {ids: Uint8Array, width, height, classes}.
 
-/** Classes of the example scenes, by id, under the names that class tables use for them. */
-const SCENE_CLASSES = [["sky"], ["building"], ["pole"], ["road"], ["sidewalk", "pavement"], ["tree", "vegetation"],
-  ["sign", "traffic sign"], ["fence"], ["car", "vehicle"], ["pedestrian", "person"], ["bicyclist", "rider"]];
+/** Classes of the example scenes, each with another name that class tables use for it. */
+export const SCENE_CLASSES = [
+  ["sky"], ["building"], ["pole"], ["road"], ["sidewalk", "pavement"], ["tree", "vegetation"], ["sign", "traffic sign"],
+  ["fence"], ["car", "vehicle"], ["pedestrian", "person"], ["bicyclist", "rider"],
+].map(([name, also], id) => ({ id, name, also }));
 
 export const plain = (name) => name.toLowerCase().replaceAll(/[_-]/g, " ");
 export const painted = (classes) => classes.filter((row) => !row.ignore);
 export const css = (row) => `rgb(${row.color.join(",")})`;
 
 /** The id that means "no class" in a class table, or the first id where the table has none. */
-export function voidId(classes) {
-  return (classes.find((row) => row.ignore) ?? classes[0]).id;
-}
+export const voidId = (classes) => (classes.find((row) => row.ignore) ?? classes[0]).id;
 
-/** Four bytes a pixel, as canvases store them, for each id; ids of no class are transparent, and void where it would hide a photo. */
-export function colourTable(classes, { only = null, voidToo = true } = {}) {
-  const table = new Uint8ClampedArray(256 * 4);
-  for (const row of classes) {
-    if ((only === null || row.id === only) && (voidToo || !row.ignore)) table.set([...row.color, 255], row.id * 4);
-  }
-  return new Uint32Array(table.buffer);
-}
-
-/** Draw values through a table of 256 colours onto a canvas of the map's size. */
-export function drawValues(canvas, values, width, height, table) {
+/** Draw a map in the colours of its classes, on a canvas of its size; ids of no class are transparent. */
+export function drawMap(canvas, { ids, width, height, classes }) {
+  const bytes = new Uint8Array(256 * 4);
+  for (const { id, color: [red, green, blue, alpha = 255] } of classes) bytes.set([red, green, blue, alpha], id * 4);
+  const colours = new Uint32Array(bytes.buffer);
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let index = 0; index < ids.length; index++) pixels[index] = colours[ids[index]];
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const pixels = new Uint32Array(values.length);
-  for (let i = 0; i < values.length; i++) pixels[i] = table[values[i]];
-  canvas.getContext("2d").putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+  canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** The grey values of a PNG: ids, or confidence. */
-export async function greyValues(blob) {
-  const { data, width, height } = await pixelsOf(blob);
-  return { values: Uint8Array.from({ length: width * height }, (_, i) => data[4 * i]), width, height };
+/** The grey values of a PNG (ids, or confidence): {ids, width, height}. */
+export async function readGrey(blob) {
+  const { numbers, ...size } = await readNumbers(blob);
+  return { ids: Uint8Array.from(numbers, (number) => number & 255), ...size };
 }
 
-/** The numbers of superpixels, whose low bytes are red and high bytes green. */
-export async function segmentNumbers(blob) {
-  const { data, width, height } = await pixelsOf(blob);
-  return Uint16Array.from({ length: width * height }, (_, i) => data[4 * i] + 256 * data[4 * i + 1]);
-}
-
-async function pixelsOf(blob) {
+/** The numbers of a PNG's pixels, whose low bytes are red and high bytes green. */
+export async function readNumbers(blob) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
-  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  const { width, height } = bitmap;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const pixels = new Uint16Array(context.getImageData(0, 0, width, height).data.buffer);
+  return { numbers: pixels.filter((_, index) => index % 2 === 0), width, height };
 }
 
-/** A scene's map in a model's classes: by name, or each by the next class where no name fits. */
-export function fromScene({ values, width, height }, classes) {
-  const ids = new Map(classes.map((row) => [plain(row.name), row.id]));
-  const found = SCENE_CLASSES.map((names) => ids.get(names.find((name) => ids.has(name))));
-  const own = painted(classes);
-  const known = found.some((id) => id !== undefined);
-  const table = found.map((id, index) => (known ? id ?? voidId(classes) : own[index % own.length].id));
-  return { ids: values.map((value) => table[value]), width, height, classes };
-}
-
-/** A map in another class table, by the classes' names; classes without a namesake become void. */
+/**
+ * A map in another class table, by the classes' names; classes without a namesake become void. Where no class has one,
+ * each becomes the next class of the table.
+ */
 export function inClasses(map, classes) {
   const ids = new Map(classes.map((row) => [plain(row.name), row.id]));
+  const found = map.classes.map((row) => ids.get(plain(row.name)) ?? ids.get(row.also));
+  const known = found.some((id) => id !== undefined);
+  const own = painted(classes);
   const table = new Uint8Array(256).fill(voidId(classes));
-  for (const row of map.classes) table[row.id] = ids.get(plain(row.name)) ?? voidId(classes);
+  map.classes.forEach((row, index) => {
+    table[row.id] = known ? found[index] ?? voidId(classes) : own[index % own.length].id;
+  });
   return { ...map, ids: map.ids.map((id) => table[id]), classes };
 }
 
 /** A map at another size, by the nearest pixel. */
 export function resized(map, width, height) {
-  const ids = new Uint8Array(width * height);
-  for (let y = 0; y < height; y++) {
-    const row = Math.floor(((y + 0.5) * map.height) / height) * map.width;
-    for (let x = 0; x < width; x++) ids[y * width + x] = map.ids[row + Math.floor(((x + 0.5) * map.width) / width)];
-  }
+  const ids = Uint8Array.from({ length: width * height }, (_, index) => {
+    const x = Math.floor((((index % width) + 0.5) * map.width) / width);
+    const y = Math.floor(((Math.floor(index / width) + 0.5) * map.height) / height);
+    return map.ids[y * map.width + x];
+  });
   return { ...map, ids, width, height };
 }
 
-/** The pixels of each class that is there, [row, share] with the largest first. */
-export function shares({ ids, classes }) {
-  const counts = new Uint32Array(256);
-  for (const id of ids) counts[id]++;
-  return classes.map((row) => [row, counts[row.id] / ids.length]).filter(([, share]) => share > 0)
-    .sort((a, b) => b[1] - a[1]);
+/** The classes that are there with the largest first: [{row, share, sure}]; the last two are 0..1. */
+export function shares({ ids, classes }, confidence) {
+  const [counts, sums] = [new Uint32Array(256), new Uint32Array(256)];
+  ids.forEach((id, index) => {
+    counts[id]++;
+    sums[id] += confidence?.[index] ?? 0;
+  });
+  const there = classes.filter(({ id }) => counts[id]).sort((a, b) => counts[b.id] - counts[a.id]);
+  return there.map((row) => ({ row, share: counts[row.id] / ids.length, sure: sums[row.id] / counts[row.id] / 255 }));
 }
 
 /** A palette PNG whose indices are the ids and whose palette is the class colours. */
@@ -91,35 +84,21 @@ export async function encodePng({ ids, width, height, classes }) {
   for (const row of classes) palette.set(row.color, row.id * 3);
   const rows = new Uint8Array((width + 1) * height); // each row starts with its filter, 0
   for (let y = 0; y < height; y++) rows.set(ids.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
-  const head = new Uint8Array(13);
-  new DataView(head.buffer).setUint32(0, width);
-  new DataView(head.buffer).setUint32(4, height);
-  head.set([8, 3], 8); // 8 bits, indexed
-  const packed = new Response(new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate")));
-  const chunks = [["IHDR", head], ["PLTE", palette], ["IDAT", await packed.bytes()], ["IEND", new Uint8Array()]];
-  return new Blob(["\x89PNG\r\n\x1a\n"].map(bytes).concat(chunks.map(chunk)), { type: "image/png" });
+  const head = [...bigEndian(width), ...bigEndian(height), 8, 3, 0, 0, 0]; // 8 bits, indexed
+  const parts = [["IHDR", head], ["PLTE", palette], ["IDAT", await packed(rows, "deflate")], ["IEND", []]];
+  const signature = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  return new Blob([signature, ...await Promise.all(parts.map(chunk))], { type: "image/png" });
 }
 
-const bytes = (text) => Uint8Array.from(text, (letter) => letter.charCodeAt(0));
-
-function chunk([name, data]) {
-  const all = new Uint8Array(data.length + 12);
-  const view = new DataView(all.buffer);
-  view.setUint32(0, data.length);
-  all.set(bytes(name), 4);
-  all.set(data, 8);
-  view.setUint32(data.length + 8, crc(all.subarray(4, data.length + 8)));
-  return all;
+/** A chunk of a PNG: its length, its name and data, and their CRC-32, which gzip writes at its end. */
+async function chunk([name, data]) {
+  const named = new Uint8Array([...new TextEncoder().encode(name), ...data]);
+  const crc = (await packed(named, "gzip")).slice(-8, -4).reverse();
+  return new Blob([bigEndian(data.length), named, crc]);
 }
 
-const CRC = Uint32Array.from({ length: 256 }, (_, index) => {
-  let value = index;
-  for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
-  return value;
-});
-
-function crc(data) {
-  let value = 0xffffffff;
-  for (const byte of data) value = CRC[(value ^ byte) & 255] ^ (value >>> 8);
-  return (value ^ 0xffffffff) >>> 0;
+async function packed(data, format) {
+  return new Response(new Blob([data]).stream().pipeThrough(new CompressionStream(format))).bytes();
 }
+
+const bigEndian = (number) => new Uint8Array(Uint32Array.of(number).buffer).reverse();

@@ -1,93 +1,61 @@
-// What the panes share: the models, the chosen ones, the state in the URL, requests to /v1, and the head of the page.
+// What the panes share: the models, the state in the URL, requests to /v1, and what each pane does with its elements.
 
-export const API = new URL("../v1/", document.baseURI);
+const API = new URL("../v1/", document.baseURI);
 const MOST_PIXELS_A_SIDE = 2048;
 
-/** Something that went wrong, as a sentence for the visitor. */
-export class Problem extends Error {
-  constructor(message, code = "") {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** Fetch, or throw the server's own sentence as a Problem. */
+/** Fetch, or throw the server's own sentence. */
 export async function ask(url, options = {}) {
-  let response;
-  try {
-    response = await fetch(url, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The server does not answer. Try again in a moment.");
-  }
+  const response = await fetch(url, options).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("The server does not answer. Try again in a moment.");
+  });
   if (response.ok) return response;
   if (response.status === 429) { // a public server's limit: go on a little slower
-    await new Promise((done) => setTimeout(done, 1000 * (Number(response.headers.get("Retry-After")) || 1)));
-    options.signal?.throwIfAborted();
+    await wait(1000 * (Number(response.headers.get("Retry-After")) || 1), options.signal);
     return ask(url, options);
   }
   const { error } = await response.json().catch(() => ({ error: { message: `error ${response.status}.`, hint: "" } }));
-  throw new Problem(`${error.message[0].toUpperCase()}${error.message.slice(1)} ${error.hint}`.trim(), error.code);
+  throw new Error(`${error.message[0].toUpperCase()}${error.message.slice(1)} ${error.hint}`.trim());
 }
 
-/** POST a picture to /v1/segment or /v1/synthesize. */
+/** Let so many milliseconds pass. */
+export async function wait(time, signal) {
+  await new Promise((done) => setTimeout(done, time));
+  signal?.throwIfAborted();
+}
+
+/** A URL below `base` with these parameters. */
+export const address = (path, parameters = {}, base = API) =>
+  Object.assign(new URL(path, base), { search: new URLSearchParams(parameters) });
+
+/** What /v1/segment or /v1/synthesize makes of a picture: a Blob. */
 export async function translate(endpoint, picture, parameters, signal) {
   const headers = { "Content-Type": picture.type || "application/octet-stream" };
-  return ask(addressOf(endpoint, parameters), { method: "POST", body: await picture.arrayBuffer(), headers, signal });
+  const options = { method: "POST", body: await picture.arrayBuffer(), headers, signal };
+  const answer = await (await ask(address(endpoint, parameters), options)).blob();
+  signal?.throwIfAborted();
+  return answer;
 }
 
-function addressOf(endpoint, parameters) {
-  const url = new URL(endpoint, API);
-  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
-  return url;
-}
-
-/** One request at a time: a newer one aborts the one under way, whose answer is then never used. */
-export class Latest {
-  #controller = null;
-
-  get busy() {
-    return this.#controller !== null;
-  }
-
-  abort() {
-    this.#controller?.abort();
-    this.#controller = null;
-  }
-
-  /** Call `work(signal)`; return whether it ended as the newest. */
-  async run(work) {
-    this.abort();
-    const controller = (this.#controller = new AbortController());
-    try {
-      await work(controller.signal);
-      return !controller.signal.aborted;
-    } catch (error) {
-      if (!controller.signal.aborted) throw error;
-      return false;
-    } finally {
-      if (this.#controller === controller) this.#controller = null;
-    }
-  }
-}
-
-/** A photo that the visitor gave, upright, at most 2048 pixels a side: {blob, width, height, name}. */
-export async function openPhoto(file) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch {
-    throw new Problem(`${file.name || "This"} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
-  }
-  const scale = Math.min(1, MOST_PIXELS_A_SIDE / Math.max(bitmap.width, bitmap.height));
-  const [width, height] = [Math.round(bitmap.width * scale), Math.round(bitmap.height * scale)];
+/** A picture that the visitor gave, upright and not larger than `side`: {blob, width, height, name}. */
+export async function openPhoto(file, side = MOST_PIXELS_A_SIDE) {
+  const bitmap = await createImageBitmap(file).catch(() => {
+    const name = file.name || "This";
+    throw new Error(`${name} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
+  });
+  const [width, height] = fitted(bitmap, side);
   const name = (file.name ?? "photo").replace(/\.\w+$/, "");
-  if (scale === 1) return { blob: file, width, height, name };
+  if (width === bitmap.width) return { blob: file, width, height, name };
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
   return { blob: await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }), width, height, name };
+}
+
+/** A size of the same shape with at most `side` pixels a side: [width, height]. */
+export function fitted({ width, height }, side) {
+  const scale = Math.min(1, side / Math.max(width, height));
+  return [width, height].map((pixels) => Math.max(1, Math.round(pixels * scale)));
 }
 
 export function download(blob, name) {
@@ -96,59 +64,136 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** Show a sentence where the eye is, or take it away. */
-export function tell(root, problem) {
-  const line = root.querySelector(".problem");
-  line.hidden = !problem;
-  line.textContent = problem ? problem.message : "";
+/** Show a picture; resolve when it can be seen. */
+export async function showBlob(image, blob) {
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(blob);
+  await image.decode().catch(() => {});
 }
 
-/** Fill a pane's "Do this from a program". */
-export function showSnippets(root, endpoint, parameters, { input, output }) {
-  const url = addressOf(endpoint, parameters);
-  const named = Object.entries(parameters).map(([name, value]) => `"${name}": ${JSON.stringify(value)}`).join(", ");
-  const snippets = {
-    curl: `curl -F image=@${input} "${url}" -o ${output}`,
-    Python: `import requests\n\nanswer = requests.post("${url.origin}${url.pathname}", params={${named}}, files={"image": open("${input}", "rb")})\n`
-      + `answer.raise_for_status()\nopen("${output}", "wb").write(answer.content)`,
-  };
-  root.querySelector(".snippets").replaceChildren(...Object.entries(snippets).map(([name, text]) => {
-    const block = document.createElement("div");
-    block.innerHTML = `<button type="button">Copy ${name}</button><pre tabindex="0"></pre>`;
-    const [button, code] = block.children;
-    code.textContent = text;
-    button.addEventListener("click", async () => {
-      getSelection().selectAllChildren(code);
-      await navigator.clipboard?.writeText(text); // without https the text stays selected, to be copied by hand
-      button.textContent = navigator.clipboard ? "Copied" : "Press Ctrl+C";
-    });
-    return block;
+/** Fill an element with a copy of the template before it for each item; `complete(copy, item, index)` finishes one. */
+export function fill(parent, items, complete) {
+  const template = parent.previousElementSibling.content.firstElementChild;
+  parent.replaceChildren(...items.map((item, index) => {
+    const copy = template.cloneNode(true);
+    complete(copy, item, index);
+    return copy;
   }));
 }
 
-class Page extends EventTarget {
-  models = [];
-  chosen = {};
-  state = new URLSearchParams(location.hash.slice(1));
-  ready = this.load();
+/** Offer models in a picker. */
+export function fillPicker(select, models, chosen, none = []) {
+  select.replaceChildren(...none, ...models.map(({ name }) => new Option(name)));
+  select.value = chosen ?? "";
+}
 
-  /** Ask for the models and choose those of the URL, else the defaults. */
-  async load() {
-    const list = await (await ask(new URL("models", API))).json();
-    this.models = list.models;
-    for (const direction of ["to_photo", "to_label"]) {
-      const wanted = this.state.get(direction);
-      this.chosen[direction] = this.of(direction).some((model) => model.name === wanted) ? wanted : list.defaults[direction];
+/** A pane: its elements, the line that says what went wrong in it, and the model of its direction. */
+export class Pane {
+  #tasks = {}; // the AbortController of the newest task of each name
+
+  constructor(root, direction = "to_label") {
+    this.root = root;
+    this.direction = direction;
+    root.pane = this; // for tests and the console
+    this.$ = (selector) => root.querySelector(selector);
+    this.on(".copy", "click", async (button) => {
+      getSelection().selectAllChildren(button.nextElementSibling); // without https it is to be copied by hand
+      await navigator.clipboard?.writeText(getSelection().toString());
+      button.textContent = navigator.clipboard ? "Copied" : "Press Ctrl+C";
+    });
+    this.on(".compare", "change", ({ value }) => {
+      page.remember({ [`beside_${direction}`]: value });
+      return this.run();
+    });
+  }
+
+  get model() {
+    return page.model(this.direction);
+  }
+
+  /** Call `work(element)` at an event of the elements of a selector, or of one element. */
+  on(target, event, work) {
+    const elements = typeof target === "string" ? this.root.querySelectorAll(target) : [target];
+    for (const element of elements) {
+      element.addEventListener(event, () => {
+        this.tell(null);
+        this.attempt(() => work(element));
+      });
     }
   }
 
-  /** The models of a direction. Only those between photos and classes can be painted for. */
-  of(direction) {
-    return this.models.filter((model) => model.directions.includes(direction) && (direction === "to_label" || model.classes.length));
+  /**
+   * Call `work(signal)`, and tell what goes wrong. A task that has a name is given up when a newer one of that name
+   * begins: its signal is aborted.
+   */
+  async attempt(work, { name = null, failed = () => {} } = {}) {
+    const controller = new AbortController();
+    if (name) {
+      this.#tasks[name]?.abort();
+      this.#tasks[name] = controller;
+    }
+    try {
+      await work(controller.signal);
+    } catch (problem) {
+      if (controller.signal.aborted) return;
+      failed();
+      this.tell(problem.message);
+    }
   }
 
+  /** Show a sentence where the eye is, or take it away. */
+  tell(sentence) {
+    Object.assign(this.$(".problem"), { hidden: !sentence, textContent: sentence });
+  }
+
+  /** Offer the other models to compare with; return the one that the URL names. */
+  offerComparison() {
+    const others = page.of(this.direction).filter((model) => model !== this.model);
+    const beside = others.find(({ name }) => name === page.state.get(`beside_${this.direction}`));
+    fillPicker(this.$(".compare"), others, beside?.name, [new Option("nothing", "")]);
+    return beside;
+  }
+
+  /** Fill in how a program does what was just done. */
+  showSnippets(endpoint, parameters, input, output) {
+    const url = address(endpoint, parameters);
+    const values = { input, output, url, endpoint: url.origin + url.pathname, parameters: JSON.stringify(parameters) };
+    for (const code of this.root.querySelectorAll(".snippets pre")) {
+      code.textContent = code.dataset.text.replace(/\$(\w+)/g, (_, name) => values[name]);
+    }
+  }
+}
+
+class Page extends EventTarget {
+  state = new URLSearchParams(location.hash.slice(1));
+  #models = [];
+  #defaults = {};
+
+  async load() {
+    const { models, defaults } = await (await ask(address("models"))).json();
+    this.#models = models;
+    this.#defaults = defaults;
+    this.remember({ tab: this.tab });
+  }
+
+  /** The models of a direction. Those from photo to photo are for the API alone. */
+  of(direction) {
+    return this.#models.filter((model) => model.directions.includes(direction) && model.classes.length);
+  }
+
+  /** The chosen model of a direction. */
   model(direction) {
-    return this.models.find((model) => model.name === this.chosen[direction]);
+    const named = (wanted) => this.of(direction).find(({ name }) => name === wanted);
+    return named(this.state.get(direction)) ?? named(this.#defaults[direction]);
+  }
+
+  /** Choose a model for every direction that it has. */
+  choose(name) {
+    for (const direction of ["to_photo", "to_label"]) {
+      if (!this.of(direction).some((model) => model.name === name)) continue;
+      this.remember({ [direction]: name });
+      this.dispatchEvent(new Event(direction));
+    }
   }
 
   /** Whether this is the page of a project folder, with the panes Pick, Label and Train. */
@@ -157,20 +202,7 @@ class Page extends EventTarget {
   }
 
   get tab() {
-    return this.state.get("tab") ?? (this.studio ? "pick" : this.chosen.to_photo ? "paint" : "read");
-  }
-
-  get direction() {
-    return this.tab === "paint" ? "to_photo" : "to_label";
-  }
-
-  choose(direction, name) {
-    const { directions } = this.models.find((model) => model.name === name);
-    for (const each of directions.filter((other) => other === direction || this.of(other).some((model) => model.name === name))) {
-      this.chosen[each] = name;
-      this.remember({ [each]: name });
-      this.dispatchEvent(new CustomEvent(each));
-    }
+    return this.state.get("tab") ?? (this.studio ? "pick" : this.model("to_photo") ? "paint" : "read");
   }
 
   /** Put values into the URL; a change of tab is a step in the browser's history. */
@@ -200,8 +232,5 @@ class Page extends EventTarget {
 
 export const page = new Page();
 
-/** The choices of a model picker. */
-export function fillPicker(select, models, { chosen, none }) {
-  select.replaceChildren(...(none ? [new Option(none, "")] : []), ...models.map((model) => new Option(model.name, model.name)));
-  select.value = chosen ?? "";
-}
+/** Why there are no models, where the server does not say them. */
+export const trouble = await page.load().catch((problem) => problem.message);

@@ -1,252 +1,175 @@
 // The pane "Paint → photo": a canvas, and its photo beside it after each stroke.
 
 import { LabelCanvas } from "./canvas.js";
-import { encodePng, fromScene, greyValues, inClasses, plain, resized } from "./labels.js";
-import { Latest, ask, download, fillPicker, openPhoto, page, showSnippets, tell, translate } from "./page.js";
-import { MapView, SCENES, scene, showScenes } from "./view.js";
+import { SCENE_CLASSES, encodePng, inClasses, plain, readGrey, resized } from "./labels.js";
+import { Pane, address, ask, download, fill, fitted, openPhoto, page, showBlob, translate, wait } from "./page.js";
+import { MapView, readPhoto } from "./view.js";
 
 const DEFAULT_SIDE = 512; // of a map, for models that work at any size
 const LOOKS = 4;
 const LOOKS_AFTER = 900; // milliseconds without a stroke
+const NOTHING = 255; // the id of no class
 
-export async function mount(root) {
-  await page.ready.catch(() => {}); // the head of the page shows why
-  if (!page.model("to_photo")) {
-    root.textContent = "No model on this server makes photos from maps.";
-    return;
-  }
-  const pane = new Paint(root);
-  await pane.start();
-  root.pane = pane; // for tests and the console
-}
-
-class Paint {
-  #photos = new Latest();
-  #looks = new Latest();
-  #backs = new Latest();
-  #starts = new Latest();
-  #revision = null; // of the map whose photo was asked for last
-  #timer = null;
+export default class Paint extends Pane {
+  #asked = null; // the ids whose photo was asked for last
 
   constructor(root) {
-    this.root = root;
-    this.$ = (selector) => root.querySelector(selector);
-    this.canvas = new LabelCanvas(this.$(".canvas"));
-    this.seed = Number(page.state.get("seed") ?? 1);
-    this.back = new MapView(this.$(".difference"));
-    this.canvas.addEventListener("change", ({ detail }) => this.#changed(detail.settled));
-    showScenes(root, "Map", SCENES, (index) => this.#begin(() => this.#scene(index)));
-    this.$(".map-file").addEventListener("change", ({ target }) => this.#begin(() => this.#mapFile(target)));
-    this.$(".photo-file").addEventListener("change", ({ target }) => this.#begin((signal) => this.#photoFile(target, signal)));
-    this.$(".save-photo").addEventListener("click", () => download(this.photo, `photo-seed-${this.seed}.jpg`));
-    this.$(".save-map").addEventListener("click", async () => download(await encodePng(this.canvas.map), "map.png"));
-    this.$(".read-back").addEventListener("click", () => this.#readBack());
-    this.$(".read-back").hidden = !page.model("to_label");
-    this.$(".compare").addEventListener("change", ({ target }) => {
-      page.remember({ beside: target.value });
-      this.#renew();
-    });
-    page.addEventListener("to_photo", () => this.#begin(() => this.canvas.map ?? this.#scene(0)));
-    page.addEventListener("edit", ({ detail }) => this.#begin(() => detail.map, { photo: detail.photo }));
-  }
-
-  async start() {
-    const kept = page.kept("map");
-    const index = Number(page.state.get("scene") ?? 0);
-    this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
-    await this.#begin(() => (kept ? { ...kept, ids: bytesOf(kept.ids) } : this.#scene(index)));
-  }
-
-  get model() {
-    return page.model("to_photo");
-  }
-
-  /** Open a map on the canvas, in the model's classes and at its size. */
-  async #begin(source, { photo = null } = {}) {
-    tell(this.root, null);
-    this.$(".note").textContent = "";
-    const others = page.of("to_photo").filter(({ name }) => name !== this.model.name);
-    fillPicker(this.$(".compare"), others, { chosen: others.find(({ name }) => name === page.state.get("beside"))?.name, none: "nothing" });
-    this.$(".compare").parentElement.hidden = !others.length;
-    try {
-      await this.#starts.run(async (signal) => {
-        const map = await source(signal);
-        if (signal.aborted) return;
-        const [height, width] = this.model.size ?? fitted(map);
-        this.#clear();
-        this.root.style.setProperty("--ratio", `${width} / ${height}`);
-        this.canvas.open(resized(inClasses(map, this.model.classes), width, height), { photo });
-        this.#changed(true);
-      });
-    } catch (problem) {
-      tell(this.root, problem);
+    super(root, "to_photo");
+    if (!this.model) {
+      root.textContent = "No model on this server makes photos from maps.";
+      return;
     }
+    this.canvas = new LabelCanvas(this.$(".canvas"));
+    this.back = new MapView(this.$(".difference"));
+    this.seed = Number(page.state.get("seed") ?? 1);
+    this.canvas.addEventListener("change", () => this.#changed(false));
+    this.canvas.addEventListener("settled", () => this.#changed(true));
+    this.scenes = [...this.$(".scenes").children];
+    this.on(".scene", "click", (button) => this.#begin(() => this.#scene(this.scenes.indexOf(button))));
+    this.on(".map-file", "change", ({ files: [file] }) => this.#begin(() => this.#mapFile(file)));
+    this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) =>
+      readPhoto(await openPhoto(file), page.model("to_label"), signal)));
+    this.on(".save-photo", "click", () => download(this.photo, `photo-seed-${this.seed}.jpg`));
+    this.on(".save-map", "click", async () => download(await encodePng(this.canvas.map), "map.png"));
+    this.on(".read-back", "click", () => this.#readBack());
+    this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = !page.model("to_label");
+    page.addEventListener("to_photo", () => this.#begin(() => this.canvas.map ?? this.#scene(0)));
+    page.addEventListener("edit", ({ detail }) => this.#begin(() => detail.map, detail.photo));
+    this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
+    const kept = page.kept("map");
+    if (kept) this.#begin(() => ({ ...kept, ids: Uint8Array.fromBase64(kept.ids) }));
+    else this.#begin(() => this.#scene(page.state.get("scene")));
   }
 
+  /** Open a map on the canvas, in the model's classes and at its size, over a photo where it is of one. */
+  #begin(source, photo = null) {
+    return this.attempt(async (signal) => {
+      this.$(".note").textContent = "";
+      this.offerComparison();
+      const map = await source(signal);
+      signal.throwIfAborted();
+      const [height, width] = this.model.size ?? fitted(map, DEFAULT_SIDE).reverse();
+      this.#clear();
+      this.root.style.setProperty("--ratio", `${width} / ${height}`);
+      this.canvas.open(resized(inClasses(map, this.model.classes), width, height), photo);
+      this.#changed(true);
+    }, { name: "begin" });
+  }
+
+  /** The map of an example, or of the first. */
   async #scene(index) {
-    page.remember({ scene: index });
-    return fromScene(await greyValues(await (await ask(scene(index).png)).blob()), this.model.classes);
+    const button = this.scenes[index] ?? this.scenes[0];
+    page.remember({ scene: this.scenes.indexOf(button) });
+    const png = await ask(button.firstChild.src.replace(".jpg", ".png"));
+    return { ...(await readGrey(await png.blob())), classes: SCENE_CLASSES };
   }
 
-  async #mapFile(input) {
-    const [file] = input.files;
-    input.value = "";
-    const read = (snap) => ask(new URL(`map?model=${this.model.name}&snap=${snap}`, document.baseURI), { method: "POST", body: file });
-    let snapped = false;
-    const response = await read(false).catch((problem) => {
-      if (!SNAPPABLE.includes(problem.code)) throw problem;
-      snapped = true;
-      return read(true);
-    });
-    const { values, width, height } = await greyValues(await response.blob());
-    if (snapped) this.$(".note").textContent = "Some colours of this file belong to no class: their pixels got the class with the nearest colour.";
-    return { ids: values, width, height, classes: this.model.classes };
-  }
-
-  async #photoFile(input, signal) {
-    const [file] = input.files;
-    input.value = "";
-    return readPhoto(await openPhoto(file), signal);
+  async #mapFile(file) {
+    const url = address("map", { model: this.model.name }, document.baseURI);
+    const response = await ask(url, { method: "POST", body: file });
+    if (response.headers.get("X-Label-Spelling") === "snapped colours") {
+      this.$(".note").textContent =
+        "Some colours of this file belong to no class: their pixels got the class with the nearest colour.";
+    }
+    return { ...(await readGrey(await response.blob())), classes: this.model.classes };
   }
 
   /** Ask for the photo of the map as it is now. While a stroke is painted the request under way is left to finish. */
   async #changed(settled) {
-    if (settled) {
-      const { ids, width, height, classes } = this.canvas.map;
-      page.keep("map", { ids: textOf(ids), width, height, classes });
-    }
-    if (this.#revision === this.canvas.revision) return;
-    this.#looks.abort();
-    this.#backs.abort();
-    clearTimeout(this.#timer);
-    this.$(".looks").hidden = this.$(".back").hidden = true;
+    if (settled) page.keep("map", { ...this.canvas.map, ids: this.canvas.map.ids.toBase64() });
+    if (this.#asked === this.canvas.map.ids) return;
+    this.tell(null);
+    this.$(".looks").replaceChildren();
+    this.$(".back").hidden = true;
+    const busy = this.root.dataset.state === "waiting";
     this.root.dataset.state = "waiting";
-    if (this.#photos.busy && !settled) return;
-    try {
-      while (this.#revision !== this.canvas.revision) {
-        this.#revision = this.canvas.revision;
-        if (!(await this.#photos.run((signal) => this.#makePhotos(signal)))) return;
+    if (busy && !settled) return;
+    await this.attempt(async (signal) => {
+      while (this.#asked !== this.canvas.map.ids) {
+        this.#asked = this.canvas.map.ids;
+        await this.#makePhotos(signal);
       }
       this.root.dataset.state = "current";
       this.$(".status").textContent = "The photo shows the map as it is now.";
-      if (this.model.seeded) this.#timer = setTimeout(() => this.#showLooks(), LOOKS_AFTER);
-    } catch (problem) {
-      this.#revision = null;
-      this.#clear();
-      this.root.dataset.state = "failed";
-      tell(this.root, problem);
-    }
+      if (!this.model.seeded) return;
+      await wait(LOOKS_AFTER, signal);
+      await this.#showLooks(signal);
+    }, {
+      name: "photos",
+      failed: () => {
+        if (this.root.dataset.state === "current") return; // a photo without other looks stays
+        this.#asked = null;
+        this.#clear();
+        this.root.dataset.state = "failed";
+      },
+    });
   }
 
   /** Ask again for the same map: another seed, or another model to compare with. */
-  #renew() {
-    this.#revision = null;
-    this.#changed(true);
+  run() {
+    this.#asked = null;
+    return this.#changed(true);
   }
 
   async #makePhotos(signal) {
     const png = await encodePng(this.canvas.map);
-    const beside = this.$(".compare").value;
-    const [first, second] = this.root.querySelectorAll(".answer");
-    second.hidden = !beside;
-    await this.#makePhoto(first, this.model, png, signal);
-    if (beside) await this.#makePhoto(second, page.models.find(({ name }) => name === beside), png, signal);
-    tell(this.root, null);
-  }
-
-  async #makePhoto(figure, model, png, signal) {
-    const parameters = { model: model.name, ...(model.seeded ? { seed: this.seed } : {}) };
-    const photo = await (await translate("synthesize", png, parameters, signal)).blob();
-    if (signal.aborted) return;
-    await show(figure.querySelector("img"), photo, "The photo of your map");
-    figure.querySelector("figcaption").textContent = this.$(".compare").value ? model.name : "Its photo";
-    if (model !== this.model) return;
-    this.photo = photo;
-    this.$(".save-photo").disabled = this.$(".read-back").disabled = false;
-    showSnippets(this.root, "synthesize", parameters, { input: "map.png", output: "photo.jpg" });
+    const beside = page.of("to_photo").find(({ name }) => name === this.$(".compare").value);
+    this.$(".second").hidden = !beside;
+    for (const [index, model] of [this.model, beside].filter(Boolean).entries()) {
+      const parameters = { model: model.name, ...(model.seeded ? { seed: this.seed } : {}) };
+      const photo = await translate("synthesize", png, parameters, signal);
+      const figure = this.root.querySelectorAll(".answer")[index];
+      await showBlob(figure.querySelector("img"), photo);
+      figure.querySelector("figcaption").textContent = beside ? model.name : "Its photo";
+      signal.throwIfAborted();
+      if (index > 0) continue;
+      this.photo = photo;
+      this.$(".save-photo").disabled = this.$(".read-back").disabled = false;
+      this.showSnippets("synthesize", parameters, "map.png", "photo.jpg");
+    }
   }
 
   #clear() {
     this.photo = null;
     for (const image of this.root.querySelectorAll(".answer img")) image.removeAttribute("src");
     this.$(".save-photo").disabled = this.$(".read-back").disabled = true;
-    this.$(".looks").hidden = this.$(".back").hidden = true;
   }
 
-  /** Photos of the same map by other seeds; a click keeps one. */
-  async #showLooks() {
-    await this.#looks.run(async (signal) => {
-      const first = this.seed - ((this.seed - 1) % LOOKS);
-      const map = await encodePng(this.canvas.map);
-      const looks = [];
-      for (let seed = first; seed < first + LOOKS; seed += 1) {
-        const response = await translate("synthesize", map, { model: this.model.name, seed }, signal);
-        looks.push(await this.#look(seed, await response.blob()));
-      }
-      if (signal.aborted) return;
-      this.$(".looks").replaceChildren(...looks);
-      this.$(".looks").hidden = false;
-    }).catch((problem) => tell(this.root, problem));
-  }
-
-  async #look(seed, photo) {
-    const button = Object.assign(document.createElement("button"), { type: "button", className: "look" });
-    button.setAttribute("aria-pressed", seed === this.seed);
-    const image = Object.assign(new Image(), { src: URL.createObjectURL(photo), alt: `Look ${seed}` });
-    await image.decode();
-    URL.revokeObjectURL(image.src);
-    button.append(image);
-    button.addEventListener("click", () => {
-      this.seed = seed;
-      page.remember({ seed });
-      this.#renew();
+  /** Show photos of the same map by other seeds; a click keeps one. */
+  async #showLooks(signal) {
+    const png = await encodePng(this.canvas.map);
+    const first = this.seed - ((this.seed - 1) % LOOKS);
+    const looks = [{ seed: this.seed, photo: this.photo }];
+    for (let seed = first; seed < first + LOOKS; seed++) {
+      if (seed === this.seed) continue;
+      looks.push({ seed, photo: await translate("synthesize", png, { model: this.model.name, seed }, signal) });
+    }
+    fill(this.$(".looks"), looks.sort((a, b) => a.seed - b.seed), (button, { seed, photo }) => {
+      const image = button.firstChild;
+      button.ariaPressed = seed === this.seed;
+      image.alt = `Look ${seed}`;
+      showBlob(image, photo).then(() => URL.revokeObjectURL(image.src));
+      this.on(button, "click", () => {
+        this.seed = seed;
+        page.remember({ seed });
+        return this.run();
+      });
     });
-    return button;
   }
 
   /** Turn the photo into a map again, and mark where the two maps differ. */
   async #readBack() {
-    try {
-      await this.#backs.run(async (signal) => {
-        const { map } = this.canvas;
-        const photo = { blob: this.photo, width: map.width, height: map.height };
-        const found = inClasses(await readPhoto(photo, signal), map.classes);
-        if (signal.aborted) return;
-        this.back.showPhoto(photo);
-        this.back.showMap({ ...found, ids: found.ids.map((id, index) => (id === map.ids[index] ? NOTHING : id)) });
-        const same = found.ids.filter((id, index) => id === map.ids[index]).length / map.ids.length;
-        this.$(".back figcaption").textContent = `Read back, ${Math.round(100 * same)} of 100 pixels are what you painted. `
-          + "Where the photo is coloured, the reader saw the class of that colour instead.";
-        this.$(".back").hidden = false;
-        this.$(".status").textContent = this.$(".back figcaption").textContent;
-      });
-    } catch (problem) {
-      tell(this.root, problem);
-    }
+    const { map } = this.canvas;
+    const photo = { blob: this.photo, width: map.width, height: map.height };
+    const found = inClasses(await readPhoto(photo, page.model("to_label")), map.classes);
+    if (photo.blob !== this.photo || this.root.dataset.state !== "current") return; // of a map that is gone
+    const other = found.ids.map((id, index) => (id === map.ids[index] ? NOTHING : id));
+    const same = found.ids.filter((id, index) => id === map.ids[index]).length / map.ids.length;
+    this.back.showPhoto(photo);
+    this.back.showMap({ ...found, ids: other });
+    this.$(".back figcaption").textContent = this.$(".status").textContent =
+      `Read back, ${Math.round(100 * same)} of 100 pixels are what you painted. `
+      + "Where the photo is coloured, the reader saw the class of that colour instead.";
+    this.$(".back").hidden = false;
   }
 }
-
-const NOTHING = 255;
-const SNAPPABLE = ["lossy_label_map", "unknown_colours"];
-
-/** Read a photo as a map, at the photo's size. */
-export async function readPhoto(photo, signal) {
-  const model = page.model("to_label");
-  const { values, width, height } = await greyValues(await (await translate("segment", photo.blob, { model: model.name, output: "ids" }, signal)).blob());
-  return { ids: values, width, height, classes: model.classes };
-}
-
-async function show(image, blob, alt) {
-  const old = image.src;
-  Object.assign(image, { src: URL.createObjectURL(blob), alt });
-  await image.decode().catch(() => {});
-  if (old.startsWith("blob:")) URL.revokeObjectURL(old);
-}
-
-function fitted({ width, height }) {
-  const scale = Math.min(1, DEFAULT_SIDE / Math.max(width, height));
-  return [Math.max(1, Math.round(height * scale)), Math.max(1, Math.round(width * scale))];
-}
-
-const textOf = (ids) => btoa(ids.reduce((text, id) => text + String.fromCharCode(id), ""));
-const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

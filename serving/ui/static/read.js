@@ -1,246 +1,197 @@
 // The pane "Photo → map": a photo that is dropped, pasted, taken or chosen is read at once.
 
-import { css, greyValues, painted, shares } from "./labels.js";
-import { Latest, ask, download, fillPicker, openPhoto, page, showSnippets, tell, translate } from "./page.js";
+import { css, shares } from "./labels.js";
+import { Pane, ask, download, fill, openPhoto, page, translate } from "./page.js";
 import { at, project } from "./project.js";
-import { MapView, SCENES, showScenes } from "./view.js";
+import { MapView, readPhoto } from "./view.js";
 
 const ENDINGS = { colours: "png", ids: "png", overlay: "jpg", json: "json", polygons: "json" };
 const TRACE = 0.001; // classes on less of the photo than this share one line
 const OWN_EXAMPLES = 6;
 const KEPT_SIDE = 1024; // of the photo that survives a reload
 
-export async function mount(root) {
-  await page.ready.catch(() => {});
-  if (!page.model("to_label")) {
-    root.textContent = "No model on this server turns photos into maps.";
-    return;
-  }
-  let examples = SCENES;
-  if (page.studio) { // photos of the project that the model learned nothing from by label
-    await project.refresh();
-    const unlabelled = project.state.photos.filter(({ labelled }) => !labelled);
-    const others = unlabelled.filter((_, index) => index % Math.ceil(unlabelled.length / OWN_EXAMPLES) === 0);
-    if (others.length) examples = others.map(({ name }) => ({ name, jpg: at(`photos/${name}`, { side: 1024 }) }));
-  }
-  root.pane = new Read(root, examples);
-}
+export default class Read extends Pane {
+  photo = null;
 
-class Read {
-  #reading = new Latest();
-
-  constructor(root, examples) {
-    this.root = root;
-    this.examples = examples;
-    this.$ = (selector) => root.querySelector(selector);
-    this.views = [...root.querySelectorAll(".view")].map((each) => new MapView(each));
-    showScenes(root, "Photo", examples, (index) => this.#open(() => this.#example(index), { scene: index }));
-    for (const input of root.querySelectorAll("input[type=file]")) {
-      input.addEventListener("change", () => {
-        const [file] = input.files;
-        input.value = "";
-        if (file) this.#open(() => file);
-      });
+  constructor(root) {
+    super(root);
+    if (!this.model) {
+      root.textContent = "No model on this server turns photos into maps.";
+      return;
     }
-    const take = ({ files }) => page.tab === "read" && files.length && this.#open(() => files[0]);
+    this.views = [...root.querySelectorAll(".view")].map((each) => new MapView(each));
+    this.on("[type=file]", "change", ({ files: [file] }) => this.#openOwn(file));
     document.addEventListener("dragover", (event) => event.preventDefault()); // else a dropped file replaces the page
     document.addEventListener("drop", (event) => {
       event.preventDefault();
-      take(event.dataTransfer);
+      this.#openOwn(event.dataTransfer.files[0]);
     });
-    document.addEventListener("paste", ({ clipboardData }) => take(clipboardData));
-    this.$(".wipe").addEventListener("input", ({ target }) => root.style.setProperty("--wipe", `${target.value}%`));
-    this.$(".opacity").addEventListener("input", ({ target }) => root.style.setProperty("--opacity", target.value / 100));
-    this.$(".sure").addEventListener("click", () => this.#showSure(this.$(".sure").getAttribute("aria-pressed") !== "true"));
-    this.$(".edit").addEventListener("click", () => {
-      page.dispatchEvent(new CustomEvent("edit", { detail: { map: this.views[0].map, photo: URL.createObjectURL(this.photo.blob) } }));
+    document.addEventListener("paste", ({ clipboardData }) => this.#openOwn(clipboardData.files[0]));
+    for (const name of ["wipe", "opacity"]) {
+      this.on(`.${name}`, "input", ({ value }) => root.style.setProperty(`--${name}`, `${value}%`));
+    }
+    this.on(".sure", "change", () => this.#draw());
+    this.on(".edit", "click", () => {
+      const detail = { map: this.views[0].map, photo: this.photo.blob };
+      page.dispatchEvent(new CustomEvent("edit", { detail }));
       page.open("paint");
     });
-    this.$(".compare").addEventListener("change", ({ target }) => {
-      page.remember({ against: target.value });
-      this.#run();
-    });
-    for (const button of root.querySelectorAll("[data-output]")) button.addEventListener("click", () => this.#save(button.dataset.output));
-    page.addEventListener("to_label", () => this.#run());
+    this.on("[data-output]", "click", (button) => this.#save(button.dataset.output));
+    page.addEventListener("to_label", () => this.run());
+    this.attempt(() => this.#begin());
+  }
+
+  async #begin() {
+    if (page.studio) await this.#showUnlabelled();
+    this.scenes = [...this.$(".scenes").children];
+    this.on(".scene", "click", (button) => this.#open(() => this.#example(this.scenes.indexOf(button))));
     page.addEventListener("tab", () => this.#first());
     this.#first();
   }
 
-  get model() {
-    return page.model("to_label");
+  /** Offer photos of the project that the model learned nothing from by label. */
+  async #showUnlabelled() {
+    await project.refresh();
+    const photos = project.state.photos.filter(({ labelled }) => !labelled);
+    const some = photos.filter((_, index) => index % Math.ceil(photos.length / OWN_EXAMPLES) === 0);
+    if (!some.length) return;
+    fill(this.$(".scenes"), some, (button, { name: alt }) => {
+      Object.assign(button.firstChild, { src: at(`photos/${alt}`, { side: KEPT_SIDE }), alt });
+    });
   }
 
   /** What is there when the pane is first seen: the photo that was there before, or an example. */
   #first() {
-    if (this.photo || this.#reading.busy || page.tab !== "read") return;
-    const [kept, index] = [page.kept("photo"), Number(page.state.get("example") ?? 0)];
-    this.#open(async () => (kept ? (await fetch(kept)).blob() : this.#example(index)), { scene: kept ? null : index });
+    if (this.photo || this.root.dataset.state === "waiting" || page.tab !== "read") return;
+    const kept = page.kept("photo");
+    if (kept) this.#open(async () => openPhoto(await (await fetch(kept)).blob()));
+    else this.#open(() => this.#example(page.state.get("example")));
   }
 
   /** The photo of the example of that number, or of the first. */
   async #example(index) {
-    const { name, jpg } = this.examples[index] ?? this.examples[0];
-    const blob = await (await ask(jpg)).blob();
-    return new File([blob], `${name.replaceAll(/\W+/g, "-")}.jpg`, { type: blob.type });
+    const button = this.scenes[index] ?? this.scenes[0];
+    const { src, alt } = button.firstChild;
+    const blob = await (await ask(src)).blob();
+    page.remember({ example: this.scenes.indexOf(button) });
+    page.keep("photo", null);
+    return openPhoto(new File([blob], `${alt.replaceAll(/\W+/g, "-")}.jpg`, { type: blob.type }));
   }
 
-  async #open(source, { scene: index = null } = {}) {
+  #openOwn(file) {
+    if (page.tab !== "read" || !file) return;
+    this.#open(async () => {
+      const photo = await openPhoto(file);
+      this.#keep(photo);
+      return photo;
+    });
+  }
+
+  /** Keep the visitor's photo, small, so that a reload loses nothing. */
+  async #keep(photo) {
+    const { blob } = await openPhoto(photo.blob, KEPT_SIDE);
+    page.keep("photo", `data:${blob.type};base64,${(await blob.bytes()).toBase64()}`);
+  }
+
+  /** Read the same photo again: with another model, or beside another one. */
+  run() {
+    const { photo } = this;
+    if (photo) this.#open(() => photo);
+  }
+
+  #open(source) {
     this.#clear();
     this.photo = null;
     this.root.dataset.state = "waiting";
-    tell(this.root, null);
-    try {
-      const opened = await this.#reading.run(async (signal) => {
-        const photo = await openPhoto(await source());
-        if (!signal.aborted) this.photo = photo;
-      });
-      if (!opened) return;
-    } catch (problem) {
-      this.root.dataset.state = "failed";
-      tell(this.root, problem);
-      return;
-    }
-    if (index !== null) page.remember({ example: index });
-    this.#keep(index === null);
-    await this.#run();
+    this.attempt(async (signal) => {
+      const photo = await source();
+      signal.throwIfAborted();
+      this.photo = photo;
+      await this.#read(signal);
+    }, {
+      name: "read",
+      failed: () => {
+        if (this.root.dataset.state === "current") return; // a map without its confidence stays
+        this.#clear();
+        this.root.dataset.state = "failed";
+      },
+    });
   }
 
   /** Read the photo with the chosen model, and with the one to compare it with. */
-  async #run() {
-    if (!this.photo) return;
-    const others = page.of("to_label").filter(({ name }) => name !== this.model.name);
-    const beside = others.find(({ name }) => name === page.state.get("against"));
-    fillPicker(this.$(".compare"), others, { chosen: beside?.name, none: "nothing" });
-    this.$(".compare").parentElement.hidden = !others.length;
-    this.#clear();
-    tell(this.root, null);
-    this.root.dataset.state = "waiting";
+  async #read(signal) {
+    const models = [this.model, this.offerComparison()].filter(Boolean);
     this.$(".found").hidden = false;
-    this.$(".second").hidden = !beside;
-    const models = beside ? [this.model, beside] : [this.model];
+    this.$(".second").hidden = models.length < 2;
     for (const view of this.views) view.showPhoto(this.photo);
-    try {
-      await this.#reading.run(async (signal) => {
-        for (const [index, model] of models.entries()) await this.#read(this.views[index], model, signal);
-        this.root.dataset.state = "current";
-        for (const [index, model] of models.entries()) await this.#readConfidence(this.views[index], model, signal);
-      });
-    } catch (problem) {
-      if (this.root.dataset.state !== "current") { // a map without its confidence stays
-        this.#clear();
-        this.root.dataset.state = "failed";
-      }
-      tell(this.root, problem);
+    const shown = models.map((model, index) => [model, this.views[index]]);
+    for (const [model, view] of shown) {
+      view.root.nextElementSibling.textContent = models.length > 1 ? model.name : "";
+      view.showMap(await readPhoto(this.photo, model, signal));
     }
-  }
-
-  async #read(view, model, signal) {
-    view.root.parentElement.querySelector("figcaption").textContent = this.$(".second").hidden ? "" : model.name;
-    const output = model.classes.length ? "ids" : "colours";
-    const blob = await (await translate("segment", this.photo.blob, { model: model.name, output }, signal)).blob();
-    const shown = model.classes.length ? await greyValues(blob) : await createImageBitmap(blob);
-    if (signal.aborted) return;
-    if (model.classes.length) view.showMap({ ids: shown.values, width: shown.width, height: shown.height, classes: model.classes });
-    else view.showPicture(shown);
-    if (model !== this.model) return;
-    showSnippets(this.root, "segment", { model: model.name, output: "colours" }, { input: "street.jpg", output: "map.png" });
     this.#showLegend();
-  }
-
-  async #readConfidence(view, model, signal) {
-    if (!model.confidence) return;
-    const blob = await (await translate("segment", this.photo.blob, { model: model.name, output: "confidence" }, signal)).blob();
-    const { values } = await greyValues(blob);
-    if (signal.aborted) return;
-    view.confidence = values;
-    if (model !== this.model) return;
-    this.$(".sure").disabled = false;
-    this.#showSure(this.$(".sure").getAttribute("aria-pressed") === "true");
+    this.root.dataset.state = "current";
+    for (const [model, view] of shown.filter(([{ confidence }]) => confidence)) {
+      view.confidence = (await readPhoto(this.photo, model, signal, "confidence")).ids;
+    }
     this.#showLegend();
   }
 
   #showLegend() {
     const { map, confidence } = this.views[0];
-    this.$(".edit").disabled = !map || !page.model("to_photo");
-    for (const button of this.root.querySelectorAll("[data-output]")) button.disabled = !map && button.dataset.output !== "colours";
-    if (!map) return;
-    const found = shares(map);
-    const large = found.filter(([, share]) => share >= TRACE);
-    this.$(".legend").replaceChildren(...large.map(([row, share]) => {
-      const item = document.createElement("li");
-      item.innerHTML = `<button type="button" aria-pressed="false"><i class="swatch" style="background:${css(row)}"></i><span></span>
-        <span class="bar"><i style="width:${100 * share}%"></i></span><b>${percent(share)}</b></button>`;
-      item.querySelector("span").textContent = row.name;
-      if (confidence) item.querySelector("button").append(sureness(map.ids, confidence, row.id));
-      item.firstChild.addEventListener("click", () => this.#isolate(row.id));
-      return item;
-    }));
-    const traces = found.filter(([, share]) => share < TRACE).map(([row]) => row.name);
+    const found = shares(map, confidence);
+    const large = found.filter(({ share }) => share >= TRACE);
+    fill(this.$(".legend"), large, (item, { row, share, sure }) => {
+      const button = item.firstChild;
+      const [swatch, name, bar, percentage, sureness] = button.children;
+      button.dataset.id = row.id;
+      swatch.style.background = css(row);
+      name.textContent = row.name;
+      bar.firstChild.style.width = `${100 * share}%`;
+      percentage.textContent = percent(share);
+      if (confidence) sureness.textContent = `${Math.round(100 * sure)} % sure`;
+      else sureness.remove();
+      this.on(button, "click", () => this.#isolate(row.id));
+    });
+    const traces = found.filter(({ share }) => share < TRACE).map(({ row }) => row.name);
     this.$(".traces").textContent = traces.length ? `And a few pixels of ${traces.join(", ")}.` : "";
-    const names = large.slice(0, 3).map(([row, share]) => `${row.name} ${percent(share)}`);
+    const names = large.slice(0, 3).map(({ row, share }) => `${row.name} ${percent(share)}`);
     this.$(".status").textContent = `The map is there. ${names.join(", ")}.`;
-    this.#markIsolated();
+    this.$(".sure").disabled = !confidence;
+    this.$(".edit").disabled = !page.model("to_photo");
+    this.showSnippets("segment", { model: this.model.name, output: "colours" }, "street.jpg", "map.png");
+    this.#draw();
   }
 
   #isolate(id) {
     const only = this.views[0].only === id ? null : id;
-    for (const view of this.views) {
-      view.only = only;
-      view.draw();
+    for (const view of this.views) view.only = only;
+    this.$(".sure").checked = false;
+    this.#draw();
+  }
+
+  #draw() {
+    const { checked: sure } = this.$(".sure");
+    this.$(".key").hidden = !sure;
+    for (const view of this.views) view.draw({ sure });
+    const { only } = this.views[0];
+    for (const button of this.root.querySelectorAll(".legend button")) {
+      button.ariaPressed = Number(button.dataset.id) === only;
     }
-    this.$(".sure").setAttribute("aria-pressed", false);
-    this.$(".key").hidden = true;
-    this.#markIsolated();
-  }
-
-  #markIsolated() {
-    const rows = shares(this.views[0].map).filter(([, share]) => share >= TRACE);
-    this.root.querySelectorAll(".legend button").forEach((button, index) => button.setAttribute("aria-pressed", rows[index][0].id === this.views[0].only));
-  }
-
-  #showSure(on) {
-    this.$(".sure").setAttribute("aria-pressed", on);
-    this.$(".key").hidden = !on;
-    for (const view of this.views) view.draw({ sure: on });
   }
 
   async #save(output) {
-    try {
-      const blob = await (await translate("segment", this.photo.blob, { model: this.model.name, output })).blob();
-      download(blob, `${this.photo.name}-${output}.${ENDINGS[output]}`);
-    } catch (problem) {
-      tell(this.root, problem);
-    }
+    const blob = await translate("segment", this.photo.blob, { model: this.model.name, output });
+    download(blob, `${this.photo.name}-${output}.${ENDINGS[output]}`);
   }
 
   #clear() {
-    this.#reading.abort();
+    this.tell(null);
     this.$(".found").hidden = true;
     this.$(".legend").replaceChildren();
     this.$(".traces").textContent = this.$(".status").textContent = "";
-    this.$(".sure").disabled = this.$(".edit").disabled = true;
     this.views.forEach((view) => view.clear());
-  }
-
-  /** Keep the visitor's photo, small, so that a reload loses nothing. */
-  async #keep(own) {
-    if (!own) {
-      page.keep("photo", null);
-      return;
-    }
-    const bitmap = await createImageBitmap(this.photo.blob);
-    const scale = Math.min(1, KEPT_SIDE / Math.max(bitmap.width, bitmap.height));
-    const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width * scale, height: bitmap.height * scale });
-    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    page.keep("photo", canvas.toDataURL("image/jpeg", 0.9));
   }
 }
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
-
-/** How sure the model is of the pixels that it gave to a class. */
-function sureness(ids, confidence, id) {
-  let [sum, count] = [0, 0];
-  for (let i = 0; i < ids.length; i++) if (ids[i] === id) [sum, count] = [sum + confidence[i], count + 1];
-  return Object.assign(document.createElement("small"), { textContent: `${Math.round(sum / count / 2.55)} % sure` });
-}

@@ -1,100 +1,90 @@
 // The pane "Train": start, stop and continue training, watch it, and compare the rounds.
 
-import { page, tell } from "./page.js";
+import { Pane, fill, page } from "./page.js";
 import { at, project } from "./project.js";
 
-const DOING = { train: "Training", evaluate: "Measuring", export: "Exporting the model" };
+const DOING = { evaluate: "Measuring…", export: "Exporting the model…" };
 
-export async function mount(root) {
-  const $ = (selector) => root.querySelector(selector);
-  const act = async (path, body) => {
-    tell(root, null);
-    await project.send("POST", path, body).catch((problem) => tell(root, problem));
-  };
-  $("form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    act("train", { steps: Number($(".steps").value) });
-  });
-  $(".stop").addEventListener("click", () => act("stop"));
-  $(".resume").addEventListener("click", () => act("resume"));
-  $(".try").addEventListener("click", () => {
-    page.remember({ tab: "read" });
-    location.reload(); // the panes begin anew with the new model
-  });
-  $(".more-picks").addEventListener("click", () => page.open("pick"));
+export default class Train extends Pane {
+  constructor(root) {
+    super(root);
+    this.on("form", "submit", () => project.send("POST", "train", { steps: Number(this.$(".steps").value) }));
+    this.on(".stop", "click", () => project.send("POST", "stop"));
+    this.on(".resume", "click", () => project.send("POST", "resume"));
+    this.on(".try", "click", () => {
+      page.remember({ tab: "read" });
+      location.reload(); // the panes begin anew with the new model
+    });
+    this.on(".more-picks", "click", () => page.open("pick"));
+    project.addEventListener("change", () => this.#show());
+    project.addEventListener("done", () => this.attempt(() => page.load()));
+    if (project.state) this.#show();
+  }
 
-  const show = () => {
+  #show() {
     const { photos, work, runs } = project.state;
-    const labelled = project.teaching;
-    const training = work.running && work.kind === "train";
     const run = runs.at(-1);
+    const training = work.running && work.kind === "train";
     const kept = photos.filter((photo) => photo.kept).length;
+    const labelled = photos.filter((photo) => photo.labelled && !photo.kept).length;
     const others = photos.length - labelled - kept;
-    $(".lead-line").textContent = labelled
+    this.$(".lead-line").textContent = labelled
       ? `The model learns from ${count(labelled, "labelled photo")} and from ${others} without a label; `
         + (kept ? `${count(kept, "photo")} more will show how good it is.` : "none is kept for measuring yet.")
       : "Label a photo first.";
-    $("form .primary").disabled = work.running || !labelled;
-    $(".stop").hidden = !training;
-    $(".resume").hidden = work.running || !run || (run.step === run.steps && run.exported);
-    $(".running").hidden = !training;
-    root.dataset.state = training ? "waiting" : "current";
-    if (training) {
-      $("progress").value = run && work.command === "train" ? run.step / run.steps : work.command === "train" ? 0 : 1;
-      $(".pace").textContent = pace(work, run);
-    }
-    if (work.kind === "train" && work.error) tell(root, new Error(work.error));
-    $(".progress").hidden = !run?.loss.length;
-    if (run?.loss.length) draw(run);
-    const measured = runs.filter(({ evaluation }) => evaluation);
-    $(".outcome").hidden = training || !measured.length;
-    $(".rounds tbody").replaceChildren(...measured.map(round));
-    $(".verdict").textContent = measured.length ? verdict(measured) : "";
-    $(".log").hidden = !work.log.length || work.kind !== "train";
-    $(".log pre").textContent = work.log.join("\n");
-  };
+    this.$("form .primary").disabled = work.running || !labelled;
+    this.$(".stop").hidden = this.$(".running").hidden = !training;
+    this.$(".resume").hidden = work.running || !run || (run.step === run.steps && run.exported);
+    this.root.dataset.state = training ? "waiting" : "current";
+    this.$("progress").value = work.command === "train" ? (run?.step ?? 0) / (run?.steps ?? 1) : 1;
+    this.$(".pace").textContent = DOING[work.command] ?? pace(run);
+    if (work.kind === "train" && work.error) this.tell(work.error);
+    this.$(".progress").hidden = !run?.loss.length;
+    if (run?.loss.length) this.#showRun(run);
+    this.#showRounds(runs.filter(({ evaluation }) => evaluation), training);
+    this.$(".log").hidden = !work.log.length || work.kind !== "train";
+    this.$(".log pre").textContent = work.log.join("\n");
+  }
 
-  const draw = ({ name, loss, score, steps, samples }) => {
+  #showRun({ name, loss, score, steps, samples }) {
     const most = Math.max(...loss.map(([, value]) => value));
-    const line = (points, top) => points.map(([step, value]) => `${(300 * step) / steps},${100 - (96 * value) / top}`).join(" ");
-    $(".loss").setAttribute("points", line(loss, most));
-    $(".score").setAttribute("points", line(score, 1));
-    const reached = score.length ? ` Mean IoU on photos kept for measuring: ${score.at(-1)[1].toFixed(2)} (green, 0 to 1).` : "";
-    $(".curve figcaption").textContent = `Loss over the steps: ${loss.at(-1)[1].toFixed(2)} now.${reached}`;
+    const place = (top) => ([step, value]) => [(300 * step) / steps, 100 - (96 * value) / top];
+    this.$(".loss").setAttribute("points", loss.map(place(most)).join(" "));
+    this.$(".score").setAttribute("points", score.map(place(1)).join(" "));
+    const iou = score.at(-1)?.[1].toFixed(2);
+    this.$(".curve figcaption").textContent = `Loss over the steps: ${loss.at(-1)[1].toFixed(2)} now.`
+      + (iou ? ` Mean IoU on photos kept for measuring: ${iou} (green, 0 to 1).` : "");
     const grid = samples.at(-1);
-    $(".grid").hidden = !grid;
-    if (grid) $(".grid img").src = at(`runs/${name}/samples/${grid}`);
-  };
+    this.$(".grid").hidden = !grid;
+    if (grid) this.$(".grid img").src = at(`runs/${name}/samples/${grid}`);
+  }
 
-  project.addEventListener("change", show);
-  if (project.state) show();
-  project.addEventListener("done", () => page.load().catch((problem) => tell(root, problem)));
+  #showRounds(rounds, training) {
+    this.$(".outcome").hidden = training || !rounds.length;
+    fill(this.$(".rounds tbody"), rounds, (row, { name, pairs, steps, evaluation }) => {
+      const { figures, baselines, samples } = evaluation;
+      const iou = figures.mean_iou.toFixed(3) + (figures.seen_in_training ? " (seen in training)" : "");
+      const baseline = baselines.commonest_class?.mean_iou?.toFixed(3) ?? "";
+      const cells = [name, pairs, steps, iou, baseline, samples.to_label.worst.name];
+      for (const text of cells) row.insertCell().append(text);
+    });
+    this.$(".verdict").textContent = rounds.length ? verdict(...rounds.slice(-2).reverse()) : "";
+  }
 }
 
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
-function pace({ command }, run) {
-  if (command !== "train") return `${DOING[command]}…`;
+function pace(run) {
   if (!run?.step) return "Starting…";
-  const left = run.seconds_left;
-  const time = left === null ? "" : left < 90 ? `, ${Math.ceil(left)} s left` : `, about ${Math.round(left / 60)} min left`;
-  return `Step ${run.step} of ${run.steps} at ${run.size.join("x")}${time}`;
+  const { step, steps, size, seconds_left: left } = run;
+  const time = left < 90 ? `${Math.ceil(left)} s left` : `about ${Math.round(left / 60)} min left`;
+  return `Step ${step} of ${steps} at ${size.join("x")}${left === null ? "" : `, ${time}`}`;
 }
 
-function round({ name, pairs, steps, evaluation }) {
-  const { figures, baselines, samples } = evaluation;
-  const row = document.createElement("tr");
-  const seen = figures.seen_in_training ? " (seen in training)" : "";
-  const cells = [name, pairs, steps, figures.mean_iou.toFixed(3) + seen, baselines.commonest_class?.mean_iou?.toFixed(3) ?? "", samples.to_label.worst.name];
-  row.append(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
-  return row;
-}
-
-function verdict(measured) {
-  const [former, last] = measured.slice(-2).length === 2 ? measured.slice(-2) : [null, measured.at(-1)];
-  const right = Math.round(100 * last.evaluation.figures.pixel_accuracy);
-  const seen = last.evaluation.figures.seen_in_training;
-  const where = seen ? "on the photos that it learned from, which says little about others" : "on photos that it never saw";
+function verdict({ evaluation: { figures } }, former) {
+  const where = figures.seen_in_training
+    ? "on the photos that it learned from, which says little about others"
+    : "on photos that it never saw";
   const change = former ? ` Mean IoU was ${former.evaluation.figures.mean_iou.toFixed(3)} in the round before.` : "";
-  return `It gets ${right} of 100 pixels right ${where}.${change}`;
+  return `It gets ${Math.round(100 * figures.pixel_accuracy)} of 100 pixels right ${where}.${change}`;
 }

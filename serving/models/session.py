@@ -28,7 +28,7 @@ def open_session(
     reason = "the CPU was chosen" if device == "cpu" else why_no_cuda()
     if device == "cuda" and reason is not None:
         hint = "Say --device auto to use the CPU where there is no CUDA."
-        raise DeviceError(f"device cuda was demanded, but {reason}.", hint=hint)
+        raise DeviceError(f"device cuda is required, but {reason}.", hint=hint)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -50,7 +50,7 @@ def open_session(
     if device != "cpu" and session.get_providers()[0] != _CUDA:
         why = reason or f"onnxruntime {onnxruntime.__version__} fell back to the CPU; its messages above say why"
         if device == "cuda":
-            raise DeviceError(f"device cuda was demanded, but {why}.", hint=_CUDA_HINT)
+            raise DeviceError(f"device cuda is required, but {why}.", hint=_CUDA_HINT)
         if _has_driver():  # without a driver CUDA was not expected
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_HINT}")
     _check_names(direction, session)
@@ -63,7 +63,7 @@ def largest_batch(settings: Settings) -> int:
 
 
 def why_no_cuda() -> str | None:
-    """Return why CUDA cannot be used here, or None where nothing speaks against trying."""
+    """Return why CUDA cannot be used here, or None where it can be tried."""
     if _CUDA not in onnxruntime.get_available_providers():
         return "the installed onnxruntime is built for the CPU only; install onnxruntime-gpu instead of onnxruntime"
     return None if _has_driver() else f"there is no NVIDIA driver ({_DRIVER} cannot be loaded)"

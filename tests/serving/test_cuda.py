@@ -1,4 +1,4 @@
-"""CUDA that is demanded or missing: an error or a warning that says why, on machines without it."""
+"""CUDA that is required or missing: an error or a warning that says why, on machines without it."""
 
 import importlib.metadata
 import logging
@@ -42,10 +42,10 @@ def machine(monkeypatch):
 def test_cuda_that_is_demanded_and_cannot_be_there_is_refused_with_the_reason(tmp_path, machine):
     folder = write_model(tmp_path / "tiny", directions=("to_label",))
     machine(driver=False)
-    with pytest.raises(DeviceError, match=r"cuda was demanded, but there is no NVIDIA driver"):
+    with pytest.raises(DeviceError, match=r"cuda is required, but there is no NVIDIA driver"):
         model_of(folder, device="cuda")
     machine(driver=True, providers=("CPUExecutionProvider",))
-    with pytest.raises(DeviceError, match=r"cuda was demanded, but .* built for the CPU only; install onnxruntime-gpu"):
+    with pytest.raises(DeviceError, match=r"cuda is required, but .* built for the CPU only; install onnxruntime-gpu"):
         model_of(folder, device="cuda")
 
 

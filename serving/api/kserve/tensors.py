@@ -122,8 +122,8 @@ def _from_json(sent: Tensor) -> NDArray[Any]:
     require(fits, f"the data of {name} is neither flat nor nested as its shape {sent.shape}.")
     if sent.datatype == "UINT8":
         whole = values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255
-        require(whole, f"the data of {name} holds what is no whole number from 0 to 255.")
-    require(values.dtype.kind in "iuf", f"the data of {name} holds what is no number.")
+        require(whole, f"the data of {name} holds values that are not whole numbers from 0 to 255.")
+    require(values.dtype.kind in "iuf", f"the data of {name} holds values that are not numbers.")
     with np.errstate(over="ignore"):  # what overflows is infinite, and refused
         return values.astype(_DTYPES[sent.datatype]).reshape(sent.shape)
 

@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def middleware(app: FastAPI) -> list[tuple[type, dict[str, Any]]]:
-    """What stands around the app and around BentoML's own endpoints, from the outside to the inside.
+    """Return the middleware around the app and BentoML's endpoints with its options, outermost first.
 
     CORS is outermost, so that browsers may read errors too and preflights need no token.
     """
@@ -90,7 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     reloading = asyncio.Lock()
 
     async def reload() -> Reload:
-        """Look into the models folder again, one reload at a time, to the end even where the caller goes away."""
+        """Read the models folder again. Reloads run one after another, each to its end even if its caller leaves."""
         async with reloading:
             found = await asyncio.to_thread(reload_repository, backend.models, settings)
             backend.models = found.repository
@@ -115,7 +115,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The addresses beside the API: its document, its metrics, and the page."""
+    """Add what lies beside the API: its OpenAPI document and page, the metrics, and the page at /ui."""
     settings: Settings = app.state.settings
 
     @app.get("/v1/openapi.json", include_in_schema=False)

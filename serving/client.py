@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a client needs no onnxruntime
 Picture = bytes | Path | str
 """The content of an image file, or its path."""
 
-_OUTAGE = 300.0  # seconds for which `wait` asks a server that does not answer
+_OUTAGE = 300.0  # seconds without an answer after which `wait` gives up
 
 
 class _Fields(TypedDict, total=False):

@@ -21,11 +21,11 @@ class ModelError(ServingError):
 
 
 class DeviceError(ServingError):
-    """A device that was demanded and is not there."""
+    """A required device that is not available."""
 
 
 class Refusal(ServingError):
-    """A request that is not answered as asked: an HTTP status, a code for programs and a sentence for people."""
+    """A refused request: an HTTP status, a code for programs and a sentence for people."""
 
     def __init__(
         self, status: int, code: str, message: str, *, hint: str = "", headers: Mapping[str, str] | None = None
@@ -45,11 +45,11 @@ class Refusal(ServingError):
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether an error says that the disk, or what of it a user may use, is full."""
+    """Return whether an error says that the disk is full, or the user's quota of it."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_full() -> Refusal:
-    """Return the refusal of what the disk has no room for."""
+    """Return the error (507) for a full disk."""
     hint = "Try again in a moment, or DELETE jobs whose results you have; TMPDIR or the jobs' folder needs more room."
     return Refusal(507, "disk_full", "the server's disk is full.", hint=hint)

@@ -48,7 +48,7 @@ class SynthesizeInput(SynthesizeParameters, _Unread):
     traffic={"timeout": settings.longest() + 60},  # a last resort: the scheduler's own deadline is earlier
     tracing={"excluded_urls": ".*"},  # until an operator sets it: BentoML's timer holds each span until the timeout
     logging={"access": {"enabled": False}},  # telemetry/logging.py logs requests
-    metrics={"enabled": False, "namespace": "fewpair"},  # labelled with every path ever asked for
+    metrics={"enabled": False, "namespace": "fewpair"},  # labelled with every path ever requested
 )
 @bentoml.asgi_app(app, path="/", name="api")
 class Translator:

@@ -41,8 +41,8 @@ class Reloaded(BaseModel):
     summary="Load new and changed models without a restart",
 )
 async def reload(request: Request) -> Reloaded:
-    """Looks into the models folder again: new and changed models are loaded and warmed before they answer, removed ones
-    stop, unchanged ones are left alone. A changed folder that cannot be served leaves its former model answering.
+    """Reads the models folder again: new and changed models are loaded and warmed up before they answer, removed ones
+    stop, unchanged ones are kept. A changed folder that cannot be served leaves its former model answering.
     Requests under way finish on the model they began with."""
     try:
         found = await asyncio.shield(request.app.state.reload())

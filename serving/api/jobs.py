@@ -86,11 +86,11 @@ async def submit(request: Request, response: Response, jobs: Here) -> Job:
     summary="All jobs, for the operator",
 )
 async def listed(jobs: Here) -> JobList:
-    """Needs the admin token (FEWPAIR_ADMIN_TOKEN): an id is all that it takes to fetch a job."""
+    """Needs the admin token (FEWPAIR_ADMIN_TOKEN): whoever knows an id can fetch the job."""
     return JobList(jobs=await jobs.all())
 
 
-@router.get("/{id}", responses=openapi.errors(404, 503), summary="How far a job is")
+@router.get("/{id}", responses=openapi.errors(404, 503), summary="State and progress of a job")
 async def find(id: Id, jobs: Here) -> Job:
     """Its state, how many pictures and tiles are done, the time that is left, and the pictures that were refused."""
     return await jobs.find(id)

@@ -52,7 +52,7 @@ class RateLimit:
 
 
 def client_of(host: str) -> str:
-    """What the requests of a client have in common: its IPv4 address, or its IPv6 network of 64 bits."""
+    """Return what identifies a client: its IPv4 address, or its IPv6 network of 64 bits."""
     try:
         address = ip_address(host)
     except ValueError:  # a name, as proxies may send

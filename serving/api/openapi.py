@@ -18,7 +18,7 @@ ZIP: dict[str, Any] = {"description": "The answers, and `index.json`.", "content
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},
     {"name": "jobs", "description": "Send many or very large pictures, fetch their translations later."},
-    {"name": "models", "description": "What can be asked for."},
+    {"name": "models", "description": "The models with their classes and figures."},
     {"name": "open inference protocol", "description": "The graphs, for clients of KServe, Triton and Seldon."},
     {"name": "admin", "description": "For the operator of the server."},
 ]
@@ -51,7 +51,7 @@ SEGMENTED: dict[str, Any] = {
     "headers": _HEADERS,
 }
 SYNTHESIZED: dict[str, Any] = {
-    "description": "The photo in the format asked for; several photos as a ZIP.",
+    "description": "The photo in the requested format; several photos as a ZIP.",
     "content": {"image/jpeg": BINARY, "image/webp": BINARY, "image/png": BINARY, "application/zip": BINARY},
     "headers": {
         **_HEADERS,

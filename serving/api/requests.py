@@ -97,8 +97,7 @@ async def read_form(
 ) -> tuple[list[tuple[str, IO[bytes]]], dict[str, str]]:
     """Return the pictures and the text fields of a form. Raises Refusal where it is broken or holds anything else.
 
-    `open_part` opens the file for the content of the next part, which is not needed any more when the following one is
-    opened.
+    `open_part` opens the file for the content of the next part, which is complete when the following one is opened.
     """
     boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
     if not boundary:
@@ -146,7 +145,7 @@ def _temporary(files: AsyncExitStack) -> IO[bytes]:
 
 
 class _FormReader:
-    """The callbacks of the parser. (Starlette's reader and python_multipart's FormParser keep parts in memory.)"""
+    """The callbacks of the parser. (Starlette's reader takes a part without a file name for a text in memory.)"""
 
     def __init__(self, boundary: bytes, open_part: Callable[[], IO[bytes]], max_pictures: int) -> None:
         self.pictures: list[tuple[str, IO[bytes]]] = []

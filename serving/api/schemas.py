@@ -14,9 +14,7 @@ from serving.models.model import ExportedModel
 from serving.models.repository import Repository
 
 Color = Annotated[list[int], Field(min_length=3, max_length=3, description="Red, green, blue; 0 to 255.")]
-_ANNOTATIONS = (
-    "The regions. `segmentation` is one polygon x1, y1, ... along the pixels' edges; holes hang on it by cuts."
-)
+_ANNOTATIONS = "The regions. `segmentation`: one polygon x1, y1, ... along the pixels' edges, its holes joined by cuts."
 Box = Annotated[list[int], Field(min_length=4, max_length=4, description="x, y, width, height.")]
 
 
@@ -47,7 +45,7 @@ class ModelEntry(BaseModel):
     classes: list[ClassEntry]
     size: list[int] | None = Field(description="[height, width] it runs at; null where it runs at the upload's size.")
     multiple_of: int = Field(description="Sides are padded to multiples of this.")
-    confidence: bool = Field(description="Whether `output=confidence` is there.")
+    confidence: bool = Field(description="Whether `output=confidence` is available.")
     seeded: bool = Field(description="Whether different seeds give different photos.")
     metrics: dict[str, Any] = Field(description="Split name to figures.")
 

@@ -25,7 +25,7 @@ class Region:
     row: ClassRow
     area: int  # pixels, without the holes
     box: tuple[int, int, int, int]  # x, y, width, height
-    outline: Points  # one closed ring without its last point; each hole hangs on it by a cut of no width
+    outline: Points  # one closed ring without its last point; a cut of no width joins each hole to it
 
 
 def regions(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region] | None:
@@ -52,9 +52,9 @@ def _edges(ids: Bytes) -> int:
 
 
 def _without_repeats(ids: Bytes) -> tuple[Bytes, Points, Points]:
-    """The map with each row and column that equals the one before it left out, and where the remaining ones begin.
+    """Return the map without rows and columns that equal the one before, and where the remaining ones begin.
 
-    Nothing is lost: a label map that was enlarged from a model's scale comes back to that scale.
+    Nothing is lost: a label map that was enlarged from a model's scale returns to that scale.
     """
     ys = np.flatnonzero(np.concatenate(([True], (ids[1:] != ids[:-1]).any(axis=1), [True])))
     xs = np.flatnonzero(np.concatenate(([True], (ids[:, 1:] != ids[:, :-1]).any(axis=0), [True])))
@@ -130,7 +130,7 @@ def _topmost(hole: Points) -> tuple[int, int]:
 def _cut_open(mask: Mask, tops: list[tuple[int, int]]) -> tuple[Mask, Points]:
     """The mask with a cut from each hole up to the nearest outside, in columns that are inserted and get no width.
 
-    Every cut ends at something that begins higher up, so the cuts make no circle and tear no region apart.
+    Every cut ends at something that begins higher up, so the cuts form no cycle and split no region.
     """
     inserted = np.unique([x for x, _ in tops])
     wide = np.insert(mask, inserted + 1, mask[:, inserted + 1], axis=1)

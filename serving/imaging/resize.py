@@ -11,7 +11,7 @@ from serving.imaging.domain import Resize
 
 @dataclass(frozen=True)
 class Scaled:
-    """A picture at the model's scale, with the sizes that lead back."""
+    """A picture at the model's scale, with the sizes that are needed to resize outputs back."""
 
     pixels: Bytes  # [H,W,3] or [H,W], both sides multiples of multiple_of
     inner: tuple[int, int]  # height and width without the padding

@@ -52,10 +52,10 @@ class Task:
     def run(self, work: Work, item: Any, *, images: int = 1, most: int = 1, key: Hashable | None = None) -> Any:
         """Run on the device and return the result; called in the worker thread.
 
-        Raises concurrent.futures.CancelledError where nobody waits for the result any more.
+        Raises concurrent.futures.CancelledError where the caller was cancelled or the server stops.
         """
         self._entry = entry = _Entry(work, item, images, most, key)
-        if self._cancelled:  # looked at after the entry is set, as `cancel` looks at the entry after it is cancelled
+        if self._cancelled:  # checked after the entry is set; `cancel` sets this first and then reads the entry
             entry.result.cancel()
         self._submit(entry)
         result = entry.result.result()
@@ -151,7 +151,7 @@ class Scheduler:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def busy(self, code: str, message: str) -> Refusal:
-        """Return a refusal (503) to retry after the mean time of the requests inside."""
+        """Return a refusal (503); Retry-After is the admitted requests x the mean run, at most `queue_wait`."""
         seconds = math.ceil(min(self.inside * self.seconds_a_picture, self.queue_wait))
         headers = {"Retry-After": f"{min(_LONGEST_RETRY, max(1, seconds))}"}
         return Refusal(503, code, message, hint="Try again when the server is less busy.", headers=headers)
@@ -208,7 +208,7 @@ class Scheduler:
         try:
             results = batch[0].work([entry.item for entry in batch], cancel)
         except Exception as error:
-            if len(batch) > 1:  # the batch may be too large, for the memory for one
+            if len(batch) > 1:  # for example too large a batch for the memory
                 for entry in batch:
                     self._run([entry])
                 return

@@ -36,7 +36,7 @@ PARAMETERS: dict[str, type[SegmentParameters] | type[SynthesizeParameters]] = {
     "synthesize": SynthesizeParameters,
 }
 _ATTEMPTS = 3  # at one picture, by servers that die while they work on it
-_POLL = 1.0  # seconds between looks for jobs of other servers that share the folder
+_POLL = 1.0  # seconds between checks for jobs of other servers that share the folder
 _CLEAN_EVERY = 60.0  # seconds
 
 
@@ -244,7 +244,7 @@ class Jobs:
 
 
 async def _forever(work: Callable[[], Awaitable[None]], pause: float) -> None:
-    """Repeat the work, also after an error, such as a table that is locked."""
+    """Repeat the work, `pause` seconds after it returns or fails (for example because the table is locked)."""
     while True:
         try:
             await work()

@@ -54,7 +54,7 @@ WHERE job.id = ? AND job.state != 'uploading' GROUP BY job.id
 
 @dataclass(frozen=True)
 class Task:
-    """What a job asks for."""
+    """The operation of a job and its parameters."""
 
     id: str
     operation: str
@@ -220,7 +220,7 @@ class Store:
             database.execute("UPDATE jobs SET bytes = bytes + ? WHERE id = ? AND state = 'running'", (size, job))
 
     def results(self, job: str) -> list[Entry]:
-        """Return what became of each finished picture, as `keep` was given it, in the order in which they were sent."""
+        """Return the results that `keep` recorded, in the order in which the pictures were sent."""
         query = "SELECT result FROM pictures WHERE job = ? AND state != 'waiting' ORDER BY number"
         return [_ENTRY.validate_json(text) for (text,) in self._execute(query, job)]
 

@@ -68,7 +68,7 @@ EMPTY = Repository({}, {}, {})
 
 @dataclass(frozen=True)
 class Reload:
-    """A repository after a look into the models folder, and which models were added, changed, removed and kept."""
+    """A repository after a reload, and the models that were added, changed, removed and kept."""
 
     repository: Repository
     changes: Mapping[str, list[str]]
@@ -77,8 +77,8 @@ class Reload:
 def reload_repository(former: Repository, settings: Settings) -> Reload:
     """Load new and changed models and keep the unchanged ones; blocks until all are warmed up.
 
-    A folder that fails is listed with its reason; its former model, if any, stays. So does a default model that is
-    gone. Raises ModelError where the folder cannot be read, or never held the model that the settings name as the
+    A folder that fails is listed with its reason; its former model, if any, stays, as does a default model whose folder
+    is gone. Raises ModelError where the folder cannot be read, or never held the model that the settings name as the
     default.
     """
     default = settings.default_model

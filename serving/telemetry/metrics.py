@@ -1,4 +1,4 @@
-"""What `GET /metrics` reports, with labels that do not grow with the paths that are requested."""
+"""Metrics for `GET /metrics`; the number of series does not depend on which paths are requested."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Metrics:
         self._waiting = Gauge("fewpair_requests_waiting", "Waiting for a worker or the device.", registry=to)
 
     def watch(self, *, inside: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Report these numbers of requests, asked for when Prometheus asks."""
+        """Report these numbers of requests, read when Prometheus scrapes."""
         self._inside.set_function(inside)
         self._waiting.set_function(waiting)
 
@@ -91,7 +91,7 @@ class Metrics:
         """Count one answered request."""
         self._requests.labels(trace.endpoint, trace.method, trace.model, f"{trace.status}").inc()
         self._seconds.labels(trace.endpoint).observe(trace.seconds)
-        for stage, spent in list(trace.stages.items()):  # a run that nobody waits for may add to it
+        for stage, spent in list(trace.stages.items()):  # the run of a cancelled request may still add to it
             self._stages.labels(trace.endpoint, stage).observe(spent)
 
     def count_run(self, images: int) -> None:

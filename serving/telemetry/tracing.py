@@ -18,7 +18,7 @@ def trace_id() -> str:
 
 
 async def flush() -> None:
-    """Export the spans that are still buffered; a worker ends by a signal, without its exit handlers."""
+    """Export the spans that are still buffered; the worker is ended by a signal, which skips exit handlers."""
     exporting = threading.Thread(target=BentoMLContainer.tracer_provider.get().shutdown, daemon=True)
     exporting.start()
     await asyncio.to_thread(exporting.join, _FLUSH_SECONDS)

@@ -70,7 +70,7 @@ async def is_ready(_: Ready) -> dict[str, bool]:
 
 @router.get("/models/{name}", responses=_errors(404, 503), summary="A model's tensors")
 async def metadata(name: Name, backend: Ready) -> schemas.ModelMetadata:
-    """Those of the graph, whose batch and sides vary."""
+    """The inputs and outputs of the graph; -1 in a shape stands for any size."""
     served = find(backend.models, name)
     return schemas.ModelMetadata(
         name=name, platform="onnxruntime_onnx", inputs=list(served.inputs), outputs=list(served.outputs)
@@ -79,7 +79,7 @@ async def metadata(name: Name, backend: Ready) -> schemas.ModelMetadata:
 
 @router.get("/models/{name}/ready", responses=_errors(404, 503), summary="Whether a model is ready")
 async def model_ready(name: Name, backend: Ready) -> dict[str, str | bool]:
-    """A model that is listed is."""
+    """200 for every model that is loaded."""
     find(backend.models, name)
     return {"name": name, "ready": True}
 
@@ -123,7 +123,10 @@ async def infer(
 
 
 def _infer(body: bytes, json_length: int | None, served: Served, name: str, backend: Backend, task: Task) -> Response:
-    """Run in pieces of at most a megapixel, as tiles are run, so that others get to the device in between."""
+    """Run in pieces of at most a megapixel, as tiles are run, so that other requests run in between.
+
+    Raises Refusal where the tensors are not those of the graph, or the model cannot be run on them.
+    """
     trace = current_trace()
     with trace.stage("decode"):
         request, after = tensors.parse(body, json_length)

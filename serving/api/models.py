@@ -24,7 +24,7 @@ async def models(backend: Ready) -> ModelList:
 
 @router.get("/{name}", responses=openapi.errors(404, 503), summary="One model with its card")
 async def model(name: Name, backend: Ready) -> ModelCard:
-    """The entry of `/v1/models`, with the training record, the parity of the export and the resize rule."""
+    """The entry of `/v1/models`, with training record, parity of the export, tiling and resize rule."""
     return model_card(backend.models.find(name), backend.models)
 
 

@@ -55,7 +55,6 @@ class Manifest:
     folder: Path
     digest: str  # sha256 of manifest.json, which holds those of the graphs: equal digests are the same model
     directions: Mapping[DirectionName, Direction]
-    photo: Domain
     label: Domain
     resize: Resize
     multiple_of: int
@@ -92,7 +91,7 @@ def read_manifest(folder: Path) -> Manifest:
         _check_classes(domain, path)
     raw["directions"] = {name: raw["directions"][name] for name in DIRECTIONS if name in raw["directions"]}
     digest = hashlib.sha256(written).hexdigest()
-    return _MANIFEST.validate_python({**raw, **raw["domains"], "folder": folder, "digest": digest})
+    return _MANIFEST.validate_python({**raw, "label": raw["domains"]["label"], "folder": folder, "digest": digest})
 
 
 def read_graph(direction: Direction) -> bytes:

@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
@@ -138,11 +139,16 @@ def _check_directory(file: IO[bytes], max_pictures: int) -> None:
 
 
 def _opened(file: IO[bytes]) -> zipfile.ZipFile:
-    """Open a ZIP whose names without UTF-8 flag are all UTF-8 (macOS) or CP437."""
-    try:
-        return zipfile.ZipFile(file, metadata_encoding="utf-8")
-    except UnicodeDecodeError:
-        return zipfile.ZipFile(file)
+    """Open a ZIP whose names without UTF-8 flag are all UTF-8 (macOS), CP949 (Korean Windows) or CP437."""
+    for encoding in ("utf-8", "cp949"):
+        with suppress(UnicodeDecodeError):
+            archive = zipfile.ZipFile(file, metadata_encoding=encoding)
+            letters = [letter for letter in "".join(archive.namelist()) if not letter.isascii()]
+            # Many CP437 names are valid CP949, but of rare letters; most letters of Korean names are in EUC-KR.
+            korean = [letter for letter in letters if "가" <= letter <= "힣" and letter.encode("euc_kr", "ignore")]
+            if encoding == "utf-8" or 2 * len(korean) > len(letters):
+                return archive
+    return zipfile.ZipFile(file)
 
 
 def _is_system_file(path: str) -> bool:

@@ -79,7 +79,7 @@ def write_answers(number: int, answers: Sequence[Answer], folder: Path) -> tuple
 def pack(results: list[Entry], folder: Path, target: Path) -> None:
     """Write the answers of `write_answers` as a ZIP with the `index.json` of an answer to several pictures."""
     index, files = filed(results)
-    part = target.with_suffix(".part")
+    part = folder / target.name  # below `folder`, which is removed whatever happens
     with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for name, answer in files.items():
             archive.write(folder / answer.body.decode(), name)

@@ -54,9 +54,10 @@ def zip_with_names(names, flag):
         (["道路.jpg", "a.jpg", "grün.jpg"], "utf-8", 0x800),
         (["道路.jpg", "a.jpg", "사고이미지.jpg"], "utf-8", 0),
         (["grün.jpg", "Straße.jpg", "español.jpg", "a.jpg"], "cp437", 0),
+        (["사고이미지1.jpg", "똠방각하.jpg", "a.jpg"], "cp949", 0),
         (["plain.jpg"], "ascii", 0),
     ],
-    ids=["UTF-8", "macOS", "CP437", "ASCII"],
+    ids=["UTF-8", "macOS", "CP437", "CP949", "ASCII"],
 )
 def test_names_come_back_as_they_were_in_the_encodings_that_can_be_told_apart(names, encoding, flag):
     pictures = opened(zip_with_names([name.encode(encoding) for name in names], flag))

@@ -4,9 +4,12 @@ import dataclasses
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -20,6 +23,7 @@ from trainer.data.synthetic import scenes
 from trainer.methods import METHODS, build
 from trainer.methods.base import Method
 from trainer.run import Run
+from trainer.training.logger import Logger
 
 CLASSES = class_table(
     [
@@ -191,3 +195,17 @@ def material_for(run: Run) -> tuple[Dataset, Selection]:
     """The run's dataset and its selection."""
     dataset = open_dataset(run.data, Path(run.root) if run.root else None)
     return dataset, select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
+
+
+@contextmanager
+def after_each_step(call: Callable[[int], None]) -> Iterator[None]:
+    """Inside, `call` gets the number of each training step when it is done."""
+    ticked = Logger.tick
+
+    def tick(logger: Logger) -> None:
+        ticked(logger)
+        call(logger.state.step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Logger, "tick", tick)
+        yield

@@ -18,6 +18,7 @@ from tests.trainer.factories import (
     ENCODER,
     LABELS,
     VARIANTS,
+    after_each_step,
     encoder_file,
     material_for,
     tiny_batch,
@@ -94,8 +95,8 @@ def test_a_resumed_run_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
             raise Killed
 
     broken = create_run(tmp_path / "broken", run, selection)
-    with pytest.raises(Killed):
-        train_run(broken, dataset, selection, device="cpu", after_step=cut)
+    with pytest.raises(Killed), after_each_step(cut):
+        train_run(broken, dataset, selection, device="cpu")
     assert broken.load("last")["step"] == 2
     train_run(broken, dataset, selection, device="cpu")
 
@@ -121,8 +122,8 @@ def test_a_run_is_resumed_exactly_across_a_change_of_size(tmp_path: Path) -> Non
             raise Killed
 
     broken = create_run(tmp_path / "broken", run, selection)
-    with pytest.raises(Killed):
-        train_run(broken, dataset, selection, device="cpu", after_step=cut)
+    with pytest.raises(Killed), after_each_step(cut):
+        train_run(broken, dataset, selection, device="cpu")
     train_run(broken, dataset, selection, device="cpu")
     assert differences(unbroken.load("last"), broken.load("last")) == []
 
@@ -264,10 +265,13 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainState, "create", keep)
-        with pytest.raises(
-            UserError, match=r"the weight segmenter\S+ is not finite at step 4; the last good checkpoint"
+        with (
+            pytest.raises(
+                UserError, match=r"the weight segmenter\S+ is not finite at step 4; the last good checkpoint"
+            ),
+            after_each_step(ruin),
         ):
-            train_run(folder, dataset, selection, device="cpu", after_step=ruin)
+            train_run(folder, dataset, selection, device="cpu")
     assert folder.load("last")["step"] == 2
 
 
@@ -282,8 +286,9 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(ful
             (folder.path / full).unlink(missing_ok=True)
             (folder.path / full).symlink_to("/dev/full")  # every write to it fails as on a full disk
 
-    with pytest.raises(UserError, match=r"no space is left .*last.ckpt.*Free some disk space.*--resume"):
-        train_run(folder, dataset, selection, device="cpu", after_step=fill)
+    no_space = pytest.raises(UserError, match=r"no space is left .*last.ckpt.*Free some disk space.*--resume")
+    with no_space, after_each_step(fill):
+        train_run(folder, dataset, selection, device="cpu")
     assert folder.load("last")["step"] == 2
 
 
@@ -313,8 +318,8 @@ def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path, capsys:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        train_run(folder, dataset, selection, device="cpu", after_step=press)
+    with pytest.raises(KeyboardInterrupt), after_each_step(press):
+        train_run(folder, dataset, selection, device="cpu")
     assert folder.load("last")["step"] == 2
     assert "--resume" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no checkpoint best; it has last: add --checkpoint last"):
@@ -442,8 +447,8 @@ def test_a_run_on_cuda_in_bf16_goes_on_after_a_break(name: str, changes: dict[st
         if step == 3:
             raise Killed
 
-    with pytest.raises(Killed):
-        train_run(folder, dataset, selection, device="cuda", after_step=cut)
+    with pytest.raises(Killed), after_each_step(cut):
+        train_run(folder, dataset, selection, device="cuda")
     resume(folder, device="cuda")
     assert folder.load("last")["step"] == 4
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainer.factories import after_each_step
 from trainer.commands.session import train_run
 from trainer.data.catalogue import open_dataset
 from trainer.data.selection.choose import select
@@ -107,8 +108,8 @@ def curves(case: str, folder: Path) -> dict[str, list[float]]:
 
     try:
         selection = select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
-        with suppress(Cut):
-            train_run(create_run(folder / "run", run, selection), dataset, selection, device="cpu", after_step=cut)
+        with suppress(Cut), after_each_step(cut):
+            train_run(create_run(folder / "run", run, selection), dataset, selection, device="cpu")
     finally:
         torch.set_num_threads(threads)
     found: dict[str, list[float]] = {}

@@ -19,6 +19,7 @@ from trainer.training.checkpointing import RunDir, create_run, open_run
 SHARE = """
 import shutil, sys, torch
 from pathlib import Path
+from tests.trainer.factories import after_each_step
 from trainer.commands import session
 from trainer.training.checkpointing import open_run
 from trainer.training.state import TrainState
@@ -32,7 +33,8 @@ for path in sys.argv[1:]:
     folder = open_run(Path(path))
     dataset = folder.dataset()
     try:
-        session.train_run(folder, dataset, folder.selection(dataset), device="cpu", after_step=stop)
+        with after_each_step(stop):
+            session.train_run(folder, dataset, folder.selection(dataset), device="cpu")
     except Cut:
         method = kept[-1].method
         rank = torch.distributed.get_rank()

@@ -31,7 +31,7 @@ class ExperimentOptions(MachineOptions):
     table: tyro.conf.Positional[str]
     """A table that ships with fewpair, or a TOML file."""
     out: Path
-    """The folder of the runs; several tables may share it, and runs that they have in common are trained once."""
+    """The folder of the runs and of the results, TABLE.jsonl. Runs that several tables share are trained once."""
     root: Path | None = None
     """The dataset's folder."""
     setting: str = "compact"
@@ -46,8 +46,6 @@ class ExperimentOptions(MachineOptions):
     """Run these rows only."""
     repeats: int | None = None
     """Seeds per row; by default what the setting says."""
-    results: Path | None = None
-    """The file of results; by default TABLE.jsonl in --out."""
     dry_run: bool = False
     """Only print how many runs are missing."""
 
@@ -82,7 +80,7 @@ def experiment(arguments: list[str]) -> int:
     metrics = _metrics(table, asked)
     if asked.judge is not None:
         open_judge(asked.judge, classes_of(dataset.label_domain))
-    results = asked.results or asked.out / f"{table.name}.jsonl"
+    results = asked.out / f"{table.name}.jsonl"
     done = {identity(each) for each in read_results(results) if not each["failed"]}
     planned = _planned(table, setting, [row for row in rows if row.name not in without], asked)
     lacking = [(row, result) for row, result in planned if identity(result) not in done]

@@ -60,7 +60,6 @@ def train_run(
     *,
     method: Method | None = None,
     device: str = "auto",
-    after_step: Callable[[int], None] | None = None,
 ) -> RunDir:
     """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to Ctrl-C."""
     run = folder.run
@@ -74,15 +73,7 @@ def train_run(
                 method.load_pretrained()
         if resumed and rank() == 0:
             folder.note_resumed()
-        state = train(
-            folder,
-            method,
-            dataset,
-            selection,
-            device=place,
-            interrupted=interrupted,
-            after_step=after_step,
-        )
+        state = train(folder, method, dataset, selection, device=place, interrupted=interrupted)
     if interrupted() or state.step < run.steps:  # another process's signal stops this one too
         if rank() == 0:
             again = f"fewpair train --resume {folder.path}"

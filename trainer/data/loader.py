@@ -110,13 +110,6 @@ class Loader:
         finally:
             worker.shutdown(cancel_futures=True)
 
-    @property
-    def filled(self) -> tuple[float, float]:
-        """The shares of the steps in which the paired and the unpaired half are filled."""
-        paired, unpaired = self._lengths()
-        longest = max(paired, unpaired)
-        return (paired / longest, unpaired / longest) if not self.balanced else (float(paired > 0), float(unpaired > 0))
-
     def _lengths(self) -> tuple[int, int]:
         return len(self.selection.pairs), max(len(self.selection.unpaired_photos), len(self.selection.unpaired_labels))
 

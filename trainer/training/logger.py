@@ -19,11 +19,10 @@ from trainer.training.state import TrainState
 class Logger:
     """Logs a run. Each process calls `log`, which averages the losses over them."""
 
-    def __init__(self, folder: RunDir, state: TrainState, device: torch.device, *, images_per_step: float) -> None:
+    def __init__(self, folder: RunDir, state: TrainState, device: torch.device) -> None:
         self.folder = folder
         self.state = state
         self.device = device
-        self.images_per_step = images_per_step
         self.writer: SummaryWriter | None = None
         if rank() == 0:
             folder.truncate_log(state.step)
@@ -47,8 +46,6 @@ class Logger:
         now, state = time.perf_counter(), self.state
         state.elapsed, self._began = state.elapsed + now - self._began, now
         self.write(figures, seconds=round(state.elapsed, 3), peak_memory_mib=memory_peak(self.device))
-        images = self.images_per_step * state.step / max(state.elapsed, 1e-9)
-        self._bar.set_postfix_str(f"{images:.2f} images/s", refresh=False)
 
     def write(self, figures: dict[str, float], **others: Any) -> None:
         """Write a line of metrics.jsonl; `figures` go to TensorBoard too."""

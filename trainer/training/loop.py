@@ -27,7 +27,6 @@ def train(
     *,
     device: torch.device,
     interrupted: Callable[[], bool] = lambda: False,
-    after_step: Callable[[int], None] | None = None,
 ) -> TrainState:
     """Train a run from its last checkpoint, if it has one, to its last step; `method` holds its initial weights.
 
@@ -44,7 +43,6 @@ def train(
     loader = make_loader(run, method, dataset, selection)
     validation = Validation(folder, dataset, device=device)
     bf16 = resolve_precision(run.precision, device) == "bf16"
-    images = run.batch * world() * sum(loader.filled)
 
     def save(name: str) -> None:
         content = state.state_dict()
@@ -52,14 +50,11 @@ def train(
             folder.save(name, content)
         wait()
 
-    with Logger(folder, state, device, images_per_step=images) as logger:
+    with Logger(folder, state, device) as logger:
         for batch in loader.prefetch(state.step, run.steps):
             losses = train_step(state, batch.to(device), steps=run.steps, bf16=bf16)
             state.step += 1
             logger.tick()
-            if after_step is not None:
-                after_step(state.step)
-
             evaluate = state.step % run.evaluate_every == 0 or state.step == run.steps
             saving = evaluate or state.step % run.save_every == 0 or state.step in run.keep
             # Whatever is saved is logged, so that each loss behind a checkpoint was checked.

@@ -29,22 +29,14 @@ _VOID = -1
 
 
 def difference(one: Tensor, other: Tensor, weight: Tensor | None = None, *, kind: Distance = "l1") -> Tensor:
-    """Return the distance of two pictures: l1, l2 (mean squared), or half of each (the UCSD report, section 5)."""
-    if kind == "l1":
-        return absolute_difference(one, other, weight)
-    if kind == "l2":
-        return squared_difference(one, other, weight)
-    return 0.5 * (absolute_difference(one, other, weight) + squared_difference(one, other, weight))
+    """Return mean |one - other| (l1; Shukla et al., Eq. 3 to 5), mean (one - other)^2 (l2), or half of each.
 
-
-def absolute_difference(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return mean |one - other| (L1; Shukla et al., Eq. 3 to 5); `weight` Float[B,1,H,W] leaves out void pixels."""
-    return _weighted_mean((_wide(one) - _wide(other)).abs(), weight)
-
-
-def squared_difference(one: Tensor, other: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return mean (one - other)^2 (L2); `weight` Float[B,1,H,W] leaves void pixels out of the mean."""
-    return _weighted_mean((_wide(one) - _wide(other)).square(), weight)
+    Half of each is the UCSD report's, section 5. `weight` Float[B,1,H,W] leaves void pixels out of the mean.
+    """
+    if kind == "half":
+        return 0.5 * (difference(one, other, weight) + difference(one, other, weight, kind="l2"))
+    distance = _wide(one) - _wide(other)
+    return _weighted_mean(distance.abs() if kind == "l1" else distance.square(), weight)
 
 
 def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from trainer.batch import Classes, Domain
+from trainer.batch import Domain
 from trainer.errors import UserError
 from trainer.labels import best_class
 from trainer.methods.base import Method
@@ -56,48 +56,41 @@ class Graph:
     noise_shape: tuple[int, ...] | None
 
 
-class ToLabel(nn.Module):
+class Translation(nn.Module):
+    """A direction of a method; `table` converts class ids, and is None where labels are pictures."""
+
+    table: Tensor | None
+
+    def __init__(self, method: Method, table: np.ndarray | None) -> None:
+        super().__init__()
+        self.method = method
+        self.register_buffer("table", None if table is None else torch.from_numpy(table))
+
+
+class ToLabel(Translation):
     """`photo` u8[N,H,W,3] -> `label` u8[N,H,W] in raw ids, `confidence` u8[N,H,W], Float probabilities [N,C,H,W].
 
     Without class scores only `label`; where labels are pictures, `picture` u8[N,H,W,3] and the Float picture.
     """
 
-    ids: Tensor
-
-    def __init__(self, method: Method, classes: Classes | None) -> None:
-        super().__init__()
-        self.method = method
-        self.has_classes = classes is not None
-        if classes is not None:
-            self.register_buffer("ids", torch.from_numpy(classes.index_to_id()))
-
     def forward(self, photo: Tensor) -> tuple[Tensor, ...]:
         photo = to_float(photo)
-        if not self.has_classes:
+        if self.table is None:
             picture = self.method.to_label(photo)
             return to_levels(picture), picture
         scores = self.method.label_scores(photo)
         if scores is None:
-            return (looked_up(self.ids, self.method.to_label(photo)),)
+            return (looked_up(self.table, self.method.to_label(photo)),)
         probabilities = torch.softmax(scores.float(), 1)
         confidence = torch.round(probabilities.amax(1) * 255).to(torch.uint8)
-        return looked_up(self.ids, best_class(scores)), confidence, probabilities
+        return looked_up(self.table, best_class(scores)), confidence, probabilities
 
 
-class ToPhoto(nn.Module):
+class ToPhoto(Translation):
     """`label` u8[N,H,W] in raw ids (unknown ones are void) or `picture` u8[N,H,W,3] -> `photo` u8 and Float."""
 
-    indices: Tensor
-
-    def __init__(self, method: Method, classes: Classes | None) -> None:
-        super().__init__()
-        self.method = method
-        self.has_classes = classes is not None
-        if classes is not None:
-            self.register_buffer("indices", torch.from_numpy(classes.id_to_index()).long())
-
     def forward(self, label: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
-        known = looked_up(self.indices, label.long()) if self.has_classes else to_float(label)
+        known = to_float(label) if self.table is None else looked_up(self.table, label.long())
         photo = self.method.to_photo(known, noise)
         return to_levels(photo), photo
 
@@ -200,12 +193,14 @@ def store_half(model: onnx.ModelProto) -> int:
 def _described(method: Method, direction: Direction, domain: Domain) -> tuple[nn.Module, Spot, tuple[Spot, ...]]:
     label_side = Spot("label", "label") if domain.kind == "classes" else Spot("picture", "picture")
     if direction == "to_photo":
-        return ToPhoto(method, domain.classes), label_side, (Spot("photo", "photo"),)
+        indices = None if domain.classes is None else domain.classes.id_to_index().astype(np.int64)
+        return ToPhoto(method, indices), label_side, (Spot("photo", "photo"),)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, 4 * method.multiple_of, 4 * method.multiple_of)
         has_scores = domain.kind == "classes" and method.label_scores(probe) is not None
     outputs = (label_side, Spot("confidence", "confidence")) if has_scores else (label_side,)
-    return ToLabel(method, domain.classes), Spot("photo", "photo"), outputs
+    ids = None if domain.classes is None else domain.classes.index_to_id()
+    return ToLabel(method, ids), Spot("photo", "photo"), outputs
 
 
 def _strip(model: onnx.ModelProto) -> None:

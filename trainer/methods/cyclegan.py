@@ -80,7 +80,7 @@ class CycleGAN(Translator):
         if not self.as_scores and config.identity > 0:
             weight = config.identity * config.cycle
             terms["identity_label"] = weight * self.label_distance(self.label_generator(drawn), label)
-            terms["identity_photo"] = weight * losses.absolute_difference(self.photo_generator(photo), photo)
+            terms["identity_photo"] = weight * losses.difference(self.photo_generator(photo), photo)
         yield Update("generators", terms)
 
         old_label, old_photo = self.label_pool(fake_label, i), self.photo_pool(fake_photo, i)

@@ -145,7 +145,7 @@ class Hybrid(Translator):
         }
         if same_label is not None and same_photo is not None:
             terms["identity_label"] = config.identity * each_half(self.label_distance, same_label, label)
-            terms["identity_photo"] = config.identity * each_half(losses.absolute_difference, same_photo, photo)
+            terms["identity_photo"] = config.identity * each_half(losses.difference, same_photo, photo)
         if split:
             weight = config.pairs_cross_entropy if self.as_scores else config.reconstruction
             terms["pairs_label"] = weight * self.label_distance(raw_label[:split], batch.paired.label, config.distance)

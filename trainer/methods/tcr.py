@@ -46,5 +46,5 @@ class Tcr(Oasis):
         turned_label, inside = warped_label(label, warps)
         turned_photo = warped(self.generator(self.encode(label), noise).float(), warps)
         again = self.generator(self.encode(turned_label), noise)
-        terms["consistency"] = config.consistency * losses.absolute_difference(again, turned_photo, inside)
+        terms["consistency"] = config.consistency * losses.difference(again, turned_photo, inside)
         return terms

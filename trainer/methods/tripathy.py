@@ -117,7 +117,7 @@ class Tripathy(Translator):
         weight = self.config.pairs_cross_entropy if self.as_scores else self.config.reconstruction
         return {
             "pairs_label": weight * self.label_distance(raw_label, half.label),
-            "pairs_photo": self.config.reconstruction * losses.absolute_difference(fake_photo, half.photo),
+            "pairs_photo": self.config.reconstruction * losses.difference(fake_photo, half.photo),
         }
 
 

@@ -119,7 +119,7 @@ def test_a_shipped_table_names_only_what_exists_and_has_the_papers_number_of_row
         assert set(setting.config) <= {row.method for row in table.rows}
         for row in table.rows_of(setting):
             assert {row.rule or "random", row.pool_rule} <= set(RULES)
-            config_of(setting, row)
+            config_of(setting, row, {})
     printed = [row for row in table.rows if row.paper]
     assert len({row.cells for row in printed}) == PRINTED[name]
     for row in printed:
@@ -165,7 +165,9 @@ def test_an_unknown_table_row_or_config_field_is_refused_with_the_nearest_name(t
         assert message in capsys.readouterr().err
     table = open_table(str(table_file))
     with pytest.raises(UserError, match="blocs"):
-        config_of(table.setting("compact"), table.rows[0].__class__(**vars(table.rows[0]) | {"config": {"blocs": 1}}))
+        config_of(
+            table.setting("compact"), table.rows[0].__class__(**vars(table.rows[0]) | {"config": {"blocs": 1}}), {}
+        )
 
 
 @pytest.mark.parametrize("name", ["s0-t1", "s0-t2", "s0-t3", "s0-t5", "s1-t1", "s1-t2"])

@@ -40,6 +40,8 @@ class ExperimentOptions(MachineOptions):
     """The feature extractor of the selection rules (None: EfficientNet-Lite0), and of FID, KID, precision, recall."""
     judge: Path | None = None
     """A segmenter that scores generated photos: a folder that `fewpair export` wrote."""
+    weights: tuple[str, ...] = ()
+    """NAME=FILE: pretrained weights for every method with this config field, as in vgg=vgg19.pth."""
     unpaired_labels: tuple[str, ...] = ()
     """NAME=DATASET:FOLDER: an external source of label maps that rows refer to, as in carla=labels:data/carla."""
     rows: tuple[str, ...] = ()
@@ -72,7 +74,7 @@ def experiment(arguments: list[str]) -> int:
     table = open_table(asked.table)
     setting = table.setting(asked.setting)
     dataset = opened(setting.data, asked.root)
-    sources = _named(asked.unpaired_labels)
+    sources = _named("--unpaired-labels", asked.unpaired_labels)
     rows = table.rows_of(setting, asked.rows)
     without = [row.name for row in rows if row.unpaired_labels and row.unpaired_labels not in sources]
     if without:
@@ -93,8 +95,9 @@ def experiment(arguments: list[str]) -> int:
     try:
         for number, (result, folder, method) in enumerate(jobs, 1):
             try:
-                machine = {"device": asked.device, "threads": asked.threads}
-                result |= measure(folder, method, splits=setting.splits, metrics=metrics, **machine)
+                result |= measure(
+                    folder, method, setting.splits, metrics=metrics, device=asked.device, threads=asked.threads
+                )
                 state = f"done in {result['seconds']:.0f} s"
             except UserError as error:
                 failed += 1
@@ -162,7 +165,7 @@ def _prepared(
         run = Run(
             recipe=f"{table.name}/{row.name}",
             method=row.method,
-            config=config_of(setting, row),
+            config=config_of(setting, row, _named("--weights", asked.weights)),
             data=setting.data,
             root=None if asked.root is None else str(asked.root),
             pairs=row.pairs,
@@ -189,10 +192,10 @@ def _prepared(
     return folder_of(asked.out / "runs", run, selection), method
 
 
-def _named(given: Sequence[str]) -> dict[str, str]:
-    """Split NAME=DATASET:FOLDER words."""
+def _named(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Split NAME=VALUE words."""
     pairs = [word.partition("=") for word in given]
     for name, _, value in pairs:
         if not (name and value):
-            raise UserError(f"--unpaired-labels {' '.join(given)}: write NAME=VALUE, as in carla=labels:data/carla")
+            raise UserError(f"{option} {' '.join(given)}: write NAME=VALUE, as in carla=labels:data/carla")
     return {name: value for name, _, value in pairs}

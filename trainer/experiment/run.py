@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,20 @@ def folder_of(runs: Path, run: Run, selection: Selection) -> RunDir:
     return RunDir(path, run) if (path / "config.json").exists() else create_run(path, run, selection)
 
 
-def config_of(setting: Setting, row: Row) -> Any:
-    """Build the method's config: its defaults, then the values of the setting and of the row."""
+def config_of(setting: Setting, row: Row, weights: Mapping[str, str]) -> Any:
+    """Build the method's config: its defaults, then the weight files, the setting and the row."""
     if row.method not in METHODS:
         raise UserError(f"method {row.method!r} is unknown; known methods: {', '.join(METHODS)}")
+    kind = METHODS[row.method].config_class
+    files = {each.name: weights[each.name] for each in dataclasses.fields(kind) if each.name in weights}
     try:
-        return METHODS[row.method].config_class(**{**setting.config.get(row.method, {}), **row.config})
+        return kind(**{**files, **setting.config.get(row.method, {}), **row.config})
     except TypeError as error:
         raise UserError(str(error)) from error
 
 
 def measure(
-    folder: RunDir, method: Method, *, splits: Sequence[str], metrics: Sequence[str], device: str, threads: int | None
+    folder: RunDir, method: Method, splits: Sequence[str], *, metrics: Sequence[str], device: str, threads: int | None
 ) -> Result:
     """Train a run from where it stands and evaluate its last and best checkpoints.
 

@@ -469,6 +469,13 @@ def test_a_config_json_from_before_a_field_existed_takes_its_default() -> None:
     assert from_json(values).config.ema == 0.999
 
 
+def test_a_config_json_may_hold_an_option_of_an_earlier_version_that_was_not_used() -> None:
+    values = dataclasses.asdict(RECIPES["hybrid-compact"])
+    assert from_json(values | {"label_weights": None}) == RECIPES["hybrid-compact"]
+    with pytest.raises(UserError, match="label_weights"):
+        from_json(values | {"label_weights": "latest_net_G.pth"})
+
+
 def test_validation_evaluates_a_limited_number_of_samples_and_the_run_records_its_precision(tmp_path, monkeypatch):
     run = small_run(tmp_path, "supervised", steps=1)
     evaluated: list[int] = []

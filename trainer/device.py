@@ -17,11 +17,10 @@ def device_named(name: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"--device {name} is not a device; say auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        build = (
-            f"torch {torch.__version__}, built "
-            f"{'for CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'}"
+        raise UserError(
+            f"--device {name}: no CUDA device is found by torch {torch.__version__}; use --device cpu, or install the "
+            "driver"
         )
-        raise UserError(f"--device {name}: no CUDA device is found ({build}); use --device cpu, or install the driver")
     return device
 
 

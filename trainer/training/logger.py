@@ -1,8 +1,6 @@
 """metrics.jsonl, TensorBoard, the progress bar and the clock of a run; on the first process alone."""
 
 import time
-from contextlib import nullcontext, suppress
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -55,15 +53,8 @@ class Logger:
         for name, value in figures.items():
             self.writer.add_scalar(name, value, self.state.step)
 
-    def __enter__(self) -> "Logger":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the progress bar and TensorBoard's file."""
         self._bar.close()
         if self.writer is not None:
-            # What TensorBoard still holds may not fit on a full disk; metrics.jsonl has it, and the first error is the
-            # one to show.
-            with suppress(OSError) if error is not None else nullcontext():
-                self.writer.close()
+            self.writer.close()

@@ -1,7 +1,7 @@
 """The training loop; read this first. A method yields its losses, the loop optimises, logs, evaluates and saves."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ def train(
             folder.save(name, content)
         wait()
 
-    with Logger(folder, state, device) as logger:
+    with closing(Logger(folder, state, device)) as logger:
         for batch in loader.prefetch(state.step, run.steps):
             losses = train_step(state, batch.to(device), steps=run.steps, bf16=bf16)
             state.step += 1

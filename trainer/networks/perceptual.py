@@ -91,7 +91,7 @@ def _network(*, partial: bool) -> tuple[nn.Sequential, tuple[int, ...]]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     wanted = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0 (--config.perceptual 0)"
-    state = read_state_dict(path, source=str(path), wanted=wanted)
+    state = read_state_dict(path, wanted=wanted)
     return {name.removeprefix("features."): value for name, value in state.items()}
 
 

@@ -1,7 +1,6 @@
 """`fewpair train --root FOLDER`, `fewpair train RECIPE` and `fewpair train --resume RUN`."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +26,7 @@ from trainer.data.external_labels import open_source, spelling, with_external_la
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
 from trainer.device import device_named
-from trainer.errors import UserError
+from trainer.errors import UserError, named
 from trainer.methods import METHODS
 from trainer.recipes import RECIPES
 from trainer.run import Run
@@ -99,7 +98,7 @@ def train(arguments: list[str]) -> int:
         recipe = recipe_for(open_dataset(own.data, own.root), to=own.to)
         default = TrainOptions(out=own.out, run=recipe, pairs=own.pairs)
     else:
-        recipe, arguments = _recipe(arguments[0]), arguments[1:]
+        recipe, arguments = named(RECIPES, arguments[0], what="recipe"), arguments[1:]
         default = TrainOptions(out=tyro.MISSING, run=recipe, pairs=recipe.pairs)
     about = f"Train {recipe.method}. Expected: {recipe.expected}. Datasets: {', '.join(CATALOGUE)}."
     asked = parse(TrainOptions, f"train {recipe.recipe}", arguments, about, default=default)
@@ -139,14 +138,6 @@ def recipes() -> str:
         "FOLDER --out RUN`, mean-teacher-compact is used, or painter-compact with --to photo, and each of its options\n"
         f"may be added.\n\n{lines}"
     )
-
-
-def _recipe(name: str) -> Run:
-    if name in RECIPES:
-        return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; name one first: {', '.join(RECIPES)}"
-    raise UserError(f"there is no recipe {name!r}{hint}")
 
 
 def selected(asked: TrainOptions, recipe: Run) -> Selection:

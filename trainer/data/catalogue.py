@@ -1,6 +1,5 @@
 """The catalogue of datasets: every name that `--data` takes, and the layout that lists its files."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,16 +9,12 @@ from trainer.data.layouts.aligned import MAPS_TERMS, aligned, facades, facades_p
 from trainer.data.layouts.folders import camvid, folders, labels, pictures
 from trainer.data.layouts.published import ade20k, cityscapes, coco_stuff
 from trainer.data.synthetic.scenes import synthetic_scenes
-from trainer.errors import UserError
+from trainer.errors import named
 
 
 def open_dataset(name: str, root: str | Path | None) -> Dataset:
     """The dataset called `name`, its files listed and its class table read; the pictures themselves are read later."""
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=1)
-        hint = f"did you mean {near[0]}? There are" if near else "there are"
-        raise UserError(f"--data {name}: there is no such dataset; {hint} {', '.join(CATALOGUE)}")
-    return CATALOGUE[name](name, None if root is None else Path(root))
+    return named(CATALOGUE, name, what="dataset")(name, None if root is None else Path(root))
 
 
 CATALOGUE: dict[str, Callable[[str, Path | None], Dataset]] = {

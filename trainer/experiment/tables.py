@@ -1,18 +1,16 @@
 """A paper's table as data: its rows, its printed figures, and the settings that it can be run in."""
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from trainer.errors import UserError
+from trainer.errors import UserError, Value, named
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "tables").glob("*.toml"))}
 """The tables that ship with fewpair: one TOML file each."""
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -100,19 +98,19 @@ class Table:
 
     def setting(self, name: str) -> Setting:
         """Return the setting called `name`."""
-        return _named(self.settings, name, what=f"setting of {self.name}")
+        return named(self.settings, name, what=f"setting of {self.name}")
 
     def rows_of(self, setting: Setting, names: tuple[str, ...] = ()) -> tuple[Row, ...]:
         """Return the rows of a setting in order, or only those called `names`."""
         rows = {row.name: row for row in self.rows if row.settings is None or setting.name in row.settings}
         for name in names:
-            _named(rows, name, what=f"row of {self.name}")
+            named(rows, name, what=f"row of {self.name}")
         return tuple(row for name, row in rows.items() if not names or name in names)
 
 
 def open_table(name: str) -> Table:
     """Open a shipped table by name, or a TOML file by its path. Raises UserError where fields do not fit."""
-    path = Path(name) if name.endswith(".toml") else _named(SHIPPED, name, what="table")
+    path = Path(name) if name.endswith(".toml") else named(SHIPPED, name, what="table")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -152,11 +150,3 @@ def _built(kind: type[Value], path: Path, name: object, values: Mapping[str, Any
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except TypeError as error:
         raise UserError(f"{path}: {name}: {error}") from error
-
-
-def _named(known: Mapping[str, Value], name: str, *, what: str) -> Value:
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"{name} is not a {what}; {hint}Known: {', '.join(known)}")

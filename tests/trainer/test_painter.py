@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import interpolate
+from torch.nn.functional import conv2d, interpolate, pad
 
 from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_folder, tiny_method, tiny_run, tiny_size
 from trainer import losses
@@ -19,6 +19,7 @@ from trainer.data.selection.choose import select
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
 from trainer.methods import build
+from trainer.networks.init import SpectralConv2d
 from trainer.networks.projected import ProjectedDiscriminator
 from trainer.networks.pyramid import load_segmenter
 from trainer.networks.pyramid_generator import PyramidGenerator
@@ -69,7 +70,7 @@ def test_diff_augment_passes_gradients_to_the_photo() -> None:
 
 def test_without_its_finest_levels_the_generator_gives_the_coarse_part_of_its_photo() -> None:
     torch.manual_seed(0)
-    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, scene=4, pictures=2).eval()
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, pictures=2).eval()
     label = torch.zeros(1, 4, *SIZE)
     label[:, 1, 16:] = label[:, 0, :16] = 1
     noise = torch.randn(1, 4)
@@ -161,7 +162,7 @@ def test_the_unpaired_half_is_read_only_with_a_segmenter(segmenter: Path) -> Non
 def test_a_checkpoint_does_not_hold_the_frozen_networks(segmenter: Path) -> None:
     method = tiny_painter(segmenter)
     method.load_pretrained()
-    assert {name.split(".")[0] for name in method.state_dict()} == {"generator", "conditional", "projected"}
+    assert {name.split(".")[0] for name in method.state_dict()} == {"generator", "style", "conditional", "projected"}
 
 
 def test_a_segmenter_of_another_method_or_class_table_is_refused(segmenter: Path, tmp_path: Path) -> None:
@@ -233,3 +234,31 @@ def test_a_segmenter_that_learned_from_other_labelled_photos_is_refused(segmente
         UserError, match=r"labelled photos that are not among this run's pairs .* --pairs .*pairs\.json"
     ):
         start(tmp_path / "other", run, dataset, others, device="cpu")
+
+
+def test_a_photos_code_is_compared_with_the_one_its_label_map_lets_expect() -> None:
+    mean, deviation = torch.randn(3, 5), torch.rand(3, 5) + 0.1
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0)).sum(1).mean()
+    torch.testing.assert_close(losses.gaussian_kl(mean, deviation), expected)
+
+
+def test_noise_changes_the_code_and_moves_the_grain() -> None:
+    torch.manual_seed(0)
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, pictures=2).eval()
+    label = torch.zeros(1, 4, *SIZE)
+    label[:, 1] = 1
+    code, noise = torch.zeros(1, 4), torch.randn(1, 4)
+    with torch.no_grad():
+        same = generator.paint(label, code, noise), generator.paint(label, code, noise)
+        moved, recoded = generator.paint(label, code, noise + 0.1), generator.paint(label, code + 1, noise)
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], moved)
+    assert not torch.equal(same[0], recoded)
+
+
+def test_a_spectral_convolution_mirrors_at_the_border_where_asked() -> None:
+    convolution = SpectralConv2d(2, 3, 3, padding=1, padding_mode="reflect").eval()
+    picture = torch.randn(1, 2, 5, 6)
+    mirrored = pad(picture, (1, 1, 1, 1), mode="reflect")
+    torch.testing.assert_close(convolution(picture), conv2d(mirrored, convolution.weight, convolution.bias))

@@ -11,6 +11,10 @@ from trainer.networks.spade import SpadeBlock, doubled, with_noise
 
 BASE = 32
 """The coarsest level is this many times smaller than the photo."""
+GRAIN = 4
+"""Channels of fixed noise with a value for each pixel."""
+TILE = 64
+"""The fixed noise repeats after so many pixels."""
 GRID = (48, 64)
 """The size at which the scene network reads label maps."""
 
@@ -18,36 +22,42 @@ GRID = (48, 64)
 class PyramidGenerator(nn.Module):
     """Label map and noise -> photo: SPADE blocks from 1/32 of the photo's size to the whole (Park et al., figure 4).
 
-    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1), spread over the pixels -> Float[B,3,H,W] in
-    (-1,1). H and W are multiples of 32. `scene` values that a small network reads from the whole map are spread over
-    the pixels beside the noise: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole
-    picture has in common, so without them nothing could tell dusk from day. The finest `pictures` levels have a
-    picture each, and the photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those
-    after the first begin at zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left
-    out) goes on at the next size where it was.
+    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
+    multiples of 32. The photo's code is the noise plus the mean code that a small network reads from the whole map;
+    it is spread over the pixels: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole
+    picture has in common, so without it nothing could tell dusk from day. The finest `pictures` levels have a picture
+    each, and the photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those after the
+    first begin at zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left out) goes
+    on at the next size where it was.
+
+    What varies from pixel to pixel comes from GRAIN channels of fixed noise, which the first two noise values move;
+    borders are mirrored. With zero padding and without grain, textures lay at the same place in all photos.
 
     widths: channels of the six levels, coarse to fine.
     """
 
     multiple_of = BASE
+    grain: Tensor
 
-    def __init__(
-        self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, scene: int, pictures: int
-    ) -> None:
+    def __init__(self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, pictures: int) -> None:
         super().__init__()
         if BASE >> (len(widths) - 1) != 1:
             raise ValueError(
                 f"{len(widths)} widths were given; from 1/{BASE} of the size to the whole there are 6 levels"
             )
         self.noise_shape = (noise,)
-        self.scene = _Scene(channels, scene)
-        condition = channels + noise + scene
-        self.start = nn.Conv2d(condition, widths[0], 3, padding=1)
+        self.scene = _Scene(channels, noise)
+        condition = channels + noise + GRAIN
+        grain = torch.randn(GRAIN, TILE, TILE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("grain", grain, persistent=False)
+        self.start = nn.Conv2d(condition, widths[0], 3, padding=1, padding_mode="reflect")
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance")
+            SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance", padding="reflect")
             for before, after in pairwise((widths[0], *widths))
         )
-        self.to_photo = nn.ModuleList(nn.Conv2d(width, 3, 3, padding=1) for width in widths[-pictures:])
+        self.to_photo = nn.ModuleList(
+            nn.Conv2d(width, 3, 3, padding=1, padding_mode="reflect") for width in widths[-pictures:]
+        )
         for module in self.modules():
             if type(module) is nn.Conv2d:  # SPADE's begin small, which learns more slowly
                 module.reset_parameters()
@@ -56,23 +66,40 @@ class PyramidGenerator(nn.Module):
 
     def forward(self, label: OneHot, noise: Tensor, skip: int = 0) -> Photo:
         """skip: levels left out at the fine end; the label and the photo are then 2^skip times smaller than in use."""
+        return self.paint(label, self.expected_code(label, skip) + noise, noise, skip)
+
+    def expected_code(self, label: OneHot, skip: int = 0) -> Tensor:
+        """Return the mean code of photos of this label map, Float[B,noise]."""
+        return self.scene(_averaged(label, 1 << max(0, len(self.blocks) - skip - 4)))
+
+    def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int = 0) -> Photo:
+        """Return the photo with this code, Float[B,noise]. The noise moves the grain alone."""
         levels = len(self.blocks) - skip
-        scene = self.scene(_averaged(label, 1 << max(0, levels - 4)))
-        condition = with_noise(label, torch.cat([noise, scene], 1))
-        features = self.start(_averaged(condition, 1 << (levels - 1)))
+        condition = with_noise(label, code)
+        shift = (noise[:, :2] * 1000).round().long()
         first = len(self.blocks) - len(self.to_photo)
+        features = self.start(self._condition(condition, levels - 1, shift))
         photo = None
         for depth in range(levels):
-            here = _averaged(condition, 1 << (levels - 1 - depth))
             if depth:
                 features = doubled(features)
-            features = self.blocks[depth](features, here)
+            features = self.blocks[depth](features, self._condition(condition, levels - 1 - depth, shift))
             if depth >= first:
                 picture = self.to_photo[depth - first](leaky_relu(features, 0.2))
                 photo = picture if photo is None else _enlarged(photo) + picture
         if photo is None:
             raise ValueError(f"skip {skip} leaves no level with a picture: the finest {len(self.to_photo)} have one")
         return torch.tanh(photo.float())
+
+    def _condition(self, condition: Tensor, halvings: int, shift: Tensor) -> Tensor:
+        """The condition at 2^-halvings of its size, and the grain, moved by `shift` Long[B,2] pixels."""
+        here = _averaged(condition, 1 << halvings)
+        rows, columns = (
+            (torch.arange(side, device=shift.device) + shift[:, axis, None]) % TILE
+            for axis, side in enumerate(here.shape[2:])
+        )
+        grain = self.grain[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
+        return torch.cat([here, grain.to(here.dtype)], 1)
 
 
 class _Scene(nn.Module):
@@ -92,6 +119,27 @@ class _Scene(nn.Module):
 
     def forward(self, label: Tensor) -> Tensor:
         return self.model(interpolate(label, size=GRID, mode="bilinear", align_corners=False))
+
+
+class StyleEncoder(nn.Module):
+    """Photo Float[B,3,H,W] -> mean and deviation of its code, Float[B,values] each (SPADE's encoder, without norm)."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 128)
+        layers = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
+        ]
+        self.model = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten(), nn.Linear(widths[-1] * 12, 2 * values)
+        )
+
+    def forward(self, photo: Photo) -> tuple[Tensor, Tensor]:
+        seen = interpolate(photo, size=(2 * GRID[0], 2 * GRID[1]), mode="area")
+        mean, log_deviation = self.model(seen).float().chunk(2, 1)
+        return mean, torch.exp(log_deviation.clamp(-5, 2))
 
 
 def _averaged(condition: Tensor, factor: int) -> Tensor:

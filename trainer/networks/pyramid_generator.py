@@ -49,7 +49,7 @@ class PyramidGenerator(nn.Module):
         self.scene = _Scene(channels, noise)
         condition = channels + noise + GRAIN
         grain = torch.randn(GRAIN, TILE, TILE, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("grain", grain, persistent=False)
+        self.register_buffer("grain", grain)
         self.start = nn.Conv2d(condition, widths[0], 3, padding=1, padding_mode="reflect")
         self.blocks = nn.ModuleList(
             SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance", padding="reflect")

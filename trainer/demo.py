@@ -1,5 +1,6 @@
 """`fewpair demo`: select pairs, train, evaluate, export and serve a segmenter of the synthetic street scenes."""
 
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import tyro
 from PIL import Image
+
+from trainer.errors import UserError
 
 NAME = "scenes-demo"
 """The recipe, and the model's name."""
@@ -36,6 +39,8 @@ def main(arguments: list[str]) -> int:
         args=arguments,
         description="From 8 labelled photos to a served model, on street scenes drawn by fewpair.",
     )
+    if options.serve:
+        _check_port(options.port)  # before the training
     if (options.models / NAME / "manifest.json").exists():
         print(f"{options.models / NAME} exists; remove it to train again.")
     else:
@@ -81,3 +86,13 @@ def serve(options: DemoOptions) -> int:
         return child.wait()
     except KeyboardInterrupt:
         return child.wait()  # the terminal sent Ctrl-C to the server too
+
+
+def _check_port(port: int) -> None:
+    """Raise UserError where nothing can listen on that port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--port {port} cannot be used ({error}); stop its server or name another") from error

@@ -95,7 +95,7 @@ def read_tab(page):
 
 def test_the_first_view_is_a_painted_street_with_its_photo_and_says_what_taught_it(page):
     assert page.title() == "fewpair: paint a street, get a photo"
-    assert "40 labelled photos" in page.inner_text("#head .card")
+    assert "20 labelled photos" in page.inner_text("#head .card")
     assert len(np.unique(ids_of(page))) > 5
     assert pixels(shown(page, "#paint .answer .photo")).shape == (HEIGHT, WIDTH, 3)
     head = page.content()

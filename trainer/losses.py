@@ -266,3 +266,8 @@ def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 def _wide(values: Tensor) -> Tensor:
     """Return the values in at least fp32."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def gaussian_kl(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return KL(N(mean, deviation^2) || N(0, 1)), summed over the values, mean over the batch: Float[B,N] twice."""
+    return 0.5 * (mean**2 + deviation**2 - 1 - 2 * deviation.log()).sum(1).mean()

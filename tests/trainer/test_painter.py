@@ -69,7 +69,7 @@ def test_diff_augment_passes_gradients_to_the_photo() -> None:
 
 def test_without_its_finest_levels_the_generator_gives_the_coarse_part_of_its_photo() -> None:
     torch.manual_seed(0)
-    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, scene=4, pictures=2).eval()
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, pictures=2).eval()
     label = torch.zeros(1, 4, *SIZE)
     label[:, 1, 16:] = label[:, 0, :16] = 1
     noise = torch.randn(1, 4)
@@ -161,7 +161,7 @@ def test_the_unpaired_half_is_read_only_with_a_segmenter(segmenter: Path) -> Non
 def test_a_checkpoint_does_not_hold_the_frozen_networks(segmenter: Path) -> None:
     method = tiny_painter(segmenter)
     method.load_pretrained()
-    assert {name.split(".")[0] for name in method.state_dict()} == {"generator", "conditional", "projected"}
+    assert {name.split(".")[0] for name in method.state_dict()} == {"generator", "style", "conditional", "projected"}
 
 
 def test_a_segmenter_of_another_method_or_class_table_is_refused(segmenter: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
 from trainer.networks.patchgan import MultiScalePatchGAN
 from trainer.networks.projected import ProjectedDiscriminator, relative_l1
 from trainer.networks.pyramid import load_segmenter
-from trainer.networks.pyramid_generator import PyramidGenerator
+from trainer.networks.pyramid_generator import PyramidGenerator, StyleEncoder
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Config:
     """The finest levels that have a picture of their own: one more than the times that training doubles its size."""
     noise: int = 16
     """Values of the noise, spread over the pixels."""
-    scene: int = 16
-    """Values that the generator reads from the whole label map, spread over the pixels."""
+    kl: float = 0.05
+    """Weight of the distance between a photo's code and the one that its label map lets expect."""
     width: int = 48
     """Channels of the conditional discriminators' first layer."""
     encoder: str = DEFAULT
@@ -86,10 +86,10 @@ class Painter(FromLabels):
             widths=config.widths,
             hidden=config.hidden,
             noise=config.noise,
-            scene=config.scene,
             pictures=config.pictures,
         )
         self.multiple_of, self.noise_shape = generator.multiple_of, generator.noise_shape
+        self.style = StyleEncoder(config.noise)
         self.conditional = MultiScalePatchGAN(self.channels, width=config.width)
         self.projected = ProjectedDiscriminator(Encoder(config.encoder).channels[1:])
         self._frozen: dict[str, torch.nn.Module] = {}  # outside the state: a checkpoint does not hold them
@@ -98,7 +98,7 @@ class Painter(FromLabels):
         config, betas = self.config, (0.0, 0.99)
         moved = (self.conditional, self.projected.heads)
         return {
-            "generator": ParameterGroup((self.generator,), config.lr, betas, constant_then_linear, config.ema),
+            "generator": ParameterGroup((self.generator, self.style), config.lr, betas, constant_then_linear, config.ema),
             "discriminator": ParameterGroup(moved, config.lr_discriminator, betas, constant_then_linear, None),
         }
 
@@ -112,7 +112,10 @@ class Painter(FromLabels):
         label = real.label
         skip = round(math.log2(self.size[0] / label.shape[-2]))
         condition = self.encode(label)
-        fake = self.generator(condition, self.noise(label, i, "generator"), skip)
+        noise = self.noise(label, i, "generator")
+        mean, deviation = self.style(real.photo)
+        expected = self.generator.expected_code(condition, skip)
+        fake = self.generator.paint(condition, mean + deviation * noise, noise, skip)
 
         seen_fake, seen_condition = diff_augmented(fake, condition, self.draws(i, "augment", len(label)))
         seen_real, _ = diff_augmented(real.photo, condition, self.draws(i, "augment", len(label)))
@@ -133,6 +136,7 @@ class Painter(FromLabels):
                 "feature_matching": config.feature_matching * losses.feature_matching_l1(known, judged),
                 "features": config.features * relative_l1(targets, self._features(fake)),
                 "colour": config.colour * (means - known_means).abs().mean(),
+                "kl": config.kl * losses.gaussian_kl(mean - expected, deviation),
             },
         )
 

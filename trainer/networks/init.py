@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, pad
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
@@ -63,7 +63,11 @@ class SpectralConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         with in_fp32(input):
             weight = self.weight
-        return conv2d(input, weight, self.bias, self.stride, self.padding)
+        if self.padding_mode == "zeros":
+            return conv2d(input, weight, self.bias, self.stride, self.padding)
+        rows, columns = self.padding
+        padded = pad(input, (columns, columns, rows, rows), mode=self.padding_mode)
+        return conv2d(padded, weight, self.bias, self.stride)
 
 
 @torch.no_grad()

@@ -11,6 +11,10 @@ from trainer.networks.spade import SpadeBlock, doubled, with_noise
 
 BASE = 32
 """The coarsest level is this many times smaller than the photo."""
+GRAIN = 4
+"""Channels of fixed noise with a value for each pixel."""
+TILE = 64
+"""The fixed noise repeats after so many pixels."""
 GRID = (48, 64)
 """The size at which the scene network reads label maps."""
 
@@ -32,7 +36,7 @@ class PyramidGenerator(nn.Module):
     multiple_of = BASE
 
     def __init__(
-        self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, scene: int, pictures: int
+        self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, pictures: int
     ) -> None:
         super().__init__()
         if BASE >> (len(widths) - 1) != 1:
@@ -40,30 +44,39 @@ class PyramidGenerator(nn.Module):
                 f"{len(widths)} widths were given; from 1/{BASE} of the size to the whole there are 6 levels"
             )
         self.noise_shape = (noise,)
-        self.scene = _Scene(channels, scene)
-        condition = channels + noise + scene
-        self.start = nn.Conv2d(condition, widths[0], 3, padding=1)
+        self.scene = _Scene(channels, noise)
+        condition = channels + noise + GRAIN
+        grain = torch.randn(GRAIN, TILE, TILE, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("grain", grain, persistent=False)
+        self.start = nn.Conv2d(condition, widths[0], 3, padding=1, padding_mode="reflect")
         self.blocks = nn.ModuleList(
-            SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance")
+            SpadeBlock(before, after, condition=condition, hidden=hidden, norm="instance", padding="reflect")
             for before, after in pairwise((widths[0], *widths))
         )
-        self.to_photo = nn.ModuleList(nn.Conv2d(width, 3, 3, padding=1) for width in widths[-pictures:])
+        self.to_photo = nn.ModuleList(nn.Conv2d(width, 3, 3, padding=1, padding_mode="reflect") for width in widths[-pictures:])
         for module in self.modules():
             if type(module) is nn.Conv2d:  # SPADE's begin small, which learns more slowly
                 module.reset_parameters()
         for value in self.to_photo[1:].parameters():
             nn.init.zeros_(value)
 
+    def expected_code(self, label: OneHot, skip: int = 0) -> Tensor:
+        """Return the code that a photo of this label map is expected to have, Float[B,noise]."""
+        return self.scene(_averaged(label, 1 << max(0, len(self.blocks) - skip - 4)))
+
     def forward(self, label: OneHot, noise: Tensor, skip: int = 0) -> Photo:
         """skip: levels left out at the fine end; the label and the photo are then 2^skip times smaller than in use."""
+        return self.paint(label, self.expected_code(label, skip) + noise, noise, skip)
+
+    def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int) -> Photo:
         levels = len(self.blocks) - skip
-        scene = self.scene(_averaged(label, 1 << max(0, levels - 4)))
-        condition = with_noise(label, torch.cat([noise, scene], 1))
-        features = self.start(_averaged(condition, 1 << (levels - 1)))
+        condition = with_noise(label, code)
+        shift = (noise[:, :2].detach() * 1000).round().long()
+        features = self.start(self._condition(condition, levels - 1, shift))
         first = len(self.blocks) - len(self.to_photo)
         photo = None
         for depth in range(levels):
-            here = _averaged(condition, 1 << (levels - 1 - depth))
+            here = self._condition(condition, levels - 1 - depth, shift)
             if depth:
                 features = doubled(features)
             features = self.blocks[depth](features, here)
@@ -73,6 +86,15 @@ class PyramidGenerator(nn.Module):
         if photo is None:
             raise ValueError(f"skip {skip} leaves no level with a picture: the finest {len(self.to_photo)} have one")
         return torch.tanh(photo.float())
+
+    def _condition(self, condition: Tensor, halvings: int, shift: Tensor) -> Tensor:
+        """The condition at 2^-halvings of its size with the grain beside it, which `shift` Long[B,2] moves."""
+        here = _averaged(condition, 1 << halvings)
+        height, width = here.shape[2:]
+        rows = (torch.arange(height, device=shift.device) + shift[:, :1]) % TILE
+        columns = (torch.arange(width, device=shift.device) + shift[:, 1:]) % TILE
+        grain = self.grain[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
+        return torch.cat([here, grain.to(here.dtype)], 1)
 
 
 class _Scene(nn.Module):
@@ -92,6 +114,27 @@ class _Scene(nn.Module):
 
     def forward(self, label: Tensor) -> Tensor:
         return self.model(interpolate(label, size=GRID, mode="bilinear", align_corners=False))
+
+
+class StyleEncoder(nn.Module):
+    """Photo Float[B,3,H,W] -> mean and deviation of its code, Float[B,values] each (SPADE's encoder, without norm)."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 96, 128)
+        layers = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
+        ]
+        self.model = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d((3, 4)), nn.Flatten(), nn.Linear(widths[-1] * 12, 2 * values)
+        )
+
+    def forward(self, photo: Photo) -> tuple[Tensor, Tensor]:
+        seen = interpolate(photo, size=(2 * GRID[0], 2 * GRID[1]), mode="area")
+        mean, log_deviation = self.model(seen).float().chunk(2, 1)
+        return mean, torch.exp(log_deviation.clamp(-5, 2))
 
 
 def _averaged(condition: Tensor, factor: int) -> Tensor:

@@ -84,20 +84,22 @@ class SpadeBlock(nn.Module):
     (Park et al., figure 4).
 
     The shortcut is x where the channels stay, else a 1x1 convolution of SPADE(x). The convolutions carry spectral
-    norm; those inside SPADE do not.
+    norm; those inside SPADE do not. padding: torch's `padding_mode` of all.
     """
 
-    def __init__(self, before: int, after: int, *, condition: int, hidden: int, norm: Norm) -> None:
+    def __init__(
+        self, before: int, after: int, *, condition: int, hidden: int, norm: Norm, padding: str = "zeros"
+    ) -> None:
         super().__init__()
         middle = min(before, after)
-        self.spade_1 = Spade(before, condition=condition, hidden=hidden, norm=norm)
-        self.conv_1 = SpectralConv2d(before, middle, 3, padding=1)
-        self.spade_2 = Spade(middle, condition=condition, hidden=hidden, norm=norm)
-        self.conv_2 = SpectralConv2d(middle, after, 3, padding=1)
+        self.spade_1 = Spade(before, condition=condition, hidden=hidden, norm=norm, padding=padding)
+        self.conv_1 = SpectralConv2d(before, middle, 3, padding=1, padding_mode=padding)
+        self.spade_2 = Spade(middle, condition=condition, hidden=hidden, norm=norm, padding=padding)
+        self.conv_2 = SpectralConv2d(middle, after, 3, padding=1, padding_mode=padding)
         self.spade_shortcut: Spade | None = None
         self.conv_shortcut: nn.Conv2d | None = None
         if before != after:
-            self.spade_shortcut = Spade(before, condition=condition, hidden=hidden, norm=norm)
+            self.spade_shortcut = Spade(before, condition=condition, hidden=hidden, norm=norm, padding=padding)
             self.conv_shortcut = SpectralConv2d(before, after, 1, bias=False)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
@@ -114,12 +116,12 @@ class Spade(nn.Module):
     features Float[B,channels,h,w]; condition Float[B,condition,h,w], already of the features' size (see `every`).
     """
 
-    def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
+    def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm, padding: str) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else InstanceNorm()
-        self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1))
-        self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
-        self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1))
+        self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1, padding_mode=padding))
+        self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))
+        self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         shared = torch.relu(self.shared(condition))

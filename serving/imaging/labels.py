@@ -135,7 +135,7 @@ def _first_channel(picture: Image.Image) -> Bytes:
 
 
 def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, snap: bool) -> LabelImage:
-    """Read an indexed image by its colours where every used entry has the colour of a class, else by its indices."""
+    """Read an indexed image by its colours, or by its indices; refuse it where both may be meant and differ."""
     indices = _first_channel(picture)
     counts = _counts(indices, erased)
     used = np.flatnonzero(counts).tolist()
@@ -145,17 +145,16 @@ def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, 
     ids, is_class = _by_colour(palette[None], domain)
     by_colour, is_class = ids[0], is_class[0] & (np.arange(256) < len(given))
     ids_fit, colours_fit = domain.known_ids.issuperset(used), bool(is_class[used].all())
-    if ids_fit and colours_fit:
-        for index in used:
-            if index != by_colour[index] and not {index, int(by_colour[index])} <= domain.ignored_ids:
-                names = {IGNORE: "void"} | {row.id: row.name for row in domain.classes}
-                message = (
-                    f"the label map is an indexed image that can be read in two ways: index {index} is "
-                    f"{names[index]} by its id, "
-                    f"but {names[int(by_colour[index])]} by its palette colour {_colour(palette[index])}."
-                )
-                hint = "Save it as RGB where the colours are right, or as 8-bit grey where the indices are."
-                raise ImageError(400, "ambiguous_label_map", message, hint=hint)
+    both = {index: {index, int(by_colour[index])} for index in used if is_class[index]}
+    differing = [index for index, ids in both.items() if len(ids) > 1 and not ids <= domain.ignored_ids]
+    if ids_fit and differing and (colours_fit or 2 * len(differing) >= len(both) > 1):
+        names, index = {IGNORE: "void"} | {row.id: row.name for row in domain.classes}, differing[0]
+        message = (
+            f"the label map is an indexed image that can be read in two ways: index {index} is {names[index]} by its "
+            f"id, but {names[int(by_colour[index])]} by its palette colour {_colour(palette[index])}."
+        )
+        hint = "Save it as RGB where the colours are right, or as 8-bit grey where the indices are."
+        raise ImageError(400, "ambiguous_label_map", message, hint=hint)
     if ids_fit:
         return LabelImage(indices.copy(), "colours" if colours_fit else "ids")
     if colours_fit or snap:

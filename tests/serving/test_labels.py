@@ -62,6 +62,21 @@ def test_an_indexed_image_with_two_readings_is_refused_with_both():
     assert "index 0 is dark by its id, but bright by its palette colour (250, 250, 60)" in refusal.message
 
 
+def test_an_indexed_image_in_another_order_is_refused_though_one_of_its_colours_is_unknown():
+    picture = Image.fromarray(2 - np.minimum(stripes(), 2))
+    colours = [list(row.color) for row in DOMAIN.classes[2::-1]]
+    picture.putpalette([251, *colours[0][1:], *colours[1], *colours[2]])
+    assert (
+        "index 2 is bright by its id, but dark by its palette colour (64, 0, 128)" in refused(file_of(picture)).message
+    )
+
+
+def test_an_indexed_image_of_ids_may_have_any_palette_with_one_class_colour_by_chance():
+    picture = Image.fromarray(np.minimum(stripes(), 2))
+    picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])  # black is void's colour
+    assert np.array_equal(read_label(file_of(picture), DOMAIN).ids, np.minimum(stripes(), 2))
+
+
 def test_a_colour_that_two_classes_share_is_no_class_colour():
     domain = Domain("classes", (*DOMAIN.classes, ClassRow(4, "twin", DOMAIN.classes[0].color, False)))
     assert "nearest to dark and twin" in refused(file_of(DOMAIN.palette[stripes()]), domain).message

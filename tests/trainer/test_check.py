@@ -139,6 +139,16 @@ def test_a_mask_of_0_and_255_never_loses_its_class_silently(tmp_path, capsys):
     assert check(open_folders(masks(tmp_path / "c", (0, 1))), (), decoded=None).class_problems(void=False) == ([], [])
 
 
+def test_a_table_of_one_class_is_refused_until_the_rest_is_confirmed_as_void(tmp_path, capsys):
+    table = "id,name,r,g,b,ignore\n0,road,128,64,128,0\n255,void,0,0,0,1\n"
+    root = masks(tmp_path / "own", (0, 255), table=table)
+    refusal = said(capsys, *train_on(root, tmp_path))
+    assert "road is the only class of the table, so every pixel is road or void" in refusal
+    own = check(open_folders(root), (), decoded=None)
+    own.pixels[:] = 5
+    assert own.class_problems(void=True) == ([], [])
+
+
 def test_an_indexed_label_in_another_order_is_refused_with_both_readings(tmp_path, capsys):
     root = make_folders(tmp_path / "own", count=3, table=BINARY)
     for number in range(3):

@@ -41,9 +41,12 @@ class Report:
             return [], []
         counts = dict(zip(self.classes.names, self.pixels[:-1].tolist(), strict=True))
         absent = [name for name, count in counts.items() if not count]
-        if not absent:
-            return [], []
         present = [name for name, count in counts.items() if count]
+        if not absent:
+            if void or len(present) > 1:
+                return [], []
+            problem = f"{present[0]} is the only class of the table, so every pixel is {present[0]} or void"
+            return [f"{problem}: give the rest a class, or confirm with --void 255 that it is void"], []
         problem = f"{first_of(absent)} {'occurs' if len(absent) == 1 else 'occur'} in no label map"
         if self.unlabelled:
             share = 100 * self.unlabelled / self.pixels.sum()

@@ -21,7 +21,7 @@ from serving.inference.outputs import ENDINGS, Answer, clean_name, pack_zip
 from serving.settings import Settings
 
 INDEX = "index.json"
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")  # the first bytes of a ZIP
 _END, _END_BYTES = b"PK\x05\x06", 22  # the end record of a ZIP's directory
 _LOCATOR64, _LOCATOR64_BYTES = b"PK\x06\x07", 20
 _COMMENT_BYTES = 2**16  # the longest comment behind the directory
@@ -54,7 +54,7 @@ def unpacked(pictures: Sequence[Picture], settings: Settings) -> list[Picture]:
     """Return the pictures with each ZIP replaced by its files. Raises Refusal where they are too many."""
     found: list[Picture] = []
     for picture in pictures:
-        if is_zip(picture.head):
+        if picture.head.startswith(ZIP_MAGIC):
             file = io.BytesIO(picture.read())
             found += zipped(file, max_pictures=settings.max_pictures, max_bytes=settings.max_bytes)
         else:
@@ -89,11 +89,6 @@ def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Ans
         if entry.error is not None:
             index.append({"name": entry.name, "error": entry.error})
     return index, files
-
-
-def is_zip(head: bytes) -> bool:
-    """Return whether a file with these first bytes is a ZIP."""
-    return head.startswith(ZIP_MAGIC)
 
 
 def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> list[Picture]:

@@ -20,7 +20,7 @@ from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, encode_photo, rea
 from serving.imaging.labels import read_label
 from serving.imaging.resize import Scaled, padded
 from serving.imaging.tiling import BATCH_PIXELS, Grid, Mosaic, Tiles, lay
-from serving.inference.archive import Entry, Picture, is_zip, packed, unpacked
+from serving.inference.archive import ZIP_MAGIC, Entry, Picture, packed, unpacked
 from serving.inference.outputs import (
     Answer,
     Segmentation,
@@ -272,7 +272,7 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
         return one(picture, Execution(limits, task, scheduler.batch))
 
     async with scheduler.admit() as admission:
-        opened, archived = list(pictures), any(is_zip(picture.head) for picture in pictures)
+        opened, archived = list(pictures), any(picture.head.startswith(ZIP_MAGIC) for picture in pictures)
         if archived:
             opened = await admission.work(lambda _: unpacked(pictures, settings))
         if len(opened) == 1 and not archived:

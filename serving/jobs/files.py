@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from serving.errors import Refusal
-from serving.inference.archive import INDEX, Entry, Picture, filed, is_zip, too_many_pictures, zipped
+from serving.inference.archive import INDEX, ZIP_MAGIC, Entry, Picture, filed, too_many_pictures, zipped
 from serving.inference.outputs import ENDINGS, Answer
 from serving.jobs.store import Input
 from serving.settings import Settings
@@ -42,7 +42,7 @@ def _inputs(files: list[tuple[str, Path]], settings: Settings) -> list[Input]:
     for name, path in files:
         with path.open("rb") as file:
             members: list[tuple[str, int | None]] = [(name, None)]
-            if is_zip(file.read(4)):
+            if file.read(4).startswith(ZIP_MAGIC):
                 members = [(picture.name, member) for member, picture in enumerate(_members(file, settings))]
         found += [Input(len(found) + number, name, path.name, member) for number, (name, member) in enumerate(members)]
         if len(found) > settings.jobs_max_pictures:

@@ -28,7 +28,7 @@ def backend_of(folder, **settings):
 async def answer_to(backend, file, parameters, *, name="picture.png"):
     """The answer to one picture."""
     one = translator(backend.models, parameters)
-    return await translate([Picture(name, lambda: file)], one, backend, packing=None)
+    return await translate([Picture(name, lambda: file)], one, backend)
 
 
 def model_of(folder, **options):

@@ -19,26 +19,29 @@ from trainer.training.checkpointing import RunDir, create_run, open_run
 SHARE = """
 import shutil, sys, torch
 from pathlib import Path
-from tests.trainer.factories import after_each_step
 from trainer.commands import session
 from trainer.training.checkpointing import open_run
+from trainer.training.logger import Logger
 from trainer.training.state import TrainState
 kept = []
 create = TrainState.create
 TrainState.create = lambda *a, **k: kept.append(create(*a, **k)) or kept[-1]
 class Cut(Exception): pass
-def stop(step):
-    if step == 3: raise Cut
+ticked = Logger.tick
+def stop(logger):
+    ticked(logger)
+    if logger.state.step == 3: raise Cut
+Logger.tick = stop
 for path in sys.argv[1:]:
     folder = open_run(Path(path))
     dataset = folder.dataset()
     try:
-        with after_each_step(stop):
-            session.train_run(folder, dataset, folder.selection(dataset), device="cpu")
+        session.train_run(folder, dataset, folder.selection(dataset), device="cpu")
     except Cut:
         method = kept[-1].method
         rank = torch.distributed.get_rank()
         torch.save([dict(method.named_parameters()), dict(method.named_buffers())], folder.path / f"method-{rank}.pt")
+Logger.tick = ticked
 
 broken = open_run(Path(sys.argv[1]))
 resumed, unbroken = (broken.path.with_name(name) for name in ("resumed", "unbroken"))

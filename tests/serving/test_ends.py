@@ -15,6 +15,7 @@ from tests.serving.process import running_server, workers_of
 from tests.serving.slow import write_slow_model
 
 LONG = file_of(np.zeros((700, 800, 3), np.uint8))  # some two seconds of the slow model
+LONGER = file_of(np.zeros((1400, 1600, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,10 @@ def test_a_killed_server_comes_back_by_itself_and_ends_with_its_launcher(models,
     with running_server(models, tmp_path, "--no-ui") as server:
         (killed,) = workers_of(server.process.pid)
         with ThreadPoolExecutor(1) as pool:
-            lost = pool.submit(ask, server.url, "slow", LONG)
-            time.sleep(0.7)
+            lost = pool.submit(ask, server.url, "slow", LONGER)
+            end = time.monotonic() + 30
+            while "fewpair_requests_inside 1.0" not in httpx.get(f"{server.url}/metrics").text:
+                assert time.monotonic() < end, "it was not admitted"
             os.kill(killed, signal.SIGKILL)
             assert isinstance(lost.result(), httpx.TransportError)
         end = time.monotonic() + 60

@@ -86,7 +86,7 @@ async def submit(request: Request, response: Response, jobs: Here) -> Job:
     summary="All jobs, for the operator",
 )
 async def listed(jobs: Here) -> JobList:
-    """Needs the admin token (FEWPAIR_ADMIN_TOKEN): whoever knows an id can fetch the job."""
+    """Needs the admin token (FEWPAIR_ADMIN_TOKEN): anyone who knows an id can fetch the job."""
     return JobList(jobs=await jobs.all())
 
 

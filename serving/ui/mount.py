@@ -29,7 +29,7 @@ class PageMount:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._page: FastAPI | None = None
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -51,7 +51,7 @@ class PageMount:
                 await self._stopping.wait()
         except Exception:
             logger.exception("the page cannot be opened; the API goes on")
-            self._trouble = "The page cannot be opened, the server's log says why. The API goes on."
+            self._error = "The page cannot be opened, the server's log says why. The API goes on."
             self._page = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,8 +61,8 @@ class PageMount:
             hint = "GET /v1/docs shows the API; without --no-ui (FEWPAIR_UI=off) there is a page."
             raise Refusal(404, "not_found", "the page is switched off on this server (ui = off).", hint=hint)
         elif scope["type"] == "http":
-            sentence = self._trouble or "The page is being prepared, it appears here in a moment."
-            headers = {"Retry-After": "2"} if self._trouble else {"Retry-After": "2", "Refresh": "2"}
+            sentence = self._error or "The page is being prepared, it appears here in a moment."
+            headers = {"Retry-After": "2"} if self._error else {"Retry-After": "2", "Refresh": "2"}
             response = HTMLResponse(_PREPARING.format(sentence=sentence), status_code=503, headers=headers)
             await response(scope, receive, send)
 

@@ -94,16 +94,16 @@ def status_of(connection):
 
 class TestAccess:
     def test_everything_but_health_probes_needs_a_token(self, server):
-        with httpx.Client(base_url=server.url) as stranger:
+        with httpx.Client(base_url=server.url) as anonymous:
             for path in ("/v1/models", "/metrics", "/v1/docs", "/", "/nowhere"):
-                assert code_of(stranger.get(path)) == (401, "no_token")
-            refused = stranger.post(
+                assert code_of(anonymous.get(path)) == (401, "no_token")
+            refused = anonymous.post(
                 "/segment", files={"image": file_of(ramp())}, headers={"Authorization": "Bearer a-token-of-the-tes"}
             )
             assert code_of(refused) == (401, "no_token")
             assert refused.headers["www-authenticate"].startswith("Bearer")
             for path in ("/livez", "/readyz", "/healthz"):
-                assert stranger.get(path).status_code == 200
+                assert anonymous.get(path).status_code == 200
 
     def test_each_token_opens_everything_as_bearer_and_as_a_browsers_password(self, server):
         password = "Basic " + base64.b64encode(b"anybody:another-token").decode()
@@ -135,7 +135,7 @@ class TestAccess:
             assert main(["predict", *files, "--server", server.url]) == code
         assert "none of the tokens" in capsys.readouterr().err
 
-    def test_a_browser_is_asked_for_the_password_and_does_not_lend_it_to_a_strangers_page(self, server):
+    def test_a_browser_is_asked_for_the_password_and_does_not_lend_it_to_a_page_of_another_origin(self, server):
         with httpx.Client(base_url=server.url, auth=("anybody", TOKEN)) as browser:
             assert httpx.get(f"{server.url}/v1/docs").headers["www-authenticate"].startswith("Basic")
             assert browser.get("/v1/models", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200

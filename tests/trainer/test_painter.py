@@ -262,3 +262,12 @@ def test_a_spectral_convolution_mirrors_at_the_border_where_asked() -> None:
     picture = torch.randn(1, 2, 5, 6)
     mirrored = pad(picture, (1, 1, 1, 1), mode="reflect")
     torch.testing.assert_close(convolution(picture), conv2d(mirrored, convolution.weight, convolution.bias))
+
+
+def test_averaged_statistics_hold_no_buffer_that_a_checkpoint_lacks() -> None:
+    method = tiny_method("painter")
+    method.generator.register_buffer("unsaved", torch.zeros(1), persistent=False)
+    state = TrainState.create(method)
+    state.estimate_statistics([])
+    assert state.statistics.keys() <= method.state_dict().keys()
+    assert "generator.grain" in state.statistics

@@ -62,9 +62,8 @@ class TrainState:
         with self._averaged_weights(), keeping_buffers(self.method):
             networks = self.method.estimate_statistics(batches)
             wanted = {id(buffer) for network in networks for buffer in network.buffers()}
-            self.statistics = {
-                name: buffer.clone() for name, buffer in self.method.named_buffers() if id(buffer) in wanted
-            }
+            saved = self.method.state_dict(keep_vars=True)  # buffers that are not saved are no statistics
+            self.statistics = {name: value.clone() for name, value in saved.items() if id(value) in wanted}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds. All processes must call; the first one's is complete."""

@@ -38,7 +38,7 @@ class Config:
     noise: int = 16
     """Values of the noise, spread over the pixels."""
     kl: float = 0.05
-    """Weight of the distance between a photo's code and the one that its label map lets expect."""
+    """Weight of the distance between a photo's noise and N(0, 1)."""
     width: int = 48
     """Channels of the conditional discriminators' first layer."""
     encoder: str = DEFAULT
@@ -117,8 +117,8 @@ class Painter(FromLabels):
         condition = self.encode(label)
         noise = self.noise(label, i, "generator")
         mean, deviation = self.style(real.photo)
-        expected = self.generator.expected_code(condition, skip)
-        fake = self.generator.paint(condition, mean + deviation * noise, noise, skip)
+        code = self.generator.expected_code(condition, skip) + mean + deviation * noise
+        fake = self.generator.paint(condition, code, noise, skip)
 
         seen_fake, seen_condition = diff_augmented(fake, condition, self.draws(i, "augment", len(label)))
         seen_real, _ = diff_augmented(real.photo, condition, self.draws(i, "augment", len(label)))
@@ -139,7 +139,7 @@ class Painter(FromLabels):
                 "feature_matching": config.feature_matching * losses.feature_matching_l1(known, judged),
                 "features": config.features * relative_l1(targets, self._features(fake)),
                 "colour": config.colour * (means - known_means).abs().mean(),
-                "kl": config.kl * losses.gaussian_kl(mean - expected, deviation),
+                "kl": config.kl * losses.gaussian_kl(mean, deviation),
             },
         )
 

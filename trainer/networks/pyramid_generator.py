@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from trainer.batch import OneHot, Photo
 from trainer.networks.spade import SpadeBlock, doubled, with_noise
@@ -17,18 +17,20 @@ TILE = 64
 """The fixed noise repeats after so many pixels."""
 GRID = (48, 64)
 """The size at which the scene network reads label maps."""
+CELL = 16
+"""Pixels of that size on the side of a cell."""
 
 
 class PyramidGenerator(nn.Module):
     """Label map and noise -> photo: SPADE blocks from 1/32 of the photo's size to the whole (Park et al., figure 4).
 
     label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
-    multiples of 32. The photo's code is the noise plus the mean code that a small network reads from the whole map;
-    it is spread over the pixels: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole
-    picture has in common, so without it nothing could tell dusk from day. The finest `pictures` levels have a picture
-    each, and the photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those after the
-    first begin at zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left out) goes
-    on at the next size where it was.
+    multiples of 32. The photo's code is the noise plus the code that the whole map lets expect, spread over the
+    pixels: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole picture has in common,
+    so without the code nothing could tell dusk from day. The finest `pictures` levels have a picture each, and the
+    photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those after the first begin at
+    zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left out) goes on at the next
+    size where it was.
 
     What varies from pixel to pixel comes from GRAIN channels of fixed noise, which the first two noise values move;
     borders are mirrored. With zero padding and without grain, textures lay at the same place in all photos.
@@ -69,7 +71,7 @@ class PyramidGenerator(nn.Module):
         return self.paint(label, self.expected_code(label, skip) + noise, noise, skip)
 
     def expected_code(self, label: OneHot, skip: int = 0) -> Tensor:
-        """Return the mean code of photos of this label map, Float[B,noise]."""
+        """Return the code of photos of this label map that noise zero gives, Float[B,noise]."""
         return self.scene(_averaged(label, 1 << max(0, len(self.blocks) - skip - 4)))
 
     def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int = 0) -> Photo:
@@ -103,26 +105,23 @@ class PyramidGenerator(nn.Module):
 
 
 class _Scene(nn.Module):
-    """Label map Float[B,channels,h,w], brought to GRID -> Float[B,values]."""
+    """Label map Float[B,channels,h,w] -> Float[B,values]: linear in the classes' shares of 3x4 cells.
+
+    A convolutional network here learnt the label maps by heart: of maps it had not seen it expected too bright photos.
+    """
 
     def __init__(self, channels: int, values: int) -> None:
         super().__init__()
-        widths = (channels, 48, 64, 96)
-        layers = [
-            layer
-            for before, after in pairwise(widths)
-            for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
-        ]
-        self.model = nn.Sequential(
-            *layers, nn.Flatten(), nn.Linear(widths[-1] * (GRID[0] // 8) * (GRID[1] // 8), values)
-        )
+        self.linear = nn.Linear(channels * (GRID[0] // CELL) * (GRID[1] // CELL), values)
+        nn.init.zeros_(self.linear.weight)
 
     def forward(self, label: Tensor) -> Tensor:
-        return self.model(interpolate(label, size=GRID, mode="bilinear", align_corners=False))
+        shares = avg_pool2d(interpolate(label, size=GRID, mode="bilinear", align_corners=False), CELL)
+        return self.linear(10 * shares.flatten(1))  # 10: learns the faster by it
 
 
 class StyleEncoder(nn.Module):
-    """Photo Float[B,3,H,W] -> mean and deviation of its code, Float[B,values] each (SPADE's encoder, without norm)."""
+    """Photo Float[B,3,H,W] -> mean and deviation of its noise, Float[B,values] each (SPADE's encoder, without norm)."""
 
     def __init__(self, values: int) -> None:
         super().__init__()
@@ -144,7 +143,7 @@ class StyleEncoder(nn.Module):
 
 def _averaged(condition: Tensor, factor: int) -> Tensor:
     """The condition at 1/factor of the size: each pixel holds the shares of the classes."""
-    return condition if factor == 1 else nn.functional.avg_pool2d(condition, factor)
+    return condition if factor == 1 else avg_pool2d(condition, factor)
 
 
 def _enlarged(picture: Tensor) -> Tensor:

@@ -357,6 +357,21 @@ def test_label_sides_that_are_pictures_and_noise_as_an_input_are_exported_and_pr
     assert (first != other).all()
 
 
+def test_a_painter_is_exported_with_the_graph_that_reads_a_photo_s_style(tmp_path: Path) -> None:
+    run = trained_run(tmp_path / "run", "painter", size=(64, 64))
+    folder = export(run, tmp_path / "exported", name="little", force=True)
+    style = json.loads((folder / "manifest.json").read_text())["style"]
+    content = (folder / style["file"]).read_bytes()
+    assert style["sha256"] == hashlib.sha256(content).hexdigest()
+    photos, _ = parity.drawn(None, 3, tuple(style["size"]))
+    found = parity.run(onnx.load_from_string(content), {"photo": photos})["noise"]
+    method, _, _ = load_method(run)
+    with evaluating(method, "cpu"):
+        expected = method.style_of(torch.from_numpy(photos).permute(0, 3, 1, 2) / 127.5 - 1)
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+    assert not np.allclose(found[0], found[1])
+
+
 def test_a_size_that_the_method_cannot_take_is_refused() -> None:
     with pytest.raises(UserError, match="20x24 is not a multiple of 8"):
         draw_graph(Noisy().eval(), "to_label", size=(20, 24), half=False)

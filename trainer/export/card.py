@@ -82,6 +82,8 @@ def card(manifest: Mapping[str, Any], *, rounding: str | None) -> str:
     height, width = training["size"]
     directions = manifest["directions"].values()
     files = "\n".join(f"- `{direction['file']}`: {_direction_words(direction)}" for direction in directions)
+    if "style" in manifest:
+        files += "\n- `style.onnx`: photo in, the noise that gives its look out"
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
     return f"""# {manifest["name"]}
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
+import onnx
 
 from trainer.batch import Domain
 from trainer.errors import UserError
 from trainer.export.card import card, pairs_picture, preview
-from trainer.export.graphs import NOISE, Direction, Graph, draw_graph, with_rounded_weights
-from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove
+from trainer.export.graphs import NOISE, Direction, Graph, draw_graph, draw_style, with_rounded_weights
+from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
 from trainer.networks.init import fuse_spectral_norm
@@ -80,6 +81,9 @@ def export(
     with evaluating(method, "cpu"):
         kept = [direction for direction in directions if direction not in against]
         graphs = [draw_graph(method, direction, size=run.size, half=half) for direction in kept]
+        style = draw_style(method, half=half) if method.style_size is not None and "to_photo" in kept else None
+    if style is not None:
+        prove_style(style, method)
     parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
     rounding = _rounding(graphs, trained, size=run.size) if half else None
     manifest = {
@@ -110,7 +114,17 @@ def export(
         "parity": parity,
     }
     with _whole_folder(out / name) as building:
-        manifest["directions"] = {graph.direction: _written(graph, building) for graph in graphs}
+        manifest["directions"] = {
+            graph.direction: {
+                **_written(graph.model, f"{graph.direction}.onnx", building),
+                "input": graph.input.described(),
+                "outputs": [output.described() for output in graph.outputs],
+                "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
+            }
+            for graph in graphs
+        }
+        if style is not None:
+            manifest["style"] = {**_written(style, "style.onnx", building), "size": list(method.style_size)}
         preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
         if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)
@@ -150,18 +164,11 @@ def _whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _written(graph: Graph, folder: Path) -> dict[str, Any]:
-    """Save the graph's file and describe it for the manifest."""
-    content = graph.model.SerializeToString()
-    path = folder / f"{graph.direction}.onnx"
-    path.write_bytes(content)
-    return {
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "input": graph.input.described(),
-        "outputs": [output.described() for output in graph.outputs],
-        "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
-    }
+def _written(model: onnx.ModelProto, file: str, folder: Path) -> dict[str, Any]:
+    """Save a graph and describe its file for the manifest."""
+    content = model.SerializeToString()
+    (folder / file).write_bytes(content)
+    return {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _domain(domain: Domain) -> dict[str, Any]:

@@ -95,6 +95,17 @@ class ToPhoto(Translation):
         return to_levels(photo), photo
 
 
+class Style(nn.Module):
+    """`photo` u8[N,H,W,3] -> `noise` Float[N,*noise_shape]."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return self.method.style_of(to_float(photo))
+
+
 def to_float(photo: Tensor) -> Tensor:
     """u8[N,H,W,3] -> Float[N,3,H,W] in [-1,1]."""
     return photo.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -131,11 +142,44 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
         arguments = (*arguments, torch.zeros(2, *noise_shape))
         dynamic = (*dynamic, {0: torch.export.Dim.AUTO})  # found equal to the batch; naming it again would be warned of
     has_raw = direction == "to_photo" or domain.kind == "picture" or len(outputs) == 2
+    model = _exported(
+        wrapper,
+        arguments,
+        inputs=[spot.name, *([NOISE] if noise_shape is not None else [])],
+        outputs=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
+        dynamic=dynamic,
+        half=half,
+    )
+    under_test = None
+    if has_raw:
+        under_test = copy.deepcopy(model)
+        kept = [output for output in model.graph.output if output.name != RAW]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+    return Graph(direction, model, under_test, spot, outputs, noise_shape)
+
+
+def draw_style(method: Method, *, half: bool) -> onnx.ModelProto:
+    """Export `style_of` for photos of the method's `style_size`, with a dynamic batch."""
+    assert method.style_size is not None
+    photo = torch.zeros((2, *method.style_size, 3), dtype=torch.uint8)
+    return _exported(Style(method), (photo,), inputs=["photo"], outputs=[NOISE], dynamic=({0: "batch"},), half=half)
+
+
+def _exported(
+    wrapper: nn.Module,
+    arguments: tuple[Tensor, ...],
+    *,
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple[dict[int, Any], ...],
+    half: bool,
+) -> onnx.ModelProto:
     program = torch.onnx.export(
         wrapper.eval(),
         arguments,
-        input_names=[spot.name, *([NOISE] if noise_shape is not None else [])],
-        output_names=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
+        input_names=inputs,
+        output_names=outputs,
         dynamic_shapes=dynamic,
         opset_version=OPSET,
         external_data=False,
@@ -147,14 +191,8 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     _strip(model)
     if half:
         store_half(model)
-    under_test = None
-    if has_raw:
-        under_test = copy.deepcopy(model)
-        kept = [output for output in model.graph.output if output.name != RAW]
-        del model.graph.output[:]
-        model.graph.output.extend(kept)
     onnx.checker.check_model(model, full_check=True)
-    return Graph(direction, model, under_test, spot, outputs, noise_shape)
+    return model
 
 
 def with_rounded_weights(method: Method) -> Method:

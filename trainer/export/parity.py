@@ -63,6 +63,17 @@ def prove(graph: Graph, method: Method, *, size: tuple[int, int]) -> list[dict[s
     return rows
 
 
+def prove_style(model: onnx.ModelProto, method: Method) -> None:
+    """Compare the style graph with the method on photos of two scenes. Raises UserError."""
+    assert method.style_size is not None
+    photos, _ = drawn(None, 2, method.style_size)
+    with evaluating(method, "cpu"):
+        expected = method.style_of(_float(photos)).numpy()
+    difference = float(np.abs(run(model, {"photo": photos})[NOISE] - expected).max())
+    if not difference <= RAW_TOLERANCE:
+        raise UserError(f"the exported style graph differs from torch by up to {difference:.2g}; nothing was exported")
+
+
 def compared(graph: Graph, method: Method, photos: np.ndarray, labels: np.ndarray) -> Parity:
     """The differences between graph and method on these pictures."""
     given = photos if graph.direction == "to_label" else labels

@@ -77,6 +77,8 @@ class Method(nn.Module):
     """The least height and width that the networks can be trained at."""
     tiling: Literal["allowed", "forbidden"] = "forbidden"
     noise_shape: tuple[int, ...] | None = None
+    style_size: tuple[int, int] | None = None
+    """Height and width at which `style_of` reads photos; None: the method has none."""
     spares_a_half: bool = False
     """Whether a method that reads both halves of the Batch can train with either of them empty (Run.balanced)."""
     rare_classes: Phase = "never"
@@ -142,6 +144,10 @@ class Method(nn.Module):
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         """Label map (or picture) -> photo. Offered where `directions` says so."""
         raise NotImplementedError(f"{type(self).__name__} does not translate labels to photos")
+
+    def style_of(self, photo: Photo) -> Tensor:
+        """Photo Float[B,3,*style_size] -> the noise Float[B,*noise_shape] that gives photos its look."""
+        raise NotImplementedError(f"{type(self).__name__} does not read the style of a photo")
 
     def to_label(self, photo: Photo) -> LabelMap | Photo:
         """Photo -> class indices, or a picture where labels are pictures. Offered where `directions` says so."""

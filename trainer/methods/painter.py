@@ -74,6 +74,7 @@ class Painter(FromLabels):
 
     config_class = Config
     spares_a_half = True
+    style_size = StyleEncoder.size
     paths = ("segmenter", "encoder_weights")
     config: Config
     generator: PyramidGenerator
@@ -107,6 +108,9 @@ class Painter(FromLabels):
 
     def load_pretrained(self) -> None:
         self._load("cpu")
+
+    def style_of(self, photo: Photo) -> Tensor:
+        return self.style(photo)[0]
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         config = self.config

@@ -123,6 +123,9 @@ class _Scene(nn.Module):
 class StyleEncoder(nn.Module):
     """Photo Float[B,3,H,W] -> mean and deviation of its noise, Float[B,values] each (SPADE's encoder, without norm)."""
 
+    size = (2 * GRID[0], 2 * GRID[1])
+    """Photos are reduced to this height and width."""
+
     def __init__(self, values: int) -> None:
         super().__init__()
         widths = (3, 32, 64, 96, 128)
@@ -136,7 +139,7 @@ class StyleEncoder(nn.Module):
         )
 
     def forward(self, photo: Photo) -> tuple[Tensor, Tensor]:
-        seen = interpolate(photo, size=(2 * GRID[0], 2 * GRID[1]), mode="area")
+        seen = interpolate(photo, size=self.size, mode="area")
         mean, log_deviation = self.model(seen).float().chunk(2, 1)
         return mean, torch.exp(log_deviation.clamp(-5, 2))
 

@@ -54,16 +54,17 @@ class SynthesizeFields(_Fields, total=False):
     """The parameters of synthesis; the API documentation has their defaults."""
 
     seed: int | None
+    style: str | None
     format: PhotoFormat
     snap: bool
 
 
 @dataclass(frozen=True)
 class Made:
-    """One photo, and the seed and model that make it again."""
+    """One photo, and the seed (None: a style was given) and model that make it again."""
 
     photo: bytes
-    seed: int
+    seed: int | None
     model: str
 
 
@@ -130,6 +131,10 @@ class Client:
         """Return the outlines of the regions of at least `min_area` pixels as a COCO-style document."""
         return dict(json.loads(self.segment(photo, model=model, output="polygons", min_area=min_area)))
 
+    def style(self, photo: Picture, *, model: str | None = None) -> str:
+        """Return the look of a photo, as the field `style` of `synthesize` with the same model."""
+        return ",".join(map(str, self.upload("/v1/style", [photo], {"model": model}).json()["style"]))
+
     def synthesize(self, label: Picture, **fields: Unpack[SynthesizeFields]) -> Made:
         """Return a photo made from a label map."""
         return self.synthesize_several(label, count=1, **fields)[0]
@@ -137,7 +142,10 @@ class Client:
     def synthesize_several(self, label: Picture, *, count: int, **fields: Unpack[SynthesizeFields]) -> list[Made]:
         """Return `count` photos made from a label map with successive seeds."""
         response = self.upload("/v1/synthesize", [label], {"count": count, **fields})
-        model, seeds, photos = response.headers["X-Model"], response.headers["X-Seed"].split(","), [response.content]
+        model, photos = response.headers["X-Model"], [response.content]
+        if "X-Seed" not in response.headers:
+            return [Made(response.content, None, model)]
+        seeds = response.headers["X-Seed"].split(",")
         if len(seeds) > 1:
             with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
                 photos = [archive.read(name) for name in archive.namelist()]

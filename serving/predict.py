@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import json
 import os
 import sys
 from collections import Counter
@@ -25,7 +26,7 @@ from serving.imaging.domain import ClassRow, Domain
 from serving.inference import pipeline
 from serving.inference.archive import Picture
 from serving.inference.outputs import clean_name
-from serving.inference.parameters import SegmentParameters, SynthesizeParameters
+from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters
 from serving.models.manifest import DIRECTIONS, DirectionName
 from serving.models.model import RUN_FAILURES, load_model
 from serving.models.repository import Repository
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         help="write label maps in the format of a labelling tool (docs/labels.md)",
     )
+    add("--style", type=Path, metavar="PHOTO", help="give photos the look of this one, in place of a seed")
     add("--device", choices=get_args(Device), default="auto", help="of this process (default: %(default)s)")
     add("--models", type=Path, metavar="FOLDER", help="folder in which model names are looked up (default: exported)")
     add("--server", metavar="URL", help="use a running server, as http://127.0.0.1:3000, with the token FEWPAIR_TOKEN")
@@ -133,6 +135,12 @@ def _in_process(
     model = load_model(_model_folder(args), device=args.device, threads=0)
     direction = _direction(args.direction, list(model.manifest.directions), name=model.name)
     models = Repository({model.name: model}, {}, {direction: model.name})
+    if args.style:
+        read = pipeline.translator(models, StyleParameters())
+        found = read(Picture(args.style.name, args.style.read_bytes), _EXECUTION)[0].body
+        synthesize = synthesize.model_copy(
+            update={"seed": None, "style": ",".join(map(str, json.loads(found)["style"]))}
+        )
     translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
     print(f"{model.name}, {direction}, on {model.provider}")
 
@@ -153,6 +161,8 @@ def _on_server(
         chosen = segment.model_dump(exclude_unset=True)
         return lambda file: client.segment(file, **{**chosen, "model": args.model}), domain
     made = {**synthesize.model_dump(exclude_unset=True), "model": args.model}
+    if args.style:
+        made |= {"seed": None, "style": client.style(args.style, model=args.model)}
     return lambda file: client.synthesize(file, **made).photo, domain
 
 

@@ -65,6 +65,12 @@ SYNTHESIZED: dict[str, Any] = {
         },
     },
 }
+STYLE: dict[str, Any] = {
+    "description": "The numbers; of several photos, a ZIP.",
+    "model": schemas.StyleReport,
+    "content": {"application/zip": BINARY},
+    "headers": _HEADERS,
+}
 _TOKENS = {
     "token": {"type": "http", "scheme": "bearer", "description": "One of the server's tokens."},
     "password": {"type": "http", "scheme": "basic", "description": "For browsers: any user name, a token as password."},

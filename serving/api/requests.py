@@ -19,7 +19,7 @@ from starlette.responses import Response
 from serving.errors import Refusal
 from serving.inference.archive import Picture, too_many_pictures
 from serving.inference.outputs import clean_name
-from serving.inference.parameters import SegmentParameters, SynthesizeParameters, once_each, validated
+from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters, once_each, validated
 from serving.inference.pipeline import Backend, translate, translator
 from serving.settings import Settings
 
@@ -43,7 +43,9 @@ def ready(request: Request) -> Backend:
 Ready = Annotated[Backend, Depends(ready)]
 
 
-async def answer(request: Request, query: SegmentParameters | SynthesizeParameters, backend: Backend) -> Response:
+async def answer(
+    request: Request, query: SegmentParameters | SynthesizeParameters | StyleParameters, backend: Backend
+) -> Response:
     """Read a request, translate its pictures and answer it. Parameters of the body overrule those of the query.
 
     Refusal (503) before the body is read where no further request would be admitted.

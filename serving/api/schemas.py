@@ -47,6 +47,7 @@ class ModelEntry(BaseModel):
     multiple_of: int = Field(description="Sides are padded to multiples of this.")
     confidence: bool = Field(description="Whether `output=confidence` is available.")
     seeded: bool = Field(description="Whether different seeds give different photos.")
+    style: bool = Field(description="Whether `POST /v1/style` reads the style of photos for it.")
     metrics: dict[str, Any] = Field(description="Split name to figures.")
 
 
@@ -103,6 +104,13 @@ class SegmentReport(BaseModel):
     regions: list[RegionEntry] | None = Field(description="The largest of them, at most 1000. Void has none.")
 
 
+class StyleReport(BaseModel):
+    """The answer of `POST /v1/style`."""
+
+    model: str
+    style: list[float]
+
+
 class CocoDocument(BaseModel):
     """The answer to `output=polygons`, in the form of COCO's object detection."""
 
@@ -150,5 +158,6 @@ def _entry(model: ExportedModel, models: Repository) -> dict[str, Any]:
         "multiple_of": manifest.multiple_of,
         "confidence": model.has_confidence,
         "seeded": to_photo is not None and to_photo.noise is not None,
+        "style": manifest.style is not None,
         "metrics": manifest.metrics,
     }

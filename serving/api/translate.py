@@ -1,4 +1,4 @@
-"""POST /v1/segment and POST /v1/synthesize."""
+"""POST /v1/segment, POST /v1/synthesize and POST /v1/style."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from serving.api import openapi
 from serving.api.requests import RAW_KINDS, Ready, answer
 from serving.api.schemas import PicturesForm
-from serving.inference.parameters import SegmentParameters, SynthesizeParameters
+from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
@@ -23,6 +23,10 @@ class SegmentForm(PicturesForm, SegmentParameters):
 
 class SynthesizeForm(PicturesForm, SynthesizeParameters):
     """Label maps to make photos from."""
+
+
+class StyleForm(PicturesForm, StyleParameters):
+    """A photo whose style is read."""
 
 
 @router.post(
@@ -44,4 +48,15 @@ async def segment(request: Request, query: Annotated[SegmentParameters, Query()]
 )
 async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Query()], backend: Ready) -> Response:
     """A photo that could have this label map, at the label map's size. The same seed gives the same bytes."""
+    return await answer(request, query, backend)
+
+
+@router.post(
+    "/style",
+    responses={200: openapi.STYLE, **_REFUSALS},
+    openapi_extra=openapi.body(StyleForm, raw=RAW_KINDS),
+    summary="Photo to style",
+)
+async def style(request: Request, query: Annotated[StyleParameters, Query()], backend: Ready) -> Response:
+    """The numbers that give photos the look of this one, as the field `style` of `/v1/synthesize`."""
     return await answer(request, query, backend)

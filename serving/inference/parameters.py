@@ -14,6 +14,7 @@ from serving.imaging.tiling import Tiles
 SegmentOutput = Literal["colours", "ids", "overlay", "confidence", "polygons", "json"]
 P = TypeVar("P", bound=BaseModel)
 SEEDS = 2**32
+_NUMBER = r"-?[0-9]{1,4}(\.[0-9]{1,9})?(e-[0-9]{1,2})?"
 
 
 class ErrorBody(BaseModel):
@@ -53,11 +54,17 @@ class SegmentParameters(_Parameters):
     """In pixels: smaller regions are left out of `output=polygons` and of the boxes of `output=json`."""
 
 
+class StyleParameters(_Parameters):
+    """How the style of a photo is read."""
+
+
 class SynthesizeParameters(_Parameters):
     """How photos are made from a label map."""
 
     seed: int | None = Field(default=None, ge=0, lt=SEEDS)
     """Random if absent; comes back in `X-Seed`."""
+    style: str | None = Field(default=None, max_length=2**14, pattern=rf"^{_NUMBER}(,{_NUMBER})*$")
+    """The look of a photo in place of a seed: numbers of `POST /v1/style`, comma-separated."""
     count: int = Field(default=1, ge=1, le=16)
     """Photos from as many seeds, counted up from `seed`; over 1 they come as a ZIP. Each counts as pixels."""
     format: PhotoFormat = "jpeg"

@@ -6,7 +6,9 @@ Everything but `translate` is synchronous: the server calls it in worker threads
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,10 +30,10 @@ from serving.inference.outputs import (
     encode_segmentation,
     photos_of_one,
 )
-from serving.inference.parameters import SEEDS, SegmentParameters, SynthesizeParameters
+from serving.inference.parameters import SEEDS, SegmentParameters, StyleParameters, SynthesizeParameters
 from serving.inference.scheduler import Scheduler, Task
 from serving.models.manifest import DirectionName, Manifest
-from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel
+from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, Noise
 from serving.models.repository import EMPTY, Repository
 from serving.models.session import largest_batch
 from serving.settings import Settings
@@ -58,11 +60,11 @@ class Execution:
         model: ExportedModel,
         direction: DirectionName,
         pixels: Bytes,
-        seeds: Sequence[int],
+        seeds: Sequence[int | Noise],
         *,
         tiled: bool = False,
     ) -> Outputs:
-        """Run a model on [N,H,W] or [N,H,W,3] with a seed each; tiles in one run, others with those of their size."""
+        """Run a model on [N,H,W] or [N,H,W,3] with a seed or noise each; tiles in one run, others with equal sizes."""
         if self.task is None:
             return model.run_batch(direction, pixels, seeds=seeds)
         most = max(1, min(self.batch, BATCH_PIXELS // (pixels.shape[1] * pixels.shape[2]))) if model.batches else 1
@@ -86,7 +88,7 @@ class Prepared:
     grid: Grid | None
 
 
-def translator(models: Repository, parameters: SegmentParameters | SynthesizeParameters) -> Translate:
+def translator(models: Repository, parameters: SegmentParameters | SynthesizeParameters | StyleParameters) -> Translate:
     """Return the function that answers one picture. Raises Refusal where the parameters are wrong for every picture."""
     if isinstance(parameters, SegmentParameters):
         model = models.choose(parameters.model, "to_label")
@@ -94,9 +96,23 @@ def translator(models: Repository, parameters: SegmentParameters | SynthesizePar
         check_tiles(model.manifest, parameters.tiles)
         return partial(_segment, model, parameters)
     model = models.choose(parameters.model, "to_photo")
-    if parameters.count > 1 and model.manifest.directions["to_photo"].noise is None:
+    if isinstance(parameters, StyleParameters):
+        if model.manifest.style is None:
+            message = f"model {model.name} does not read the style of photos."
+            raise Refusal(400, "no_style", message, hint="`style` in GET /v1/models says which models do.")
+        return partial(_read_style, model)
+    noise = model.manifest.directions["to_photo"].noise
+    if parameters.count > 1 and noise is None:
         message = f"model {model.name} takes no noise, so every seed gives the same photo."
         raise Refusal(400, "no_noise", message, hint="Leave count out.")
+    if parameters.style is not None:
+        if parameters.seed is not None or parameters.count > 1:
+            message = "with a style there is one photo, whatever the seed."
+            raise Refusal(400, "style_and_seed", message, hint="Leave seed and count out, or style.")
+        given, wanted = parameters.style.count(",") + 1, 0 if noise is None else math.prod(noise.shape)
+        if given != wanted:
+            message = f"the style has {given} numbers, model {model.name} takes {wanted}."
+            raise Refusal(400, "unfit_style", message, hint="Send what POST /v1/style answered for this model.")
     check_tiles(model.manifest, parameters.tiles)
     return partial(_synthesize, model, parameters)
 
@@ -124,20 +140,36 @@ def _synthesize(
         label = None if domain.kind == "picture" else read_label(file, domain, limits, snap=parameters.snap)
         pixels = read_photo(file, limits) if label is None else label.ids
         prepared = prepare(model, pixels, limits, tiles=parameters.tiles)
-    seeds = draw_seeds(parameters.seed, parameters.count)
-    photos = [photo for photo, _ in run_prepared(model, "to_photo", prepared, execution, seeds=seeds)]
     headers = {
         "X-Model": model.name,
         "X-Tiling": str(prepared.grid or "none"),
         "X-Label-Spelling": "picture" if label is None else label.spelling,
     }
+    seeds: Sequence[int | Noise]
+    if parameters.style is None:
+        seeds = draw_seeds(parameters.seed, parameters.count)
+        named = [{**headers, "X-Seed": str(seed)} for seed in seeds]
+    else:
+        seeds, named = [np.array(parameters.style.split(","), np.float32)], [headers]
+    photos = [photo for photo, _ in run_prepared(model, "to_photo", prepared, execution, seeds=seeds)]
     with trace.stage("encode"):
+        kind = MEDIA_TYPES[parameters.format]
         return tuple(
-            Answer(
-                encode_photo(photo, parameters.format), MEDIA_TYPES[parameters.format], {**headers, "X-Seed": str(seed)}
-            )
-            for photo, seed in zip(photos, seeds, strict=True)
+            Answer(encode_photo(photo, parameters.format), kind, one) for photo, one in zip(photos, named, strict=True)
         )
+
+
+def _read_style(model: ExportedModel, picture: Picture, execution: Execution) -> tuple[Answer, ...]:
+    trace = current_trace()
+    trace.model = model.name
+    with trace.stage("decode"):
+        photo = read_photo(picture.read(), execution.limits)
+    if execution.task is None:
+        noise = model.read_style(photo)
+    else:
+        noise = execution.task.run(lambda items, _: [model.read_style(one) for one in items], photo)
+    body = json.dumps({"model": model.name, "style": [round(float(value), 5) for value in noise.ravel()]})
+    return (Answer(body.encode(), "application/json", {"X-Model": model.name}),)
 
 
 def check_tiles(manifest: Manifest, tiles: Tiles) -> None:
@@ -185,9 +217,14 @@ def plan(manifest: Manifest, size: tuple[int, int], tiles: Tiles) -> Grid | None
 
 
 def run_prepared(
-    model: ExportedModel, direction: DirectionName, prepared: Prepared, execution: Execution, *, seeds: Sequence[int]
+    model: ExportedModel,
+    direction: DirectionName,
+    prepared: Prepared,
+    execution: Execution,
+    *,
+    seeds: Sequence[int | Noise],
 ) -> list[tuple[Bytes, Bytes | None]]:
-    """Run a prepared picture once for each seed: the main output and the confidence, at the picture's own size."""
+    """Run a prepared picture once for each seed or noise: main output and confidence, at the picture's own size."""
     grid, scaled = prepared.grid, prepared.scaled
     if scaled is not None:
         execution.progress(0, 1)
@@ -201,7 +238,7 @@ def run_prepared(
 
 
 def _run_tiles(
-    model: ExportedModel, direction: DirectionName, pixels: Bytes, grid: Grid, execution: Execution, seed: int
+    model: ExportedModel, direction: DirectionName, pixels: Bytes, grid: Grid, execution: Execution, seed: int | Noise
 ) -> Outputs:
     """Run a picture tile by tile: output name -> [H,W] or [H,W,3] at the picture's own size."""
     mosaic, done = Mosaic(grid), 0

@@ -45,6 +45,25 @@ class Direction:
     outputs: tuple[TensorSpec, ...]
     noise: NoiseSpec | None
 
+    @property
+    def input_names(self) -> set[str]:
+        return {self.input.name} | ({self.noise.name} if self.noise else set())
+
+    @property
+    def output_names(self) -> set[str]:
+        return {output.name for output in self.outputs}
+
+
+@dataclass(frozen=True)
+class StyleGraph:
+    """The graph from a photo of `size` (height, width) to the noise that gives `to_photo` its look."""
+
+    file: Path
+    sha256: str
+    size: tuple[int, int]
+    input_names = frozenset({"photo"})
+    output_names = frozenset({"noise"})
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -62,6 +81,7 @@ class Manifest:
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
     parity: Mapping[str, Any]
+    style: StyleGraph | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -81,7 +101,7 @@ def read_manifest(folder: Path) -> Manifest:
     if raw["name"] != folder.resolve().name:
         message = f"{path} says its name is {raw['name']}, but its folder is called {folder.resolve().name}."
         raise ModelError(message, hint="Rename one of them.")
-    for one in raw["directions"].values():
+    for one in (*raw["directions"].values(), *([raw["style"]] if "style" in raw else [])):
         one["file"] = folder / one["file"]
         if one["file"].resolve().parent != folder.resolve():  # the schema allows no slash; a link could still lead out
             message = f"{one['file']} leads out of its folder."
@@ -94,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     return _MANIFEST.validate_python({**raw, "label": raw["domains"]["label"], "folder": folder, "digest": digest})
 
 
-def read_graph(direction: Direction) -> bytes:
+def read_graph(direction: Direction | StyleGraph) -> bytes:
     """Return the bytes of the ONNX file. Raises ModelError where their sum is not the manifest's."""
     try:
         graph = direction.file.read_bytes()

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _exceptions
+from PIL import Image
 
 from serving.errors import ModelError, Refusal
 from serving.imaging.decode import Bytes
@@ -22,6 +23,7 @@ from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
 _WARM_UP_SIZE = (128, 192)
+Noise = NDArray[np.float32]
 # What a run raises: ONNX Runtime's exceptions have no base class of their own, and C++ exceptions arrive as
 # RuntimeError.
 RUN_FAILURES: tuple[type[Exception], ...] = (
@@ -46,8 +48,14 @@ class CancelToken:
 class ExportedModel:
     """The graphs of one model folder, `to_label` and `to_photo`, as functions of arrays."""
 
-    def __init__(self, manifest: Manifest, sessions: Mapping[DirectionName, onnxruntime.InferenceSession]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        sessions: Mapping[DirectionName, onnxruntime.InferenceSession],
+        style: onnxruntime.InferenceSession | None = None,
+    ) -> None:
         self.manifest = manifest
+        self._style = style
         self.batches = False  # whether pictures of different requests may share a run
         self._sessions = sessions
 
@@ -76,14 +84,21 @@ class ExportedModel:
         )
 
     def run_batch(
-        self, direction: DirectionName, pixels: Bytes, *, seeds: Sequence[int], cancel: CancelToken | None = None
+        self,
+        direction: DirectionName,
+        pixels: Bytes,
+        *,
+        seeds: Sequence[int | Noise],
+        cancel: CancelToken | None = None,
     ) -> dict[str, Bytes]:
-        """Run [N,H,W] or [N,H,W,3], each with the noise of its seed; return output name -> [N,H,W] or [N,H,W,3]."""
+        """Run [N,H,W] or [N,H,W,3], each with its noise or that of its seed; return name -> [N,H,W] or [N,H,W,3]."""
         spec = self.manifest.directions[direction]
         feed: dict[str, NDArray[Any]] = {spec.input.name: pixels}
         if spec.noise is not None:
-            drawn = {seed: draw_noise(seed, spec.noise.shape) for seed in seeds}
-            feed[spec.noise.name] = np.stack([drawn[seed] for seed in seeds])
+            shape = spec.noise.shape
+            feed[spec.noise.name] = np.stack(
+                [draw_noise(seed, shape) if isinstance(seed, int) else seed.reshape(shape) for seed in seeds]
+            )
         return self.infer(direction, feed, cancel=cancel)
 
     def infer(
@@ -103,6 +118,15 @@ class ExportedModel:
             hint = "Send larger pictures; GET /v1/models tells the size the model runs at."
             raise Refusal(400, "unfit_size", message, hint=hint) from error
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
+
+    def read_style(self, photo: Bytes) -> Noise:
+        """Return the noise that gives photos the look of this one, [H,W,3] of any size."""
+        assert self._style is not None
+        assert self.manifest.style is not None
+        height, width = self.manifest.style.size
+        resized = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX))
+        (noise,) = self._style.run(["noise"], {"photo": resized[None]})
+        return np.asarray(noise[0], np.float32)
 
     def answers(
         self, direction: DirectionName, found: dict[str, Bytes], scaled: Scaled | None
@@ -128,7 +152,8 @@ def load_model(
         name: open_session(direction, device=device, threads=threads, deterministic=deterministic)
         for name, direction in manifest.directions.items()
     }
-    model = ExportedModel(manifest, sessions)
+    style = manifest.style and open_session(manifest.style, device=device, threads=threads, deterministic=deterministic)
+    model = ExportedModel(manifest, sessions, style)
     try:
         _warm_up(model)
         if batch > 1 and not deterministic:
@@ -153,6 +178,8 @@ def _own_size(manifest: Manifest) -> tuple[int, int]:
 def _warm_up(model: ExportedModel) -> None:
     """Run each graph on an empty picture. Raises ModelError where an output is not what the manifest promises."""
     height, width = _own_size(model.manifest)
+    if model.manifest.style is not None:
+        model.read_style(np.zeros((height, width, 3), np.uint8))
     for direction, spec in model.manifest.directions.items():
         empty = np.zeros((height, width, 3) if spec.input.layout == "NHWC" else (height, width), np.uint8)
         scaled = model.prepare(empty)

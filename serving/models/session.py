@@ -10,7 +10,7 @@ from typing import Any
 import onnxruntime
 
 from serving.errors import DeviceError, ModelError
-from serving.models.manifest import Direction, read_graph
+from serving.models.manifest import Direction, StyleGraph, read_graph
 from serving.settings import Device, Settings
 
 logger = logging.getLogger("fewpair.serving")
@@ -22,7 +22,7 @@ _CUDA_HINT = "Check the driver (nvidia-smi), and pip install '.[serve,cuda]' in 
 
 
 def open_session(
-    direction: Direction, *, device: Device, threads: int, deterministic: bool
+    direction: Direction | StyleGraph, *, device: Device, threads: int, deterministic: bool
 ) -> onnxruntime.InferenceSession:
     """Open the session of a graph. Raises DeviceError where CUDA is required and cannot be used, else ModelError."""
     reason = "the CPU was chosen" if device == "cpu" else why_no_cuda()
@@ -87,12 +87,11 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _check_names(direction: Direction, session: onnxruntime.InferenceSession) -> None:
-    promised = {direction.input.name} | ({direction.noise.name} if direction.noise else set())
-    present = {node.name for node in session.get_inputs()}
+def _check_names(direction: Direction | StyleGraph, session: onnxruntime.InferenceSession) -> None:
+    promised, present = set(direction.input_names), {node.name for node in session.get_inputs()}
     if promised != present:
         message = f"{direction.file} takes {sorted(present)}, its manifest promises {sorted(promised)}."
         raise ModelError(message, hint="Export it again.")
-    absent = {output.name for output in direction.outputs} - {node.name for node in session.get_outputs()}
+    absent = direction.output_names - {node.name for node in session.get_outputs()}
     if absent:
         raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")

@@ -75,6 +75,22 @@ def synthesizing_graph(*, noise: bool = True) -> onnx.ModelProto:
     return _model(nodes, initializers, inputs=inputs, outputs=[("photo", _photo())])
 
 
+def style_graph() -> onnx.ModelProto:
+    """photo u8[N,2,3,3] -> noise: the mean of each channel, from 0 to 1."""
+    nodes = [
+        helper.make_node("Cast", ["photo"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "sides"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "white"], ["noise"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array([1, 2], np.int64), "sides"),
+        numpy_helper.from_array(np.float32(255), "white"),
+    ]
+    photo = helper.make_tensor_type_proto(TensorProto.UINT8, ["batch", 2, 3, 3])
+    noise = helper.make_tensor_type_proto(TensorProto.FLOAT, ["batch", 3])
+    return _model(nodes, initializers, inputs=[("photo", photo)], outputs=[("noise", noise)])
+
+
 def negative_graph(given: str, answered: str) -> onnx.ModelProto:
     """u8[N,H,W,3] -> 255 minus it: between two kinds of pictures."""
     nodes = [helper.make_node("Sub", ["white", given], [answered])]
@@ -143,6 +159,7 @@ def write_model(
     directions: tuple[str, ...] = ("to_label", "to_photo"),
     noise: bool = True,
     confidence: bool = True,
+    style: bool = False,
     **changes: Any,
 ) -> Path:
     """An exported folder; `changes` replace entries of its manifest."""
@@ -165,6 +182,8 @@ def write_model(
             "outputs": [_tensor("photo", "photo", "NHWC")],
             "noise": {"name": "noise", "shape": [3]} if noise else None,
         }
+    if style:
+        changes["style"] = {**_stored(folder / "style.onnx", style_graph()), "size": [2, 3]}
     return _write_manifest(folder, described, **changes)
 
 

@@ -32,6 +32,8 @@ def test_it_lists_segments_and_synthesizes(client, tmp_path):
     several = client.synthesize_several(file_of(stripes()), count=3, seed=3, format="png")
     assert [one.seed for one in several] == [3, 4, 5]
     assert several[1].photo == made.photo
+    styled = client.synthesize(file_of(stripes()), style=client.style(path, model="tiny"), model="tiny")
+    assert (styled.seed, styled.model) == (None, "tiny")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:3000", "localhost:3000"])

@@ -55,6 +55,7 @@ OPERATIONS = [
     ("GET", "/v1/models/{name}/pairs"),
     ("POST", "/v1/segment"),
     ("POST", "/v1/synthesize"),
+    ("POST", "/v1/style"),
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs/{id}"),

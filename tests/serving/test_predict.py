@@ -104,6 +104,17 @@ def test_label_maps_become_photos_and_the_seed_decides(models, tmp_path):
     assert a == b != c
 
 
+def test_a_photo_gives_its_style_to_the_photos_here_and_on_a_server(models, server, tmp_path):
+    label, photo = tmp_path / "label.png", tmp_path / "photo.png"
+    label.write_bytes(file_of(stripes()))
+    photo.write_bytes(file_of(ramp()))
+    options = ["--direction", "to_photo", "--style", str(photo), "--format", "png", "--out"]
+    assert predict([str(models / "tiny"), str(label), *options, str(tmp_path / "here")]) == 0
+    assert predict(["tiny", str(label), "--server", server.url, *options, str(tmp_path / "there")]) == 0
+    here, there = ((tmp_path / name / "label.png").read_bytes() for name in ("here", "there"))
+    assert here == there
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

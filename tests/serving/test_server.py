@@ -75,6 +75,33 @@ class TestBothFaces:
             assert archive.namelist() == [f"tiny-seed-{seed}.webp" for seed in (7, 8, 9)]
             assert archive.read("tiny-seed-8.webp") == synthesize(http, face, seed="8", format="webp").content
 
+    def test_a_photo_s_style_stands_in_for_the_seed(self, http, face):
+        photo = np.broadcast_to(np.array([255, 0, 51], np.uint8), (9, 7, 3))
+        answer = http.post("/v1/style", data={"model": "tiny"}, files={"image": file_of(photo)})
+        assert answer.json() == {"model": "tiny", "style": [1.0, 0.0, 0.2]}
+        made = synthesize(http, face, model="tiny", style="1.0,1e-05,0.2", format="png")
+        query = http.post(
+            f"{face}/synthesize?model=tiny&style=1.0,1e-05,0.2&format=png", files={"image": file_of(stripes())}
+        )
+        assert query.content == made.content
+        assert "x-seed" not in made.headers
+        expected = np.clip(PALETTE[stripes()] + np.array([30.0, 0.0, 6.0]), 0, 255)
+        assert np.abs(pixels_of(made.content) - expected).max() <= 1
+
+    @pytest.mark.parametrize(
+        ("fields", "code"),
+        [
+            ({"style": "1,2"}, "unfit_style"),
+            ({"style": "1,2,3", "seed": "1"}, "style_and_seed"),
+            ({"style": "1,2,3", "count": "2"}, "style_and_seed"),
+            ({"style": "1,2,nan"}, "bad_request"),
+            ({"style": "1,2,3e9"}, "bad_request"),
+            ({"style": "red"}, "bad_request"),
+        ],
+    )
+    def test_a_style_that_does_not_fit_is_refused(self, http, face, fields, code):
+        assert error_of(synthesize(http, face, model="tiny", **fields), 400)["code"] == code
+
     def test_colours_and_ids_give_the_same_photo_and_it_is_said_which_was_read(self, http, face):
         by_ids = synthesize(http, face, seed="1", format="png")
         by_colours = synthesize(http, face, file_of(PALETTE[stripes()]), seed="1", format="png")
@@ -319,3 +346,8 @@ def test_clients_mistakes_leave_no_traceback_in_the_log(http, server):
     segment(http, "", output="nonsense")
     http.post("/segment", content=b"--x\r\ngarbage", headers={"content-type": "multipart/form-data; boundary=x"})
     assert "Traceback" not in server.log.read_text()[before:]
+
+
+def test_a_model_without_styles_refuses_to_read_one(http):
+    answer = http.post("/v1/style", data={"model": "fixed"}, files={"image": file_of(ramp())})
+    assert error_of(answer, 400)["code"] == "no_style"

@@ -78,10 +78,11 @@ def export(
     environment, other = folder.environment(), selection.external
     terms = dataset.terms + (f"; unpaired label maps from {other.name}: {other.terms}" if other else "")
     method = with_rounded_weights(trained) if half else trained
+    style_size = method.style_size
     with evaluating(method, "cpu"):
         kept = [direction for direction in directions if direction not in against]
         graphs = [draw_graph(method, direction, size=run.size, half=half) for direction in kept]
-        style = draw_style(method, half=half) if method.style_size is not None and "to_photo" in kept else None
+        style = draw_style(method, half=half) if style_size and "to_photo" in kept else None
     if style is not None:
         prove_style(style, method)
     parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
@@ -123,8 +124,8 @@ def export(
             }
             for graph in graphs
         }
-        if style is not None:
-            manifest["style"] = {**_written(style, "style.onnx", building), "size": list(method.style_size)}
+        if style is not None and style_size is not None:
+            manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
         preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
         if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)

@@ -6,6 +6,7 @@ import { Pane, address, ask, download, fill, fitted, openPhoto, page, showBlob, 
 import { MapView, readPhoto } from "./view.js";
 
 const DEFAULT_SIDE = 512; // of a map, for models that work at any size
+const STYLE_SIDE = 512; // at most, of a photo whose style is read
 const LOOKS = 4;
 const LOOKS_AFTER = 900; // milliseconds without a stroke
 const NOTHING = 255; // the id of no class
@@ -29,10 +30,17 @@ export default class Paint extends Pane {
     this.on(".map-file", "change", ({ files: [file] }) => this.#begin(() => this.#mapFile(file)));
     this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) =>
       readPhoto(await openPhoto(file), page.model("to_label"), signal)));
+    this.on(".style-file", "change", ({ files: [file] }) => this.attempt((signal) => this.#takeStyle(file, signal)));
+    this.on(".drop-style", "click", () => {
+      this.#showStyle(null);
+      return this.run();
+    });
     this.on(".save-photo", "click", () => download(this.photo, `photo-seed-${this.seed}.jpg`));
     this.on(".save-map", "click", async () => download(await encodePng(this.canvas.map), "map.png"));
     this.on(".read-back", "click", () => this.#readBack());
     this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = !page.model("to_label");
+    this.#showStyle(null);
+    page.addEventListener("to_photo", () => this.#showStyle(null));
     page.addEventListener("to_photo", () => this.#begin(() => this.canvas.map ?? this.#scene(0)));
     page.addEventListener("edit", ({ detail }) => this.#begin(() => detail.map, detail.photo));
     this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
@@ -91,7 +99,7 @@ export default class Paint extends Pane {
       }
       this.root.dataset.state = "current";
       this.$(".status").textContent = "The photo shows the map as it is now.";
-      if (!this.model.seeded) return;
+      if (!this.model.seeded || this.style) return;
       await wait(LOOKS_AFTER, signal);
       await this.#showLooks(signal);
     }, {
@@ -116,7 +124,9 @@ export default class Paint extends Pane {
     const beside = page.of("to_photo").find(({ name }) => name === this.$(".compare").value);
     this.$(".second").hidden = !beside;
     for (const [index, model] of [this.model, beside].filter(Boolean).entries()) {
-      const parameters = { model: model.name, ...(model.seeded ? { seed: this.seed } : {}) };
+      const parameters = { model: model.name };
+      if (this.style && index === 0) parameters.style = this.style;
+      else if (model.seeded) parameters.seed = this.seed;
       const photo = await translate("synthesize", png, parameters, signal);
       const figure = this.root.querySelectorAll(".answer")[index];
       await showBlob(figure.querySelector("img"), photo);
@@ -127,6 +137,21 @@ export default class Paint extends Pane {
       this.$(".save-photo").disabled = this.$(".read-back").disabled = false;
       this.showSnippets("synthesize", parameters, "map.png", "photo.jpg");
     }
+  }
+
+  /** Give the photos the look of a photo of the visitor's. */
+  async #takeStyle(file, signal) {
+    const { blob, name } = await openPhoto(file, STYLE_SIDE);
+    const found = await translate("style", blob, { model: this.model.name }, signal);
+    this.#showStyle(JSON.parse(await found.text()).style.join(","), name);
+    return this.run();
+  }
+
+  #showStyle(style, name) {
+    this.style = style;
+    this.$(".style-of").hidden = !this.model.style;
+    this.$(".drop-style").hidden = !style;
+    this.$(".drop-style").textContent = `Style of ${name} ×`;
   }
 
   #clear() {
@@ -151,6 +176,7 @@ export default class Paint extends Pane {
       showBlob(image, photo).then(() => URL.revokeObjectURL(image.src));
       this.on(button, "click", () => {
         this.seed = seed;
+        this.#showStyle(null);
         page.remember({ seed });
         return this.run();
       });

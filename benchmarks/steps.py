@@ -20,7 +20,8 @@ if (
     sys.modules["torch.utils.tensorboard"] = types.ModuleType("torch.utils.tensorboard")
     sys.modules["torch.utils.tensorboard"].SummaryWriter = object  # type: ignore[attr-defined]
 
-from trainer.batch import Batch, Domain, Pairs, class_table
+from serving.imaging.domain import ClassRow
+from trainer.batch import Batch, Classes, Domain, Pairs
 from trainer.device import device_named, memory_peak
 from trainer.methods import METHODS
 from trainer.recipes import RECIPES
@@ -29,7 +30,7 @@ from trainer.training.checkpointing import build_method
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 
-CLASSES = class_table([(index, f"class {index}", (index, index, index), False) for index in range(11)])
+CLASSES = Classes(tuple(ClassRow(index, f"class {index}", (index, index, index), False) for index in range(11)))
 WARM_UP = 4
 
 

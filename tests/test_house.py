@@ -127,6 +127,7 @@ def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
         "serving/exported/camvid-hybrid-compact/manifest.json",
         "trainer/training/loop.py",
         "trainer/experiment/tables/s0-t2.toml",
+        "trainer/export/card.md.jinja",
         "serving/service.py",
     } <= names
     assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]

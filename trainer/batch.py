@@ -1,6 +1,6 @@
 """Photos, label maps, class tables, domains, and the Batch that every training step gets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -68,10 +68,6 @@ class Classes:
             lookup[index] = row.id
         return lookup
 
-    def known_ids(self) -> frozenset[int]:
-        """Every raw id that a label file may hold: the table's own and 255."""
-        return frozenset({row.id for row in self.rows} | {IGNORE})
-
 
 @dataclass(frozen=True)
 class Domain:
@@ -117,8 +113,3 @@ class Batch:
 def random(seed: int, step: int, stream: str, index: int = 0) -> np.random.Generator:
     """The random generator of one draw: a function of (seed, step, stream, index) alone, so that resuming is exact."""
     return np.random.default_rng(np.random.SeedSequence([seed, step, index, *stream.encode()]))
-
-
-def class_table(rows: Sequence[tuple[int, str, tuple[int, int, int], bool]]) -> Classes:
-    """A class table written in code."""
-    return Classes(tuple(ClassRow(*row) for row in rows))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.batch import IGNORE, Classes, LabelMap, OneHot, Photo, Scores
+from trainer.batch import IGNORE, Classes, LabelMap, OneHot, Photo
 
 
 def one_hot(label: LabelMap, count: int) -> OneHot:
@@ -30,11 +30,6 @@ def nearest_class(picture: Photo, classes: Classes) -> LabelMap:
     # |p - q|^2 = |p|^2 - 2 p.q + |q|^2, and |p|^2 is the same for all classes
     distance = torch.einsum("bkhw,kc->bchw", picture.float(), -2 * palette) + (palette**2).sum(0).view(1, -1, 1, 1)
     return distance.argmin(1)
-
-
-def best_class(scores: Scores) -> LabelMap:
-    """Float[B,C,H,W] -> Long[B,H,W]: the class with the highest score."""
-    return scores.argmax(1)
 
 
 def counted(label: LabelMap) -> Tensor:

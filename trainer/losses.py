@@ -6,7 +6,7 @@ Long[B,H,W] in 0..S-1 or IGNORE, which has no weight.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class GanLoss:
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     """(real, fake) -> loss."""
-    generator: Callable[[Tensor, Tensor | None], Tensor]
+    generator: Callable[[Tensor, Any], Tensor]
     """(fake, real) -> loss; `real` is None unless `relativistic`."""
     relativistic: bool = False
     """Whether the generator's loss depends on the logits of real samples."""
@@ -121,15 +121,6 @@ class GanLoss:
         """Return real samples' logits for the generator's loss, without a gradient; None if it does not need them."""
         logits: Tensor | None = discriminator(real) if self.relativistic else None
         return logits
-
-
-def _of_real(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor | None], Tensor]:
-    def generator(fake: Tensor, real: Tensor | None) -> Tensor:
-        if real is None:
-            raise ValueError("a relativistic generator loss needs the logits of real samples")
-        return loss(fake, real)
-
-    return generator
 
 
 GAN_LOSSES: dict[GanLossName, GanLoss] = {
@@ -144,8 +135,8 @@ GAN_LOSSES: dict[GanLossName, GanLoss] = {
     "hinge": GanLoss(
         lambda real, fake: hinge(real, real=True) + hinge(fake, real=False), lambda fake, real: negative_mean(fake)
     ),
-    "relativistic": GanLoss(relativistic, _of_real(relativistic), relativistic=True),
-    "relativistic-average": GanLoss(relativistic_average, _of_real(relativistic_average), relativistic=True),
+    "relativistic": GanLoss(relativistic, relativistic, relativistic=True),
+    "relativistic-average": GanLoss(relativistic_average, relativistic_average, relativistic=True),
 }
 """The GAN losses by name. vanilla and lsgan halve the discriminator's loss, as Isola et al. and Zhu et al. do."""
 

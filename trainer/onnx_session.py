@@ -1,6 +1,5 @@
 """onnxruntime sessions for feature extractors, judges and parity."""
 
-import numpy as np
 import onnxruntime
 import torch
 
@@ -24,9 +23,3 @@ def open_session(model: bytes, device: torch.device | str = "cpu") -> onnxruntim
         if session.get_providers()[0] == CUDA:
             return session
     raise UserError(f"--device {device}: onnxruntime cannot use CUDA here; use --device cpu, or install fewpair[cuda]")
-
-
-def run_session(session: onnxruntime.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a model once and return its outputs by name."""
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))

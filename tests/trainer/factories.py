@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,23 @@ import timm
 import torch
 from PIL import Image
 
-from trainer.batch import IGNORE, Batch, Domain, Pairs, class_table
+from serving.imaging.domain import ClassRow
+from trainer.batch import IGNORE, Batch, Classes, Domain, Pairs
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
 from trainer.data.synthetic import scenes
-from trainer.methods import METHODS, build
+from trainer.methods import METHODS
 from trainer.methods.base import Method
 from trainer.run import Run
 from trainer.training.logger import Logger
+
+
+def class_table(rows: Sequence[tuple[int, str, tuple[int, int, int], bool]]) -> Classes:
+    """A class table of (id, name, colour, ignore)."""
+    return Classes(tuple(ClassRow(*row) for row in rows))
+
 
 CLASSES = class_table(
     [
@@ -125,7 +132,7 @@ def tiny_method(name: str, *, seed: int = 0, **changes: Any) -> Method:
     """A small method of the catalogue over three classes and void."""
     torch.manual_seed(seed)
     config = tiny_config(name, **changes)
-    return build(name, config, LABELS, size=tiny_size(name), seed=seed)
+    return METHODS[name](config, LABELS, size=tiny_size(name), seed=seed)
 
 
 def tiny_label(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:

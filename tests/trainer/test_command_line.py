@@ -290,7 +290,7 @@ def test_the_way_of_the_readme_from_photos_alone_to_an_evaluated_run(capsys, min
     assert main(["pairs", *data, "--k", "2", "--unlabelled", "--out", str(pairs)]) == 0
     said = capsys.readouterr().out
     assert said.count("(to be labelled)") == 2
-    assert "2 pairs, 6 photos and 0 label maps unpaired" in said
+    assert "2 pairs (a photo with its label map each); 6 photos and 0 label maps used alone (unpaired)" in said
     assert "label files hold" not in said
     training = ("train", "hybrid-compact", *data, "--pairs", str(pairs), "--steps", "2", "--out", str(run), *TINY)
     assert "2 of its 2 pairs have no label map yet" in refused(capsys, *training)

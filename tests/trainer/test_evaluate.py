@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from trainer.batch import IGNORE, Domain, LabelMap, Photo, class_table
+from tests.trainer.factories import class_table
+from trainer.batch import IGNORE, Domain, LabelMap, Photo
 from trainer.commands.evaluate import table
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.selection.selection import Selection

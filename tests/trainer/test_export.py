@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.trainer.factories import SIZE, tiny_config, tiny_run
-from trainer.batch import Domain, class_table
+from tests.trainer.factories import SIZE, class_table, tiny_config, tiny_run
+from trainer.batch import Domain
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
 from trainer.data.selection.choose import select

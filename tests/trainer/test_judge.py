@@ -9,18 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.trainer.factories import LABELS, SIZE, tiny_config, tiny_folder, tiny_label, tiny_run
+from tests.trainer.factories import LABELS, SIZE, class_table, tiny_config, tiny_folder, tiny_label, tiny_run
 from tests.trainer.folders import make_folders, open_folders
 from tests.trainer.onnx_files import onnx_extractor, thresholding
 from trainer import losses
 from trainer.__main__ import main
-from trainer.batch import IGNORE, Classes, Domain, class_table
+from trainer.batch import IGNORE, Classes, Domain
 from trainer.data.catalogue import open_dataset
 from trainer.data.selection.choose import select
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
 from trainer.export.export import export
-from trainer.methods import build
+from trainer.methods import METHODS
 from trainer.metrics.judge import FcnScore, Judge, open_judge
 from trainer.metrics.predict import predict_labels
 from trainer.networks.segmenter import Segmenter
@@ -37,12 +37,12 @@ def test_the_segmenter_judges_each_photo_alone() -> None:
 
 def test_a_width_that_the_norm_cannot_group_is_refused() -> None:
     with pytest.raises(ValueError, match=r"--config\.width 12: the segmenter's width is a multiple of 8"):
-        build("judge", tiny_config("judge", width=12), LABELS, size=SIZE, seed=0)
+        METHODS["judge"](tiny_config("judge", width=12), LABELS, size=SIZE, seed=0)
 
 
 def test_the_judge_says_that_it_needs_classes() -> None:
     with pytest.raises(ValueError, match="judge needs a class table"):
-        build("judge", tiny_config("judge"), Domain("picture"), size=SIZE, seed=0)
+        METHODS["judge"](tiny_config("judge"), Domain("picture"), size=SIZE, seed=0)
 
 
 def test_the_dice_loss_is_its_equation_class_by_class_without_void_and_without_absent_classes() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.networks.normalisation import BatchNorm, InstanceNorm
+from trainer.networks.normalisation import BatchNorm
 from trainer.networks.patchgan import LAYERS, Norm, Patch, PatchGAN, smallest_side
 from trainer.networks.resnet import ResNetGenerator
 from trainer.networks.unet import UNetGenerator
@@ -35,7 +35,7 @@ def test_the_patchgan_has_the_published_map_and_receptive_field(patch: Patch, si
     # the receptive field, by the gradient's support; instance norm would spread it over the picture
     narrow = PatchGAN(3, width=2, patch=patch)
     for index, module in enumerate(narrow.model):
-        if isinstance(module, InstanceNorm):
+        if isinstance(module, nn.InstanceNorm2d):
             narrow.model[index] = nn.Identity()
         elif isinstance(module, nn.Conv2d):
             nn.init.ones_(module.weight)

@@ -18,7 +18,7 @@ from trainer.data.catalogue import open_dataset
 from trainer.data.selection.choose import select
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
-from trainer.methods import build
+from trainer.methods import METHODS
 from trainer.networks.init import SpectralConv2d
 from trainer.networks.projected import ProjectedDiscriminator
 from trainer.networks.pyramid import load_segmenter
@@ -117,7 +117,7 @@ def with_segmenter(name: str, segmenter: Path, **changes: Any) -> Any:
     """A tiny method on the class table of the segmenter's run."""
     config = tiny_config(name, segmenter=str(segmenter), **changes)
     domain = Domain("classes", scenes.CLASSES)
-    return build(name, config, domain, size=SIZE, seed=0)
+    return METHODS[name](config, domain, size=SIZE, seed=0)
 
 
 def tiny_painter(segmenter: Path, **changes: Any) -> Any:
@@ -203,7 +203,7 @@ def test_the_hybrids_label_discriminator_sees_the_known_maps_void_in_fakes_too()
 
 def test_hiding_void_is_refused_where_labels_are_pictures() -> None:
     with pytest.raises(UserError, match="hide_void needs label maps over classes"):
-        build("hybrid", tiny_config("hybrid", hide_void=True), Domain("picture"), size=(32, 48), seed=0)
+        METHODS["hybrid"](tiny_config("hybrid", hide_void=True), Domain("picture"), size=(32, 48), seed=0)
 
 
 def test_a_segmenter_reads_the_photos_of_semipaired_back(segmenter: Path) -> None:

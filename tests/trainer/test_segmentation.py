@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trainer.batch import IGNORE, class_table
+from tests.trainer.factories import class_table
+from trainer.batch import IGNORE
 from trainer.grids import sample_grid
 from trainer.metrics.evaluate import l1_levels, maps_accuracy, psnr
 from trainer.metrics.pictures import colourise

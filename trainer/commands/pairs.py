@@ -94,7 +94,8 @@ def pairs(arguments: list[str]) -> int:
     print(_quality(picks) if picks else "selected at random; --rule kmeans-medoid selects photos that cover the set")
     counts = (len(selection.pairs), "pair"), (len(selection.unpaired_photos), "photo")
     pairs, photos, labels = (number_of(*each) for each in (*counts, (len(selection.unpaired_labels), "label map")))
-    print(f"{pairs}, {photos} and {labels} unpaired, of {dataset.place}: written to {asked.out}, {sheet_file}")
+    print(f"{dataset.place}: {pairs} (a photo with its label map each); {photos} and {labels} used alone (unpaired)")
+    print(f"wrote {asked.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
     to_label = [sample.photo or "" for sample in selection.pairs if sample.label is None]
     if to_label:
         print(

@@ -111,16 +111,7 @@ def train(arguments: list[str]) -> int:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
     check_selection(selection, void=asked.void == IGNORE)
-    return _trained(
-        start(
-            asked.out,
-            run,
-            selection.dataset,
-            selection,
-            method=method,
-            device=asked.device,
-        )
-    )
+    return _trained(start(asked.out, run, selection.dataset, selection, method=method, device=asked.device))
 
 
 def recipes() -> str:

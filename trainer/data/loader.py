@@ -110,14 +110,12 @@ class Loader:
         finally:
             worker.shutdown(cancel_futures=True)
 
-    def _lengths(self) -> tuple[int, int]:
-        return len(self.selection.pairs), max(len(self.selection.unpaired_photos), len(self.selection.unpaired_labels))
-
     def _turns(self, step: int) -> tuple[int | None, int | None]:
         """How often the paired and the unpaired half were filled before this step; None where it stays empty."""
         if self.balanced:
             return step, step
-        lengths = self._lengths()
+        photos, labels = self.selection.unpaired_photos, self.selection.unpaired_labels
+        lengths = len(self.selection.pairs), max(len(photos), len(labels))
         longest = max(lengths)
         turns = [(step * length // longest, (step + 1) * length // longest) for length in lengths]
         paired, unpaired = (before if before < after else None for before, after in turns)

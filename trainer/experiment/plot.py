@@ -1,17 +1,13 @@
 """The plot of a table: the last metric against the number of pairs, with error bars, beside the paper's figures."""
 
 import re
-import statistics
 from collections.abc import Sequence
-from math import isnan, nan
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from trainer.experiment.results import Line
+from trainer.experiment.results import Line, Summary
 from trainer.experiment.tables import Setting, Table
-
-Point = tuple[float, float]
-"""A mean and a standard deviation; NaN where there is none."""
 
 
 def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> list[Path]:
@@ -22,7 +18,7 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
 
     metric = table.metrics[-1]
     panels = {
-        f"here: {setting.data} {split}": [_point(line.values(metric, split, "last")) for line in lines]
+        f"here: {setting.data} {split}": [line.summary(metric, split, "last") for line in lines]
         for split in setting.splits
     }
     panels["the paper"] = [_printed(line.row.paper.get(setting.figures, ())) for line in lines]
@@ -36,7 +32,10 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
                 _curves(axes, table, lines, points)
                 axes.set_ylabel(metric.heading)
             else:
-                names, (means, deviations) = [" | ".join(line.row.cells) for line in lines], zip(*points, strict=True)
+                names, (means, deviations, _) = (
+                    [" | ".join(line.row.cells) for line in lines],
+                    zip(*points, strict=True),
+                )
                 axes.barh(names, means, xerr=deviations, capsize=3, color="C0", alpha=0.7)
                 axes.invert_yaxis()
                 axes.set_xlabel(metric.heading)
@@ -53,25 +52,25 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
     return written
 
 
-def _curves(axes: Any, table: Table, lines: Sequence[Line], points: Sequence[Point]) -> None:
+def _curves(axes: Any, table: Table, lines: Sequence[Line], points: Sequence[Summary]) -> None:
     """Draw a curve per series over the number of pairs, and a horizontal line for each other row."""
-    curves: dict[str, list[tuple[int, float, float]]] = {}
+    curves: dict[str, list[tuple[int, Summary]]] = {}
     for place, (line, point) in enumerate(zip(lines, points, strict=True)):
         if line.row.series and isinstance(line.row.pairs, int):
             label = " ".join(filter(None, (line.row.series, line.precision)))
-            curves.setdefault(label, []).append((line.row.pairs, *point))
-        elif not isnan(point[0]):
+            curves.setdefault(label, []).append((line.row.pairs, point))
+        elif not isnan(point.mean):
             cells = zip(table.columns, line.row.cells, strict=True)
             label = ", ".join(f"{column.lower()} {cell}" for column, cell in cells if cell != "-")
-            axes.axhline(point[0], color=f"C{place}", linestyle="--", linewidth=1, label=label)
+            axes.axhline(point.mean, color=f"C{place}", linestyle="--", linewidth=1, label=label)
     for number, (label, curve) in enumerate(curves.items()):
-        measured = sorted(each for each in curve if not isnan(each[1]))
+        measured = sorted((pairs, *point) for pairs, point in curve if not isnan(point.mean))
         if measured:
-            pairs, means, deviations = zip(*measured, strict=True)
+            pairs, means, deviations, _ = zip(*measured, strict=True)
             style = {"label": label, "color": f"C{number}", "marker": "o", "markersize": 4, "capsize": 3}
             axes.errorbar(pairs, means, deviations, **style)
     axes.set_xscale("symlog", linthresh=1)
-    counts = sorted({count for curve in curves.values() for count, *_ in curve})
+    counts = sorted({count for curve in curves.values() for count, _ in curve})
     ticks = [count for place, count in enumerate(counts) if place == 0 or count >= 1.6 * counts[place - 1]]
     axes.set_xticks(ticks, ticks)
     axes.minorticks_off()
@@ -79,12 +78,6 @@ def _curves(axes: Any, table: Table, lines: Sequence[Line], points: Sequence[Poi
     axes.grid(alpha=0.25)
 
 
-def _point(values: Sequence[float]) -> Point:
-    return (statistics.fmean(values) if values else nan, statistics.stdev(values) if len(values) > 1 else nan)
-
-
-def _printed(figures: Sequence[str]) -> Point:
+def _printed(figures: Sequence[str]) -> Summary:
     """Return the last printed figure, "0.405 ± 0.152", as numbers."""
-    found = [float(number) for number in re.findall(r"[0-9]*\.?[0-9]+", figures[-1])] if figures else []
-    mean, deviation, *_ = (*found, nan, nan)
-    return mean, deviation
+    return Summary(*map(float, re.findall(r"[0-9]*\.?[0-9]+", figures[-1]) if figures else ()))

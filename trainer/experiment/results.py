@@ -1,10 +1,12 @@
 """Results of an experiment: a file with one JSON object per line and run."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trainer.errors import UserError
 from trainer.experiment.tables import Metric, Row
@@ -17,6 +19,15 @@ failed (the reason, else None). Results from before `precision` was recorded lac
 """
 
 
+class Summary(NamedTuple):
+    """A figure over the runs of a row; NaN where there are too few."""
+
+    mean: float = nan
+    deviation: float = nan
+    """The sample standard deviation."""
+    count: int = 0
+
+
 @dataclass(frozen=True)
 class Line:
     """A row of the table with its runs in one precision."""
@@ -25,20 +36,26 @@ class Line:
     precision: str
     """bf16, fp32, or "" where it was not recorded or nothing was run."""
     results: Sequence[Result]
+    """Of the runs that did not fail, by their seeds."""
+    failed: bool
+    """Whether a run of the row failed."""
 
-    def figures(self, split: str, checkpoint: str) -> dict[str, list[float]]:
-        """Return the values of each figure, one per run."""
+    def figures(self, split: str, checkpoint: str) -> dict[str, Summary]:
+        """Return every figure that was measured."""
         found: dict[str, list[float]] = {}
         for result in self.results:
             for name, value in result["figures"].get(checkpoint, {}).get(split, {}).items():
                 if isinstance(value, float):
                     found.setdefault(name, []).append(value)
-        return found
+        return {
+            name: Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan, len(values))
+            for name, values in found.items()
+        }
 
-    def values(self, metric: Metric, split: str, checkpoint: str) -> list[float]:
-        """Return the metric of every run; empty if it was not measured."""
+    def summary(self, metric: Metric, split: str, checkpoint: str) -> Summary:
+        """Return one figure, of count 0 if it was not measured."""
         figures = self.figures(split, checkpoint)
-        return figures.get(metric.find(figures) or "", [])
+        return figures.get(metric.find(figures) or "", Summary())
 
 
 def read_results(path: Path) -> list[Result]:

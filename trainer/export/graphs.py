@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from trainer.batch import Domain
 from trainer.errors import UserError
-from trainer.labels import best_class
 from trainer.methods.base import Method
 
 Direction = Literal["to_label", "to_photo"]
@@ -83,7 +82,7 @@ class ToLabel(Translation):
             return (looked_up(self.table, self.method.to_label(photo)),)
         probabilities = torch.softmax(scores.float(), 1)
         confidence = torch.round(probabilities.amax(1) * 255).to(torch.uint8)
-        return looked_up(self.table, best_class(scores)), confidence, probabilities
+        return looked_up(self.table, scores.argmax(1)), confidence, probabilities
 
 
 class ToPhoto(Translation):

@@ -13,10 +13,9 @@ from trainer.data.loader import photo_to_uint8
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
 from trainer.export.graphs import NOISE, RAW, Graph
-from trainer.labels import best_class
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
-from trainer.onnx_session import open_session, run_session
+from trainer.onnx_session import open_session
 
 RAW_TOLERANCE = 1e-4
 VALUES_TOLERANCE = 1e-3
@@ -102,7 +101,8 @@ def compared(graph: Graph, method: Method, photos: np.ndarray, labels: np.ndarra
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run a graph once on the CPU and return its outputs by name."""
-    return run_session(open_session(model.SerializeToString()), feeds)
+    names = [output.name for output in model.graph.output]
+    return dict(zip(names, open_session(model.SerializeToString()).run(names, feeds), strict=True))
 
 
 def other_size(size: tuple[int, int], unit: int) -> tuple[int, int]:
@@ -136,8 +136,8 @@ def _with_odd_ids(ids: np.ndarray, classes: Classes) -> np.ndarray:
     """The label map with patches of 255 and, where one exists, of an id that the table does not list."""
     ids = ids.copy()
     ids[:2, :3] = IGNORE
-    unknown = next((odd for odd in range(256) if odd not in classes.known_ids()), IGNORE)
-    ids[2:4, :3] = unknown
+    listed = {row.id for row in classes.rows}
+    ids[2:4, :3] = next((odd for odd in range(IGNORE) if odd not in listed), IGNORE)
     return ids
 
 
@@ -160,7 +160,7 @@ def _by_torch(graph: Graph, method: Method, given: np.ndarray, noise: np.ndarray
         expected = {"label": classes.index_to_id()[answer.numpy()]}
         scores = method.label_scores(_float(given))
         if scores is not None:
-            assert bool((best_class(scores) == answer).all()), "to_label and label_scores of this method disagree"
+            assert bool((scores.argmax(1) == answer).all()), "to_label and label_scores of this method disagree"
             probabilities = torch.softmax(scores.float(), 1).numpy()
             expected |= {"confidence": np.rint(probabilities.max(1) * 255).astype(np.uint8), RAW: probabilities}
         return expected

@@ -1,8 +1,5 @@
 """The methods by name: one file per paper."""
 
-from typing import Any
-
-from trainer.batch import Domain
 from trainer.methods.base import Method
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
@@ -31,8 +28,3 @@ METHODS: dict[str, type[Method]] = {
     "usis": Usis,
     "semipaired": SemiPaired,
 }
-
-
-def build(name: str, config: Any, label_domain: Domain, *, size: tuple[int, int], seed: int) -> Method:
-    """The named method with its config, for this label side."""
-    return METHODS[name](config, label_domain, size=size, seed=seed)

@@ -6,22 +6,14 @@ from dataclasses import dataclass
 from trainer import losses
 from trainer.batch import Batch, Domain
 from trainer.methods.base import ParameterGroup, PicturePool, Update
-from trainer.methods.translator import GeneratorName, Translator, TranslatorConfig
-from trainer.networks.patchgan import Norm, Patch, PatchGAN, smallest_side
+from trainer.methods.translator import NetworksConfig, Translator
+from trainer.networks.patchgan import PatchGAN, smallest_side
 
 
 @dataclass(frozen=True)
-class Config(TranslatorConfig):
+class Config(NetworksConfig):
     """The choices of `cyclegan`; the defaults are the paper's, with the released code's identity loss."""
 
-    generator: GeneratorName = "resnet"
-    """resnet (the paper), or pix2pix's U-Net with or without skip connections (the UCSD report)."""
-    levels: int = 8
-    """How often a U-Net halves the picture, whose sides are multiples of 2^levels; 8 for 256x256."""
-    patch: Patch = 70
-    """Receptive field of the discriminators in pixels."""
-    norm: Norm = "instance"
-    """In the discriminators."""
     game: losses.GanLossName = "lsgan"
     """The adversarial loss."""
     cycle: float = 10.0

@@ -10,24 +10,16 @@ from torch import nn
 from trainer import losses
 from trainer.batch import Batch, Domain
 from trainer.methods.base import Direction, ParameterGroup, Update
-from trainer.methods.translator import GeneratorName, Translator, TranslatorConfig
-from trainer.networks.patchgan import Norm, Patch, PatchGAN, smallest_side
+from trainer.methods.translator import NetworksConfig, Translator
+from trainer.networks.patchgan import PatchGAN, smallest_side
 
 
 @dataclass(frozen=True)
-class Config(TranslatorConfig):
+class Config(NetworksConfig):
     """The choices of `pix2pix`; the defaults are the hybrid paper's baseline (ResNet, relativistic GAN loss)."""
 
     direction: Literal["to_label", "to_photo"] = "to_label"
     """What the one generator makes."""
-    generator: GeneratorName = "resnet"
-    """resnet (the hybrid paper's), unet (pix2pix's own) or unet-no-skip."""
-    levels: int = 8
-    """How often a U-Net halves the picture, whose sides are multiples of 2^levels; 8 for 256x256."""
-    patch: Patch = 70
-    """Receptive field of the discriminator in pixels."""
-    norm: Norm = "instance"
-    """In the discriminator; batch is pix2pix's own."""
     game: losses.GanLossName = "relativistic"
     """The adversarial loss: relativistic is the hybrid paper's, vanilla pix2pix's own."""
     distance: losses.Distance = "l1"

@@ -12,7 +12,6 @@ from trainer import losses
 from trainer.augment import class_mixed, colour_jittered, rescaled
 from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo, Scores
 from trainer.errors import UserError
-from trainer.labels import best_class
 from trainer.methods.base import Direction, Method, ParameterGroup, Update, constant_then_linear, polynomial
 from trainer.networks.ema import Teacher
 from trainer.networks.encoders import DEFAULT
@@ -127,7 +126,7 @@ class Segmentation(Method):
         return self.segmenter(photo)
 
     def to_label(self, photo: Photo) -> LabelMap:
-        return best_class(self.label_scores(photo))
+        return self.label_scores(photo).argmax(1)
 
 
 class Supervised(Segmentation):
@@ -181,8 +180,9 @@ class MeanTeacher(Segmentation):
     def check_steps(self, steps: int) -> None:
         if self.teacher is not None and steps <= self.config.warm_up:
             raise UserError(
-                f"--steps {steps}: the unpaired photos are read after {self.config.warm_up} steps only; "
-                "give more steps, a shorter --config.warm-up, or --config.unpaired 0 to learn from the pairs alone"
+                f"--steps {steps}: the unpaired photos are read after {self.config.warm_up} steps only; give --steps "
+                f"{self.config.warm_up + 1} or more, --config.warm-up {steps - 1} or less, or --config.unpaired 0 to "
+                "learn from the pairs alone"
             )
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:

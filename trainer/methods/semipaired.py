@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores
 from trainer.errors import UserError
-from trainer.labels import best_class
 from trainer.methods.base import Direction, ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.methods.oasis import discriminator_losses
@@ -124,7 +123,7 @@ class SemiPaired(FromLabels):
         return self.discriminator(photo)[:, 1 : 1 + self.classes]
 
     def to_label(self, photo: Photo) -> LabelMap:
-        return best_class(self.label_scores(photo))
+        return self.label_scores(photo).argmax(1)
 
     def _supervised(self, photo: Photo, label: LabelMap, i: int) -> dict[str, Tensor]:
         """What the generator minimises on the pairs."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from trainer import labels, losses
 from trainer.batch import Domain, LabelMap, Photo, Scores
 from trainer.methods.base import Direction, Method, ParameterGroup, constant_then_linear
+from trainer.networks.patchgan import Norm, Patch
 from trainer.networks.pyramid import PyramidSegmenter
 from trainer.networks.resnet import ResNetGenerator
 from trainer.networks.unet import UNetGenerator
@@ -31,6 +32,20 @@ class TranslatorConfig:
     """Learning rate of Adam, constant over the first half of the steps, then linear to zero."""
     ema: float = 0.999
     """Decay of the generators' running average."""
+
+
+@dataclass(frozen=True)
+class NetworksConfig(TranslatorConfig):
+    """The options that `pix2pix` and `cyclegan` share."""
+
+    generator: GeneratorName = "resnet"
+    """resnet (the papers of CycleGAN and of the hybrid), unet (pix2pix and the UCSD report) or unet-no-skip."""
+    levels: int = 8
+    """How often a U-Net halves the picture, whose sides are multiples of 2^levels; 8 for 256x256."""
+    patch: Patch = 70
+    """Receptive field of each discriminator in pixels."""
+    norm: Norm = "instance"
+    """In the discriminators; batch is pix2pix's own."""
 
 
 class Translator(Method):
@@ -102,7 +117,7 @@ class Translator(Method):
         made = network(photo)
         if self.classes is None:
             return made
-        return labels.best_class(made) if self.as_scores else labels.nearest_class(made, self.classes)
+        return made.argmax(1) if self.as_scores else labels.nearest_class(made, self.classes)
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         network = self.network("to_photo")

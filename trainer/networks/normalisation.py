@@ -10,20 +10,6 @@ from torch.optim.swa_utils import update_bn
 from trainer.networks.init import update_spectral_norm
 
 
-class InstanceNorm(nn.Module):
-    """(x - mean) / sqrt(var + eps) over each sample's and channel's pixels; no affine, no running statistics.
-
-    Samples do not influence one another. Under bf16 autocast statistics are in fp32. Needs more than one pixel.
-    """
-
-    def __init__(self, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-
-    def forward(self, features: Tensor) -> Tensor:
-        return instance_norm(features, eps=self.eps)
-
-
 class BatchNorm(nn.Module):
     """Batch norm with scale and shift and without running statistics, as in pix2pix.
 

@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d
 
 from trainer.batch import OneHot, Photo
 from trainer.networks.init import SpectralConv2d, xavier
-from trainer.networks.normalisation import BatchNorm, InstanceNorm
+from trainer.networks.normalisation import BatchNorm
 from trainer.networks.resnet import initialise
 
 Patch = Literal[1, 16, 34, 70, 142, 286]
@@ -36,7 +36,7 @@ class PatchGAN(nn.Module):
         for depth in range(1, max(count, 1) + 1):
             wider, stride = width * min(2**depth, 8), 2 if depth < count else 1
             convolution = nn.Conv2d(channels, wider, side, stride, padding, bias=norm == "instance")
-            stack += [convolution, InstanceNorm() if norm == "instance" else BatchNorm(wider), nn.LeakyReLU(0.2)]
+            stack += [convolution, (nn.InstanceNorm2d if norm == "instance" else BatchNorm)(wider), nn.LeakyReLU(0.2)]
             channels = wider
         stack.append(nn.Conv2d(channels, 1, side, padding=padding))
         self.model = nn.Sequential(*stack)
@@ -77,7 +77,7 @@ class _Scale(nn.Module):
             nn.Sequential(
                 # no bias, which instance norm would remove
                 SpectralConv2d(width * before, width * after, 4, stride=stride, padding=2, bias=False),
-                InstanceNorm(),
+                nn.InstanceNorm2d(width * after),
                 nn.LeakyReLU(0.2),
             )
             for before, after, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1))

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from trainer.networks.normalisation import BatchNorm, InstanceNorm
+from trainer.networks.normalisation import BatchNorm
 
 
 class ResNetGenerator(nn.Module):
@@ -17,16 +17,15 @@ class ResNetGenerator(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, *, width: int, blocks: int, tanh: bool) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels_in, width, 7), InstanceNorm(), nn.ReLU()]
-        for channels in (width, 2 * width):
-            layers += [nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1), InstanceNorm(), nn.ReLU()]
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels_in, width, 7)]
+        layers += [nn.InstanceNorm2d(width), nn.ReLU()]
+        for channels in (2 * width, 4 * width):
+            layers.append(nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1))
+            layers += [nn.InstanceNorm2d(channels), nn.ReLU()]
         layers += [ResidualBlock(4 * width) for _ in range(blocks)]
-        for channels in (4 * width, 2 * width):
-            layers += [
-                nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1),
-                InstanceNorm(),
-                nn.ReLU(),
-            ]
+        for channels in (2 * width, width):
+            layers.append(nn.ConvTranspose2d(2 * channels, channels, 3, stride=2, padding=1, output_padding=1))
+            layers += [nn.InstanceNorm2d(channels), nn.ReLU()]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, channels_out, 7)]
         if tanh:
             layers.append(nn.Tanh())
@@ -45,11 +44,11 @@ class ResidualBlock(nn.Module):
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            InstanceNorm(),
+            nn.InstanceNorm2d(channels),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3),
-            InstanceNorm(),
+            nn.InstanceNorm2d(channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:

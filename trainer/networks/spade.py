@@ -9,7 +9,6 @@ from torch.nn.functional import interpolate, leaky_relu
 
 from trainer.batch import OneHot, Photo
 from trainer.networks.init import SpectralConv2d, xavier
-from trainer.networks.normalisation import InstanceNorm
 
 Padding = Literal["zeros", "reflect"]
 Norm = Literal["batch", "instance"]
@@ -101,7 +100,7 @@ class Spade(nn.Module):
 
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm, padding: Padding = "zeros") -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else InstanceNorm()
+        self.norm = nn.BatchNorm2d(channels, affine=False) if norm == "batch" else nn.InstanceNorm2d(channels)
         self.shared = xavier(nn.Conv2d(condition, hidden, 3, padding=1, padding_mode=padding))
         self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))
         self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))

@@ -19,7 +19,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.external_labels import open_source
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
-from trainer.methods import build
+from trainer.methods import METHODS
 from trainer.methods.base import Method
 from trainer.metrics.record import Provenance
 from trainer.run import Run, from_json
@@ -183,7 +183,7 @@ def build_method(run: Run, label_domain: Domain) -> Method:
     """The run's method with its first weights, a function of the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        return build(run.method, run.config, label_domain, size=run.size, seed=run.seed)
+        return METHODS[run.method](run.config, label_domain, size=run.size, seed=run.seed)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,5 @@
 """Cityscapes, ADE20K and COCO-Stuff as their publishers lay them out, over class tables that ship with fewpair."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.data.class_table import shipped
@@ -12,6 +11,8 @@ CITYSCAPES_TERMS = "Cityscapes (Cordts et al., CVPR 2016); non-commercial resear
 ADE20K_TERMS = "ADE20K (Zhou et al., CVPR 2017), scene parsing benchmark; non-commercial research and education"
 COCO_TERMS = "COCO-Stuff (Caesar, Uijlings, Ferrari, CVPR 2018), annotations CC BY 4.0; photos under their Flickr terms"
 
+Folders = dict[str, tuple[str, str | None]]
+"""{split: (photos, labels)} below the root; None: photos alone."""
 COCO_LABELS = ("annotations/", "stuffthingmaps_trainval2017/", "stuffthingmaps/", "")
 COCO_PHOTOS = ("images/", "")
 
@@ -27,7 +28,7 @@ def cityscapes(name: str, root: Path | None) -> Dataset:
         "leftImg8bit/train/CITY/*_leftImg8bit.png and gtFine/train/CITY/*_gtFine_labelIds.png, the same under "
         "val, and leftImg8bit/test"
     )
-    folders: dict[str, tuple[str, str | None]] = {
+    folders: Folders = {
         "train": ("leftImg8bit/train", "gtFine/train"),
         "val": ("leftImg8bit/val", "gtFine/val"),
         "test": ("leftImg8bit/test", None),
@@ -48,7 +49,7 @@ def ade20k(name: str, root: Path | None) -> Dataset:
     )
     layout = Layout.at(name, root, text)
     inside = "ADEChallengeData2016/" if (layout.root / "ADEChallengeData2016").is_dir() else ""
-    folders: dict[str, tuple[str, str | None]] = {
+    folders: Folders = {
         "train": (f"{inside}images/training", f"{inside}annotations/training"),
         "val": (f"{inside}images/validation", f"{inside}annotations/validation"),
         "test": (f"{inside}images/testing", None),
@@ -72,7 +73,7 @@ def coco_stuff(name: str, root: Path | None) -> Dataset:
         """The first folder that holds train2017, else the first candidate."""
         return next((each for each in candidates if (layout.root / each / "train2017").is_dir()), candidates[0])
 
-    folders: dict[str, tuple[str, str | None]]
+    folders: Folders
     if (layout.root / "train_img").is_dir():
         folders = {split: (f"{split}_img", f"{split}_label") for split in ("train", "val")}
     else:
@@ -82,9 +83,7 @@ def coco_stuff(name: str, root: Path | None) -> Dataset:
     return _published(layout, folders, terms=COCO_TERMS)
 
 
-def _published(
-    layout: Layout, folders: Mapping[str, tuple[str, str | None]], *, terms: str, endings: tuple[str, str] = ("", "")
-) -> Dataset:
+def _published(layout: Layout, folders: Folders, *, terms: str, endings: tuple[str, str] = ("", "")) -> Dataset:
     """A dataset with fixed folders, {split: (photos, labels)} below the root, and the class table shipped as its name.
 
     A split without labels has photos alone; a split whose photos are absent is left out, except `train`. `endings`

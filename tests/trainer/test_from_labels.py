@@ -25,7 +25,7 @@ from trainer.commands.session import start
 from trainer.data.loader import Loader
 from trainer.errors import UserError
 from trainer.labels import one_hot
-from trainer.methods import base, build
+from trainer.methods import METHODS, base
 from trainer.methods.base import Update
 from trainer.methods.from_labels import FromLabels
 from trainer.training.checkpointing import load_method
@@ -262,7 +262,7 @@ def test_a_checkpoint_between_two_evaluations_gets_its_statistics_when_it_is_loa
 
 def test_a_size_that_the_unconditional_discriminator_cannot_halve_is_refused_in_words() -> None:
     with pytest.raises(UserError, match="SWAGAN discriminator cannot take 64x1088"):
-        build("usis", tiny_config("usis"), LABELS, size=(64, 1088), seed=0)
+        METHODS["usis"](tiny_config("usis"), LABELS, size=(64, 1088), seed=0)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 30.0])

@@ -8,7 +8,7 @@ import torch
 
 from tests.trainer.factories import SIZE, VARIANTS, tiny_batch, tiny_method, tiny_size, variant_name
 from trainer.batch import Batch, Domain
-from trainer.methods import METHODS, build, hybrid
+from trainer.methods import METHODS, hybrid
 from trainer.methods.base import Method
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
@@ -122,7 +122,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     torch.manual_seed(0)
     pictures = Domain("picture")
     config = tiny_method(name).config
-    method = build(name, config, pictures, size=SIZE, seed=0)
+    method = METHODS[name](config, pictures, size=SIZE, seed=0)
     batch = tiny_batch()
     halves = [type(half)(half.photo, half.photo.flip(0) * 0.5) for half in (batch.paired, batch.unpaired)]
     train_step(TrainState.create(method), Batch(*halves), steps=6)
@@ -132,7 +132,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
 @pytest.mark.parametrize("name", ["supervised", "spade", "oasis", "tcr", "usis", "semipaired"])
 def test_a_method_over_classes_says_that_it_needs_them(name: str) -> None:
     with pytest.raises(ValueError, match="class table"):
-        build(name, tiny_method(name).config, Domain("picture"), size=SIZE, seed=0)
+        METHODS[name](tiny_method(name).config, Domain("picture"), size=SIZE, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +80,6 @@ def _curves(axes: Any, table: Table, lines: Sequence[Line], points: Sequence[Sum
 
 def _printed(figures: Sequence[str]) -> Summary:
     """Return the last printed figure, "0.405 ± 0.152", as numbers."""
-    return Summary(*map(float, re.findall(r"[0-9]*\.?[0-9]+", figures[-1]) if figures else ()))
+    found = map(float, re.findall(r"[0-9]*\.?[0-9]+", figures[-1]) if figures else ())
+    mean, deviation, *_ = (*found, nan, nan)
+    return Summary(mean, deviation)

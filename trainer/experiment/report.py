@@ -80,8 +80,8 @@ def _table(table: Table, setting: Setting, lines: Sequence[Line], split: str, ch
 
 def _spelled(figure: Summary, digits: int) -> str:
     """Return the mean, the sample standard deviation and the number of values: 0.312 ± 0.012 (3)."""
-    deviation = f" ± {figure.deviation:.{digits}f}" if figure.count > 1 else ""
-    return f"{figure.mean:.{digits}f}{deviation} ({figure.count})" if figure.count else "-"
+    deviation = f" ± {figure.deviation:.{digits}f}" if figure.runs > 1 else ""
+    return f"{figure.mean:.{digits}f}{deviation} ({figure.runs})" if figure.runs else "-"
 
 
 def _described(line: Line) -> str:
@@ -154,8 +154,8 @@ def _records(table: Table, setting: Setting, lines: Sequence[Line]) -> Iterator[
                     "split": split,
                     "checkpoint": checkpoint,
                     "figure": figure,
-                    "n": found.count,
+                    "n": found.runs,
                     "mean": repr(found.mean),
-                    "sd": repr(found.deviation) if found.count > 1 else "",
+                    "sd": repr(found.deviation) if found.runs > 1 else "",
                     "paper": next((paper for metric, paper in printed.items() if metric.find([figure])), ""),
                 }

@@ -25,7 +25,7 @@ class Summary(NamedTuple):
     mean: float = nan
     deviation: float = nan
     """The sample standard deviation."""
-    count: int = 0
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Line:
         }
 
     def summary(self, metric: Metric, split: str, checkpoint: str) -> Summary:
-        """Return one figure, of count 0 if it was not measured."""
+        """Return one figure, of 0 runs if it was not measured."""
         figures = self.figures(split, checkpoint)
         return figures.get(metric.find(figures) or "", Summary())
 

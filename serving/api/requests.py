@@ -17,10 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from serving.errors import Refusal
-from serving.inference.archive import Picture, too_many_pictures
+from serving.inference.archive import Picture, packed, too_many_pictures
 from serving.inference.outputs import clean_name
-from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters, once_each, validated
+from serving.inference.parameters import Parameters, RankParameters, once_each, validated
 from serving.inference.pipeline import Backend, translate, translator
+from serving.inference.ranking import ranked
 from serving.settings import Settings
 
 T = TypeVar("T")
@@ -43,9 +44,7 @@ def ready(request: Request) -> Backend:
 Ready = Annotated[Backend, Depends(ready)]
 
 
-async def answer(
-    request: Request, query: SegmentParameters | SynthesizeParameters | StyleParameters, backend: Backend
-) -> Response:
+async def answer(request: Request, query: Parameters, backend: Backend) -> Response:
     """Read a request, translate its pictures and answer it. Parameters of the body overrule those of the query.
 
     Refusal (503) before the body is read where no further request would be admitted.
@@ -59,7 +58,8 @@ async def answer(
             raise Refusal(400, "no_image", "the form holds no picture.", hint=_HINT)
         parameters = query.model_copy(update=body.model_dump(exclude_unset=True))
         one, count = translator(backend.models, parameters), getattr(parameters, "count", 1)
-        made = await while_connected(request, translate(pictures, one, backend, count=count))
+        pack = ranked if isinstance(parameters, RankParameters) else packed
+        made = await while_connected(request, translate(pictures, one, backend, count=count, pack=pack))
         return Response(made.body, media_type=made.media_type, headers=made.headers)
 
 

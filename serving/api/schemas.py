@@ -120,6 +120,14 @@ class CocoDocument(BaseModel):
     annotations: list[dict[str, Any]] = Field(description=_ANNOTATIONS)
 
 
+class RankReport(BaseModel):
+    """The answer of `POST /v1/rank`."""
+
+    model: str | None = Field(description="The model that answered; null where no photo could be read.")
+    photos: list[dict[str, Any]] = Field(description="name, uncertainty (0 to 1) and reason; first to label first.")
+    failed: list[dict[str, Any]] = Field(description="name and error of photos that could not be read.")
+
+
 class PicturesForm(BaseModel):
     """The files of a form."""
 

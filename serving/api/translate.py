@@ -1,4 +1,4 @@
-"""POST /v1/segment, POST /v1/synthesize and POST /v1/style."""
+"""POST /v1/segment, /v1/synthesize, /v1/style and /v1/rank."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api import openapi
+from serving.api import openapi, schemas
 from serving.api.requests import RAW_KINDS, Ready, answer
 from serving.api.schemas import PicturesForm
-from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters
+from serving.inference.parameters import RankParameters, SegmentParameters, StyleParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
@@ -19,6 +19,10 @@ _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
 
 class SegmentForm(PicturesForm, SegmentParameters):
     """Photos to segment."""
+
+
+class RankForm(PicturesForm, RankParameters):
+    """Photos to rank."""
 
 
 class SynthesizeForm(PicturesForm, SynthesizeParameters):
@@ -59,4 +63,16 @@ async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Qu
 )
 async def style(request: Request, query: Annotated[StyleParameters, Query()], backend: Ready) -> Response:
     """The numbers that give photos the look of this one, as the field `style` of `/v1/synthesize`."""
+    return await answer(request, query, backend)
+
+
+@router.post(
+    "/rank",
+    responses={200: {"model": schemas.RankReport, "description": "The order, with reasons."}, **_REFUSALS},
+    openapi_extra=openapi.body(RankForm, raw=RAW_KINDS),
+    summary="Which photos to label next",
+)
+async def rank(request: Request, query: Annotated[RankParameters, Query()], backend: Ready) -> Response:
+    """The photos by what their label maps would teach the model: those first that represent many of which it is not
+    sure. Photos that are nearly the same as an earlier one come last. The model must give a confidence."""
     return await answer(request, query, backend)

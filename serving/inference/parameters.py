@@ -58,6 +58,10 @@ class StyleParameters(_Parameters):
     """How the style of a photo is read."""
 
 
+class RankParameters(_Parameters):
+    """How photos are ranked."""
+
+
 class SynthesizeParameters(_Parameters):
     """How photos are made from a label map."""
 
@@ -71,6 +75,9 @@ class SynthesizeParameters(_Parameters):
     """WebP and PNG are lossless."""
     snap: bool = False
     """Take the nearest class for colours that belong to none, instead of refusing them."""
+
+
+Parameters = RankParameters | SegmentParameters | StyleParameters | SynthesizeParameters
 
 
 def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:

@@ -30,7 +30,14 @@ from serving.inference.outputs import (
     encode_segmentation,
     photos_of_one,
 )
-from serving.inference.parameters import SEEDS, SegmentParameters, StyleParameters, SynthesizeParameters
+from serving.inference.parameters import (
+    SEEDS,
+    Parameters,
+    RankParameters,
+    SegmentParameters,
+    StyleParameters,
+    SynthesizeParameters,
+)
 from serving.inference.scheduler import Scheduler, Task
 from serving.models.manifest import DirectionName, Manifest
 from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, Noise
@@ -88,8 +95,11 @@ class Prepared:
     grid: Grid | None
 
 
-def translator(models: Repository, parameters: SegmentParameters | SynthesizeParameters | StyleParameters) -> Translate:
+def translator(models: Repository, parameters: Parameters) -> Translate:
     """Return the function that answers one picture. Raises Refusal where the parameters are wrong for every picture."""
+    if isinstance(parameters, RankParameters):
+        check_output(models.choose(parameters.model, "to_label"), SegmentParameters(output="confidence"))
+        parameters = SegmentParameters(model=parameters.model, tiles=parameters.tiles, output="json", min_area=2**31)
     if isinstance(parameters, SegmentParameters):
         model = models.choose(parameters.model, "to_label")
         check_output(model, parameters)
@@ -296,8 +306,15 @@ class Backend:
         return Limits(max_bytes=self.settings.max_bytes, max_pixels=self.settings.max_pixels, spend=spend)
 
 
-async def translate(pictures: Sequence[Picture], one: Translate, backend: Backend, *, count: int = 1) -> Answer:
-    """Answer a request: one picture as a file, several pictures, or a ZIP of them, as a ZIP.
+async def translate(
+    pictures: Sequence[Picture],
+    one: Translate,
+    backend: Backend,
+    *,
+    count: int = 1,
+    pack: Callable[[Sequence[Entry]], Answer] = packed,
+) -> Answer:
+    """Answer a request: one picture as a file, several pictures, or a ZIP of them, as a ZIP or as `pack` makes it.
 
     `count` is the number of answers to each picture. A picture that is refused among several has its error in
     `index.json`.
@@ -312,7 +329,7 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
         opened, archived = list(pictures), any(picture.head.startswith(ZIP_MAGIC) for picture in pictures)
         if archived:
             opened = await admission.work(lambda _: unpacked(pictures, settings))
-        if len(opened) == 1 and not archived:
+        if len(opened) == 1 and not archived and pack is packed:
             return photos_of_one(await admission.work(partial(answer, opened[0])))
         entries = []
         for picture in opened:
@@ -323,7 +340,7 @@ async def translate(pictures: Sequence[Picture], one: Translate, backend: Backen
                 if refusal.code == "waited_too_long":  # for the first picture: nothing of the request is done
                     raise
                 entries.append(Entry(picture.name, error=refusal.error))
-        return await asyncio.to_thread(packed, entries)
+        return await asyncio.to_thread(pack, entries)
 
 
 class PixelBudget:

@@ -19,11 +19,11 @@ from serving.errors import Refusal, ServingError
 from serving.imaging.decode import Bytes, encode_grey, image_size, read_photo, saved
 from serving.imaging.domain import IGNORE, ClassRow, Domain
 from serving.imaging.labels import read_label
+from serving.imaging.ranking import NEAR, distances
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _VOID = ClassRow(IGNORE, "void", (0, 0, 0), True)
 _FIRST_TABLE = (ClassRow(0, "background", (96, 104, 120), False), ClassRow(1, "object", (230, 90, 60), False), _VOID)
-_NEAR = 0.2  # photos are near-duplicates below this share of the mean distance between picks, as in `fewpair pairs`
 
 
 class Project:
@@ -249,9 +249,9 @@ def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
     """The rows that are near-duplicates of a pick."""
     if len(picks) < 2:
         return []
-    apart = np.stack([np.linalg.norm(features - features[pick], axis=1) for pick in picks])  # [picks, rows]
-    limit = _NEAR * apart[:, picks].sum() / (len(picks) * (len(picks) - 1))
-    return [row for row in np.flatnonzero(apart.min(axis=0) < limit).tolist() if row not in picks]
+    between = distances(features[picks], features)
+    limit = NEAR * between[:, picks].sum() / (len(picks) * (len(picks) - 1))
+    return [row for row in np.flatnonzero(between.min(0) < limit).tolist() if row not in picks]
 
 
 @lru_cache(maxsize=4096)

@@ -120,11 +120,13 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.post("/picks")
     async def pick(picking: Picking) -> None:
-        """Pick so many photos that cover the set together with those that are labelled."""
+        """Pick so many photos beside those that are labelled: by the model, or else to cover the set."""
         count = picking.count + sum(not project.kept(path) for path in project.labels().values())
         out = project.next_pairs_file()
-        command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled"]
-        command += ["--rule", "kmeans-medoid", "--k", str(min(count, len(project.photos()))), "--out", str(out)]
+        command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled", "--out", str(out)]
+        model = project.root / "exported" / model_name(project.root)
+        rule = ["--after", str(model)] if (model / "manifest.json").exists() else ["--rule", "kmeans-medoid"]
+        command += [*rule, "--k", str(min(count, len(project.photos())))]
         work.begin("pick", [command], log=project.root / "runs" / "pick.log")
 
     @router.post("/train")

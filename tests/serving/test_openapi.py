@@ -56,6 +56,7 @@ OPERATIONS = [
     ("POST", "/v1/segment"),
     ("POST", "/v1/synthesize"),
     ("POST", "/v1/style"),
+    ("POST", "/v1/rank"),
     ("GET", "/v1/jobs"),
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs/{id}"),

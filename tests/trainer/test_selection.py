@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from sklearn.cluster import KMeans
 
+from serving.imaging.ranking import NEAR, rank
 from tests.trainer.extractors import Counting, write_extractor
 from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
 from tests.trainer.test_command_line import TINY, refused
+from tests.trainer.test_judge import exported_judge
 from trainer.__main__ import main
 from trainer.data.selection.choose import select
 from trainer.data.selection.features import open_features
-from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, nearest
+from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, nearest, typical
 from trainer.errors import UserError
 
 
@@ -310,7 +312,8 @@ def test_training_can_select_by_rule_and_keeps_the_features_for_the_next_run(tmp
     assert [path.name for path in (tmp_path / "runs" / "features").iterdir()] == [f"{content['features']}.npz"]
 
 
-def test_kmeans_medoid_before_labelling_adds_the_kinds_of_which_no_photo_is_labelled(tmp_path):
+@pytest.mark.parametrize("rule", BY_FEATURES)
+def test_before_labelling_a_rule_adds_the_kinds_of_which_no_photo_is_labelled(tmp_path, rule):
     root = kinds(tmp_path)
     for label in (root / "labels").iterdir():
         if kind_of(label.name) > 1:
@@ -318,6 +321,73 @@ def test_kmeans_medoid_before_labelling_adds_the_kinds_of_which_no_photo_is_labe
     dataset = open_folders(root)
     labelled = {sample for sample in dataset.samples("train") if sample.complete}
     k = len(labelled) + 2
-    picks = select(dataset, k=k, unpaired=None, rule="kmeans-medoid", features=Counting(), seed=0, unlabelled=True)
+    picks = select(dataset, k=k, unpaired=None, rule=rule, features=Counting(), seed=0, unlabelled=True)
     assert set(picks.pairs[:-2]) == labelled
     assert sorted(kind_of(sample.photo) for sample in picks.pairs[-2:]) == [2, 3]
+
+
+def test_a_labelled_photo_is_not_picked_again_and_asking_for_no_more_is_refused(tmp_path):
+    root = kinds(tmp_path, count=9)
+    for number in range(3, 9):
+        (root / "labels" / f"street{number:02d}.png").unlink()
+    dataset = open_folders(root)
+    picks = select(dataset, k=5, unpaired=None, seed=0, unlabelled=True).pairs
+    assert [sample.label is None for sample in picks] == [False] * 3 + [True] * 2
+    with pytest.raises(UserError, match=r"--k 3: 3 photos of .* are labelled, and they count: give more than 3"):
+        select(dataset, k=3, unpaired=None, seed=0, unlabelled=True)
+
+
+def test_typical_picks_the_densest_row_of_each_cluster_the_largest_first():
+    features = points(90, seed=3)
+    labels = KMeans(3, n_init=4, random_state=0).fit_predict(features)
+    slow = []
+    for cluster in np.argsort(-np.bincount(labels), kind="stable"):
+        rows = np.flatnonzero(labels == cluster)
+        away = slow_distances(features[rows], list(range(len(rows))))
+        means = [np.mean([away[row, other] for other in np.argsort(away[row])[1:21]]) for row in range(len(rows))]
+        slow.append(rows[int(np.argmin(means))])
+    assert typical(features, 3, 0) == slow
+
+
+def test_each_next_row_reduces_the_uncertain_rows_distances_most_and_near_duplicates_are_set_aside():
+    features, uncertainty, labelled = points(40, seed=5), np.random.default_rng(5).random(40), [4, 17]
+    features[30] = features[9] + 0.01
+    rows = [row for row in range(40) if row not in labelled]
+    away = slow_distances(features, list(range(40)))
+    limit = NEAR * np.mean([away[one, other] for one in rows for other in rows if one != other])
+    chosen = list(labelled)
+    for _ in range(6):
+        fresh = [row for row in rows if away[row, chosen].min() > limit]
+        cost = {row: sum(uncertainty[each] * away[each, [*chosen, row]].min() for each in rows) for row in fresh}
+        chosen.append(min(cost, key=cost.__getitem__))
+    order, near = rank(features, uncertainty, 6, labelled=labelled)
+    assert order == chosen[2:]
+    slow = {row: chosen[int(away[row, chosen].argmin())] for row in rows if away[row, chosen].min() <= limit}
+    assert near == {row: twin for row, twin in slow.items() if row not in chosen}
+    everything, twins = rank(features, uncertainty, 40)
+    assert len(everything) + len(twins) == 40
+    assert {9: 30, 30: 9}.items() & twins.items()
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_second_round_picks_by_a_model_and_copies_the_photos_with_a_reason_for_each(capsys, tmp_path, exported):
+    root = kinds(tmp_path / "mine", count=12)
+    for label in (root / "labels").iterdir():
+        if label.name not in ("street00.png", "street01.png"):
+            label.unlink()
+    model = tmp_path / "model"
+    if exported:
+        exported_judge(model)
+    else:
+        words = ["train", "supervised-compact", "--data", "folders", "--root", str(root), "--pairs", "2"]
+        assert main([*words, "--unpaired", "0", "--steps", "1", *TINY, "--out", str(model)]) == 0
+    assert main(pairs_command(root, tmp_path / "pairs-2.json", "--k", "4", "--after", str(model))) == 0
+    said = capsys.readouterr().out
+    pairs = json.loads((tmp_path / "pairs-2.json").read_text())["pairs"]
+    assert [pair["name"] for pair in pairs[:2]] == ["street00", "street01"]
+    assert sorted(kind_of(pair["photo"]) for pair in pairs[2:]) == [2, 3]
+    assert "8 near-duplicates are set aside: street" in said
+    assert "(like street" in said
+    assert said.count("represents 3 of 12 (25.0 %); mean confidence ") == 2
+    copies = {path.name: path.read_bytes() for path in (tmp_path / "to_label" / "pairs-2" / "photos").iterdir()}
+    assert copies == {Path(pair["photo"]).name: (root / pair["photo"]).read_bytes() for pair in pairs[2:]}

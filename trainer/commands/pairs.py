@@ -1,21 +1,28 @@
 """`fewpair pairs`: select the k photos to label, and show why."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.dataset import Dataset
 from trainer.data.layouts.files import number_of
-from trainer.data.selection.choose import select
+from trainer.data.selection.choose import Doubt, select
 from trainer.data.selection.rules import RULES, coverage, random_coverage
 from trainer.data.selection.selection import Picks, Selection
+from trainer.device import device_named
 from trainer.errors import UserError
+from trainer.metrics.evaluate import classes_of
+from trainer.metrics.judge import open_judge
+from trainer.metrics.predict import predict_probabilities
 from trainer.run import Count
+from trainer.training.checkpointing import load_method
 
 DRAWS = 20
 """Random selections that a selection is compared with."""
@@ -30,13 +37,21 @@ class PairsOptions(MachineOptions):
     pairs: Annotated[int, tyro.conf.arg(aliases=["--k"])]
     """How many photos keep, or get, their label map."""
     out: Path
-    """Where to write pairs.json, for `fewpair train --pairs`; a contact sheet is written beside it."""
+    """Where to write pairs.json, for `fewpair train --pairs`. Beside it: a contact sheet, and to_label/ with copies of
+    the photos to label.
+    """
     root: Path | None = None
     """The dataset's folder; the synthetic scenes have none."""
     unpaired: Count = None
     """How many training samples the unpaired pool holds; the pairs are selected from them."""
     rule: str = "random"
-    """random; kmeans-medoid (the medoid of each of k clusters); kcenter (always the photo farthest from the others)."""
+    """random; kmeans-medoid (the medoid of each of k clusters); typical (the densest photo of each, TypiClust); kcenter
+    (always the photo farthest from the others).
+    """
+    after: Path | None = None
+    """A run, or the folder of an exported segmenter: select photos without a label map that represent many of which it
+    is not sure. --rule does not count then.
+    """
     pool_rule: str = "random"
     """How the unpaired pool is selected, by the same names."""
     features: str | None = None
@@ -46,14 +61,15 @@ class PairsOptions(MachineOptions):
     seed: int = 0
     """Decides the pool and the selection."""
     unlabelled: bool = False
-    """Also select photos without a label map, to find out which ones to label; kmeans-medoid adds to the others."""
+    """Select photos without a label map beside all that have one, to find out which ones to label."""
 
 
 def pairs(arguments: list[str]) -> int:
     """`fewpair pairs`: select the k photos to label."""
     asked = parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
     sheet_file = asked.out.with_name(f"{asked.out.stem}-sheet.png")
-    for path in (asked.out, sheet_file):
+    copies = asked.out.parent / "to_label" / asked.out.stem
+    for path in (asked.out, sheet_file, copies):
         if path.exists():
             raise UserError(f"{path} exists: give another file with --out, or remove it")
     if asked.pairs < 1:
@@ -68,10 +84,14 @@ def pairs(arguments: list[str]) -> int:
         rule=asked.rule,
         pool_rule=asked.pool_rule,
         seed=asked.seed,
-        unlabelled=asked.unlabelled,
+        unlabelled=asked.unlabelled or asked.after is not None,
+        doubt=None if asked.after is None else _doubt(asked.after, asked.device),
         # a random selection is measured too where an extractor is named
         features=extractor(
-            [asked.rule, asked.pool_rule], asked.features, device=asked.device, measure=asked.features is not None
+            [asked.rule, asked.pool_rule],
+            asked.features,
+            device=asked.device,
+            measure=asked.features is not None or asked.after is not None,
         ),
         measure=True,
         cache=asked.cache or asked.out.parent / "features",
@@ -83,12 +103,14 @@ def pairs(arguments: list[str]) -> int:
     sizes = () if picks is None else picks.cluster_sizes
     shares = [f"represents {size} of {total} ({100 * size / total:.1f} %)" for size in sizes]
     shares = shares or [""] * len(selection.pairs)
+    doubts = (picks.doubts if picks else ()) or [""] * len(selection.pairs)
     _write_sheet(sheet_file, selection, shares)
     asked.out.write_text(selection.to_json())
     for note in selection.notes:
         print(note)
-    for rank, (sample, share) in enumerate(zip(selection.pairs, shares, strict=True), 1):
-        print(f"{rank:>4}  {sample.photo}  {share}".rstrip() + ("" if sample.label else "  (to be labelled)"))
+    for rank, (sample, *reasons) in enumerate(zip(selection.pairs, shares, doubts, strict=True), 1):
+        why = "; ".join(filter(None, reasons))
+        print(f"{rank:>4}  {sample.photo}  {why}".rstrip() + ("" if sample.label else "  (to be labelled)"))
     if selection.pool_picks:
         print(f"pool: {_quality(selection.pool_picks)}")
     print(_quality(picks) if picks else "selected at random; --rule kmeans-medoid selects photos that cover the set")
@@ -98,11 +120,36 @@ def pairs(arguments: list[str]) -> int:
     print(f"wrote {asked.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
     to_label = [sample.photo or "" for sample in selection.pairs if sample.label is None]
     if to_label:
+        for photo in to_label:
+            (copies / photo).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2((dataset.root or Path()) / photo, copies / photo)
+        print(f"Copies of the photos to label are in {copies}.")
         print(
             f"Next: save the label map of each photo marked above under its name{_where(dataset, to_label[0])}; "
             f"then: fewpair train --data {asked.data} --root {asked.root} --pairs {asked.out} --out RUN"
         )
     return 0
+
+
+def _doubt(model: Path, device: str) -> Doubt:
+    """How sure a run, or an exported model, is of a photo."""
+    if (model / "manifest.json").is_file():
+        judge = open_judge(model, None, device=device_named(device))
+        names, ask = judge.classes.names, judge.label_and_confidence
+    else:
+        method, run, _ = load_method(model)
+        names = classes_of(method.label_domain).names
+
+        def ask(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = predict_probabilities(method, photo, size=run.size, device=device_named(device))
+            return found.argmax(0), found.max(0) * 255
+
+    def doubt(photo: np.ndarray) -> tuple[float, str]:
+        indices, confidence = ask(photo)
+        unsure = 1 - confidence.ravel() / 255
+        return float(unsure.mean()), names[np.bincount(indices.ravel(), unsure).argmax()]
+
+    return doubt
 
 
 def _write_sheet(path: Path, selection: Selection, shares: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""FCN score: an exported segmenter, the judge, reads generated photos and is scored against their label maps."""
+"""Exported segmenters: as the judge of generated photos (FCN score), and to say how sure a model is of a photo."""
 
 import hashlib
 import json
@@ -20,23 +20,28 @@ WANTED = "give the folder of a segmenter of these classes: fewpair train judge, 
 
 
 class Judge:
-    """A frozen segmentation model over a dataset's classes."""
+    """A frozen segmentation model."""
 
-    def __init__(self, session: Any, *, name: str, sha256: str, ids: np.ndarray, size: Size) -> None:
-        self.name = name
+    def __init__(self, session: Any, *, name: str, sha256: str, classes: Classes, size: Size) -> None:
+        self.name, self.classes = name, classes
         self.sha256 = sha256
         """Of the ONNX file."""
         self._session = session
-        self._ids = ids
+        self._ids = classes.id_to_index()
         self._size = size
 
     def label(self, photo: np.ndarray) -> np.ndarray:
         """Segment a photo uint8[H,W,3]: class indices of the dataset, uint8[h,w] at the judge's own size."""
+        return self.label_and_confidence(photo)[0]
+
+    def label_and_confidence(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class indices and confidence (0..255; 255 everywhere for a model without), uint8[h,w] each."""
         resized = Image.fromarray(photo).resize(self._size[::-1], Image.Resampling.BICUBIC)
-        indices: np.ndarray = self._ids[self._session.run(["label"], {"photo": np.asarray(resized)[None]})[0][0]]
+        ids, *confidence = (output[0] for output in self._session.run(None, {"photo": np.asarray(resized)[None]}))
+        indices: np.ndarray = self._ids[ids]
         if (indices == IGNORE).any():
-            raise UserError(f"judge {self.name} returned an id that is not a class of the dataset")
-        return indices
+            raise UserError(f"{self.name} returned an id that is not a class of its table")
+        return indices, confidence[0] if confidence else np.full_like(indices, 255)
 
 
 class FcnScore:
@@ -57,25 +62,24 @@ class FcnScore:
         return {f"{prefix}_{name}": value for prefix, figures in found.items() for name, value in figures.items()}
 
 
-def open_judge(path: Path, classes: Classes, *, device: str | torch.device = "cpu") -> Judge:
-    """Open a model that `fewpair export` wrote. Raises UserError unless it makes label maps of these classes."""
+def open_judge(path: Path, classes: Classes | None, *, device: str | torch.device = "cpu") -> Judge:
+    """Open a model that `fewpair export` wrote. Raises UserError unless it has label maps, of `classes` if given."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         direction, rows = manifest["directions"]["to_label"], manifest["domains"]["label"]["classes"] or ()
         size = (int(manifest["resize"]["height"]), int(manifest["resize"]["width"]))
         content = (path / direction["file"]).read_bytes()
     except OSError as error:
-        raise UserError(f"--judge {path}: {error.filename} cannot be read ({error.strerror}); {WANTED}") from error
+        raise UserError(f"{path}: {error.filename} cannot be read ({error.strerror}); {WANTED}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--judge {path} does not predict label maps ({error!r} in manifest.json); {WANTED}") from error
+        raise UserError(f"{path} does not predict label maps ({error!r} in manifest.json); {WANTED}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if direction["sha256"] != sha256:
-        raise UserError(f"--judge {path}: {direction['file']} does not match the sha256 in its manifest: export again")
+        raise UserError(f"{path}: {direction['file']} does not match the sha256 in its manifest: export again")
     own = Classes(tuple(ClassRow(row["id"], row["name"], (0, 0, 0), row["ignore"]) for row in rows))
-    if own.names != classes.names:
+    if classes is not None and own.names != classes.names:
         raise UserError(
-            f"--judge {path}: its classes ({', '.join(own.names)}) are not the dataset's "
-            f"({', '.join(classes.names)}); {WANTED}"
+            f"{path}: its classes ({', '.join(own.names)}) are not the dataset's ({', '.join(classes.names)}); {WANTED}"
         )
     session = open_session(content, device)
-    return Judge(session, name=manifest["name"], sha256=sha256, ids=own.id_to_index(), size=size)
+    return Judge(session, name=manifest["name"], sha256=sha256, classes=own, size=size)

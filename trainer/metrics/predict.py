@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trainer.batch import random
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.errors import UserError
 from trainer.methods.base import Method
 
 Size = tuple[int, int]
@@ -37,6 +38,17 @@ def predict_labels(
     with evaluating(method, device):
         labels = method.to_label(prepared.to(device)).cpu()
     return photo_to_uint8(labels) if method.label_domain.kind == "picture" else labels.numpy().astype(np.uint8)
+
+
+def predict_probabilities(
+    method: Method, photo: np.ndarray, *, size: Size, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """The probability of each class for a photo uint8[H,W,3]: Float32[C,h,w]. Raises UserError without class scores."""
+    with evaluating(method, device):
+        scores = method.label_scores(prepare_photo(photo, size)[None].to(device))
+        if scores is None:
+            raise UserError("this run's method gives no probability of a class: train one that does (fewpair train)")
+        return torch.softmax(scores[0].float(), 0).cpu().numpy()
 
 
 def predict_photos(

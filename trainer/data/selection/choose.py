@@ -1,17 +1,24 @@
 """Select the pairs of a run and its unpaired pool, at random or by features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from tqdm import tqdm
+
+from serving.imaging.ranking import rank
 from trainer.batch import random
 from trainer.data.dataset import Dataset, Sample
-from trainer.data.selection.rules import BY_FEATURES, RULES, kmeans_medoid
-from trainer.data.selection.selection import Picks, Selection
+from trainer.data.selection.rules import BY_FEATURES, RULES
+from trainer.data.selection.selection import Picks, Selection, first_of
 from trainer.errors import UserError
 
 if TYPE_CHECKING:  # imports torch and timm, which take seconds
     from trainer.data.selection.features import FeatureExtractor
+
+Doubt = Callable[[np.ndarray], tuple[float, str]]
+"""A photo uint8[H,W,3] -> a model's mean uncertainty of it, 0 to 1, and the class that has the greatest part in it."""
 
 
 def select(
@@ -27,23 +34,31 @@ def select(
     cache: Path | None = None,
     progress: bool = False,
     unlabelled: bool = False,
+    doubt: Doubt | None = None,
 ) -> Selection:
     """Select k pairs of `train` within a pool of `unpaired` samples (None: all; 0: no pool, pairs from all of `train`).
 
     "all" keeps every pair of `train`, or as many as the pool holds. `pool_rule` selects the pool from all photos,
     `rule` the pairs from the pool; one seed gives the same random pairs whatever the size of the pool. With
-    `unlabelled` photos without a label may be selected, by `kmeans-medoid` beside all that have one. With `measure`
-    random pairs get features too.
+    `unlabelled` photos without a label are selected beside all that have one, which come first and count; with `doubt`,
+    which says how sure a model is of a photo, by the rule `uncertain`. With `measure` random pairs get features too.
     """
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (unlabelled or sample.label is not None)}
     count = min(len(eligible), unpaired or len(eligible)) if k == "all" else k
     rule = "random" if k == "all" else rule
+    labels = sum(sample.label is not None for sample in eligible) if unlabelled else 0
+    if labels and count <= labels:
+        raise UserError(
+            f"--k {count}: {labels} photos of {dataset.place} are labelled, and they count: give more than {labels} "
+            f"(it has {len(eligible)} photos)"
+        )
     notes = []
     if unpaired is not None and unpaired > len(train):
         notes.append(f"--unpaired {unpaired}: {dataset.place} has {len(train)} training samples; all of them are used")
         unpaired, pool_rule = None, "random"
     _check(dataset, count, unpaired, rules=(rule, pool_rule), eligible=len(eligible), unlabelled=unlabelled)
+    rule = rule if doubt is None else "uncertain"
     by_features = (rule, pool_rule) != ("random", "random")
     extractor = features if by_features or measure else None
 
@@ -53,15 +68,27 @@ def select(
         ordered = sorted(among, key=lambda sample: sample.name)  # must not depend on how a folder is listed
         rows = extractor.of_samples(dataset, ordered, cache=cache, progress=progress)
         labelled = [row for row, sample in enumerate(ordered) if unlabelled and sample.label is not None]
-        if by == "kmeans-medoid" and labelled:
-            places = kmeans_medoid(rows, wanted, seed, labelled=labelled[:wanted])
-        elif by == "random":
+        if by == "random":
             places = [ordered.index(sample) for sample in among[:wanted]]
+        elif by == "uncertain":
+            assert doubt is not None
+            bar = tqdm(ordered, desc="model", unit="photo", disable=not progress)
+            doubts = [(0.0, "") if sample.label else doubt(dataset.read_photo(sample)) for sample in bar]
+            uncertainty = np.array([unsure for unsure, _ in doubts])
+            chosen, near = rank(rows, uncertainty, wanted - len(labelled), labelled=labelled)
+            names = [f"{ordered[row].name} (like {ordered[twin].name})" for row, twin in sorted(near.items())]
+            if names:
+                notes.append(f"{len(names)} near-duplicates are set aside: {first_of(names)}")
+            told = (f"mean confidence {1 - doubts[row][0]:.2f}, least sure of {doubts[row][1]}" for row in chosen)
+            reasons = (*("" for _ in labelled), *told)
+            return Picks(tuple(ordered), rows, (*labelled, *chosen), reasons)
         else:
-            places = BY_FEATURES[by](rows, wanted, seed)
+            places = BY_FEATURES[by](rows, wanted, seed, labelled=labelled[:wanted])
         return Picks(tuple(ordered), rows, tuple(places))
 
     shuffled = [train[place] for place in random(seed, 0, "pool").permutation(len(train))]
+    if unlabelled:
+        shuffled.sort(key=lambda sample: sample.label is None)
     pool_picks, pair_picks = None, None
     pool: Sequence[Sample] = shuffled
     if pool_rule != "random" and unpaired:

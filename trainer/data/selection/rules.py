@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from serving.imaging.ranking import distances
 from trainer.batch import random
 from trainer.errors import UserError
 
 SAME = 1e-5
 """Two photos count as one if their features are no farther apart than this share of the longest feature vector."""
+NEIGHBOURS = 20
+"""The rows whose distances say how dense the features are around a row."""
 
 
 def kmeans_medoid(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
@@ -18,6 +21,27 @@ def kmeans_medoid(features: np.ndarray, k: int, seed: int, *, labelled: Sequence
     (TypiClust, Hacohen et al. 2022, section 3). The same features give the same picks on one machine: one thread adds
     in one order.
     """
+    clusters = _clusters(features, k, seed, labelled)
+    medoids = sorted(int(rows[medoid(features[rows])]) for rows in clusters)
+    if labelled:
+        return [*labelled, *medoids]
+    sizes = np.bincount(nearest(features, medoids)[0], minlength=k)
+    return [medoids[place] for place in np.argsort(-sizes, kind="stable")]
+
+
+def typical(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
+    """Return the densest row of each of k clusters, the largest cluster first (TypiClust, Hacohen et al. 2022).
+
+    Typicality is the inverse of the mean distance to the 20 nearest rows of its cluster (section 3). `labelled`
+    rows come first and count.
+    """
+    clusters = _clusters(features, k, seed, labelled)
+    away = (np.sort(distances(features[rows], features[rows]), axis=1)[:, : NEIGHBOURS + 1] for rows in clusters)
+    return [*labelled, *(int(rows[near.sum(1).argmin()]) for rows, near in zip(clusters, away, strict=True))]
+
+
+def _clusters(features: np.ndarray, k: int, seed: int, labelled: Sequence[int]) -> list[np.ndarray]:
+    """The rows of the clusters to pick from: the largest without a labelled row, of k clusters."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
@@ -25,23 +49,18 @@ def kmeans_medoid(features: np.ndarray, k: int, seed: int, *, labelled: Sequence
     with threadpool_limits(limits=1):
         labels = KMeans(k, n_init=4, random_state=seed % 2**32).fit_predict(features)
     clusters = [np.flatnonzero(labels == cluster) for cluster in range(k) if cluster not in labels[list(labelled)]]
-    largest = sorted(clusters, key=len, reverse=True)[: k - len(labelled)]
-    medoids = sorted(int(rows[medoid(features[rows])]) for rows in largest)
-    if labelled:
-        return [*labelled, *medoids]
-    sizes = np.bincount(nearest(features, medoids)[0], minlength=k)
-    return [medoids[place] for place in np.argsort(-sizes, kind="stable")]
+    return sorted(clusters, key=len, reverse=True)[: k - len(labelled)]
 
 
-def kcenter(features: np.ndarray, k: int, seed: int) -> list[int]:
+def kcenter(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
     """Return the row nearest the mean, then repeatedly the row farthest from all picks (greedy k-center, Gonzalez
     1985).
 
-    The largest distance is at most twice the least possible. The seed has no influence. Raises UserError where fewer
-    than k rows differ.
+    The largest distance is at most twice the least possible. `labelled` rows come first and count. The seed has no
+    influence. Raises UserError where fewer than k rows differ.
     """
-    chosen = [int(np.argmin(_distance_to(features, features.mean(0, dtype=np.float64))))]
-    away = _distance_to(features, features[chosen[0]])
+    chosen = list(labelled) or [int(np.argmin(_distance_to(features, features.mean(0, dtype=np.float64))))]
+    away = distances(features, features[chosen]).min(1)
     same = SAME * max(1e-30, float(np.linalg.norm(features, axis=1).max()))
     while len(chosen) < k:
         farthest = int(np.argmax(away))
@@ -55,9 +74,10 @@ def kcenter(features: np.ndarray, k: int, seed: int) -> list[int]:
     return chosen
 
 
-BY_FEATURES: dict[str, Callable[[np.ndarray, int, int], list[int]]] = {
+BY_FEATURES: dict[str, Callable[..., list[int]]] = {
     "kmeans-medoid": kmeans_medoid,
     "kcenter": kcenter,
+    "typical": typical,
 }
 RULES = ("random", *BY_FEATURES)
 """What `--rule` and `--pool-rule` accept. Of equal rows the first is picked; rows are sorted by the photos' names."""
@@ -84,13 +104,6 @@ def random_coverage(features: np.ndarray, k: int, *, draws: int) -> list[float]:
     """The coverage of random selections of k rows, in ascending order."""
     selections = [random(draw, 0, "coverage").permutation(len(features))[:k] for draw in range(draws)]
     return sorted(coverage(features, selection.tolist()) for selection in selections)
-
-
-def distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Euclidean distances: [A,D] and [B,D] -> Float64[A,B]."""
-    from sklearn.metrics.pairwise import euclidean_distances
-
-    return np.asarray(euclidean_distances(left.astype(np.float64), right.astype(np.float64)))
 
 
 def _distance_to(features: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -20,6 +20,8 @@ class Picks:
     samples: tuple[Sample, ...]
     features: np.ndarray
     indices: tuple[int, ...]
+    doubts: tuple[str, ...] = ()
+    """For each pick how sure the model is of it; empty where no model was asked."""
 
     @property
     def chosen(self) -> tuple[Sample, ...]:

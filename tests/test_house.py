@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import licences
 from tests import line_links
 
 ROOT = Path(__file__).parents[1]
@@ -283,3 +284,10 @@ def test_a_wrong_link_is_reported_and_corrected_and_one_to_a_part_of_a_name_or_t
 def test_a_paper_s_page_links_its_details_to_the_lines_that_do_them(method):
     found = line_links.links(ROOT / "docs" / "methods" / f"{method}.md")
     assert sum(link.file.endswith(f"methods/{method}.py") for link in found) > 10
+
+
+def test_the_list_of_licences_has_every_package_of_the_lock():
+    listed = re.findall(
+        r"^\| ([A-Za-z0-9_.-]+) \|", (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert listed[1:] == licences.locked()

@@ -1,20 +1,14 @@
-"""The server's onnxruntime session options, measured: `python -m benchmarks.sessions --models exported`.
+"""What spinning threads of onnxruntime cost a server: `python -m benchmarks.sessions --models exported`.
 
-A server keeps a session for each direction of each model, each with threads and memory of its own.
-
-- *Spinning.* Sessions whose threads spin while they have nothing to do, and sessions whose threads rest, answer the
-  same requests in turn, one direction after the other, in one process. The figure is how many times as long a request
-  takes with spinning threads.
-- *Arena.* The same with onnxruntime's memory arena and without it; and how much memory a session holds after runs of
-  several sizes.
-
-Times are medians of rounds that are run side by side.
+A server keeps a session for each direction of each model, each with threads of its own. Sessions whose threads spin
+while they have nothing to do, and sessions whose threads rest, answer the same requests in turn, one direction after
+the other, in one process. The figure is how many times as long a request takes with spinning threads: the median of
+rounds that are run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import statistics
 import time
@@ -24,12 +18,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import psutil  # type: ignore[import-untyped]
 
 from benchmarks.figures import Figure, report
 
 SIZE = (128, 192)
-SIZES = (SIZE, (256, 256), (512, 512), (320, 640), SIZE)
 Session = tuple[onnxruntime.InferenceSession, dict[str, Any], str]
 
 
@@ -42,20 +34,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--requests", type=int, default=6, help="in a round")
     asked = parser.parse_args()
+    of = {"threads": asked.threads, "rounds": asked.rounds, "size": "x".join(map(str, SIZE))}
     spinning = _ratio(_shelf(asked, spin=True), _shelf(asked, spin=False), asked)
-    shelf, bare = _shelf(asked), _shelf(asked, arena=False)
-    slower = _ratio(bare, shelf, asked)
-    of = {"sessions": len(shelf), "threads": asked.threads, "rounds": asked.rounds, "size": "x".join(map(str, SIZE))}
-    del shelf, bare
-    report(
-        "Sessions",
-        [
-            Figure("a request with spinning threads, relative to one without", spinning, "1", of),
-            Figure("a request without the arena, relative to one with it", slower, "1", of),
-            Figure("memory taken by runs of several sizes, with the arena", _taken(asked, arena=True), "MiB", of),
-            Figure("memory taken by runs of several sizes, without it", _taken(asked, arena=False), "MiB", of),
-        ],
-    )
+    report("Sessions", [Figure("a request with spinning threads, relative to one without", spinning, "1", of)])
 
 
 def _ratio(one: Sequence[Session], other: Sequence[Session], asked: argparse.Namespace) -> float:
@@ -75,23 +56,7 @@ def _ratio(one: Sequence[Session], other: Sequence[Session], asked: argparse.Nam
     return statistics.median(ratios)
 
 
-def _taken(asked: argparse.Namespace, *, arena: bool) -> float:
-    """MiB that the process holds more after pictures of several sizes than before."""
-    shelf, drawn = _shelf(asked, arena=arena), np.random.default_rng(0)
-    before = _resident()
-    for session, feed, picture in shelf:
-        for size in SIZES:
-            sent = drawn.integers(0, 11, (1, *size, *feed[picture].shape[3:]), dtype=np.uint8)
-            session.run(None, {**feed, picture: sent})
-    return _resident() - before
-
-
-def _resident() -> float:
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return float(psutil.Process().memory_info().rss / 2**20)
-
-
-def _shelf(asked: argparse.Namespace, *, spin: bool = False, arena: bool = True) -> list[Session]:
+def _shelf(asked: argparse.Namespace, *, spin: bool) -> list[Session]:
     drawn = np.random.default_rng(0)
     shelf: list[Session] = []
     for folder in sorted(path for path in asked.models.iterdir() if (path / "manifest.json").exists()):
@@ -99,7 +64,6 @@ def _shelf(asked: argparse.Namespace, *, spin: bool = False, arena: bool = True)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = asked.threads
             options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-            options.enable_cpu_mem_arena = arena
             session = onnxruntime.InferenceSession(
                 folder / direction["file"], options, providers=["CPUExecutionProvider"]
             )

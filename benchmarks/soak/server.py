@@ -133,7 +133,7 @@ def running(models: Path, home: Path, options: Sequence[str] = (), **variables: 
     (home / "tmp").mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FEWPAIR_")}
     environment |= {"TMPDIR": str(home / "tmp"), **variables}
-    arguments = ["--models", str(models), "--port", str(_free_port()), *options]
+    arguments = ["--models", str(models), "--port", str(free_port()), *options]
     read = subprocess.run(
         [sys.executable, "-c", _SETTINGS, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
     )
@@ -164,7 +164,7 @@ def running(models: Path, home: Path, options: Sequence[str] = (), **variables: 
                 process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a free port below the range from which the system gives ports to clients."""
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)

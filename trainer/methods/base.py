@@ -63,8 +63,6 @@ class Method(nn.Module):
     directions: frozenset[Direction]
     reads: frozenset[Samples] = frozenset({"pairs"})
     """Which samples the step reads; the others are not loaded."""
-    optional: frozenset[Samples] = frozenset()
-    """Those of `reads` that a run may lack."""
     sides: frozenset[str] = frozenset()
     """The further sides of each pair that the step reads in `Pairs.sides`, of those that the dataset declares."""
     paths: ClassVar[tuple[str, ...]] = ()
@@ -113,7 +111,7 @@ class Method(nn.Module):
     def missing(self, selection: Selection) -> Samples | None:
         """The samples that the method needs but the selection lacks; None if it has all."""
         given = selection.samples()
-        return next((kind for kind in given if kind in self.reads - self.optional and not given[kind]), None)
+        return next((kind for kind in given if kind in self.reads and not given[kind]), None)
 
     def check_steps(self, steps: int) -> None:
         """Raises UserError where a run of this many steps would not do what the config says."""
@@ -136,10 +134,6 @@ class Method(nn.Module):
         return torch.stack(
             [torch.from_numpy(draw.standard_normal(self.noise_shape, dtype="float32")) for draw in draws]
         ).to(label.device)
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        """The generator behind a direction; None where there is none."""
-        raise NotImplementedError
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         """Label map (or picture) -> photo. Offered where `directions` says so."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer.batch import Batch, Domain, LabelMap, OneHot, Photo
 from trainer.labels import one_hot
-from trainer.methods.base import Direction, Method, ParameterGroup, constant
+from trainer.methods.base import Method, ParameterGroup, constant
 from trainer.networks.init import FirstWeights
 from trainer.networks.normalisation import estimate_statistics
 from trainer.networks.perceptual import PerceptualLoss
@@ -121,9 +121,6 @@ class FromLabels(Method):
                 f"Float[B,{','.join(map(str, self.noise_shape))}]"
             )
         return self.generator(self.encode(label), *(() if noise is None else (noise,)))
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        return self.generator if direction == "to_photo" else None
 
     def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
         estimate_statistics(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer import losses
 from trainer.augment import class_mixed, colour_jittered, rescaled
 from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo, Scores
 from trainer.errors import UserError
-from trainer.methods.base import Direction, Method, ParameterGroup, Update, constant_then_linear, polynomial
+from trainer.methods.base import Method, ParameterGroup, Update, constant_then_linear, polynomial
 from trainer.networks.ema import Teacher
 from trainer.networks.encoders import DEFAULT
 from trainer.networks.pyramid import PyramidSegmenter
@@ -118,9 +118,6 @@ class Segmentation(Method):
         if self.config.dice:
             terms["dice"] = self.config.dice * losses.soft_dice(scores, label)
         return terms
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        return self.segmenter if direction == "to_label" else None
 
     def label_scores(self, photo: Photo) -> Scores:
         return self.segmenter(photo)

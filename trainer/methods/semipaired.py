@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores
 from trainer.errors import UserError
-from trainer.methods.base import Direction, ParameterGroup, Update
+from trainer.methods.base import ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.methods.oasis import discriminator_losses
 from trainer.methods.usis import unconditional_losses
@@ -114,9 +114,6 @@ class SemiPaired(FromLabels):
             yield Update("segmenter", {"cycle": config.cycle * self._cycle(self.segmenter(fake), label)})
         terms = unconditional_losses(self.unpaired_discriminator, photo, fake, i, config)
         yield Update("unpaired_discriminator", terms)
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        return self.generator if direction == "to_photo" else self.discriminator
 
     def label_scores(self, photo: Photo) -> Scores:
         """The discriminator's logits of the C classes: without "generated", its first, and without void, its last."""

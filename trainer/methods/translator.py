@@ -104,6 +104,7 @@ class Translator(Method):
         return losses.difference(output, labels.colors(label, self.classes), labels.counted(label), kind=kind)
 
     def network(self, direction: Direction) -> nn.Module | None:
+        """The generator behind a direction; None where there is none."""
         return self.label_generator if direction == "to_label" else self.photo_generator
 
     def label_scores(self, photo: Photo) -> Scores | None:

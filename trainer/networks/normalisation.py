@@ -17,16 +17,15 @@ class BatchNorm(nn.Module):
     So samples do not influence one another in eval mode, and averaged weights need no statistics.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         if self.training:
-            return batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return instance_norm(features, weight=self.weight, bias=self.bias, eps=self.eps)
+            return batch_norm(features, None, None, self.weight, self.bias, training=True)
+        return instance_norm(features, weight=self.weight, bias=self.bias)
 
 
 def estimate_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]) -> None:

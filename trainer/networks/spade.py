@@ -58,7 +58,6 @@ class OasisGenerator(SpadeGenerator):
 
     def __init__(self, channels: int, *, width: int, norm: Norm, noise: int = NOISE) -> None:
         super().__init__(noise + channels, width=width, norm=norm, more=True, blocks=6)
-        self.noise_shape = (noise,)
 
 
 class SpadeBlock(nn.Module):

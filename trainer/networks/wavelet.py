@@ -49,7 +49,6 @@ class WaveletSpadeGenerator(nn.Module):
         if width % 4:
             near = f"{width // 4 * 4} or {width // 4 * 4 + 4}" if width > 4 else "4"
             raise ValueError(f"width {width} is not a multiple of 4, and there are four wavelet bands: take {near}")
-        self.noise_shape = (noise,)
         steps = [width * factor for factor in (16, 16, 16, 8, 4, 2, 1)]
         condition = noise + channels
         self.start = xavier(nn.Conv2d(condition, steps[0], 3, padding=1))

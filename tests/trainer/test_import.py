@@ -484,3 +484,29 @@ def test_what_cannot_be_imported_is_refused_with_what_was_found(export, capsys, 
     lay(export, files)
     assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_labels_come_into_a_project_that_has_its_photos_and_class_table(tmp_path, capsys):
+    project = tmp_path / "mine"
+    for name in "abc":
+        with_photo(project / "photos", f"{name}.jpg")
+    table = "id,name,r,g,b,ignore\n0,road,1,2,3,0\n7,car,4,5,6,0\n255,void,0,0,0,1\n"
+    put(project / "classes.csv", table)
+    write(project / "labels" / "b.png", np.zeros((4, 6), np.uint8))
+    shapes = {"label": "car", "points": POINTS}, {"label": "tree", "points": POINTS}
+    for name in "abd":
+        put(tmp_path / "labelled" / f"{name}.json", labelme(*shapes, imagePath=f"{name}.jpg"))
+    main(["import", str(tmp_path / "labelled"), "--out", str(project)])
+    said = capsys.readouterr().out
+    assert set(np.unique(np.asarray(Image.open(project / "labels" / "a.png")))) == {7, 255}
+    assert not np.asarray(Image.open(project / "labels" / "b.png")).any()
+    assert (project / "classes.csv").read_text() == table
+    assert sorted(path.name for path in (project / "labels").iterdir()) == ["a.png", "b.png"]
+    for dropped in ("the label 'tree', which is not in the class table", "has a label map in --out", "was not found"):
+        assert dropped in said
+
+
+def test_a_folder_that_is_neither_new_nor_a_project_is_refused(export, capsys):
+    put(export.parent / "mine" / "notes.txt", "mine")
+    assert main(["import", str(export), "--out", str(export.parent / "mine")]) == 2
+    assert "is not empty and has no photos/" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +27,8 @@ class ImportOptions:
     export: Annotated[Path, tyro.conf.Positional]
     """The folder, ZIP or file that the tool exported."""
     out: Path
-    """The new folder: photos/, labels/, classes.csv, and overlay.png to look at."""
+    """A new folder, which gets photos/, labels/, classes.csv, and overlay.png to look at; or one that has photos/: its
+    photos get label maps, by its classes.csv if there is one."""
     photos: Path | None = None
     """The folder of the photos, if the export does not hold them."""
     classes: str | None = None
@@ -43,9 +44,15 @@ class ImportOptions:
 def import_labels(arguments: list[str]) -> int:
     """`fewpair import EXPORT --out FOLDER`: write the folder, check it, and report what was read and dropped."""
     asked = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
-    if asked.out.exists() and any(asked.out.iterdir()):
-        raise UserError(f"--out {asked.out} is not empty: name a new folder")
-    given = None if asked.classes is None else _given(asked.classes)
+    own = asked.out / "photos"
+    project, own_classes = own.is_dir(), asked.out / "classes.csv"
+    if asked.out.exists() and any(asked.out.iterdir()) and not project:
+        raise UserError(f"--out {asked.out} is not empty and has no photos/: name a new folder, or one with photos/")
+    if project and asked.photos is not None:
+        raise UserError(f"--photos {asked.photos}: the photos are those of {own}; leave --photos out")
+    if own_classes.exists() and asked.classes is not None:
+        raise UserError(f"--classes {asked.classes}: the classes are those of {own_classes}; leave --classes out")
+    given = _given(asked.classes or str(own_classes)) if asked.classes or own_classes.exists() else None
     with opened_export(asked.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
         name, export = read_export(root, files, given)
         labels = given or export.labels
@@ -58,7 +65,10 @@ def import_labels(arguments: list[str]) -> int:
             print("the export lists no classes: they are the labels that occur, by name (--classes fixes them)")
         background = next((label.name for label in labels if label.name in BACKGROUND), VOID)
         table = class_table(labels, asked.unlabelled or background)
-        photos = Photos(asked.photos or root, masks=export.masks, embedded=Path(embedded))
+        if own_classes.exists():
+            table = replace(table, classes=read_classes(own_classes))
+        source = own if project else asked.photos or root
+        photos = Photos(source, masks=export.masks, embedded=None if project else Path(embedded))
         overlaps: Overlaps = asked.overlaps or ("order" if export.ordered else "area")
         summary = convert(export.pictures(), photos, asked.out, table, overlaps)
     for line in _report(summary, table, photos, overlaps):

@@ -83,7 +83,11 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
 
 
 def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:
-    """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read."""
+    """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read.
+
+    Where `out` has photos/, `photos` are those, and label maps that are there stay.
+    """
+    own = out / "photos" if (out / "photos").is_dir() else None
     summary = Summary()
     labelled: dict[Path, str] = {}
     for picture in pictures:
@@ -95,6 +99,10 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
             photo = photos.find(picture)
             if photo in labelled:
                 raise Unusable(f"labels of a photo that has labels from {labelled[photo]} already")
+            split, name = photos.targets[photo] if own is None else ("", photo.relative_to(own))
+            target = (out / split / "labels" / name).with_suffix(".png")
+            if target.exists():
+                raise Unusable("labels of a photo that has a label map in --out: remove that to replace it")
             with image_errors(photo):
                 size = image_size(photo)
             label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
@@ -102,17 +110,17 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
             summary.dropped[str(reason)].append(picture.name)
             continue
         labelled[photo] = picture.name
-        split, name = photos.targets[photo]
-        target = (out / split / "labels" / name).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(label)
     summary.labelled = len(labelled)
     if not labelled:
         return summary
-    for photo, (split, name) in photos.targets.items():
+    for photo, (split, name) in photos.targets.items() if own is None else ():
         target = out / split / "photos" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photo, target)
+    if (out / "classes.csv").exists():
+        return summary
     with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [(row.id, row.name, *row.color, int(row.ignore)) for row in table.classes.rows]
         csv.writer(file).writerows([("id", "name", "r", "g", "b", "ignore"), *rows])

@@ -19,7 +19,7 @@ PHOTO_FOLDERS = ("images", "img", "photos", "JPEGImages", "leftImg8bit", "data")
 class Photos:
     """The photos below a folder. `targets` has for each its split ("" where there is only one) and its name there."""
 
-    def __init__(self, folder: Path, *, masks: Sequence[Path], embedded: Path) -> None:
+    def __init__(self, folder: Path, *, masks: Sequence[Path], embedded: Path | None) -> None:
         found = [
             path
             for path in sorted(folder.rglob("*"))
@@ -62,8 +62,8 @@ class Photos:
         split, elsewhere = _split(name), candidates
         if split:
             candidates = [path for path in candidates if _split(path.relative_to(self._folder)) in ("", split)]
-        if not candidates and picture.photo is not None:
-            return self._unpacked(name, picture.photo)
+        if not candidates and picture.photo is not None and self._embedded is not None:
+            return self._unpacked(name, picture.photo, self._embedded)
         if not candidates and elsewhere:
             raise Unusable(f"a photo of the split {split} that is in another split only: move the photo or its labels")
         if not candidates:
@@ -78,11 +78,11 @@ class Photos:
             raise Unusable(f"a name that {len(best)} photos have: keep the folders that the tool names, or rename them")
         return best[0]
 
-    def _unpacked(self, name: PurePosixPath, content: bytes) -> Path:
+    def _unpacked(self, name: PurePosixPath, content: bytes, folder: Path) -> Path:
         """Write the photo that a label file holds, below its folder."""
         if name.is_absolute() or ".." in name.parts:
             raise Unusable("an embedded photo whose path leaves the export: import the folder that holds both")
-        path = self._embedded / name
+        path = folder / name
         if not self._take(path, _split(name), Path(name)):
             raise Unusable("a photo whose name another photo has")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,7 @@ import httpx
 import psutil
 
 from serving.errors import ServingError
-from serving.jobs.store import open_store
 from serving.settings import Settings, load_settings
-from serving.studio.project import Project
 
 _ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package, so that it can be imported
 _READY_WITHIN = 300.0  # seconds
@@ -56,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _studio_settings(arguments: Sequence[str]) -> Settings:
     """The settings of `fewpair studio FOLDER`. Raises ServingError where the folder holds no photos."""
+    from serving.studio.project import Project  # imports numpy
+
     about = "Pick photos to label, label them, train, and try the model, in the browser. Everything stays in FOLDER."
     parser = argparse.ArgumentParser(prog="fewpair studio", description=about)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="holds photos/; labels, runs and models are added")
@@ -69,10 +69,11 @@ def _studio_settings(arguments: Sequence[str]) -> Settings:
 def _serve(settings: Settings) -> int:
     address = _address(settings)
     if settings.jobs is not None:
+        from serving.jobs.store import open_store  # imports onnxruntime
+
         open_store(settings.jobs.expanduser())
-    paths = {
-        name: path.expanduser().resolve() for name in ("models", "jobs", "studio") if (path := getattr(settings, name))
-    }
+    folders = ("models", "jobs", "studio", "label_studio_files")
+    paths = {name: path.expanduser().resolve() for name in folders if (path := getattr(settings, name))}
     try:
         folder = tempfile.TemporaryDirectory(prefix="fewpair-server-", ignore_cleanup_errors=True)
     except OSError as error:

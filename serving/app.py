@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from serving.api import admin, jobs, models, openapi, translate
+from serving.api import admin, jobs, label_studio, models, openapi, translate
 from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens
 from serving.api.kserve import routes as kserve
 from serving.api.limit import RateLimit
@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.work = Work()
     if settings.studio is not None:
         app.include_router(studio_router(Project(settings.studio), app.state.work))
-    for router in (translate.router, models.router, jobs.router, admin.router, kserve.router):
+    for router in (translate.router, models.router, jobs.router, admin.router, kserve.router, label_studio.router):
         app.include_router(router)
     _add_pages(app)
     for kind in (Refusal, HTTPException, RequestValidationError, ClientDisconnect, OSError, *RUN_FAILURES):

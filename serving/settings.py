@@ -18,7 +18,7 @@ Device = Literal["auto", "cpu", "cuda"]
 PIXELS_CEILING = 178_000_000  # Pillow refuses to open more
 MIB, GIB = 2**20, 2**30
 _SHORTEST_TOKEN = 8
-_PATHS = ("models", "jobs", "studio", "tokens_file", "admin_token_file")
+_PATHS = ("models", "jobs", "studio", "label_studio_files", "tokens_file", "admin_token_file")
 _NEW_TOKEN = 'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     jobs_max_bytes_in_all: int = Field(default=10 * GIB, ge=1024, le=2**50, description="bytes of all jobs")
     jobs_max_pictures: int = Field(default=1000, ge=1, le=100_000, description="pictures of one job")
     jobs_max_pixels: int = Field(default=100_000_000, ge=1, le=PIXELS_CEILING, description="pixels of its pictures")
+    label_studio_files: Path | None = Field(default=None, description="folder whose photos Label Studio serves")
     studio: CliSuppress[Path | None] = Field(default=None, description="project folder of `fewpair studio`")
     log: Literal["text", "json"] = Field(default="text", description="format of the log")
     access_log: CliToggleFlag[bool] = Field(default=False, description="log each request")

@@ -20,6 +20,7 @@ TAGS = [
     {"name": "jobs", "description": "Send many or very large pictures, fetch their translations later."},
     {"name": "models", "description": "The models with their classes and figures."},
     {"name": "open inference protocol", "description": "The graphs, for clients of KServe, Triton and Seldon."},
+    {"name": "label studio", "description": "Predictions as an ML backend of Label Studio."},
     {"name": "admin", "description": "For the operator of the server."},
 ]
 INTRODUCTION = """Image translators trained from few labelled photos: **photo to label map** and **label map to photo**.

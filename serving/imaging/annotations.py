@@ -154,7 +154,7 @@ class LabelStudio(Annotations):
                 "original_width": width,
                 "original_height": height,
                 "image_rotation": 0,
-                "value": {"format": "rle", "rle": list(brush_stream(mask)), "brushlabels": [row.name]},
+                "value": {**brush_value(mask), "brushlabels": [row.name]},
             }
             for row, mask in _masks(ids, self._rows)
         ]
@@ -216,7 +216,7 @@ def outlines(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region]:
     return found
 
 
-def brush_stream(mask: NDArray[np.bool_]) -> bytes:
+def brush_value(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Return Label Studio's bit stream of a mask bool[H,W], as runs of RGBA that are all 255 or all 0."""
     bits = [f"{4 * mask.size:032b}{8 - 1:05b}", *(f"{count - 1:04b}" for count in _LENGTH_BITS)]
     for place, length in enumerate(_runs(mask)):
@@ -227,7 +227,8 @@ def brush_stream(mask: NDArray[np.bool_]) -> bytes:
             bits.append(f"1{size:02b}{part - 1:0{_LENGTH_BITS[size]}b}{255 * (place % 2):08b}")
             left -= part
     text = "".join(bits)
-    return int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))
+    stream = int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))
+    return {"format": "rle", "rle": list(stream)}
 
 
 def _cvat_mask(row: ClassRow, mask: NDArray[np.bool_]) -> str:

@@ -55,6 +55,10 @@ class Segmentation:
     def domain(self) -> Domain:
         return self.model.manifest.label
 
+    @property
+    def mean_confidence(self) -> float | None:
+        return None if self.confidence is None else round(float(self.confidence.mean()) / 255, 4)
+
     def shares(self) -> tuple[Share, ...]:
         return () if self.ids is None else shares(self.ids, self.confidence, domain=self.domain)
 
@@ -129,7 +133,7 @@ def _describe(found: Segmentation, min_area: int) -> dict[str, Any]:
         "model": found.model.name,
         "width": found.answer.shape[1],
         "height": found.answer.shape[0],
-        "mean_confidence": None if found.confidence is None else round(float(found.confidence.mean()) / 255, 4),
+        "mean_confidence": found.mean_confidence,
         "classes": [
             {
                 **asdict(part.row),

@@ -130,14 +130,19 @@ def translator(models: Repository, parameters: Parameters) -> Translate:
 def _segment(
     model: ExportedModel, parameters: SegmentParameters, picture: Picture, execution: Execution
 ) -> tuple[Answer, ...]:
+    found = segmented(model, parameters.tiles, picture, execution)
+    with current_trace().stage("encode"):
+        return (encode_segmentation(found, parameters, name=picture.name),)
+
+
+def segmented(model: ExportedModel, tiles: Tiles, picture: Picture, execution: Execution) -> Segmentation:
+    """Segment one photo, without encoding the answer."""
     trace = current_trace()
     trace.model = model.name
     with trace.stage("decode"):
-        photo = prepare(model, read_photo(picture.read(), execution.limits), execution.limits, tiles=parameters.tiles)
+        photo = prepare(model, read_photo(picture.read(), execution.limits), execution.limits, tiles=tiles)
     ((answer, confidence),) = run_prepared(model, "to_label", photo, execution, seeds=(0,))
-    with trace.stage("encode"):
-        found = Segmentation(model, photo.pixels, answer, confidence, str(photo.grid or "none"))
-        return (encode_segmentation(found, parameters, name=picture.name),)
+    return Segmentation(model, photo.pixels, answer, confidence, str(photo.grid or "none"))
 
 
 def _synthesize(

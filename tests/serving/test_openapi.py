@@ -69,6 +69,9 @@ OPERATIONS = [
     ("GET", "/v2/models/{name}"),
     ("GET", "/v2/models/{name}/ready"),
     ("POST", "/v2/models/{name}/infer"),
+    ("GET", "/label-studio/health"),
+    ("POST", "/label-studio/setup"),
+    ("POST", "/label-studio/predict"),
 ]
 
 

@@ -1,0 +1,127 @@
+"""Label Studio's protocol of ML backends, under /label-studio: predictions in the tags of its interface."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, BaseModel, Field
+from starlette.requests import Request
+
+from serving.api import openapi
+from serving.api.requests import Ready, while_connected
+from serving.errors import Refusal
+from serving.imaging.annotations import brush_value, outlines
+from serving.inference.archive import Picture
+from serving.inference.outputs import Segmentation
+from serving.inference.pipeline import Execution, PixelBudget, segmented
+from serving.inference.scheduler import Task as Worker
+from serving.models.model import ExportedModel
+from serving.settings import Settings
+
+router = APIRouter(prefix="/label-studio", tags=["label studio"])
+_PARTS = 2000  # polygons of less than this part of a photo are left out
+
+
+class Task(BaseModel):
+    """A task of Label Studio; one of its data is the photo: a data URI, or a path in the operator's folder."""
+
+    data: dict[str, Any]
+
+
+class Sent(BaseModel):
+    """What Label Studio sends: its labelling interface, as XML, and tasks."""
+
+    label_config: str = Field(validation_alias=AliasChoices("label_config", "schema"), max_length=2**20)
+    tasks: list[Task] = Field(default=[], max_length=1000)
+
+
+@router.get("/health", responses=openapi.errors(404, 503), summary="Whether there is a model")
+async def health(backend: Ready) -> dict[str, str]:
+    """Label Studio asks this before it connects."""
+    return {"status": "UP", "model_class": backend.models.choose(None, "to_label").name}
+
+
+@router.post("/setup", responses=openapi.errors(400, 404, 503), summary="Check a labelling interface")
+async def setup(sent: Sent, backend: Ready) -> dict[str, str]:
+    """The model; 400 where the interface has none of its classes as a label."""
+    model = backend.models.choose(None, "to_label")
+    _tags(sent.label_config, model)
+    return {"model_version": model.name}
+
+
+@router.post("/predict", responses=openapi.errors(400, 404, 413, 503, 504), summary="Predict tasks")
+async def predict(request: Request, sent: Sent, backend: Ready) -> dict[str, Any]:
+    """Regions of the default model for each task, with the mean confidence as score."""
+    model = backend.models.choose(None, "to_label")
+    tag, field = _tags(sent.label_config, model)
+    limits = backend.limits(PixelBudget(backend.settings).spend)
+
+    def work(address: str, worker: Worker) -> dict[str, Any]:
+        picture = Picture("photo", partial(_photo, address, backend.settings))
+        found = segmented(model, "auto", picture, Execution(limits, worker, backend.scheduler.batch))
+        return {"result": _results(found, tag), "score": found.mean_confidence}
+
+    async def predicted() -> list[dict[str, Any]]:
+        async with backend.scheduler.admit() as admission:
+            return [await admission.work(partial(work, str(task.data.get(field)))) for task in sent.tasks]
+
+    return {"results": await while_connected(request, predicted()), "model_version": model.name}
+
+
+def _results(found: Segmentation, tag: ElementTree.Element) -> list[dict[str, Any]]:
+    """Return a brush region of each class, or its polygons, with the mean confidence of the class."""
+    (height, width), kind = found.answer.shape, tag.tag.lower()
+    scores = {part.row: part.confidence for part in found.shares() if part.row.name in _labels(tag)}
+    if kind == "brushlabels":
+        values = [(row, brush_value(found.answer == row.id)) for row in scores]
+    else:
+        drawn = outlines(found.answer, found.domain, min_area=max(1, found.answer.size // _PARTS))
+        percent = [(one.row, (one.outline * 100 / (width, height)).round(4).tolist()) for one in drawn]
+        values = [(row, {"points": points, "closed": True}) for row, points in percent if row in scores]
+    head = {"type": kind, "from_name": tag.get("name"), "to_name": tag.get("toName"), "image_rotation": 0}
+    head |= {"original_width": width, "original_height": height}
+    return [
+        {"id": f"{number}", **head, "score": scores[row], "value": {**value, kind: [row.name]}}
+        for number, (row, value) in enumerate(values)
+    ]
+
+
+def _photo(address: str, settings: Settings) -> bytes:
+    """Return a photo sent as data URI, or from the operator's folder. Raises Refusal; nothing is fetched."""
+    parts, folder = urlsplit(address), settings.label_studio_files
+    if parts.scheme == "data":
+        with suppress(ValueError):
+            return base64.b64decode(address.partition(";base64,")[2], validate=True)
+    path = parse_qs(parts.query).get("d", [unquote(parts.path.partition("/data/")[2])])[0].replace("\0", "")
+    if folder is not None and path:
+        file = (folder / path).resolve()
+        if file.is_relative_to(folder.resolve()) and file.is_file():
+            return file.read_bytes()
+    hint = "Use data URIs, or name the folder that Label Studio serves: FEWPAIR_LABEL_STUDIO_FILES."
+    raise Refusal(400, "photo_not_here", f"the photo {address[:200]!r} is not here, and none is fetched.", hint=hint)
+
+
+def _tags(text: str, model: ExportedModel) -> tuple[ElementTree.Element, str]:
+    """Return the first brush or polygon tag with a class as label, and the field of its photo. Raises Refusal."""
+    names = {row.name for row in model.manifest.label.classes if not row.ignore}
+    hint = f"It needs an Image, and BrushLabels or PolygonLabels with some of: {', '.join(sorted(names))}."
+    try:
+        tags = list(ElementTree.fromstring("" if "<!DOCTYPE" in text else text).iter())  # without entities
+    except ElementTree.ParseError:
+        raise Refusal(400, "bad_interface", "the labelling interface is not XML.", hint=hint) from None
+    fields = {tag.get("name"): tag.get("value", "").removeprefix("$") for tag in tags if tag.tag == "Image"}
+    for tag in tags:
+        if tag.tag in ("BrushLabels", "PolygonLabels") and tag.get("toName") in fields and _labels(tag) & names:
+            return tag, fields[tag.get("toName")]
+    message = f"the labelling interface has no label of model {model.name}."
+    raise Refusal(400, "no_common_label", message, hint=hint)
+
+
+def _labels(tag: ElementTree.Element) -> set[str | None]:
+    return {label.get("value") for label in tag.iter("Label")}

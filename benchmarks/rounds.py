@@ -4,7 +4,7 @@ python -m benchmarks.rounds --root CAMVID --results rounds.jsonl
 
 One JSON line for each run; called again it goes on with the runs that are missing, and prints the tables. `uncertain`
 begins with the photos of `typical` and adds, in each round, those that the segmenter of the round before is not sure
-of. The segmenter is a small decoder on frozen features (trainer/metrics/quick.py).
+of. The segmenter classifies pixels by frozen features (trainer/metrics/quick.py).
 """
 
 import argparse
@@ -85,8 +85,8 @@ def measured(
     """Train on these rows of `train`: mean IoU of val and devtest, the mean uncertainty of all photos of `train`."""
     classes = classes_of(dataset.label_domain)
     photos, labels = sides["train"]
-    halves = [labels[row][::2, ::2] for row in rows]
-    segmenter = QuickSegmenter([photos[row] for row in rows], halves, classes=classes.count, seed=seed)
+    chosen = [photos[row] for row in rows], [labels[row] for row in rows]
+    segmenter = QuickSegmenter(*chosen, classes=classes.count, seed=seed)
     found: Line = {}
     for split in SPLITS:
         confusion = Confusion(classes)

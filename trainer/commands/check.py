@@ -1,14 +1,18 @@
 """`fewpair check`: report every problem of a dataset at once, with an overlay sheet."""
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
+from PIL import Image, ImageDraw
 
 from trainer.batch import IGNORE
 from trainer.commands.arguments import opened, parse
+from trainer.commands.own_data import fitted_size
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.check import check, class_table, grouped
 from trainer.data.dataset import Dataset, Sample
@@ -17,11 +21,19 @@ from trainer.data.loader import photo_to_uint8, prepare_photo
 from trainer.data.selection.selection import first_of
 from trainer.errors import UserError
 from trainer.grids import sample_grid
-from trainer.metrics.evaluate import spread
+from trainer.metrics.evaluate import classes_of, spread
 from trainer.metrics.pictures import paint_label
+from trainer.metrics.predict import predict_probabilities
+from trainer.metrics.quick import of_the_other_half
+from trainer.metrics.suspects import Region, regions, suspects
+from trainer.training.checkpointing import load_method, open_run
 
 SHOWN, WIDTH = 12, 320
-"""How many samples the overlay sheet shows, and how wide."""
+"""How many samples the sheets show, and how wide."""
+AREA = 192 * 256
+"""About how many pixels of each photo the two segmenters read."""
+LISTED = 50
+"""How many regions that are probably wrong are printed."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,10 @@ class CheckOptions:
     """Where to write a sheet (PNG) of labels over their photos, with a legend; None: no sheet."""
     void: int | None = None
     """255 confirms that pixels with this value are not labelled on purpose."""
+    with_run: Annotated[Path | None, tyro.conf.arg(aliases=["--with"])] = None
+    """A run: also list labelled regions that are probably wrong. Where it learned from these labels, two small
+    segmenters, each of which learns from one half of the photos, judge the other half.
+    """
 
 
 def check_command(arguments: list[str]) -> int:
@@ -59,11 +75,74 @@ def check_command(arguments: list[str]) -> int:
     for kind, lines in (("warning", warnings), ("error", errors)):
         for line in lines:
             print(f"{kind}: {line}")
-    if asked.out is not None and complete:
+    if asked.with_run is not None and not errors:
+        _list_suspects(asked.with_run, dataset, complete, sheet=asked.out)
+    elif asked.out is not None and complete:
         _write_sheet(asked.out, dataset, complete)
         print(f"overlay sheet: {asked.out}")
     print("no errors" if not errors else number_of(len(errors), "error"))
     return 1 if errors else 0
+
+
+def _list_suspects(run: Path, dataset: Dataset, samples: list[Sample], *, sheet: Path | None) -> None:
+    """Print the regions that are probably labelled wrongly, and show the first of them on the sheet."""
+    folder = open_run(run)
+    learned = {pair["name"] for pair in json.loads((run / "pairs.json").read_text(encoding="utf-8"))["pairs"]}
+    seen = folder.run.data == dataset.name and any(sample.name in learned for sample in samples)
+    if seen:
+        print(f"{run} learned from these labels: two small segmenters judge them, each the half that it did not see")
+        if len(samples) < 2:
+            raise UserError(f"{dataset.place} has {len(samples)} labelled photos: two halves need 2 or more")
+        size = fitted_size(dataset.size(samples[0], "photo"), area=AREA, unit=32)
+        photos, labels = map(dataset.read_photo, samples), map(dataset.read_label, samples)
+        classes = classes_of(dataset.label_domain).count
+        probabilities = of_the_other_half(photos, labels, size, classes=classes, seed=0)
+    else:
+        method, settings, _ = load_method(run)
+        if classes_of(method.label_domain).names != classes_of(dataset.label_domain).names:
+            raise UserError(
+                f"--with {run}: its classes are not those of {dataset.place}: name a run of the same classes"
+            )
+        photos = map(dataset.read_photo, samples)
+        probabilities = (predict_probabilities(method, photo, size=settings.size) for photo in photos)
+    names, found, predicted = classes_of(dataset.label_domain).names, [], []
+    for place, each in enumerate(probabilities):
+        found += list(regions(place, dataset.read_label(samples[place]), each))
+        predicted.append(each.argmax(0).astype(np.uint8))
+    wrong, rows, titles = suspects(found), [], []
+    print(f"{number_of(len(wrong), 'region')} of {len(found)} probably labelled wrongly, the likeliest first:")
+    for rank, (_, region, likelier) in enumerate(wrong[:LISTED], 1):
+        sample = samples[region.place]
+        height, width = dataset.size(sample, "label")
+        sides = zip(region.box, (width, height, width, height), strict=True)
+        left, top, right, bottom = (round(share * side) for share, side in sides)
+        verdict = f"{names[region.label]}, the model says {names[likelier]}"
+        print(f"{rank:>4}  {sample.label}  x {left} to {right}, y {top} to {bottom}: {verdict}")
+        if sheet is not None and rank <= SHOWN:
+            rows.append(_shown(dataset, sample, predicted[region.place], region))
+            titles.append(f"{sample.name}: {verdict}")
+    if sheet is not None and rows:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sample_grid(rows, names=titles, classes=dataset.label_domain.classes).save(sheet)
+        print(f"sheet: {sheet}")
+
+
+def _shown(dataset: Dataset, sample: Sample, predicted: np.ndarray, region: Region) -> dict[str, np.ndarray]:
+    """A region's label, the model's prediction and the photo, with the region framed."""
+    photo, label = dataset.read_photo(sample), dataset.read_label(sample)
+    size = (max(1, round(photo.shape[0] * WIDTH / photo.shape[1])), WIDTH)
+    small = photo_to_uint8(prepare_photo(photo, size))
+    pictures = {
+        "label": paint_label(dataset, label, size),
+        "model": paint_label(dataset, predicted, size),
+        "photo": small,
+    }
+    frame = [share * side for share, side in zip(region.box, (size[1], size[0]) * 2, strict=True)]
+    for name, picture in pictures.items():
+        framed = Image.fromarray(picture)
+        ImageDraw.Draw(framed).rectangle(frame, outline=(255, 0, 0), width=2)
+        pictures[name] = np.asarray(framed)
+    return pictures
 
 
 def _write_sheet(path: Path, dataset: Dataset, samples: list[Sample]) -> None:

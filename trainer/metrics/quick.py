@@ -1,22 +1,21 @@
-"""A segmenter that trains in seconds: a small decoder on the features of a frozen, pretrained encoder."""
+"""A segmenter that trains in seconds: a classifier of pixels by the features of a frozen, pretrained encoder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, interpolate
 
-from trainer.data.loader import prepare_photo
+from trainer.data.loader import prepare_label, prepare_photo
 from trainer.losses import cross_entropy, soft_dice
 from trainer.methods.base import polynomial
 from trainer.metrics.predict import Size
 from trainer.networks.encoders import DEFAULT, load_encoder
-from trainer.networks.pyramid import PyramidDecoder
 
 SIZE = (96, 128)
-"""Height and width at which photos are read; labels are learned at half of it."""
-WIDTH, BATCH, STEPS, RATE = 32, 4, 200, 3e-3
+"""Height and width at which photos are read."""
+WIDTH, STEPS, BATCH, POINTS, RATE = 64, 200, 4, 128, 3e-3
 
 Maps = list[Tensor]
 """A photo's feature maps Float[C,h,w], from stride 4 on."""
@@ -30,28 +29,48 @@ def encoded(photos: Iterable[np.ndarray], *, size: Size = SIZE) -> list[Maps]:
 
 
 class QuickSegmenter:
-    """A decoder trained on the features of photos and their labels Long[H,W], by cross-entropy + soft Dice."""
+    """A classifier of pixels by their features at every stride (hypercolumns, Hariharan et al. 2015).
+
+    It learns from points of photos and their labels Long[H,W], by cross-entropy + soft Dice.
+    """
 
     def __init__(self, photos: Sequence[Maps], labels: Sequence[Tensor], *, classes: int, seed: int) -> None:
         torch.manual_seed(seed)
-        self.decoder = PyramidDecoder(tuple(len(each) for each in photos[0]), classes, width=WIDTH)
-        self.size = labels[0].shape
-        optimiser = torch.optim.Adam(self.decoder.parameters(), lr=RATE)
+        channels = sum(len(each) for each in photos[0])
+        hidden = [nn.BatchNorm2d(channels, affine=False), nn.Conv2d(channels, WIDTH, 1), nn.ReLU()]
+        self.head = nn.Sequential(*hidden, nn.Conv2d(WIDTH, classes, 1))
+        optimiser = torch.optim.Adam(self.head.parameters(), lr=RATE)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: polynomial(step, STEPS))
         for _ in range(STEPS):
             rows = torch.randint(len(photos), (BATCH,)).tolist()
-            label = torch.stack([labels[row] for row in rows])
-            scores = self._scores([photos[row] for row in rows])
+            points = 2 * torch.rand(BATCH, 1, POINTS, 2) - 1
+            maps = (torch.stack(level) for level in zip(*(photos[row] for row in rows), strict=True))
+            features = torch.cat([grid_sample(each, points, align_corners=False) for each in maps], 1)
+            label = torch.stack([labels[row][None].float() for row in rows])
+            label = grid_sample(label, points, mode="nearest", align_corners=False)[:, 0].long()
+            scores = self.head(features)
             (cross_entropy(scores, label) + soft_dice(scores, label)).backward()
             optimiser.step()
             optimiser.zero_grad()
             schedule.step()
+        self.head.eval()
 
     def probabilities(self, photo: Maps) -> np.ndarray:
-        """Float32[C,H,W] at the labels' size."""
+        """Float32[C,h,w] at the finest map's size."""
+        size = photo[0].shape[-2:]
+        maps = [interpolate(each[None], size=size, mode="bilinear", align_corners=False) for each in photo]
         with torch.no_grad():
-            return torch.softmax(self._scores([photo])[0], 0).numpy()
+            return torch.softmax(self.head(torch.cat(maps, 1))[0], 0).numpy()
 
-    def _scores(self, photos: Sequence[Maps]) -> Tensor:
-        maps = [torch.stack(level) for level in zip(*photos, strict=True)]
-        return interpolate(self.decoder(maps), size=self.size, mode="bilinear", align_corners=False)
+
+def of_the_other_half(
+    photos: Iterable[np.ndarray], labels: Iterable[np.ndarray], size: Size, *, classes: int, seed: int
+) -> Iterator[np.ndarray]:
+    """The probabilities Float32[C,h,w] of each of two or more photos, by a segmenter that learned from every other one.
+
+    Photos are uint8[H,W,3], labels their class indices uint8[H,W].
+    """
+    maps = encoded(photos, size=size)
+    learned = [prepare_label(label, size) for label in labels]
+    halves = [QuickSegmenter(maps[at::2], learned[at::2], classes=classes, seed=seed) for at in (1, 0)]
+    return (halves[place % 2].probabilities(photo) for place, photo in enumerate(maps))

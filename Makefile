@@ -43,5 +43,6 @@ style: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Speed on the CPU, in under 10 minutes; benchmarks/gpu.sh measures on CUDA.
 bench: $(READY)
-	PYTHON=$(BIN)/python benchmarks/gpu.sh
+	$(BIN)/python -m benchmarks.speed

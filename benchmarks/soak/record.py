@@ -27,7 +27,7 @@ class Record:
             "program": program,
             "began": _now(),
             "command": _command(command),
-            "commit": _commit(),
+            "commit": commit("serving", "exported"),
             "machine": machine(),
         }
         if file is not None:
@@ -50,7 +50,7 @@ class Record:
 def machine() -> dict[str, Any]:
     """Describe processor, cores, load before the run, and the versions that matter."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": round(os.getloadavg()[0], 2),
         "system": platform.system(),
@@ -88,19 +88,20 @@ def _command(arguments: Sequence[str]) -> str:
     return f"python -m benchmarks.soak {' '.join(shown)}"
 
 
-def _commit() -> str:
-    """Return the commit, marked where the served code differs from it."""
+def commit(*folders: str) -> str:
+    """Return the commit, marked where these folders differ from it."""
     try:
         head, changed = (
             subprocess.run(["git", *command], capture_output=True, text=True, check=True).stdout.strip()
-            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", "serving", "exported"])
+            for command in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--", *folders])
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}, changed" if changed else head
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the model of the processor, as the system names it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

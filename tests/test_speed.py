@@ -1,0 +1,20 @@
+"""`make bench`, quickly."""
+
+import json
+
+import pytest
+
+from benchmarks.speed.__main__ import PARTS, main
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_every_figure_of_the_speed_benchmark_names_the_machine_the_versions_and_the_commit(part, capsys):
+    assert main([part, "--quick"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert lines
+    for line in lines:
+        assert line["value"] > 0 or line["figure"] == "values over one apart"
+        assert line["machine"]["processor"]
+        assert line["versions"]["torch"]
+        assert line["commit"]

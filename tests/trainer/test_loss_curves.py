@@ -115,7 +115,7 @@ def curves(case: str, folder: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for line in (folder / "run" / "metrics.jsonl").read_text().splitlines():
         for loss, value in json.loads(line).items():
-            if "/" in loss and not loss.startswith("val"):
+            if "/" in loss and not loss.startswith(("val", "watch")):
                 found.setdefault(loss, []).append(value)
     return found
 

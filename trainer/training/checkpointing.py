@@ -113,6 +113,11 @@ class RunDir:
         with self.metrics.open("a") as file:
             file.write(json.dumps(figures) + "\n")
 
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; not the last one if a killed process cut it."""
+        lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
     def truncate_log(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after `step`: a killed run logged them, and they will be run again."""
         if not self.metrics.exists():

@@ -64,6 +64,8 @@ def train(
             if log or stopping:
                 refuse_not_finite(folder, state, losses, device)
                 logger.log(losses)
+            if saving and rank() == 0:
+                validation.watch(state, logger, photos=loader.size_at(state.step - 1) == run.size)
             if evaluate:
                 batches = statistics_batches(loader, state.step)
                 state.estimate_statistics(batch.to(device) for batch in batches)  # on each process, for SyncBatchNorm

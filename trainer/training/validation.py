@@ -15,6 +15,7 @@ from trainer.metrics.pictures import translations
 from trainer.training.checkpointing import RunDir
 from trainer.training.logger import Logger
 from trainer.training.state import TrainState
+from trainer.training.watch import look, notices
 
 LIMIT = 200
 """The most samples of `val` that are evaluated during training, spread evenly; `fewpair evaluate` takes all."""
@@ -61,6 +62,17 @@ class Validation:
         if improved:
             state.best = {"step": float(state.step)} | ({} if score is None else {"score": score})
         return improved
+
+    def watch(self, state: TrainState, logger: Logger, *, photos: bool) -> None:
+        """Log what `look` finds, and print what is wrong, with the remedy, once a run."""
+        seconds = round(state.elapsed, 3)
+        logger.write(look(state.method, self.dataset, self.shown, self.scope, photos=photos), seconds=seconds)
+        lines = self.folder.logged()
+        told = {line.get("notice") for line in lines}
+        for kind, sentence in notices(lines, self.folder.run.config).items():
+            if kind not in told:
+                logger.write({}, seconds=seconds, notice=kind, sentence=sentence)
+                print(f"warning: step {state.step}: {sentence}", flush=True)
 
     def grid(self, method: Method) -> Image.Image:
         """Draw a row per shown sample, or per photo and an unrelated label where no sample has both."""

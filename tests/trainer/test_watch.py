@@ -1,0 +1,86 @@
+"""Runs made to fail are noticed in one line with the remedy; sound ones are not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
+from trainer.commands.session import resume, start
+from trainer.training.checkpointing import RunDir
+
+
+def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: Any) -> RunDir:
+    """A short run on small picture files."""
+    run = tiny_run(
+        name,
+        config=tiny_config(name, **config),
+        data="folders",
+        root=str(tiny_folder(folder / "data")),
+        steps=steps,
+        save_every=look_every,
+    )
+    dataset, selection = material_for(run)
+    return start(folder / "run", run, dataset, selection, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "look_every", "config", "said"),
+    [
+        ("judge", 12, 6, {"lr": 1e4}, {"one class": "every pixel gets the same class: lower --config.lr"}),
+        (
+            "oasis",
+            4,
+            2,
+            {"lr": 1e-9},
+            {
+                "collapse": "photos of different label maps are almost the same: lower --config.lr-discriminator",
+                "noise": "photos of one label map are the same whatever the noise: lower --config.lr",
+            },
+        ),
+        (
+            "pix2pix",
+            4,
+            2,
+            {"direction": "to_photo", "label_as": "classes", "generator": "unet", "levels": 4, "lr": 1e-9},
+            {"checkerboard": "photos have a checkerboard that real ones lack: train longer, or lower --config.lr"},
+        ),
+        (
+            "spade",
+            26,
+            13,
+            {"lr": 1e-9, "lr_discriminator": 1e-12},
+            {"discriminator": "the discriminator learns nothing, its loss stands at 2: change --config.lr-discrim"},
+        ),
+        (
+            "spade",
+            80,
+            40,
+            {"lr": 1e-9, "lr_discriminator": 1e-2},
+            {"discriminator": "the discriminator tells real from made without error and teaches nothing: lower"},
+        ),
+    ],
+)
+def test_a_run_made_to_fail_is_noticed_in_one_line_with_the_remedy(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    steps: int,
+    look_every: int,
+    config: dict[str, Any],
+    said: dict[str, str],
+) -> None:
+    folder = trained(tmp_path, name, steps=steps, look_every=look_every, **config)
+    logged = {line["notice"]: line["sentence"] for line in folder.logged() if "notice" in line}
+    printed = capsys.readouterr().out
+    for kind, beginning in said.items():
+        assert logged[kind].startswith(beginning)
+        assert printed.count(f"{logged[kind]}\n") == 1
+
+
+def test_a_sound_run_is_looked_at_and_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = trained(tmp_path, "judge", steps=30, look_every=10)
+    looks = [line for line in folder.logged() if "watch/classes" in line]
+    assert [line["step"] for line in looks] == [10, 20, 30]
+    assert "warning" not in capsys.readouterr().out
+    assert resume(folder, device="cpu").logged() == folder.logged()

@@ -191,7 +191,8 @@ NEVER = {
     "labels": {"methods", "data", "recipes", "training", "export", "commands", "metrics"},
     "methods": {"training", "export", "commands", "recipes", "metrics"},
     "metrics": {"recipes", "training", "export", "commands"},
-    "training": {"commands", "export", "experiment"},
+    "training": {"commands", "export", "experiment", "report"},
+    "report": {"commands", "export", "experiment"},
     "export": {"commands", "experiment"},
     "data": {"methods", "training"},
 }

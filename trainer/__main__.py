@@ -32,7 +32,7 @@ COMMANDS = {
     "evaluate": Command("evaluate a run on a split", "trainer.commands.evaluate", "evaluate"),
     "compare": Command("show what several runs make of the same samples", "trainer.commands.compare", "compare"),
     "experiment": Command("run what is missing of a paper's table", "trainer.commands.experiment", "experiment"),
-    "report": Command("write a table's pages from its results", "trainer.commands.experiment", "report"),
+    "report": Command("show runs side by side, or write a table's pages", "trainer.commands.experiment", "report"),
     "export": Command("write a run to exported/ as ONNX, compared with torch", "trainer.commands.export", "export"),
     "predict": Command("run an exported model over a folder of pictures", "serving.__main__", "main", "serve"),
     "serve": Command("serve exported models over REST and in the browser", "serving.__main__", "main", "serve"),

@@ -301,7 +301,7 @@ def test_the_way_of_the_readme_from_photos_alone_to_an_evaluated_run(capsys, min
     assert main(list(training)) == 0
     said = capsys.readouterr().out
     assert "label maps that were added since join the unpaired pool" in said
-    assert f"Next: fewpair evaluate {run} --split train" in said
+    assert f"Next: fewpair evaluate {run}\n" in said
     assert main(["evaluate", str(run), "--split", "train"]) == 0
 
 

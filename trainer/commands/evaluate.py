@@ -1,21 +1,35 @@
-"""`fewpair evaluate RUN --split val`: figures beside the baselines; they and a sample grid go to RUN/evaluation."""
+"""`fewpair evaluate RUN`: figures beside the baselines; they and a sample grid go to RUN/evaluation and report.html."""
 
+import dataclasses
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import tyro
 
+from trainer.batch import random
 from trainer.commands.arguments import MachineOptions, parse, use_threads
+from trainer.commands.own_data import fitted_size
+from trainer.commands.session import start
+from trainer.data.selection.selection import Selection
 from trainer.device import device_named
 from trainer.errors import UserError
 from trainer.metrics.distribution import open_extractor
-from trainer.metrics.evaluate import Scope, classes_of
+from trainer.metrics.evaluate import Scope, classes_of, evaluate_to_label
 from trainer.metrics.judge import open_judge
 from trainer.metrics.record import evaluate_and_record
-from trainer.training.checkpointing import load_method, open_run
+from trainer.metrics.segmentation import Confusion, Figures
+from trainer.recipes import RECIPES
+from trainer.report.page import write_report
+from trainer.training.checkpointing import RunDir, load_method, open_run, write_whole
+
+FOLDS, STEPS, AREA = 5, 300, 128 * 176
+"""Cross-validation: the parts of the pairs, and the steps and the pixels of a training: minutes on one CPU core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +38,8 @@ class EvaluateOptions(MachineOptions):
 
     run: tyro.conf.Positional[Path]
     """The run's folder."""
-    split: str
-    """The split to evaluate: val, devtest, test, ..."""
+    split: str | None = None
+    """The split to evaluate: val, devtest, test, ...; by default val, and without it train and cross-validation."""
     checkpoint: str = "best"
     """best, last, or step-NNNNNN if the run kept one."""
     weights: Literal["averaged", "raw"] = "averaged"
@@ -49,23 +63,66 @@ def evaluate(arguments: list[str]) -> int:
     device = device_named(asked.device)
     folder = open_run(asked.run)
     dataset = folder.dataset()
+    selection = folder.selection(dataset)
+    has_val = any(sample.complete for sample in dataset.splits.get("val", ()))
+    split = asked.split or ("val" if has_val else "train")
     method, run, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
     result = evaluate_and_record(
         method,
         dataset,
-        folder.selection(dataset),
-        Scope(asked.split, run.size, asked.limit, device, progress=True),
+        selection,
+        Scope(split, run.size, asked.limit, device, progress=True),
         provenance=folder.provenance(step, checkpoint=asked.checkpoint, weights=asked.weights),
         folder=folder.evaluations,
         judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain), device=device),
         features=None if asked.features is None else open_extractor(asked.features, device=device),
         seeds=asked.seeds,
     )
-    print(table(result.figures, result.baselines))
+    others = dict(result.baselines)
+    if asked.split is None and not has_val and len(selection.pairs) > 1 and "per_class_iou" in result.figures:
+        others = {"cross_validation": cross_validate(folder, device=asked.device)} | others
+    print(table(result.figures, others))
     for caution in result.cautions:
         print(f"caution: {caution}")
-    print(f"wrote {result.path} and {result.grid.name}")
+    report = write_report([folder], folder.path / "report.html")
+    print(f"wrote {result.path}, {result.grid.name} and {report}")
     return 0
+
+
+def cross_validate(folder: RunDir, *, device: str) -> Figures:
+    """Train small segmenters, each without a part of the pairs, evaluate each on that part, and write the figures.
+
+    The figures are those of one confusion matrix over all pairs, and a function of the run's seed.
+    """
+    dataset, run = folder.dataset(), folder.run
+    pairs, total, scores = folder.selection(dataset).pairs, Confusion(classes_of(dataset.label_domain)), []
+    order, folds = random(run.seed, 0, "folds").permutation(len(pairs)), min(FOLDS, len(pairs))
+    small = dataclasses.replace(
+        recipe := RECIPES["mean-teacher-compact"],
+        config=dataclasses.replace(recipe.config, unpaired=0.0),
+        size=fitted_size(dataset.size(pairs[0], "photo"), area=AREA, unit=32),
+        data=run.data,
+        root=run.root,
+        seed=run.seed,
+        progressive=(),
+        steps=STEPS,
+    )
+    for fold in range(folds):
+        held = tuple(pairs[place] for place in order[fold::folds])
+        learned = tuple(pair for pair in pairs if pair not in held)
+        part = dataclasses.replace(dataset, splits={"train": learned, "held": held})
+        print(f"fold {fold + 1} of {folds}: trained on {len(learned)} pairs, evaluated on {len(held)}", flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            selection = Selection(part, learned, (), (), rule="random", pool_rule="random", seed=run.seed)
+            method, *_ = load_method(start(Path(place) / "run", small, part, selection, device=device).path)
+        report = evaluate_to_label(method, part, Scope("held", small.size, device=device_named(device)))
+        total.matrix += np.array(report.details["confusion"])
+        scores.append(report.figures["mean_iou"] or 0.0)
+    figures = total.figures() | {"samples": len(pairs), "mean_iou_sd_of_folds": float(np.std(np.array(scores, float)))}
+    about = {"split": f"cross-validation in {folds} folds of the pairs", "checkpoint": "small segmenter's"}
+    record = about | {"step": STEPS, "figures": figures, "confusion": total.matrix.tolist(), "baselines": {}}
+    write_whole(folder.evaluations / "cross-validation.json", json.dumps(record, indent=2) + "\n")
+    return figures
 
 
 def table(figures: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""`fewpair experiment TABLE` runs what is missing of a paper's table; `fewpair report TABLE` writes its pages."""
+"""`fewpair experiment TABLE` runs what is missing of a table; `fewpair report` writes pages of a table or of runs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,9 @@ from trainer.methods.base import Method
 from trainer.metrics.distribution import open_extractor
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
+from trainer.report.page import write_report
 from trainer.run import Run
-from trainer.training.checkpointing import RunDir
+from trainer.training.checkpointing import RunDir, open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +57,14 @@ class ExperimentOptions(MachineOptions):
 class ReportOptions:
     """Options of `fewpair report`."""
 
-    table: tyro.conf.Positional[str]
-    """A table that ships with fewpair, or a TOML file."""
-    results: Path
-    """The results that `fewpair experiment` wrote."""
-    out: Path
-    """The folder for TABLE.md, .csv, .svg and .png; text around the generated part of an existing page is kept."""
+    subjects: tyro.conf.Positional[tuple[str, ...]]
+    """Folders of runs, side by side on one page in the first; or a table that ships with fewpair, or a TOML file."""
+    results: Path | None = None
+    """Of a table: the results that `fewpair experiment` wrote."""
+    out: Path = Path()
+    """Of a table: the folder for TABLE.md, .csv, .svg and .png; text around the generated part of a page is kept."""
     setting: str = "compact"
-    """The scale of the runs."""
+    """Of a table: the scale of the runs."""
 
 
 def experiment(arguments: list[str]) -> int:
@@ -112,14 +113,21 @@ def experiment(arguments: list[str]) -> int:
 
 
 def report(arguments: list[str]) -> int:
-    """Write the Markdown page, the CSV file and the plot of a table from its results."""
-    about = f"Write a table's pages from its results. Tables: {', '.join(SHIPPED)}."
+    """Write the page of runs, or the Markdown page, the CSV file and the plot of a table from its results."""
+    about = f"Show runs side by side, or write a table's pages from its results. Tables: {', '.join(SHIPPED)}."
     asked = parse(ReportOptions, "report", arguments, about)
-    table = open_table(asked.table)
+    if not asked.subjects:
+        raise UserError("name runs, as in fewpair report RUN RUN, or a table with --results and --out")
+    if asked.results is None:
+        folders = [open_run(Path(each)) for each in asked.subjects]
+        name = "-".join(["report", *(folder.path.name for folder in folders[1:])])
+        print(f"wrote {write_report(folders, folders[0].path / f'{name}.html')}")
+        return 0
+    table = open_table(asked.subjects[0])
     results = read_results(asked.results)
     if not any(each["table"] == table.name for each in results):
         raise UserError(
-            f"--results {asked.results} has no result of {table.name}; `fewpair experiment {asked.table}` writes them"
+            f"--results {asked.results} has no result of {table.name}; `fewpair experiment {table.name}` writes them"
         )
     written = write_pages(table, table.setting(asked.setting), results, asked.out)
     print(f"wrote {', '.join(map(str, written))}")

@@ -26,9 +26,11 @@ from trainer.data.external_labels import open_source, spelling, with_external_la
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
 from trainer.device import device_named
+from trainer.distributed import rank
 from trainer.errors import UserError, named
 from trainer.methods import METHODS
 from trainer.recipes import RECIPES
+from trainer.report.page import write_report
 from trainer.run import Run
 from trainer.training.checkpointing import RunDir, open_run
 
@@ -198,6 +200,9 @@ def _trained(folder: RunDir) -> int:
     splits = folder.dataset().splits
     complete = [split for split, samples in splits.items() if any(sample.complete for sample in samples)]
     complete.sort(key=lambda split: (split == "train", split != "val"))
-    following = f"evaluate {folder.path} --split {complete[0]}" if complete else f"export {folder.path} --force"
+    split = f" --split {complete[0]}" if complete[:1] != ["train"] else ""
+    following = f"evaluate {folder.path}{split}" if complete else f"export {folder.path} --force"
+    if rank() == 0:
+        print(f"wrote {write_report([folder], folder.path / 'report.html')}")
     print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair {following}")
     return 0

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from trainer.batch import Classes, Domain
+from trainer.batch import IGNORE, Classes, Domain
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.errors import UserError
@@ -18,8 +18,8 @@ from trainer.metrics.predict import Size, predict_labels, predict_photos
 from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
 from trainer.progress import progress_bar
 
-BATCH = 8
-"""Samples per forward pass. No network mixes the samples of a batch in eval mode."""
+BATCH, SEARCHED = 8, 40
+"""Samples per forward pass (no network mixes them in eval mode), and the most photos searched for rare classes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Report:
     figures: Figures
     ranking: tuple[SampleScore, ...]
     """The samples from the lowest score to the highest."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Of label maps: `confusion` counts, and `iou_at_size`, each class's IoU if all is right at the network's size."""
 
     def extremes(self) -> dict[str, SampleScore]:
         """Return the worst, the median and the best sample; none if nothing was scored."""
@@ -75,6 +77,7 @@ def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
     """
     classes = dataset.label_domain.classes
     confusion = None if classes is None else Confusion(classes)
+    at_size = None if classes is None else Confusion(classes)
     distances: list[float] = []
     scores: list[SampleScore] = []
     samples = labelled(dataset, scope.split, limit=scope.limit)
@@ -83,7 +86,7 @@ def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
         predictions = predict_labels(method, photos, size=scope.size, device=scope.device)
         for prediction, (index, sample, _, label) in zip(predictions, batch, strict=True):
             score: float | None
-            if confusion is None:
+            if confusion is None or at_size is None:
                 truth = photo_to_uint8(prepare_photo(label, scope.size))
                 distances.append(l1_levels(truth, prediction))
                 score = maps_accuracy(truth, prediction)
@@ -91,11 +94,14 @@ def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
                 alone = Confusion(confusion.classes)
                 alone.add(label, resize_nearest(prediction, label.shape))
                 confusion.matrix += alone.matrix
+                kept = resize_nearest(resize_nearest(label, scope.size), label.shape)
+                at_size.add(np.where(kept == IGNORE, IGNORE, label), kept)
                 score = alone.mean_iou
             if score is not None:
                 scores.append(SampleScore(score, index, sample.name))
-    if confusion is not None:
-        return Report(confusion.figures() | {"samples": len(samples)}, tuple(sorted(scores)))
+    if confusion is not None and at_size is not None:
+        details = {"confusion": confusion.matrix.tolist(), "iou_at_size": at_size.figures()["per_class_iou"]}
+        return Report(confusion.figures() | {"samples": len(samples)}, tuple(sorted(scores)), details)
     accuracy = float(np.mean([each.score for each in scores]))
     figures: Figures = {"picture_accuracy": accuracy, "picture_l1_levels": float(np.mean(distances))}
     return Report(figures | {"samples": len(samples)}, tuple(sorted(scores)))
@@ -165,6 +171,19 @@ def _batches(
         yield batch
 
 
+def photos_of_classes(method: Method, dataset: Dataset, photos: Sequence[Sample], scope: Scope) -> dict[str, list[str]]:
+    """Return, for each class, the names of up to 3 of the photos where the method predicts most of it."""
+    names, shown = classes_of(dataset.label_domain).names, spread(photos, SEARCHED)
+    read = ([dataset.read_photo(sample)] for sample in shown)
+    made = (predict_labels(method, photo, size=scope.size, device=scope.device) for photo in read)
+    pixels = np.array([np.bincount(label.ravel(), minlength=len(names)) for label in made]).reshape(-1, len(names))
+    order = np.argsort(-pixels, axis=0, kind="stable")[:3].T
+    return {
+        name: [shown[place].name for place in places if pixels[place, index]]
+        for index, (name, places) in enumerate(zip(names, order, strict=True))
+    }
+
+
 def labelled(dataset: Dataset, split: str, *, limit: int | None = None) -> tuple[Sample, ...]:
     """Return the samples of a split that have a photo and a label: all, or `limit` of them spread evenly."""
     samples = tuple(sample for sample in dataset.samples(split) if sample.complete)
@@ -175,7 +194,7 @@ def labelled(dataset: Dataset, split: str, *, limit: int | None = None) -> tuple
     return samples if limit is None else spread(samples, limit)
 
 
-def spread(samples: Sequence[Sample], count: int) -> tuple[Sample, ...]:
+def spread(samples: Sequence[Any], count: int) -> tuple[Any, ...]:
     """Return `count` of the samples spread evenly, or all if there are fewer."""
     places = np.linspace(0, len(samples) - 1, min(count, len(samples)))
     return tuple(samples[place] for place in places.round().astype(int))

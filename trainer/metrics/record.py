@@ -22,6 +22,7 @@ from trainer.metrics.evaluate import (
     evaluate_to_label,
     evaluate_to_photo,
     labelled,
+    photos_of_classes,
 )
 from trainer.metrics.judge import FcnScore, Judge
 from trainer.metrics.pictures import translations
@@ -83,12 +84,15 @@ def evaluate_and_record(
             raise UserError(f"--{option} {given.name} evaluates generated photos, but this method makes label maps")
     figures: Figures = {}
     parts: dict[str, dict[str, Any]] = {}
+    details: dict[str, Any] = {}
     reports: dict[str, Report] = {}
     found: dict[str, Figures] = {}
     if "to_label" in method.directions:
         reports["to_label"] = evaluate_to_label(method, dataset, scope)
         if dataset.label_domain.kind == "classes" and selection.pairs:
             found = baselines(dataset, scope, pairs=selection.pairs)
+            others = [sample for sample in selection.unpaired_photos if sample not in set(selection.pairs)]
+            details["photos_of_classes"] = photos_of_classes(method, dataset, others, scope)
     if "to_photo" in method.directions:
         score = None if judge is None else FcnScore(judge, classes_of(dataset.label_domain))
         sets = None if features is None else DistributionMetric(features)
@@ -100,6 +104,7 @@ def evaluate_and_record(
             parts["distribution"] = sets.described()
     for report in reports.values():
         figures.update(report.figures)
+        details.update(report.details)
     if method.noise_shape is not None and seeds:
         figures.update(diversity(method, dataset, scope, seeds=seeds))
         parts["diversity"] = {"seeds": seeds}
@@ -117,6 +122,7 @@ def evaluate_and_record(
         "judge": "labels of the dataset" if dataset.label_domain.kind == "classes" else "pictures of the dataset",
         "figures": figures,
         **parts,
+        **details,
         "baselines": found,
         "samples": {direction: _extremes(report) for direction, report in reports.items()},
         "cautions": cautions,

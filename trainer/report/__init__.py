@@ -1,0 +1,1 @@
+"""report.html: one page for a run, or for several runs side by side."""

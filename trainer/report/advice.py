@@ -1,0 +1,73 @@
+"""What to do next, from the figures of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainer.data.selection.selection import first_of
+from trainer.methods import METHODS
+from trainer.run import Run
+
+WEAK, RARE, LOST, CONFUSED = 0.7, 0.02, 0.85, 0.3
+"""A class is weak below this share of the mean IoU. It is rare below this share of the labelled pixels, too small
+where perfect label maps of the run's size have a lower IoU, and confused where another class gets this share of it."""
+
+
+def advice(
+    run: Run, lines: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | None, pixels: pd.DataFrame
+) -> list[str]:
+    """Return what to do, from metrics.jsonl, the record of an evaluation and the pixels of each pair and class."""
+    if record is None:
+        return [*_of_training(run, lines), "Measure the run with fewpair evaluate."]
+    of_classes = _of_classes(record, pixels) if "confusion" in record else []
+    seen = ["Keep some labelled photos apart, in val/: these were seen in training."]
+    return _of_training(run, lines) + of_classes + seen * ("seen_in_training" in record["figures"])
+
+
+def scores(run: Run, lines: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float]]]:
+    """Return the name of the figure that chooses the best checkpoint, and its values on `val` by step."""
+    for name in METHODS[run.method].chosen_by:
+        if found := [(line["step"], line[f"val/{name}"]) for line in lines if f"val/{name}" in line]:
+            return name.replace("_", " ").replace("iou", "IoU"), found
+    return "", []
+
+
+def _of_training(run: Run, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    name, values = scores(run, lines)
+    if lines and lines[-1]["step"] < run.steps:
+        return [f"The run stopped at step {lines[-1]['step']} of {run.steps}: fewpair train --resume continues it."]
+    if len(values) < 2:
+        return []
+    (_, before), (_, last) = values[-2:]
+    step, best = max(values, key=lambda each: each[1])
+    if last == best and last - before > 0.01 * abs(best):
+        return [f"{name} on val is still rising, {before:.3f} to {last:.3f}: train longer, --steps {2 * run.steps}."]
+    if last < 0.95 * best:
+        return [f"{name} on val fell from {best:.3f} at step {step} to {last:.3f}: label more photos, or stop there."]
+    return []
+
+
+def _of_classes(record: Mapping[str, Any], pixels: pd.DataFrame) -> list[str]:
+    ious: dict[str, float] = {name: iou for name, iou in record["figures"]["per_class_iou"].items() if iou is not None}
+    confusion = pd.DataFrame(record["confusion"], *[list(record["figures"]["per_class_iou"])] * 2)
+    said = []
+    for name in sorted(ious, key=lambda each: ious[each]):
+        if ious[name] >= WEAK * np.mean(list(ious.values())):
+            break
+        share, photos = pixels[name].sum() / max(1, pixels.to_numpy().sum()), int((pixels[name] > 0).sum())
+        others = (confusion.loc[name] / confusion.loc[name].sum()).drop(name)
+        kept, more = record.get("iou_at_size", {}).get(name) or 1.0, record.get("photos_of_classes", {}).get(name, [])
+        if kept < LOST:
+            size = "x".join(map(str, record["size"]))
+            remedy = f"too small, as perfect label maps of {size} have {kept:.2f}: train at a larger --size"
+        elif share < RARE or photos < len(pixels) / 4:
+            remedy = f"{100 * share:.2g} % of the labelled pixels, in {photos} of {len(pixels)} photos: label "
+            remedy += f"these photos next: {first_of(more)}" if more else "more photos that show it"
+        elif others.max() > CONFUSED:
+            remedy = f"{100 * others.max():.0f} % of it is taken for {others.idxmax()}: label both by one rule"
+        else:
+            continue
+        said.append(f"{name}, IoU {ious[name]:.2f}: {remedy}.")
+    return said

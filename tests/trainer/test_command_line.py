@@ -327,5 +327,5 @@ def test_a_val_split_without_a_pair_counts_as_none_and_it_is_said(capsys, mine, 
     assert main(["train", "supervised-compact", *data, *few, "--out", str(run), *TINY]) == 0
     said = capsys.readouterr().out
     assert "no photo of `val` has a label map, so the best checkpoint is the last" in said
-    assert f"evaluate {run} --split train" in said
+    assert f"Next: fewpair evaluate {run}\n" in said
     assert (run / "best.ckpt").exists()

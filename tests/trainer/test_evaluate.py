@@ -135,7 +135,7 @@ class ByLight(Judge):
     """Tells bright from dark by the red channel."""
 
     def __init__(self) -> None:
-        super().__init__(None, name="by-light", sha256="ab12", ids=np.arange(256), size=SIZE)
+        super().__init__(None, name="by-light", sha256="ab12", classes=CLASSES, size=SIZE)
 
     def label(self, photo: np.ndarray) -> np.ndarray:
         return (photo[..., 0] > 127).astype(np.uint8)

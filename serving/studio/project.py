@@ -144,10 +144,11 @@ class Project:
             for name, counts in self._counts().items()
         }
 
-    def label(self, name: str, side: int) -> Bytes | None:
-        """The ids of a photo's label map, uint8[H,W] of at most `side` pixels a side; None where it has none."""
-        path = self.labels().get(name)
-        return None if path is None else _shrunk(read_label(path, self.domain()).ids, side, Image.Resampling.NEAREST)
+    def label(self, name: str, side: int) -> Bytes:
+        """The ids of a photo's label map, uint8[H,W] of at most `side` pixels a side; void where it has none."""
+        path, domain, size = self.labels().get(name), self.domain(), image_size(self.photo(name))
+        ids = np.full(size, min(domain.ignored_ids), np.uint8) if path is None else read_label(path, domain).ids
+        return _shrunk(ids, side, Image.Resampling.NEAREST)
 
     def save_label(self, name: str, ids: Bytes) -> None:
         """Write ids uint8[H,W] as a photo's label map, at the photo's size. A map of void alone removes the file."""

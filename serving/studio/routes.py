@@ -73,15 +73,19 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.get("/project")
     def describe() -> dict[str, Any]:
-        labelled = project.labelled()
+        labelled, picks = project.labelled(), project.picks()
+        photos = {
+            name: {"name": name, "labelled": round(labelled.get(name, 0.0), 4), "kept": project.kept(path)}
+            for name, path in project.photos().items()
+        }
+        picked = [row["name"] for row in picks["photos"]] if picks else []
+        to_label = dict.fromkeys([*picked, *(name for name, photo in photos.items() if photo["labelled"])])
         return {
             "folder": str(project.root),
             "classes": [vars(row) for row in project.classes()],
-            "photos": [
-                {"name": name, "labelled": round(labelled.get(name, 0.0), 4), "kept": project.kept(path)}
-                for name, path in project.photos().items()
-            ],
-            "picks": project.picks(),
+            "photos": list(photos.values()),
+            "to_label": [photos[name] for name in to_label],
+            "picks": picks,
             "work": work.state(),
             "runs": runs_of(project.root),
         }
@@ -106,9 +110,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.get("/labels/{name:path}")
     def label(name: str, side: Side) -> Response:
-        project.photo(name)
-        ids = project.label(name, side)
-        return Response(status_code=204) if ids is None else Response(encode_grey(ids), media_type="image/png")
+        return Response(encode_grey(project.label(name, side)), media_type="image/png")
 
     @router.put("/labels/{name:path}")
     async def save_label(name: str, request: Request) -> None:

@@ -27,14 +27,12 @@ _SUMMARY = (
 )
 _TABS = {"paint": "Paint → photo", "read": "Photo → map"}
 _STUDIO_TABS = {"pick": "Pick", "label": "Label", "train": "Train", "read": "Photo → map"} | _TABS
-_HEAD = """
-<link rel="stylesheet" href="page/page.css">
-<link rel="icon" type="image/svg+xml" href="page/icon.svg">
-<link rel="modulepreload" href="page/page.js"><link rel="modulepreload" href="page/labels.js">
-<link rel="modulepreload" href="page/head.js"><link rel="modulepreload" href="page/canvas.js">
-<link rel="modulepreload" href="page/paint.js"><link rel="modulepreload" href="page/project.js">
-<link rel="modulepreload" href="page/read.js"><link rel="modulepreload" href="page/view.js">
-"""
+_HEAD = '<link rel="stylesheet" href="page/page.css">'
+# In the HTML itself: Gradio's script adds its `head` later, when the browser has asked for /favicon.ico.
+_EARLY = '<link rel="icon" type="image/svg+xml" href="page/icon.svg">' + "".join(
+    f'<link rel="modulepreload" href="page/{name}.js">'
+    for name in ("page", "labels", "head", "canvas", "paint", "project", "read", "view")
+)
 _GRADIO_PREVIEW = re.compile(rb'<meta\s+(?:property="og:|name="twitter:)[^>]*>')
 _THEME = gr.themes.Base(
     primary_hue="teal", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -102,7 +100,8 @@ def _pane(name: str) -> gr.HTML:
         html = html.replace(f"<!-- {part} -->", (_STATIC / f"{part}.html").read_text())
     return gr.HTML(
         html_template=html,
-        js_on_load=f"import(new URL('page/{name}.js', document.baseURI)).then(pane => new pane.default(element))",
+        js_on_load=f"import(new URL('page/{name}.js', document.baseURI)).then(pane => new pane.default(element))"
+        ".catch(problem => { element.textContent = problem.message })",
         apply_default_css=False,
         elem_id=name,
         elem_classes="pane",
@@ -154,5 +153,5 @@ def _preview(request: Request) -> bytes:
     values = {"title": _TITLE, "description": _SUMMARY, "image": str(picture), "type": "website"}
     tags = [f'<meta property="og:{name}" content="{value}">' for name, value in values.items()]
     return "".join(
-        [f"<title>{_TITLE}</title>", *tags, '<meta name="twitter:card" content="summary_large_image">']
+        [f"<title>{_TITLE}</title>", _EARLY, *tags, '<meta name="twitter:card" content="summary_large_image">']
     ).encode()

@@ -5,9 +5,7 @@ import { css, drawMap, painted, voidId } from "./labels.js";
 import { fill, showBlob } from "./page.js";
 
 const EDGES = [{ id: 1, color: [255, 255, 255, 176] }]; // of superpixels: white, a little transparent
-const SIZES = [1, 2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48, 64];
 const COVERED = 85; // of 255: a pixel is painted where a third of it is covered
-const THINNEST = 1.42; // a brush this wide covers a third of a pixel wherever it is
 const MOST_UNDO = 50;
 const EDGE_PULL = 6; // pixels of the screen within which a polygon's corner is drawn to the map's edge
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -19,14 +17,12 @@ export class LabelCanvas extends EventTarget {
   #zoom = 1;
   #grabbed = null; // the point of the map on which the pointer was pressed
   #cursor = null; // where the brush is, in pixels of the map
-  #ink = null; // what shapes are drawn on, to see which pixels they cover
   map = null; // whose ids are another array after each edit
 
   /** `root` holds the markup of canvas.html. */
   constructor(root) {
     super();
     this.root = root;
-    root.classList.add("label-canvas");
     this.$ = (selector) => root.querySelector(selector);
     this.viewport = this.$(".viewport");
     this.selectTool("brush");
@@ -36,17 +32,15 @@ export class LabelCanvas extends EventTarget {
 
   /** Show another map; the history begins anew. `photo` is a picture to lay below it. */
   open(map, photo = null) {
-    const { width, height, classes } = map;
-    const known = this.map?.classes === classes;
+    const { width, height } = map;
     this.map = { ...map };
     [this.#history, this.#now, this.#points] = [[map.ids], 0, []];
-    this.#ink = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     this.viewport.style.aspectRatio = `${width} / ${height}`;
     this.$(".marks").setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.$(".under").hidden = this.$(".opacity").hidden = !photo;
     if (photo) showBlob(this.$(".under"), photo);
     this.setSegments(null);
-    if (!known) this.#showClasses();
+    this.#showClasses();
     this.#zoomBy(1 / this.#zoom);
     this.#draw();
   }
@@ -55,7 +49,6 @@ export class LabelCanvas extends EventTarget {
   setSegments(segments) {
     this.segments = segments;
     this.$("[data-tool=superpixel]").hidden = !segments;
-    if (!segments && this.tool === "superpixel") this.selectTool("brush");
     if (!segments) return;
     const apart = (number, index) => number !== segments[index + 1] || number !== segments[index + this.map.width];
     drawMap(this.$(".edges"), { ...this.map, ids: segments.map(apart), classes: EDGES });
@@ -64,9 +57,7 @@ export class LabelCanvas extends EventTarget {
   selectTool(name) {
     this.tool = this.viewport.dataset.tool = name;
     this.#points = [];
-    for (const button of this.$(".tools").querySelectorAll("[data-tool]")) {
-      button.ariaPressed = button.dataset.tool === name;
-    }
+    for (const each of this.root.querySelectorAll("button[data-tool]")) each.ariaPressed = each.dataset.tool === name;
     this.#mark();
   }
 
@@ -78,15 +69,8 @@ export class LabelCanvas extends EventTarget {
 
   /** Put other ids on the canvas, as an edit that can be undone. */
   replaceMap(ids) {
-    this.#edit(ids);
-    this.#settle();
-  }
-
-  /** Rename or recolour the classes; the ids stay. */
-  setClasses(classes) {
-    this.map.classes = classes;
-    this.#showClasses();
-    this.#draw();
+    this.#history = [...this.#history.slice(0, this.#now + 1), ids].slice(-MOST_UNDO);
+    this.#travel(this.#history.length - 1);
   }
 
   #showClasses() {
@@ -108,8 +92,8 @@ export class LabelCanvas extends EventTarget {
 
   #listenToControls() {
     const actions = {
-      undo: () => this.#travel(-1),
-      redo: () => this.#travel(1),
+      undo: () => this.#travel(this.#now - 1),
+      redo: () => this.#travel(this.#now + 1),
       closer: () => this.#zoomBy(1.5),
       farther: () => this.#zoomBy(1 / 1.5),
       whole: () => this.#zoomBy(1 / this.#zoom),
@@ -125,10 +109,6 @@ export class LabelCanvas extends EventTarget {
       if (action) actions[action]();
     });
     this.root.addEventListener("keydown", (event) => this.#press(event));
-    this.$(".size").addEventListener("input", () => this.#mark());
-    this.$(".opacity").addEventListener("input", ({ target }) => {
-      this.root.style.setProperty("--over", `${target.value}%`);
-    });
   }
 
   #listenToPointer() {
@@ -149,8 +129,8 @@ export class LabelCanvas extends EventTarget {
       }
       this.#mark(this.#at(event));
     });
-    viewport.addEventListener("pointerup", () => this.#stroking && this.#settle());
-    viewport.addEventListener("pointercancel", () => this.#stroking && this.#travel(0)); // two fingers zoom the page
+    viewport.addEventListener("pointerup", () => this.#stroking && this.replaceMap(this.map.ids));
+    viewport.addEventListener("pointercancel", () => this.#stroking && this.#travel(this.#now)); // two fingers zoom
     viewport.addEventListener("pointerleave", () => this.#mark(null));
     viewport.addEventListener("dblclick", () => this.#closePolygon());
     viewport.addEventListener("wheel", (event) => {
@@ -182,7 +162,7 @@ export class LabelCanvas extends EventTarget {
       this.#mark([clamp(x + right, 0.5, width - 0.5), clamp(y + down, 0.5, height - 0.5)]);
     } else if (name === " ") {
       this.#begin([x, y]);
-      if (this.#stroking) this.#settle();
+      if (this.#stroking) this.replaceMap(this.map.ids);
     } else if (name === "Enter") {
       this.#closePolygon();
     } else {
@@ -212,42 +192,30 @@ export class LabelCanvas extends EventTarget {
   #closePolygon() {
     if (this.tool !== "polygon" || this.#points.length < 3) return;
     this.#paint();
-    this.#settle();
+    this.replaceMap(this.map.ids);
   }
 
   /** Paint what the tool makes of the points so far. */
   #paint() {
-    const id = this.tool === "erase" ? voidId(this.map.classes) : this.class;
+    const paint = this.tool === "erase" ? voidId(this.map.classes) : this.class;
     const covered = this.tool === "fill" ? this.#connected(this.#points[0]) : this.#covered();
-    const ids = this.#history[this.#now].slice();
-    for (let index = 0; index < ids.length; index++) if (covered[index]) ids[index] = id;
-    this.#edit(ids);
-  }
-
-  #edit(ids) {
-    this.map.ids = ids;
+    this.map.ids = this.#history[this.#now].map((id, index) => (covered[index] ? paint : id));
     this.#draw();
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Put the map into the history: an edit has ended. */
-  #settle() {
+  /** Show a map of the history. */
+  #travel(to) {
     this.#points = [];
-    this.#history = [...this.#history.slice(0, this.#now + 1), this.map.ids].slice(-MOST_UNDO);
-    this.#now = this.#history.length - 1;
+    this.#now = to;
+    this.map.ids = this.#history[to];
     this.#draw();
     this.dispatchEvent(new Event("settled"));
   }
 
-  #travel(edits) {
-    this.#points = [];
-    this.#now += edits;
-    this.#edit(this.#history[this.#now]);
-    this.dispatchEvent(new Event("settled"));
-  }
-
+  /** How wide the brush is: at least so wide that it covers a third of a pixel wherever it is. */
   get #size() {
-    return SIZES[this.$(".size input").value];
+    return 2 ** (this.$(".size input").value / 2);
   }
 
   /** A corner near an edge of the map lies on it: nobody hits the last pixel. */
@@ -268,15 +236,14 @@ export class LabelCanvas extends EventTarget {
     const closed = this.tool === "polygon";
     const points = this.tool === "line" ? [this.#points[0], this.#points.at(-1)] : this.#points;
     const path = new Path2D(`M${points.join("L")}${closed ? "Z" : "l.01 0"}`);
-    const lineWidth = this.tool === "superpixel" ? 1 : Math.max(this.#size, THINNEST);
-    this.#ink.clearRect(0, 0, width, height);
-    Object.assign(this.#ink, { lineWidth, lineCap: "round", lineJoin: "round" });
-    if (closed) this.#ink.fill(path, "evenodd");
-    else this.#ink.stroke(path);
-    const { data } = this.#ink.getImageData(0, 0, width, height);
-    const covered = new Uint8Array(width * height);
-    for (let index = 0; index < covered.length; index++) covered[index] = data[4 * index + 3] > COVERED;
-    if (this.tool !== "superpixel") return covered;
+    const lineWidth = this.tool === "superpixel" ? 1 : this.#size;
+    const ink = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    Object.assign(ink, { lineWidth, lineCap: "round", lineJoin: "round" });
+    if (closed) ink.fill(path, "evenodd");
+    else ink.stroke(path);
+    const { data } = ink.getImageData(0, 0, width, height);
+    const covered = new Uint32Array(data.buffer).map((pixel) => pixel >>> 24 > COVERED);
+    if (this.tool !== "superpixel" || !this.segments) return covered;
     const numbers = new Set(this.segments.filter((_, index) => covered[index]));
     return this.segments.map((number) => numbers.has(number));
   }

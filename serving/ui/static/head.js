@@ -1,13 +1,18 @@
 // The head of the page: the choice of model, light and dark, and the model in plain words.
 
-import { Pane, address, ask, fillPicker, page, trouble } from "./page.js";
+import { Pane, address, ask, page, trouble } from "./page.js";
 
 export default class Head extends Pane {
   constructor(root) {
     super(root);
     if (page.studio) this.$(".lead").textContent = "Label a few of your photos, train, and see your own model at work.";
     this.tell(trouble);
-    this.on(".model", "change", ({ value }) => page.choose(value));
+    this.on(".model", "change", ({ value: name }) => {
+      for (const direction of page.models.find((model) => model.name === name).directions) {
+        page.remember({ [direction]: name });
+        page.dispatchEvent(new Event(direction));
+      }
+    });
     const show = () => this.attempt(() => this.#show());
     for (const name of ["to_photo", "to_label", "tab"]) page.addEventListener(name, show);
     for (const button of document.querySelectorAll("[id^=tab-][id$=-button]")) {
@@ -30,7 +35,8 @@ export default class Head extends Pane {
     const { model } = this;
     this.$(".card").hidden = this.$(".settings label").hidden = !model;
     if (!model) return;
-    fillPicker(this.$(".model"), page.of(this.direction), model.name);
+    const choices = page.of(this.direction).map(({ name }) => new Option(name, name, false, name === model.name));
+    this.$(".model").replaceChildren(...choices);
     const { training, metrics, description } = await (await ask(address(`models/${model.name}`))).json();
     if (model !== this.model) return;
     const { pairs, terms } = training;

@@ -1,7 +1,7 @@
 // The pane "Label": the class table, and each pick on the canvas over its photo. Every stroke is saved.
 
 import { LabelCanvas } from "./canvas.js";
-import { encodePng, inClasses, painted, readGrey, readNumbers, voidId } from "./labels.js";
+import { encodePng, inClasses, painted, readIds } from "./labels.js";
 import { Pane, ask, fill, page } from "./page.js";
 import { at, progress, project, showThumbnails } from "./project.js";
 import { readPhoto } from "./view.js";
@@ -11,15 +11,18 @@ const COLOURS = ["#6b7fd7", "#e4572e", "#3fa34d", "#f2b134", "#8e44ad", "#1fb5ad
 
 export default class Label extends Pane {
   #saving = Promise.resolve();
-  #photo = null; // the JPEG on the canvas
-  name = null;
 
   constructor(root) {
     super(root);
     this.canvas = new LabelCanvas(this.$(".canvas"));
     this.canvas.addEventListener("settled", () => this.#save());
+    this.on(".thumb", "click", ({ dataset: { name } }) => this.#open(name));
     this.on(".add", "click", () => this.#addClass());
     this.on(".rows", "change", () => this.#saveClasses(this.#rows));
+    this.on(".rows button", "click", ({ parentElement: row }) => {
+      row.remove();
+      return this.#saveClasses(this.#rows);
+    });
     this.on(".next", "click", () => this.#open(this.#following()));
     this.on(".draft", "click", () => this.#draft());
     this.on(".keep", "change", ({ checked }) => project.send("PUT", `kept/${this.name}`, { kept: checked }));
@@ -32,69 +35,61 @@ export default class Label extends Pane {
   /** Open the photo that the URL names when the pane is looked at. */
   #openChosen() {
     if (page.tab !== "label" || !project.state) return;
-    const names = project.toLabel;
     const wanted = page.state.get("photo");
-    if (this.name !== null && wanted === this.name) return; // even where it is no pick, and all of its label is erased
-    const name = names.includes(wanted) ? wanted : names.find((each) => !project.photo(each).labelled) ?? names[0];
+    if (wanted && wanted === this.name) return; // even where it is no pick, and all of its label is erased
+    const name = project.state.to_label.find((photo) => photo.name === wanted)?.name ?? this.#following();
     if (name && name !== this.name) this.#open(name);
   }
 
   #show() {
-    const names = project.toLabel;
-    const done = names.filter((name) => project.photo(name).labelled).length;
-    this.$(".done").textContent = names.length ? `${done} of ${names.length} labelled` : "Pick photos first.";
-    showThumbnails(this, names, (name) => {
-      const { labelled, kept } = project.photo(name);
-      return progress(labelled) + (kept ? ", for measuring" : "");
-    }, (name) => this.#open(name));
+    const { to_label: photos } = project.state;
+    const done = photos.filter(({ labelled }) => labelled).length;
+    this.$(".done").textContent = photos.length ? `${done} of ${photos.length} labelled` : "Pick photos first.";
+    showThumbnails(this, photos, (photo) => progress(photo) + (photo.kept ? ", for measuring" : ""));
     for (const button of this.$(".thumbs").children) button.ariaPressed = button.dataset.name === this.name;
-    this.$(".keep").checked = project.photo(this.name).kept;
-    if (!this.$(".rows").contains(document.activeElement)) this.#showClasses(painted(project.state.classes));
+    this.$(".keep").checked = photos.find(({ name }) => name === this.name)?.kept ?? false;
+    if (!this.$(".rows").contains(document.activeElement)) this.#showClasses();
     this.#openChosen();
   }
 
   #following() {
-    const names = project.toLabel;
-    const after = [...names.slice(names.indexOf(this.name) + 1), ...names];
-    return after.find((name) => name !== this.name && !project.photo(name).labelled) ?? after[0];
+    const { to_label: photos } = project.state;
+    const after = [...photos.slice(photos.findIndex(({ name }) => name === this.name) + 1), ...photos];
+    return (after.find(({ name, labelled }) => name !== this.name && !labelled) ?? after[0])?.name;
   }
 
   async #open(name) {
     await this.attempt(async (signal) => {
       await this.#saving;
-      const load = (kind) => ask(at(`${kind}/${name}`, { side: SIDE }), { signal });
+      const load = async (kind) => (await ask(at(`${kind}/${name}`, { side: SIDE }), { signal })).blob();
       const [photo, label] = await Promise.all([load("photos"), load("labels")]);
-      const blob = await photo.blob();
-      const { width, height } = await createImageBitmap(blob);
-      const { classes } = project.state;
-      const empty = () => ({ ids: new Uint8Array(width * height).fill(voidId(classes)), width, height });
-      const map = label.status === 204 ? empty() : await readGrey(await label.blob());
+      const map = await readIds(label);
       signal.throwIfAborted();
       this.name = name;
-      this.#photo = blob;
+      this.photo = photo;
       this.$(".desk").hidden = false;
       this.$(".saved").textContent = "";
-      this.root.style.setProperty("--ratio", width / height);
-      this.canvas.open({ ...map, classes }, blob);
+      this.root.style.setProperty("--ratio", map.width / map.height);
+      this.canvas.open({ ...map, classes: project.state.classes }, photo);
       this.$(".draft").hidden = !this.model;
       page.remember({ photo: name });
       this.root.dataset.state = "current";
       this.#show();
       await this.#segment();
-    }, { name: "open" });
+    }, "open");
   }
 
   async #segment() {
     const { name } = this;
     const url = at(`superpixels/${name}`, { side: SIDE, count: this.$(".grain").value });
-    const { numbers } = await readNumbers(await (await ask(url)).blob());
-    if (name === this.name) this.canvas.setSegments(numbers);
+    const { ids } = await readIds(await (await ask(url)).blob(), Uint16Array);
+    if (name === this.name) this.canvas.setSegments(ids);
   }
 
   /** What the model sees in the photo, to be corrected; saved like a stroke. */
   async #draft() {
     const { name } = this;
-    const map = await readPhoto({ blob: this.#photo }, this.model);
+    const map = await readPhoto({ blob: this.photo }, this.model);
     if (name !== this.name) return; // another photo was opened meanwhile
     this.canvas.replaceMap(inClasses(map, this.canvas.map.classes).ids);
   }
@@ -109,14 +104,13 @@ export default class Label extends Pane {
     }));
   }
 
-  #showClasses(classes) {
-    fill(this.$(".rows"), classes, (row, { id, name, color }, index) => {
-      const [colour, text, key, remove] = row.children;
+  #showClasses() {
+    fill(this.$(".rows"), painted(project.state.classes), (row, { id, name, color }, index) => {
+      const [colour, text, key] = row.children;
       row.dataset.id = id;
       colour.value = `#${new Uint8Array(color).toHex()}`;
       text.value = name;
       key.textContent = index < 9 ? `key ${index + 1}` : "";
-      this.on(remove, "click", () => this.#saveClasses(this.#rows.filter((each) => each.id !== id)));
     });
   }
 
@@ -129,19 +123,17 @@ export default class Label extends Pane {
   }
 
   #addClass() {
-    const rows = this.#rows;
-    const used = project.state.classes.map(({ id }) => id);
-    const id = [...Array(255).keys()].find((each) => !used.includes(each));
-    const color = levels(COLOURS[rows.length % COLOURS.length]);
-    return this.#saveClasses([...rows, { id, name: `class ${id}`, color }]);
+    const id = Math.max(...project.state.classes.map((row) => row.id % 255)) + 1; // 255 is void
+    const color = levels(COLOURS[id % COLOURS.length]);
+    return this.#saveClasses([...this.#rows, { id, name: `class ${id}`, color }]);
   }
 
   async #saveClasses(rows) {
     try {
       await project.send("PUT", "classes", [...rows, ...project.state.classes.filter((row) => row.ignore)]);
-      if (this.name) this.canvas.setClasses(project.state.classes);
+      if (this.name) await this.#open(this.name);
     } finally {
-      this.#showClasses(painted(project.state.classes));
+      this.#showClasses();
     }
   }
 }

@@ -25,20 +25,14 @@ export function drawMap(canvas, { ids, width, height, classes }) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** The grey values of a PNG (ids, or confidence): {ids, width, height}. */
-export async function readGrey(blob) {
-  const { numbers, ...size } = await readNumbers(blob);
-  return { ids: Uint8Array.from(numbers, (number) => number & 255), ...size };
-}
-
-/** The numbers of a PNG's pixels, whose low bytes are red and high bytes green. */
-export async function readNumbers(blob) {
+/** The numbers in a PNG's pixels: {ids, width, height}. Red is the low byte, and the only one in a Uint8Array. */
+export async function readIds(blob, Numbers = Uint8Array) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   const { width, height } = bitmap;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
-  const pixels = new Uint16Array(context.getImageData(0, 0, width, height).data.buffer);
-  return { numbers: pixels.filter((_, index) => index % 2 === 0), width, height };
+  const { data } = context.getImageData(0, 0, width, height);
+  return { ids: new Numbers(new Uint32Array(data.buffer)), width, height };
 }
 
 /**

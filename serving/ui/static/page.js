@@ -5,29 +5,25 @@ const MOST_PIXELS_A_SIDE = 2048;
 
 /** Fetch, or throw the server's own sentence. */
 export async function ask(url, options = {}) {
-  const response = await fetch(url, options).catch((error) => {
-    throw error.name === "AbortError" ? error : new Error("The server does not answer. Try again in a moment.");
+  const response = await fetch(url, options).catch(() => {
+    throw new Error("The server does not answer. Try again in a moment.");
   });
   if (response.ok) return response;
   if (response.status === 429) { // a public server's limit: go on a little slower
-    await wait(1000 * (Number(response.headers.get("Retry-After")) || 1), options.signal);
+    await wait(1000 * (Number(response.headers.get("Retry-After")) || 1));
     return ask(url, options);
   }
   const { error } = await response.json().catch(() => ({ error: { message: `error ${response.status}.`, hint: "" } }));
   throw new Error(`${error.message[0].toUpperCase()}${error.message.slice(1)} ${error.hint}`.trim());
 }
 
-/** Let so many milliseconds pass. */
-export async function wait(time, signal) {
-  await new Promise((done) => setTimeout(done, time));
-  signal?.throwIfAborted();
-}
+export const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
 /** A URL below `base` with these parameters. */
 export const address = (path, parameters = {}, base = API) =>
   Object.assign(new URL(path, base), { search: new URLSearchParams(parameters) });
 
-/** What /v1/segment or /v1/synthesize makes of a picture: a Blob. */
+/** What /v1/segment, /v1/synthesize or /v1/style makes of a picture: a Blob. */
 export async function translate(endpoint, picture, parameters, signal) {
   const headers = { "Content-Type": picture.type || "application/octet-stream" };
   const options = { method: "POST", body: await picture.arrayBuffer(), headers, signal };
@@ -39,11 +35,10 @@ export async function translate(endpoint, picture, parameters, signal) {
 /** A picture that the visitor gave, upright and not larger than `side`: {blob, width, height, name}. */
 export async function openPhoto(file, side = MOST_PIXELS_A_SIDE) {
   const bitmap = await createImageBitmap(file).catch(() => {
-    const name = file.name || "This";
-    throw new Error(`${name} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
+    throw new Error(`${file.name} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
   });
   const [width, height] = fitted(bitmap, side);
-  const name = (file.name ?? "photo").replace(/\.\w+$/, "");
+  const name = file.name?.replace(/\.\w+$/, "") ?? "photo";
   if (width === bitmap.width) return { blob: file, width, height, name };
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
@@ -81,12 +76,6 @@ export function fill(parent, items, complete) {
   }));
 }
 
-/** Offer models in a picker. */
-export function fillPicker(select, models, chosen, none = []) {
-  select.replaceChildren(...none, ...models.map(({ name }) => new Option(name)));
-  select.value = chosen ?? "";
-}
-
 /** A pane: its elements, the line that says what went wrong in it, and the model of its direction. */
 export class Pane {
   #tasks = {}; // the AbortController of the newest task of each name
@@ -101,6 +90,9 @@ export class Pane {
       await navigator.clipboard?.writeText(getSelection().toString());
       button.textContent = navigator.clipboard ? "Copied" : "Press Ctrl+C";
     });
+    this.on("[data-variable]", "input", ({ dataset: { variable }, value }) => {
+      root.style.setProperty(variable, `${value}%`);
+    });
     this.on(".compare", "change", ({ value }) => {
       page.remember({ [`beside_${direction}`]: value });
       return this.run();
@@ -111,22 +103,21 @@ export class Pane {
     return page.model(this.direction);
   }
 
-  /** Call `work(element)` at an event of the elements of a selector, or of one element. */
-  on(target, event, work) {
-    const elements = typeof target === "string" ? this.root.querySelectorAll(target) : [target];
-    for (const element of elements) {
-      element.addEventListener(event, () => {
-        this.tell(null);
-        this.attempt(() => work(element));
-      });
-    }
+  /** Call `work(element)` at an event of an element that the selector matches, now or later. */
+  on(selector, event, work) {
+    this.root.addEventListener(event, ({ target }) => {
+      const element = target.closest(selector);
+      if (!element) return;
+      this.tell(null);
+      this.attempt(() => work(element));
+    });
   }
 
   /**
    * Call `work(signal)`, and tell what goes wrong. A task that has a name is given up when a newer one of that name
-   * begins: its signal is aborted.
+   * begins: its signal is aborted. Where "answer" fails before there is one, the pane is cleared.
    */
-  async attempt(work, { name = null, failed = () => {} } = {}) {
+  async attempt(work, name) {
     const controller = new AbortController();
     if (name) {
       this.#tasks[name]?.abort();
@@ -136,7 +127,10 @@ export class Pane {
       await work(controller.signal);
     } catch (problem) {
       if (controller.signal.aborted) return;
-      failed();
+      if (name === "answer" && this.root.dataset.state === "waiting") {
+        this.clear();
+        this.root.dataset.state = "failed";
+      }
       this.tell(problem.message);
     }
   }
@@ -146,12 +140,25 @@ export class Pane {
     Object.assign(this.$(".problem"), { hidden: !sentence, textContent: sentence });
   }
 
-  /** Offer the other models to compare with; return the one that the URL names. */
-  offerComparison() {
+  /** The picture of a scene: that of a button, the one that the URL names, or the first. */
+  scene(button) {
+    const all = [...this.$(".scenes").children];
+    const chosen = button ?? all[page.state.get("scene")] ?? all[0];
+    page.remember({ scene: all.indexOf(chosen) });
+    return chosen.firstChild;
+  }
+
+  /** Offer the other models to compare with; return the model, and the one beside it where the URL names one. */
+  compared() {
     const others = page.of(this.direction).filter((model) => model !== this.model);
     const beside = others.find(({ name }) => name === page.state.get(`beside_${this.direction}`));
-    fillPicker(this.$(".compare"), others, beside?.name, [new Option("nothing", "")]);
-    return beside;
+    const choices = others.map(({ name }) => new Option(name, name, false, name === beside?.name));
+    this.$(".compare").replaceChildren(new Option("nothing", ""), ...choices);
+    this.$(".second").hidden = !beside;
+    const models = [this.model, beside].filter(Boolean);
+    const captions = this.root.querySelectorAll(".answer figcaption");
+    models.forEach(({ name }, index) => (captions[index].textContent = beside ? name : captions[0].dataset.alone));
+    return models;
   }
 
   /** Fill in how a program does what was just done. */
@@ -166,34 +173,22 @@ export class Pane {
 
 class Page extends EventTarget {
   state = new URLSearchParams(location.hash.slice(1));
-  #models = [];
-  #defaults = {};
+  models = [];
+  defaults = {}; // the name of a model for each direction
 
   async load() {
-    const { models, defaults } = await (await ask(address("models"))).json();
-    this.#models = models;
-    this.#defaults = defaults;
+    Object.assign(this, await (await ask(address("models"))).json());
     this.remember({ tab: this.tab });
   }
 
   /** The models of a direction. Those from photo to photo are for the API alone. */
   of(direction) {
-    return this.#models.filter((model) => model.directions.includes(direction) && model.classes.length);
+    return this.models.filter((model) => model.directions.includes(direction) && model.classes.length);
   }
 
-  /** The chosen model of a direction. */
   model(direction) {
     const named = (wanted) => this.of(direction).find(({ name }) => name === wanted);
-    return named(this.state.get(direction)) ?? named(this.#defaults[direction]);
-  }
-
-  /** Choose a model for every direction that it has. */
-  choose(name) {
-    for (const direction of ["to_photo", "to_label"]) {
-      if (!this.of(direction).some((model) => model.name === name)) continue;
-      this.remember({ [direction]: name });
-      this.dispatchEvent(new Event(direction));
-    }
+    return named(this.state.get(direction)) ?? named(this.defaults[direction]);
   }
 
   /** Whether this is the page of a project folder, with the panes Pick, Label and Train. */
@@ -211,22 +206,17 @@ class Page extends EventTarget {
     history[step ? "pushState" : "replaceState"](null, "", `#${this.state}`);
   }
 
-  /** Open a pane. */
   open(tab) {
     document.getElementById(`tab-${tab}-button`)?.click();
   }
 
-  /** Keep something until the browser's tab is closed. What is too large is not kept. */
+  /** Keep something as JSON until the browser's tab is closed. What is too large is not kept. */
   keep(name, value) {
     try {
       sessionStorage.setItem(name, JSON.stringify(value));
     } catch {
       sessionStorage.removeItem(name);
     }
-  }
-
-  kept(name) {
-    return JSON.parse(sessionStorage.getItem(name));
   }
 }
 

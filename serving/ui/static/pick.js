@@ -9,34 +9,29 @@ export default class Pick extends Pane {
   constructor(root) {
     super(root);
     this.on("form", "submit", () => project.send("POST", "picks", { count: Number(this.$(".count").value) }));
+    this.on(".thumb", "click", ({ dataset: { name } }) => {
+      page.remember({ photo: name });
+      page.open("label");
+    });
     project.addEventListener("change", () => this.attempt(() => this.#show()));
     this.attempt(() => project.refresh());
   }
 
   async #show() {
-    const { photos, folder, picks, work } = project.state;
+    const { photos, to_label: toLabel, folder, picks, work } = project.state;
     const labelled = photos.filter((photo) => photo.labelled).length;
     const picking = work.running && work.kind === "pick";
-    const lead = labelled
-      ? "More picks are of scenes of which no photo is labelled yet."
-      : "The picks cover as many different scenes as possible.";
-    this.$(".lead-line").textContent = `${photos.length} photos in ${folder}, ${labelled} of them labelled. ${lead}`;
+    this.$(".in-folder").textContent = `${photos.length} photos in ${folder}, ${labelled} of them labelled.`;
     this.$("form button").disabled = work.running;
     this.$("form button").textContent = labelled ? "Pick more" : picks ? "Pick again" : "Pick them";
-    this.$(".question").textContent = `How many ${labelled ? "more " : ""}photos can you label?`;
-    this.$(".busy").hidden = !picking;
     if (work.kind === "pick" && work.error) this.tell(work.error);
     this.root.dataset.state = picking ? "waiting" : "current";
     this.$(".picked").hidden = !picks;
     if (!picks || picking) return;
-    const names = picks.photos.map(({ name }) => name);
-    showThumbnails(this, names, (name, index) => {
+    showThumbnails(this, toLabel.slice(0, picks.photos.length), (photo, index) => {
       const { represents } = picks.photos[index];
       const stands = represents ? `stands for ${represents} of ${photos.length}, ` : "";
-      return `${index + 1}. ${stands}${progress(project.photo(name).labelled)}`;
-    }, (name) => {
-      page.remember({ photo: name });
-      page.open("label");
+      return `${index + 1}. ${stands}${progress(photo)}`;
     });
     if (this.#drawn === picks.file) return;
     this.#drawn = picks.file;
@@ -45,10 +40,9 @@ export default class Pick extends Pane {
     fill(this.$(".dots"), points, (dot, { name, x, y }) => {
       Object.assign(dot.style, { left: `${4 + 92 * x}%`, top: `${5 + 90 * y}%` });
       dot.title = name;
-      dot.textContent = names.indexOf(name) + 1 || "";
+      dot.textContent = picks.photos.findIndex((pick) => pick.name === name) + 1 || "";
     });
-    this.$(".plane figcaption").textContent =
-      "Every dot is a photo; similar photos are close to each other, and the picks are numbered. "
-      + (near.length ? `${near.length} photos look nearly the same as a pick and need no label of their own.` : "");
+    this.$(".near").hidden = !near.length;
+    this.$(".near b").textContent = near.length;
   }
 }

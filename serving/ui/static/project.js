@@ -29,35 +29,22 @@ class Project extends EventTarget {
 
   /** Write something, and look at what it changed. */
   async send(method, path, body = {}) {
-    const file = body instanceof Blob;
-    const headers = { "Content-Type": file ? body.type : "application/json" };
-    await ask(at(path), { method, headers, body: file ? body : JSON.stringify(body) });
+    const file = body instanceof Blob ? body : new Blob([JSON.stringify(body)], { type: "application/json" });
+    await ask(at(path), { method, body: file });
     await this.refresh();
-  }
-
-  /** The photos to label, by rank; then those that are labelled beside them. */
-  get toLabel() {
-    const picks = this.state.picks?.photos.map(({ name }) => name) ?? [];
-    const labelled = this.state.photos.filter((photo) => photo.labelled).map(({ name }) => name);
-    return [...new Set([...picks, ...labelled])];
-  }
-
-  photo(name) {
-    return this.state.photos.find((photo) => photo.name === name) ?? { labelled: 0, kept: false };
   }
 }
 
 export const project = new Project();
 
-/** Fill a pane's row of photos, a caption below each; `choose(name)` is called with the one that was clicked. */
-export function showThumbnails(pane, names, caption, choose) {
-  fill(pane.$(".thumbs"), names, (button, name, index) => {
-    button.title = button.dataset.name = name;
-    Object.assign(button.firstChild, { src: at(`photos/${name}`, { side: 240 }), alt: name });
-    button.lastChild.textContent = caption(name, index);
-    pane.on(button, "click", () => choose(name));
+/** Fill a pane's row of photos, a caption below each. */
+export function showThumbnails(pane, photos, caption) {
+  fill(pane.$(".thumbs"), photos, (button, photo, index) => {
+    button.title = button.dataset.name = photo.name;
+    Object.assign(button.firstChild, { src: at(`photos/${photo.name}`, { side: 240 }), alt: photo.name });
+    button.lastChild.textContent = caption(photo, index);
   });
 }
 
 /** "12 % labelled", or what is still to be done. */
-export const progress = (share) => (share ? `${Math.max(1, Math.round(100 * share))} % labelled` : "to label");
+export const progress = ({ labelled }) => (labelled ? `${Math.ceil(100 * labelled)} % labelled` : "to label");

@@ -9,8 +9,7 @@ export default class Train extends Pane {
   constructor(root) {
     super(root);
     this.on("form", "submit", () => project.send("POST", "train", { steps: Number(this.$(".steps").value) }));
-    this.on(".stop", "click", () => project.send("POST", "stop"));
-    this.on(".resume", "click", () => project.send("POST", "resume"));
+    this.on("[data-post]", "click", ({ dataset: { post } }) => project.send("POST", post));
     this.on(".try", "click", () => {
       page.remember({ tab: "read" });
       location.reload(); // the panes begin anew with the new model
@@ -27,13 +26,9 @@ export default class Train extends Pane {
     const training = work.running && work.kind === "train";
     const kept = photos.filter((photo) => photo.kept).length;
     const labelled = photos.filter((photo) => photo.labelled && !photo.kept).length;
-    const others = photos.length - labelled - kept;
-    this.$(".lead-line").textContent = labelled
-      ? `The model learns from ${count(labelled, "labelled photo")} and from ${others} without a label; `
-        + (kept ? `${count(kept, "photo")} more will show how good it is.` : "none is kept for measuring yet.")
-      : "Label a photo first.";
+    this.$(".lead-line").textContent = `Photos to learn from: ${labelled} with a label, `
+      + `${photos.length - labelled - kept} without. Kept for measuring: ${kept}.`;
     this.$("form .primary").disabled = work.running || !labelled;
-    this.$(".stop").hidden = this.$(".running").hidden = !training;
     this.$(".resume").hidden = work.running || !run || (run.step === run.steps && run.exported);
     this.root.dataset.state = training ? "waiting" : "current";
     this.$("progress").value = work.command === "train" ? (run?.step ?? 0) / (run?.steps ?? 1) : 1;
@@ -51,9 +46,6 @@ export default class Train extends Pane {
     const place = (top) => ([step, value]) => [(300 * step) / steps, 100 - (96 * value) / top];
     this.$(".loss").setAttribute("points", loss.map(place(most)).join(" "));
     this.$(".score").setAttribute("points", score.map(place(1)).join(" "));
-    const iou = score.at(-1)?.[1].toFixed(2);
-    this.$(".curve figcaption").textContent = `Loss over the steps: ${loss.at(-1)[1].toFixed(2)} now.`
-      + (iou ? ` Mean IoU on photos kept for measuring: ${iou} (green, 0 to 1).` : "");
     const grid = samples.at(-1);
     this.$(".grid").hidden = !grid;
     if (grid) this.$(".grid img").src = at(`runs/${name}/samples/${grid}`);
@@ -61,6 +53,7 @@ export default class Train extends Pane {
 
   #showRounds(rounds, training) {
     this.$(".outcome").hidden = training || !rounds.length;
+    if (!rounds.length) return;
     fill(this.$(".rounds tbody"), rounds, (row, { name, pairs, steps, evaluation }) => {
       const { figures, baselines, samples } = evaluation;
       const iou = figures.mean_iou.toFixed(3) + (figures.seen_in_training ? " (seen in training)" : "");
@@ -68,23 +61,15 @@ export default class Train extends Pane {
       const cells = [name, pairs, steps, iou, baseline, samples.to_label.worst.name];
       for (const text of cells) row.insertCell().append(text);
     });
-    this.$(".verdict").textContent = rounds.length ? verdict(...rounds.slice(-2).reverse()) : "";
+    const { pixel_accuracy: accuracy, seen_in_training: seen } = rounds.at(-1).evaluation.figures;
+    const photos = seen ? "the photos that it learned from" : "photos that it never saw";
+    this.$(".verdict").textContent = `It gets ${Math.round(100 * accuracy)} of 100 pixels right on ${photos}.`;
   }
 }
-
-const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 function pace(run) {
   if (!run?.step) return "Starting…";
   const { step, steps, size, seconds_left: left } = run;
   const time = left < 90 ? `${Math.ceil(left)} s left` : `about ${Math.round(left / 60)} min left`;
   return `Step ${step} of ${steps} at ${size.join("x")}${left === null ? "" : `, ${time}`}`;
-}
-
-function verdict({ evaluation: { figures } }, former) {
-  const where = figures.seen_in_training
-    ? "on the photos that it learned from, which says little about others"
-    : "on photos that it never saw";
-  const change = former ? ` Mean IoU was ${former.evaluation.figures.mean_iou.toFixed(3)} in the round before.` : "";
-  return `It gets ${Math.round(100 * figures.pixel_accuracy)} of 100 pixels right ${where}.${change}`;
 }

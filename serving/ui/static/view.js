@@ -1,6 +1,6 @@
 // A photo with its map laid over it: wipe, opacity, one class alone, confidence, and the class under the pointer.
 
-import { drawMap, readGrey } from "./labels.js";
+import { drawMap, readIds } from "./labels.js";
 import { showBlob, translate } from "./page.js";
 
 /** From unsure (yellow) to sure (dark blue), for each confidence 0..255. */
@@ -28,23 +28,18 @@ export class MapView {
     this.canvas.hidden = this.tip.hidden = true;
   }
 
-  /** Lay a map of the photo's size over it. */
-  showMap(map) {
+  /** Lay a map of the photo's size over it, or how sure the model is of each pixel. */
+  draw(map = this.map, { sure = false } = {}) {
     this.map = map;
-    this.draw();
-  }
-
-  draw({ sure = false } = {}) {
-    if (!this.map) return;
+    if (!map) return;
     const shown = sure && this.confidence;
-    const classes = this.map.classes.filter(({ id }) => this.only === null || id === this.only);
+    const classes = map.classes.filter(({ id }) => this.only === null || id === this.only);
     this.canvas.hidden = false;
     this.canvas.ariaLabel = shown ? "How sure the model is of each pixel" : "The map over the photo";
-    drawMap(this.canvas, shown ? { ...this.map, ids: shown, classes: SURE } : { ...this.map, classes });
+    drawMap(this.canvas, shown ? { ...map, ids: shown, classes: SURE } : { ...map, classes });
   }
 
   #name({ offsetX, offsetY }) {
-    if (!this.map) return;
     const { ids, width, height, classes } = this.map;
     const { clientWidth, clientHeight } = this.canvas;
     const x = Math.min(width - 1, Math.floor((offsetX / clientWidth) * width));
@@ -60,7 +55,7 @@ export class MapView {
 /** Read a photo as a map in the classes of a model, at the photo's size; or how sure it is, as a map of 0..255. */
 export async function readPhoto({ blob }, model, signal, output = "ids") {
   const answer = await translate("segment", blob, { model: model.name, output }, signal);
-  const map = { ...(await readGrey(answer)), classes: model.classes };
+  const map = { ...(await readIds(answer)), classes: model.classes };
   signal?.throwIfAborted();
   return map;
 }

@@ -1,4 +1,4 @@
-"""A server with the shipped models, and a real Chromium that opens its page."""
+"""A server with the shipped models and one that reads styles, and a real Chromium that opens its page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from tests.serving.factory import write_model
 from tests.serving.process import ROOT, running_server
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")  # tests/conftest.py skips, or fails, where there is none
@@ -18,7 +19,10 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 
 @pytest.fixture(scope="module")
 def page_server(tmp_path_factory):
-    with running_server(ROOT / "exported", tmp_path_factory.mktemp("server")) as running:
+    models = tmp_path_factory.mktemp("models") / "exported"
+    shutil.copytree(ROOT / "exported", models)
+    write_model(models / "painter-with-style", directions=("to_photo",), style=True)
+    with running_server(models, tmp_path_factory.mktemp("server")) as running:
         yield running
 
 

@@ -262,6 +262,21 @@ def test_other_looks_are_offered_and_one_can_be_kept(page):
     current(page)
 
 
+def test_a_photo_gives_its_style_to_the_painted_map_until_it_is_dropped(open_page):
+    with open_page("#to_photo=painter-with-style") as page:
+        seeded = shown(page, "#paint .answer .photo")
+        with page.expect_request(lambda request: request.url.endswith("style=1%2C0%2C0")):
+            give(page, "#paint .style-file", file_of(Image.new("RGB", (8, 8), (255, 0, 0))), "red.png")
+        page.wait_for_selector("#paint .drop-style >> text=Style of red")
+        current(page)
+        styled = shown(page, "#paint .answer .photo")
+        assert styled != seeded
+        page.click("#paint .drop-style")
+        current(page)
+        assert shown(page, "#paint .answer .photo") == seeded
+        assert page.is_hidden("#paint .drop-style")
+
+
 def test_a_map_of_ids_is_shown_in_class_colours_and_what_is_no_picture_is_refused_at_once(page):
     paint_tab(page)
     ids = np.full((HEIGHT, WIDTH), ROAD, np.uint8)

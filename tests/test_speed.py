@@ -14,7 +14,7 @@ def test_every_figure_of_the_speed_benchmark_names_the_machine_the_versions_and_
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert lines
     for line in lines:
-        assert line["value"] > 0 or line["figure"] == "values over one apart"
+        assert line["value"] >= 0
         assert line["machine"]["processor"]
         assert line["versions"]["torch"]
         assert line["commit"]

@@ -1,7 +1,7 @@
 """Speed on the CPU beside what people use otherwise: `make bench`, or `python -m benchmarks.speed [PART ...]`.
 
 What is compared is measured in turn in one run, with as many threads as the process may use cores (`taskset -c 0`
-gives it one), so a ratio holds on a busy machine too. OpenVINO is compared with where it is installed
+gives it one), so a ratio holds on a busy machine too. OpenVINO and LitServe are compared with where they are installed
 (benchmarks/requirements.txt).
 """
 
@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.figures import report
 
-PARTS = ("inference", "command_line")
+PARTS = ("inference", "serving", "training", "command_line")
 
 
 def main(arguments: list[str] | None = None) -> int:

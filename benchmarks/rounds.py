@@ -61,8 +61,8 @@ def main() -> None:
                     rows = [train.index(pair) for pair in select(dataset, k=k, unpaired=0, seed=seed).pairs]
                 else:
                     rows = BY_FEATURES[rule](features, k, seed)
-                asked_again = rule == "uncertain" or k == COUNTS[0]
-                found = measured(dataset, sides, rows, seed, unsure=asked_again)
+                goes_on = rule == "uncertain" or (rule == "typical" and k == COUNTS[0])
+                found = measured(dataset, sides, rows, seed, unsure=goes_on)
                 line = {"rule": rule, "k": k, "seed": seed, "rows": rows, **found}
                 with asked.results.open("a") as file:
                     file.write(json.dumps(line) + "\n")
@@ -106,8 +106,9 @@ def table(done: dict[Key, Line], split: str, seeds: int) -> str:
         cells = []
         for k in COUNTS:
             key = "typical" if rule == "uncertain" and k == COUNTS[0] else rule
-            values = [done[(key, k, seed)][split] for seed in range(seeds)]
-            cells.append(f"{mean(values):.3f} ± {stdev(values):.3f}")
+            values = [done[(key, k, seed)][split] for seed in range(seeds) if (key, k, seed) in done]
+            spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{mean(values):.3f}{spread}" if values else "-")
         text.append(f"| `{rule}` | " + " | ".join(cells) + " |")
     return "\n".join([*text, ""])
 

@@ -83,8 +83,8 @@ RECIPES: dict[str, Run] = {
             "painter",
             CAMVID
             | {"unpaired": None, "size": (192, 256), "progressive": ((0.75, 96, 128),)}
-            | {"batch": 2, "steps": 2800, "evaluate_every": 2800, "balanced": False}
-            | {"expected": "KID .56 on CamVid val, .43 on devtest, one seed (docs/results/camvid.md)"},
+            | {"batch": 2, "steps": 4200, "evaluate_every": 4200, "balanced": False}
+            | {"expected": "KID .44 on CamVid val, .33 on devtest, one seed (docs/results/camvid.md)"},
         ),
         _run(
             "judge",

@@ -35,11 +35,13 @@ from trainer.run import Run
 from trainer.training.checkpointing import build_method, create_run, load_method, open_run
 
 
-def trained_run(path: Path, method: str = "hybrid", *, size: tuple[int, int] = SIZE, **changes: Any) -> Path:
+def trained_run(
+    path: Path, method: str = "hybrid", *, size: tuple[int, int] = SIZE, factor: float = 4, **changes: Any
+) -> Path:
     """The folder of a run whose weights are large enough to make confident, varied answers."""
     run: Run = tiny_run(method, config=tiny_config(method, **changes), size=size)
     folder = create_run(path, run, select(open_scenes(run), k=run.pairs, unpaired=run.unpaired, seed=run.seed))
-    weights = lively(build_method(run, Domain("classes", scenes.CLASSES)))
+    weights = lively(build_method(run, Domain("classes", scenes.CLASSES)), factor)
     for checkpoint, step in (("best", 4), ("last", 6)):
         folder.save(checkpoint, {"step": step, "method": weights.state_dict(), "averaged": {}, "own": [{"method": {}}]})
     return path
@@ -49,10 +51,10 @@ def open_scenes(run: Run) -> Dataset:
     return open_dataset(run.data, None)
 
 
-def lively(method: Method) -> Method:
+def lively(method: Method, factor: float = 4) -> Method:
     with torch.no_grad():
         for index, weights in enumerate(method.parameters()):
-            weights.mul_(4)
+            weights.mul_(factor)
             if weights.ndim == 1:
                 weights.copy_(torch.linspace(-0.3, 0.3, weights.numel()) * (index % 3))
     return method.eval()
@@ -358,7 +360,7 @@ def test_label_sides_that_are_pictures_and_noise_as_an_input_are_exported_and_pr
 
 
 def test_a_painter_is_exported_with_the_graph_that_reads_a_photo_s_style(tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "run", "painter", size=(64, 64))
+    run = trained_run(tmp_path / "run", "painter", size=(64, 64), factor=2)
     folder = export(run, tmp_path / "exported", name="little", force=True)
     style = json.loads((folder / "manifest.json").read_text())["style"]
     content = (folder / style["file"]).read_bytes()

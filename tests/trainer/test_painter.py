@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch.nn.functional import conv2d, interpolate, pad
 
 from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_folder, tiny_method, tiny_run, tiny_size
@@ -22,7 +23,7 @@ from trainer.methods import METHODS
 from trainer.networks.init import SpectralConv2d
 from trainer.networks.projected import ProjectedDiscriminator
 from trainer.networks.pyramid import load_segmenter
-from trainer.networks.pyramid_generator import PyramidGenerator
+from trainer.networks.pyramid_generator import RIDGE, PyramidGenerator
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 
@@ -70,10 +71,10 @@ def test_diff_augment_passes_gradients_to_the_photo() -> None:
 
 def test_without_its_finest_levels_the_generator_gives_the_coarse_part_of_its_photo() -> None:
     torch.manual_seed(0)
-    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, pictures=2).eval()
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, code=4, pictures=2).eval()
     label = torch.zeros(1, 4, *SIZE)
     label[:, 1, 16:] = label[:, 0, :16] = 1
-    noise = torch.randn(1, 4)
+    noise = torch.randn(1, 5)
     half = interpolate(label, scale_factor=0.5, mode="area")
     with torch.no_grad():
         coarse, whole = generator(half, noise, 1), generator(label, noise)
@@ -245,16 +246,41 @@ def test_a_photos_code_is_compared_with_the_one_its_label_map_lets_expect() -> N
 
 def test_noise_changes_the_code_and_moves_the_grain() -> None:
     torch.manual_seed(0)
-    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, noise=4, pictures=2).eval()
+    generator = PyramidGenerator(4, widths=(8, 8, 8, 8, 4, 4), hidden=4, code=4, pictures=2).eval()
     label = torch.zeros(1, 4, *SIZE)
     label[:, 1] = 1
-    code, noise = torch.zeros(1, 4), torch.randn(1, 4)
+    code, noise = torch.zeros(1, 4), torch.randn(1, 5)
     with torch.no_grad():
         same = generator.paint(label, code, noise), generator.paint(label, code, noise)
         moved, recoded = generator.paint(label, code, noise + 0.1), generator.paint(label, code + 1, noise)
     assert torch.equal(*same)
     assert not torch.equal(same[0], moved)
     assert not torch.equal(same[0], recoded)
+
+
+def test_the_prior_is_scikit_learns_ridge_regression_and_its_deviation_that_of_the_codes() -> None:
+    draw = torch.Generator().manual_seed(0)
+    shares, code = torch.rand(40, 12 * 12, generator=draw), torch.randn(40, 3, generator=draw)
+    deviation = torch.rand(40, 3, generator=draw)
+    prior = PyramidGenerator(12, widths=(8, 8, 8, 8, 4, 4), hidden=4, code=3, pictures=2).prior
+    prior.fit(shares, code, deviation)
+    expected = torch.from_numpy(Ridge(alpha=RIDGE * 40).fit(shares.double(), code.double()).predict(shares.double()))
+    torch.testing.assert_close(prior(shares, torch.zeros(40, 3)), expected.float(), rtol=1e-4, atol=1e-4)
+    spread = ((code - expected) ** 2 + deviation**2).mean(0).sqrt()
+    torch.testing.assert_close(prior(shares, torch.ones(40, 3)), (expected + spread).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_photos_style_is_its_code_whatever_the_label_map_lets_expect() -> None:
+    method = tiny_method("painter").eval()
+    photo = photos(1)
+    style = method.style_of(photo)
+    label = torch.zeros(1, *SIZE, dtype=torch.long)
+    with torch.no_grad():
+        before = method.to_photo(label, style)
+        method.generator.prior.bias.fill_(5.0)
+        assert torch.equal(method.to_photo(label, style), before)
+        assert not torch.equal(method.to_photo(label, torch.zeros_like(style)), before)
+    torch.testing.assert_close(style[:, :-1], method.style(photo)[0])
 
 
 def test_a_spectral_convolution_mirrors_at_the_border_where_asked() -> None:
@@ -268,6 +294,6 @@ def test_averaged_statistics_hold_no_buffer_that_a_checkpoint_lacks() -> None:
     method = tiny_method("painter")
     method.generator.register_buffer("unsaved", torch.zeros(1), persistent=False)
     state = TrainState.create(method)
-    state.estimate_statistics([])
+    state.estimate_statistics([tiny_batch(size=SIZE)])
     assert state.statistics.keys() <= method.state_dict().keys()
     assert "generator.grain" in state.statistics

@@ -1,12 +1,12 @@
 """Our own: photos from label maps from few pairs, by SPADE on pairs and pseudo-pairs and a projected discriminator."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from trainer import losses
@@ -15,10 +15,11 @@ from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo
 from trainer.methods.base import ParameterGroup, Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
+from trainer.networks.init import update_spectral_norm
 from trainer.networks.patchgan import MultiScalePatchGAN
 from trainer.networks.projected import ProjectedDiscriminator, relative_l1
 from trainer.networks.pyramid import load_segmenter
-from trainer.networks.pyramid_generator import PyramidGenerator, StyleEncoder
+from trainer.networks.pyramid_generator import STYLED, PyramidGenerator, StyleEncoder
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Config:
     pictures: int = 2
     """The finest levels that have a picture of their own: one more than the times that training doubles its size."""
     noise: int = 16
-    """Values of the noise, spread over the pixels."""
+    """Values of a photo's code, spread over the pixels."""
     kl: float = 0.05
-    """Weight of the distance between a photo's noise and N(0, 1)."""
+    """Weight of the distance between a photo's code and N(0, 1)."""
     width: int = 48
     """Channels of the conditional discriminators' first layer."""
     encoder: str = DEFAULT
@@ -87,7 +88,7 @@ class Painter(FromLabels):
             self.channels,
             widths=config.widths,
             hidden=config.hidden,
-            noise=config.noise,
+            code=config.noise,
             pictures=config.pictures,
         )
         self.multiple_of, self.noise_shape = self.generator.multiple_of, self.generator.noise_shape
@@ -110,7 +111,20 @@ class Painter(FromLabels):
         self._load("cpu")
 
     def style_of(self, photo: Photo) -> Tensor:
-        return self.style(photo)[0]
+        code = self.style(photo)[0]
+        return torch.cat([code, code.new_full((len(code), 1), STYLED)], 1)
+
+    def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
+        """Fit what a label map lets expect of a photo's code."""
+        rows = []
+        with torch.no_grad():
+            for batch in batches:
+                self._load(batch.paired.photo.device)
+                real = self._pairs(batch)
+                rows.append((self.generator.shares(self.encode(real.label)), *self.style(real.photo)))
+        self.generator.prior.fit(*map(torch.cat, zip(*rows, strict=True)))
+        update_spectral_norm(self.generator)
+        return (self.generator,)
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         config = self.config
@@ -121,8 +135,7 @@ class Painter(FromLabels):
         condition = self.encode(label)
         noise = self.noise(label, i, "generator")
         mean, deviation = self.style(real.photo)
-        code = self.generator.expected_code(condition, skip) + mean + deviation * noise
-        fake = self.generator.paint(condition, code, noise, skip)
+        fake = self.generator.paint(condition, mean + deviation * noise[:, :-1], noise, skip)
 
         seen_fake, seen_condition = diff_augmented(fake, condition, self.draws(i, "augment", len(label)))
         seen_real, _ = diff_augmented(real.photo, condition, self.draws(i, "augment", len(label)))

@@ -16,21 +16,25 @@ GRAIN = 4
 TILE = 64
 """The fixed noise repeats after so many pixels."""
 GRID = (48, 64)
-"""The size at which the scene network reads label maps."""
+"""The size at which the prior reads label maps."""
 CELL = 16
 """Pixels of that size on the side of a cell."""
+RIDGE = 0.01
+"""Penalty of the prior's ridge regression; chosen on CamVid's val."""
+STYLED = 16.0
+"""As the last noise value: the others are the photo's code itself. Standard normal noise does not reach half of it."""
 
 
 class PyramidGenerator(nn.Module):
     """Label map and noise -> photo: SPADE blocks from 1/32 of the photo's size to the whole (Park et al., figure 4).
 
-    label Float[B,channels,H,W] one-hot, noise Float[B,noise] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
-    multiples of 32. The photo's code is the noise plus the code that the whole map lets expect, spread over the
-    pixels: SPADE modulates by a pixel's neighbourhood and instance norm removes what the whole picture has in common,
-    so without the code nothing could tell dusk from day. The finest `pictures` levels have a picture each, and the
-    photo is their sum, each enlarged (skip generator, Karras et al. 2020, figure 7); those after the first begin at
-    zero. So a generator trained at a half of the size (`skip` = 1: the finest level is left out) goes on at the next
-    size where it was.
+    label Float[B,channels,H,W] one-hot, noise Float[B,code+1] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
+    multiples of 32. The photo's code Float[B,code] is what the whole map lets expect, moved by the noise; with STYLED
+    as the last noise value it is the rest of the noise. It is spread over the pixels: SPADE modulates by a pixel's
+    neighbourhood and instance norm removes what the whole picture has in common, so without the code nothing could
+    tell dusk from day. The finest `pictures` levels have a picture each, and the photo is their sum, each enlarged
+    (skip generator, Karras et al. 2020, figure 7); those after the first begin at zero. So a generator trained at a
+    half of the size (`skip` = 1: the finest level is left out) goes on at the next size where it was.
 
     What varies from pixel to pixel comes from GRAIN channels of fixed noise, which the first two noise values move;
     borders are mirrored. With zero padding and without grain, textures lay at the same place in all photos.
@@ -41,15 +45,15 @@ class PyramidGenerator(nn.Module):
     multiple_of = BASE
     grain: Tensor
 
-    def __init__(self, channels: int, *, widths: tuple[int, ...], hidden: int, noise: int, pictures: int) -> None:
+    def __init__(self, channels: int, *, widths: tuple[int, ...], hidden: int, code: int, pictures: int) -> None:
         super().__init__()
         if BASE >> (len(widths) - 1) != 1:
             raise ValueError(
                 f"{len(widths)} widths were given; from 1/{BASE} of the size to the whole there are 6 levels"
             )
-        self.noise_shape = (noise,)
-        self.scene = _Scene(channels, noise)
-        condition = channels + noise + GRAIN
+        self.noise_shape = (code + 1,)
+        self.prior = _Prior(channels, code)
+        condition = channels + code + GRAIN
         grain = torch.randn(GRAIN, TILE, TILE, generator=torch.Generator().manual_seed(0))
         self.register_buffer("grain", grain)
         self.start = nn.Conv2d(condition, widths[0], 3, padding=1, padding_mode="reflect")
@@ -68,14 +72,17 @@ class PyramidGenerator(nn.Module):
 
     def forward(self, label: OneHot, noise: Tensor, skip: int = 0) -> Photo:
         """skip: levels left out at the fine end; the label and the photo are then 2^skip times smaller than in use."""
-        return self.paint(label, self.expected_code(label, skip) + noise, noise, skip)
+        drawn, mark = noise[:, :-1], noise[:, -1:]
+        code = torch.where(mark > STYLED / 2, drawn, self.prior(self.shares(label, skip), drawn))
+        return self.paint(label, code, noise, skip)
 
-    def expected_code(self, label: OneHot, skip: int = 0) -> Tensor:
-        """Return the code of photos of this label map that noise zero gives, Float[B,noise]."""
-        return self.scene(_averaged(label, 1 << max(0, len(self.blocks) - skip - 4)))
+    def shares(self, label: OneHot, skip: int = 0) -> Tensor:
+        """Return the classes' shares of the cells of a label map, Float[B,channels*cells]."""
+        seen = _averaged(label, 1 << max(0, len(self.blocks) - skip - 4))
+        return avg_pool2d(interpolate(seen, size=GRID, mode="bilinear", align_corners=False), CELL).flatten(1)
 
     def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int = 0) -> Photo:
-        """Return the photo with this code, Float[B,noise]. The noise moves the grain alone."""
+        """Return the photo with this code, Float[B,code]. The noise moves the grain alone."""
         levels = len(self.blocks) - skip
         condition = with_noise(label, code)
         shift = (noise[:, :2] * 1000).round().long()
@@ -104,24 +111,40 @@ class PyramidGenerator(nn.Module):
         return torch.cat([here, grain.to(here.dtype)], 1)
 
 
-class _Scene(nn.Module):
-    """Label map Float[B,channels,h,w] -> Float[B,values]: linear in the classes' shares of 3x4 cells.
+class _Prior(nn.Module):
+    """The code that a label map lets expect, and how far codes lie from it: fitted to a trained encoder's codes.
 
-    A convolutional network here learnt the label maps by heart: of maps it had not seen it expected too bright photos.
+    Linear in the classes' shares of the map's 3x4 cells. Networks in its place, trained with the generator, learnt the
+    training maps by heart, and expected too bright photos of others.
     """
+
+    weight: Tensor
+    bias: Tensor
+    deviation: Tensor
 
     def __init__(self, channels: int, values: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels * (GRID[0] // CELL) * (GRID[1] // CELL), values)
-        nn.init.zeros_(self.linear.weight)
+        cells = (GRID[0] // CELL) * (GRID[1] // CELL)
+        self.register_buffer("weight", torch.zeros(channels * cells, values))
+        self.register_buffer("bias", torch.zeros(values))
+        self.register_buffer("deviation", torch.ones(values))
 
-    def forward(self, label: Tensor) -> Tensor:
-        shares = avg_pool2d(interpolate(label, size=GRID, mode="bilinear", align_corners=False), CELL)
-        return self.linear(10 * shares.flatten(1))  # 10: learns the faster by it
+    def forward(self, shares: Tensor, drawn: Tensor) -> Tensor:
+        return shares @ self.weight + self.bias + self.deviation * drawn
+
+    def fit(self, shares: Tensor, mean: Tensor, deviation: Tensor) -> None:
+        """Fit by ridge regression to shares Float[N,S], means and deviations Float[N,values] of encoded photos."""
+        inputs, centre = shares.double() - shares.double().mean(0), mean.double().mean(0)
+        covariance = inputs.T @ inputs / len(inputs) + RIDGE * torch.eye(inputs.shape[1]).to(inputs)
+        weight = torch.linalg.solve(covariance, inputs.T @ (mean.double() - centre) / len(inputs))
+        left = mean.double() - centre - inputs @ weight
+        self.weight.copy_(weight)
+        self.bias.copy_(centre - shares.double().mean(0) @ weight)
+        self.deviation.copy_((left.square() + deviation.double().square()).mean(0).sqrt())
 
 
 class StyleEncoder(nn.Module):
-    """Photo Float[B,3,H,W] -> mean and deviation of its noise, Float[B,values] each (SPADE's encoder, without norm)."""
+    """Photo Float[B,3,H,W] -> mean and deviation of its code, Float[B,values] each (SPADE's encoder, without norm)."""
 
     size = (2 * GRID[0], 2 * GRID[1])
     """Photos are reduced to this height and width."""

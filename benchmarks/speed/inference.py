@@ -1,4 +1,4 @@
-"""Graphs in onnxruntime, opened as the server opens them, beside OpenVINO and torch: fp32, one random picture."""
+"""Graphs in onnxruntime, opened as the server opens them, beside OpenVINO and eager torch: fp32, one random picture."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ Actions = dict[str, Callable[[], Any]]
 def measure(*, threads: int, quick: bool) -> list[Figure]:
     """Every exported graph, and the networks of FRESH."""
     torch.set_num_threads(threads)
-    rounds, figures = 3 if quick else 15, []
+    rounds, figures = 3 if quick else 11, []
     if importlib.util.find_spec("openvino") is None:
         print("\nOpenVINO is not installed (benchmarks/requirements.txt): it is not compared with.")
     manifests = [read_manifest(path.parent) for path in sorted(EXPORTED.glob("*/manifest.json"))]
@@ -50,9 +50,11 @@ def measure(*, threads: int, quick: bool) -> list[Figure]:
         with fresh(recipe, name) as (direction, network):
             feed = random_feed(direction, RECIPES[recipe].size)
             of = {"graph": f"{recipe} {name}, first weights", "size": _size(feed)}
+            inputs = [torch.from_numpy(value) for value in feed.values()]
             actions = onnx_actions(direction, feed, threads)
+            actions["torch eager"] = lambda network=network, inputs=inputs: network(*inputs)[0]  # type: ignore[misc]
             with torch.inference_mode():
-                figures += beside(actions | torch_actions(network, feed, compiled=not quick), of, rounds)
+                figures += beside(actions, of, rounds)
     return figures
 
 
@@ -83,16 +85,6 @@ def onnx_actions(direction: Direction, feed: Feed, threads: int) -> Actions:
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         request = openvino.compile_model(model, "CPU", settings).create_infer_request()
         actions["openvino"] = lambda: request.infer(feed)[output]
-    return actions
-
-
-def torch_actions(network: torch.nn.Module, feed: Feed, *, compiled: bool) -> Actions:
-    """The same network in torch, eager and compiled."""
-    inputs = [torch.from_numpy(value) for value in feed.values()]
-    actions: Actions = {"torch eager": lambda: network(*inputs)[0]}
-    if compiled:
-        quick = torch.compile(network)
-        actions["torch.compile"] = lambda: quick(*inputs)[0]
     return actions
 
 

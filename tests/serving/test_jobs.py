@@ -90,14 +90,12 @@ def rows(folder, query):
         return database.execute(query).fetchall()
 
 
-@pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("bash")), reason="the README speaks to a shell with curl"
-)
-def test_what_the_readme_says_of_jobs_works_as_it_is_printed(http, server, tmp_path):
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="the page speaks to a shell with curl")
+def test_what_the_page_says_of_jobs_works_as_it_is_printed(http, server, tmp_path):
     lines = [
         line.strip()
-        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-        if re.match(" {4}.*JOB", line)
+        for line in (ROOT / "docs/jobs.md").read_text(encoding="utf-8").splitlines()
+        if re.match(r" {4}.*JOB\b", line)
     ]
     assert len(lines) == 5
     (tmp_path / "photos.zip").write_bytes(zip_of({"a.png": file_of(ramp()), "b.png": file_of(noise())}))

@@ -85,7 +85,7 @@ def test_a_run_of_usual_size_finds_its_memory_in_the_arena_and_a_larger_one_leav
     held = psutil.Process().memory_info().rss
     for size in ((6144, 4096), (1024, 1024)):  # the first one's answers may lie in what it took, until the next run
         answer_of(model, "to_label", np.zeros((*size, 3), np.uint8))
-    assert psutil.Process().memory_info().rss - held < 100 * 2**20  # its floats are 288 MiB
+    assert psutil.Process().memory_info().rss - held < 144 * 2**20  # its floats are 288 MiB
 
 
 def test_equal_seeds_give_equal_photos_and_other_seeds_others(tmp_path):

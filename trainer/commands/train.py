@@ -200,8 +200,8 @@ def _trained(folder: RunDir) -> int:
     splits = folder.dataset().splits
     complete = [split for split, samples in splits.items() if any(sample.complete for sample in samples)]
     complete.sort(key=lambda split: (split == "train", split != "val"))
-    split = f" --split {complete[0]}" if complete[:1] != ["train"] else ""
-    following = f"evaluate {folder.path}{split}" if complete else f"export {folder.path} --force"
+    following = f"evaluate {folder.path} --split {complete[0]}" if complete else f"export {folder.path} --force"
+    following = following.removesuffix(" --split train")  # without it there are figures by cross-validation too
     if rank() == 0:
         print(f"wrote {write_report([folder], folder.path / 'report.html')}")
     print(f"{folder.path} is trained to step {folder.run.steps}. Next: fewpair {following}")

@@ -38,7 +38,8 @@ def studio(tmp_path_factory):
 
 def predicted(client, config, *addresses):
     tasks = [{"id": number, "data": {"street": address}} for number, address in enumerate(addresses)]
-    return client.post("predict", json={"tasks": tasks, "label_config": config, "project": "1.2", "params": {}})
+    sent = {"tasks": tasks, "label_config": config, "project": "1.2", "params": {}}
+    return client.post("predict", content=json.dumps(sent), headers={"Content-Type": "application/json"})
 
 
 def imported(prediction, folder):
@@ -100,6 +101,10 @@ def test_polygon_predictions_outline_the_regions_in_percent(studio, tmp_path):
         "/data/../secret.png",
         "/data/upload/1",
         "data:image/png;base64,a",
+        "http://[",
+        f"/data/upload/{'long' * 100}.png",
+        "/data/upload/%ff.png",
+        "/data/local-files/?d=\ud800.png",
         None,
     ],
 )

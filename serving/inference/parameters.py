@@ -32,6 +32,9 @@ class _Parameters(BaseModel):
         default=None, max_length=200
     )
     """A name of `GET /v1/models`; the default model of the direction if absent."""
+
+
+class _Tiled(_Parameters):
     tiles: Tiles = "auto"
     """Whether a picture larger than the model's scale is run in overlapping tiles at its own size. `auto`: only where
     the model was trained at the pictures' own size, and over 4 megapixels; `always`: wherever the model allows it,
@@ -39,7 +42,7 @@ class _Parameters(BaseModel):
     """
 
 
-class SegmentParameters(_Parameters):
+class SegmentParameters(_Tiled):
     """How a photo is segmented, and how the label map is encoded."""
 
     output: SegmentOutput = "colours"
@@ -58,11 +61,11 @@ class StyleParameters(_Parameters):
     """How the style of a photo is read."""
 
 
-class RankParameters(_Parameters):
+class RankParameters(_Tiled):
     """How photos are ranked."""
 
 
-class SynthesizeParameters(_Parameters):
+class SynthesizeParameters(_Tiled):
     """How photos are made from a label map."""
 
     seed: int | None = Field(default=None, ge=0, lt=SEEDS)

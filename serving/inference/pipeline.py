@@ -184,7 +184,7 @@ def _read_style(model: ExportedModel, picture: Picture, execution: Execution) ->
     else:
         noise = execution.task.run(lambda items, _: [model.read_style(one) for one in items], photo)
     body = json.dumps({"model": model.name, "style": [round(float(value), 5) for value in noise.ravel()]})
-    return (Answer(body.encode(), "application/json", {"X-Model": model.name}),)
+    return (Answer(body.encode(), "application/json", {"X-Model": model.name, "X-Tiling": "none"}),)
 
 
 def check_tiles(manifest: Manifest, tiles: Tiles) -> None:

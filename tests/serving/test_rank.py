@@ -32,3 +32,9 @@ def test_photos_of_which_the_model_is_least_sure_come_first_and_near_duplicates_
 def test_a_model_without_confidence_cannot_rank(http):
     answer = http.post("/v1/rank?model=labels-only", files={"image": grey(20)})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_confidence")
+
+
+def test_photos_of_which_the_model_is_entirely_sure_are_ranked_too(http):
+    answer = http.post("/v1/rank", files=[("image", (f"{level}.png", grey(level))) for level in (255, 254)])
+    assert answer.status_code == 200
+    assert [photo["uncertainty"] for photo in answer.json()["photos"]] == [0.0, 0.0039]

@@ -1,6 +1,7 @@
 """A real server process over HTTP: both faces of the API, their answers and their refusals."""
 
 import io
+import json
 import time
 import zipfile
 
@@ -351,3 +352,12 @@ def test_clients_mistakes_leave_no_traceback_in_the_log(http, server):
 def test_a_model_without_styles_refuses_to_read_one(http):
     answer = http.post("/v1/style", data={"model": "fixed"}, files={"image": file_of(ramp())})
     assert error_of(answer, 400)["code"] == "no_style"
+
+
+def test_the_styles_of_several_photos_come_as_a_zip(http):
+    answer = http.post("/v1/style", files=[("image", (f"{name}.png", file_of(ramp()))) for name in "ab"])
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["a.json", "b.json", "index.json"]
+        assert len(json.loads(archive.read("b.json"))["style"]) == 3
+    tiled = http.post("/v1/style?tiles=never", files={"image": file_of(ramp())})
+    assert error_of(tiled, 400)["code"] == "unknown_field"

@@ -52,6 +52,10 @@ def predict(argv: Sequence[str]) -> int:
         problem = error.errors()[0]
         option = str(problem["loc"][0]).replace("_", "-")
         parser.error(f"argument --{option}: {problem['msg']}, not {problem['input']}")
+    if args.style:
+        if args.tool or args.direction == "to_label" or not args.style.is_file():
+            parser.error(f"argument --style: give a photo, for photos of label maps, not {args.style}")
+        args.direction = "to_photo"
     if args.tool:
         args.direction, segment = "to_label", segment.model_copy(update={"output": "ids"})
     files = _inputs(args.input, args.out, heif=not args.server and _register_heif())

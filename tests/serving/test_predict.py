@@ -115,6 +115,16 @@ def test_a_photo_gives_its_style_to_the_photos_here_and_on_a_server(models, serv
     assert here == there
 
 
+@pytest.mark.parametrize("more", [["--as", "coco"], ["--direction", "to_label"], ["--style", "no-such.png"]])
+def test_a_style_of_label_maps_or_of_no_photo_is_refused(models, photos, tmp_path, capsys, more):
+    style = ["--style", str(next(photos.glob("*.*")))]
+    with pytest.raises(SystemExit, match="2"):
+        predict([str(models / "tiny"), str(photos), "--out", str(tmp_path / "out"), *style, *more])
+    assert "argument --style: " in capsys.readouterr().err
+    with pytest.raises(ServingError, match="to_photo is not offered"):
+        predict([str(models / "labels-only"), str(photos), "--out", str(tmp_path / "out"), *style])
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

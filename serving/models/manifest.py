@@ -83,6 +83,11 @@ class Manifest:
     parity: Mapping[str, Any]
     style: StyleGraph | None = None
 
+    @property
+    def graphs(self) -> tuple[Direction | StyleGraph, ...]:
+        """What has an ONNX file."""
+        return (*self.directions.values(), *([self.style] if self.style else []))
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read `folder/manifest.json`. Raises ModelError where it is absent, invalid or points outside its folder."""

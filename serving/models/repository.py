@@ -140,8 +140,8 @@ def _current_model(folder: Path, held: ExportedModel | None, settings: Settings)
     if held is not None:
         manifest = read_manifest(folder)
         if manifest.digest == held.manifest.digest:
-            for direction in manifest.directions.values():
-                read_graph(direction)  # checks the file against its sum
+            for graph in manifest.graphs:
+                read_graph(graph)  # checks the file against its sum
             return held
     model = load_model(
         folder,

@@ -129,7 +129,8 @@ def run_folders(root: Path) -> list[Path]:
 def _run_of(path: Path) -> dict[str, Any]:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in _lines(path / "metrics.jsonl") if line.endswith("}")]
-    evaluations = sorted((path / "evaluation").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    written = (path / "evaluation").glob("*-best-averaged.json")  # of what is exported; no cross-validation
+    evaluations = sorted(written, key=lambda file: file.stat().st_mtime_ns)
     losses = [
         (line["step"], next(value for name, value in line.items() if "/" in name))
         for line in lines

@@ -1,6 +1,7 @@
 """The studio's project folder and work, without the page."""
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from serving.api.limit import client_of
 from serving.errors import Refusal, ServingError
 from serving.studio.project import Project
 from serving.studio.routes import model_name
-from serving.studio.work import Work, run_folders
+from serving.studio.work import Work, run_folders, runs_of
 from trainer.export.export import NAME
 
 
@@ -62,6 +63,16 @@ def test_other_folders_beside_the_runs_are_left_alone(tmp_path):
     for name in ("10", "2", "1-first", "notes"):
         (tmp_path / "runs" / name).mkdir(parents=True)
     assert [path.name for path in run_folders(tmp_path)] == ["2", "10"]
+
+
+def test_a_run_s_outcome_is_its_evaluation_and_no_cross_validation(tmp_path):
+    run = tmp_path / "runs" / "1"
+    (run / "evaluation").mkdir(parents=True)
+    settings = {"recipe": "own", "pairs": 5, "size": [64, 96], "steps": 10, "progressive": []}
+    (run / "config.json").write_text(json.dumps(settings))
+    for name in ("train-best-averaged", "cross-validation"):
+        (run / "evaluation" / f"{name}.json").write_text(json.dumps({"split": name}))
+    assert runs_of(tmp_path)[0]["evaluation"] == {"split": "train-best-averaged"}
 
 
 def test_the_reason_of_an_earlier_failure_is_not_shown_for_a_new_one(tmp_path):

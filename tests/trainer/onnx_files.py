@@ -21,8 +21,8 @@ def onnx_extractor(path: Path) -> Path:
     return path
 
 
-def thresholding(path: Path, *, ids: tuple[int, ...] = (4, 7)) -> Path:
-    """A judge that knows bright from dark by the red channel."""
+def thresholding(path: Path, *, ids: tuple[int, ...] = (4, 7), confidence: bool = False) -> Path:
+    """A judge that knows bright from dark by the red channel, which also is its confidence."""
     nodes = [
         helper.make_node("Slice", ["photo", "zero", "one", "last"], ["red"]),
         helper.make_node("Squeeze", ["red", "last"], ["level"]),
@@ -34,7 +34,10 @@ def thresholding(path: Path, *, ids: tuple[int, ...] = (4, 7)) -> Path:
         nodes,
         "threshold",
         [helper.make_tensor_value_info("photo", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info("label", TensorProto.UINT8, ["N", "H", "W"])],
+        [
+            helper.make_tensor_value_info(name, TensorProto.UINT8, ["N", "H", "W"])
+            for name in ("label", *(["level"] if confidence else []))
+        ],
         [
             helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
             helper.make_tensor("one", TensorProto.INT64, [1], [1]),

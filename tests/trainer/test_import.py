@@ -506,6 +506,18 @@ def test_labels_come_into_a_project_that_has_its_photos_and_class_table(tmp_path
         assert dropped in said
 
 
+def test_a_project_s_class_table_without_void_cannot_take_label_maps_with_gaps(tmp_path, capsys):
+    project = tmp_path / "mine"
+    with_photo(project / "photos", "a.jpg")
+    put(project / "classes.csv", "id,name,r,g,b,ignore\n0,road,1,2,3,0\n7,car,4,5,6,0\n")
+    put(tmp_path / "labelled" / "a.json", labelme({"label": "car", "points": POINTS}, imagePath="a.jpg"))
+    words = ["import", str(tmp_path / "labelled"), "--out", str(project)]
+    assert main(words) == 2
+    assert "add the line 255,void,0,0,0,1" in capsys.readouterr().err
+    assert not (project / "labels").exists()
+    assert main([*words, "--unlabelled", "road"]) == 0
+
+
 def test_a_folder_that_is_neither_new_nor_a_project_is_refused(export, capsys):
     put(export.parent / "mine" / "notes.txt", "mine")
     assert main(["import", str(export), "--out", str(export.parent / "mine")]) == 2

@@ -79,10 +79,12 @@ def test_all_pairs_are_every_pair_there_is_or_as_many_as_the_pool_holds(tmp_path
     assert len(select(some, k="all", unpaired=3, seed=0).pairs) == 3
 
 
-def exported_judge(folder: Path, classes: Classes = TWO, *, size: tuple[int, int] = (4, 6)) -> Path:
+def exported_judge(
+    folder: Path, classes: Classes = TWO, *, size: tuple[int, int] = (4, 6), confidence: bool = False
+) -> Path:
     """An export of a judge that tells bright photos from dark ones, with its classes' own ids."""
     folder.mkdir()
-    path = thresholding(folder / "to_label.onnx", ids=tuple(row.id for row in classes.real))
+    path = thresholding(folder / "to_label.onnx", ids=tuple(row.id for row in classes.real), confidence=confidence)
     rows = [{"id": row.id, "name": row.name, "color": row.color, "ignore": row.ignore} for row in classes.rows]
     direction = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     manifest = {"name": "threshold", "directions": {"to_label": direction}, "domains": {"label": {"classes": rows}}}

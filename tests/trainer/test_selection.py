@@ -377,7 +377,10 @@ def test_a_second_round_picks_by_a_model_and_copies_the_photos_with_a_reason_for
             label.unlink()
     model = tmp_path / "model"
     if exported:
-        exported_judge(model)
+        exported_judge(tmp_path / "sure")
+        command = pairs_command(root, tmp_path / "pairs.json", "--k", "4", "--after", str(tmp_path / "sure"))
+        assert "it gives no confidence" in refused(capsys, *command)
+        exported_judge(model, confidence=True)
     else:
         words = ["train", "supervised-compact", "--data", "folders", "--root", str(root), "--pairs", "2"]
         assert main([*words, "--unpaired", "0", "--steps", "1", *TINY, "--out", str(model)]) == 0

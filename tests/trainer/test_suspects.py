@@ -42,6 +42,10 @@ def test_a_prediction_is_suspicious_unless_the_model_makes_it_for_the_whole_clas
     assert only.likelier == sky
 
 
+def test_a_folder_without_regions_has_no_suspects():
+    assert suspects([]) == []
+
+
 def drawn(root: Path, *, count: int) -> Path:
     """Scenes as photos and label maps; in the first the sky is labelled as road."""
     ids = scenes.CLASSES.index_to_id()

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from trainer.batch import IGNORE
 from trainer.commands.arguments import parse
 from trainer.commands.check import check_command
 from trainer.data.class_table import read_classes
@@ -67,6 +68,11 @@ def import_labels(arguments: list[str]) -> int:
         table = class_table(labels, asked.unlabelled or background)
         if own_classes.exists():
             table = replace(table, classes=read_classes(own_classes))
+            if table.outside == IGNORE and not any(row.ignore for row in table.classes.rows):
+                raise UserError(
+                    f"{own_classes} has no void class for the pixels in no shape: add the line 255,void,0,0,0,1 to it, "
+                    "or name their class with --unlabelled"
+                )
         source = own if project else asked.photos or root
         photos = Photos(source, masks=export.masks, embedded=None if project else Path(embedded))
         overlaps: Overlaps = asked.overlaps or ("order" if export.ordered else "area")

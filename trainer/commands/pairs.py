@@ -135,6 +135,8 @@ def _doubt(model: Path, device: str) -> Doubt:
     """How sure a run, or an exported model, is of a photo."""
     if (model / "manifest.json").is_file():
         judge = open_judge(model, None, device=device_named(device))
+        if not judge.has_confidence:
+            raise UserError(f"--after {model}: it gives no confidence: name the run of a segmenter, or another export")
         names, ask = judge.classes.names, judge.label_and_confidence
     else:
         method, run, _ = load_method(model)

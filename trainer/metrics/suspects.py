@@ -67,6 +67,8 @@ def suspects(found: Sequence[Region]) -> list[Suspect]:
     model takes for the wall behind it, as it does with most poles, is not suspicious. Odds weigh by the region's share
     of its picture to the power of .2; powers of it and of the prior were chosen on CamVid (docs/results/check.md).
     """
+    if not found:
+        return []
     labels, predicted = np.array([region.label for region in found]), np.stack([region.predicted for region in found])
     count, own = predicted.shape[1], (np.arange(len(labels)), labels)
     sums = np.stack([predicted[labels == index].sum(0) for index in range(count)]) + 1 / count

@@ -14,7 +14,7 @@ from trainer.metrics.evaluate import Scope, l1_levels
 from trainer.metrics.predict import predict_labels, predict_photos
 
 LOOKS, WINDOW = 2, 25
-"""What is wrong shows in so many looks in a row; the losses of a discriminator in so many lines of the log."""
+"""What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
 SPREAD, NOISE, CHECKERBOARD, STILL, WON = 0.1, 0.5, 2.75, 0.005, 0.05
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
 their distance in levels of 255. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's

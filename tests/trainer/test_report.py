@@ -68,6 +68,11 @@ def test_the_report_of_a_run_and_of_two_is_one_file_with_pictures_curves_figures
         assert iou is None or iou == pytest.approx(confusion[index, index] / union)
 
 
+def test_only_one_table_is_reported_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "s0-t1", "s0-t2", "--results", "results.jsonl"]) == 2
+    assert "name one table" in capsys.readouterr().err
+
+
 def run_of(**changes: object) -> Run:
     return dataclasses.replace(tiny_run("mean_teacher", steps=100), **changes)
 

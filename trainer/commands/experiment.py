@@ -123,6 +123,8 @@ def report(arguments: list[str]) -> int:
         name = "-".join(["report", *(folder.path.name for folder in folders[1:])])
         print(f"wrote {write_report(folders, folders[0].path / f'{name}.html')}")
         return 0
+    if len(asked.subjects) > 1:
+        raise UserError(f"{' '.join(asked.subjects)}: name one table with --results, or runs without it")
     table = open_table(asked.subjects[0])
     results = read_results(asked.results)
     if not any(each["table"] == table.name for each in results):

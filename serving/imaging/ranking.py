@@ -1,4 +1,4 @@
-"""Which photos to label next: those that represent many photos of which a model is not sure."""
+"""Which photos to label next: those of which a model is not sure and that differ from the labelled ones."""
 
 from __future__ import annotations
 

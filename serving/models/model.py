@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,6 @@ class ExportedModel:
         self._style = style
         self.batches = False  # whether pictures of different requests may share a run
         self._sessions = sessions
-        self._was_large = False  # whether the last run was larger than usual
 
     @property
     def name(self) -> str:
@@ -112,13 +110,8 @@ class ExportedModel:
         """
         spec = self.manifest.directions[direction]
         names = [output.name for output in spec.outputs]
-        options = (cancel or CancelToken()).options
-        large = math.prod(feed[spec.input.name].shape[:3]) > math.prod(_own_size(self.manifest))
-        if large or self._was_large:  # the arena would keep that memory; where the answers are, until the next run
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._was_large = large
         try:
-            found = self._sessions[direction].run(names, dict(feed), options)
+            found = self._sessions[direction].run(names, dict(feed), None if cancel is None else cancel.options)
         except _BAD_SIZE as error:
             sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
@@ -179,9 +172,7 @@ def draw_noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _own_size(manifest: Manifest) -> tuple[int, int]:
-    """Return height and width that the model usually runs at, multiples of `multiple_of`."""
-    height, width = manifest.resize.height or _WARM_UP_SIZE[0], manifest.resize.width or _WARM_UP_SIZE[1]
-    return height + -height % manifest.multiple_of, width + -width % manifest.multiple_of
+    return manifest.resize.height or _WARM_UP_SIZE[0], manifest.resize.width or _WARM_UP_SIZE[1]
 
 
 def _warm_up(model: ExportedModel) -> None:

@@ -34,10 +34,8 @@ def open_session(
     options.log_severity_level = 3
     # Each session has its own threads; those of one that has just run would spin on the cores that the next one needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    _share_arena()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # weights outside of it
-    options.enable_mem_pattern = False  # it takes a second piece of the arena, as large as all those of the first run
+    # An arena keeps what the largest run took. One for all sessions is faster, but grows (docs/results/serving.md).
+    options.enable_cpu_mem_arena = False
     options.use_deterministic_compute = deterministic
     providers: list[Any] = [CPU]
     if reason is None:
@@ -58,16 +56,6 @@ def open_session(
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_HINT}")
     _check_names(direction, session)
     return session
-
-
-@cache
-def _share_arena() -> None:
-    """Let the runs of all sessions take their memory from one arena, which keeps it for the next run."""
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    as_requested = 1  # not powers of two
-    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"arena_extend_strategy": as_requested}))
 
 
 def largest_batch(settings: Settings) -> int:

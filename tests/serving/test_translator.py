@@ -1,13 +1,11 @@
 """A model on arrays: to its scale by the manifest's rule, and back to the upload's size."""
 
-import resource
 import threading
 import time
 
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import pytest
 from onnx import helper
 from PIL import Image
@@ -70,22 +68,6 @@ def test_photos_are_padded_with_their_edge_and_label_maps_with_void():
     label = to_model(stripes(5, 7), resize=none, multiple_of=8, void=3).pixels
     assert (label[5:] == 3).all()
     assert (label[:, 7] == 3).all()
-
-
-def test_a_run_of_usual_size_finds_its_memory_in_the_arena_and_a_larger_one_leaves_nothing(tmp_path):
-    resize = {"rule": "none", "height": 1024, "width": 1024, "filter": "bicubic"}
-    model = model_of(write_model(tmp_path / "tiny", resize=resize))
-    faults = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-        answer_of(model, "to_label", ramp(1024, 1024))
-        faults.append(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
-    floats = 3 * 4 * 1024 * 1024 // resource.getpagesize()  # pages of the photo as floats
-    assert min(faults) < floats
-    held = psutil.Process().memory_info().rss
-    for size in ((6144, 4096), (1024, 1024)):  # the first one's answers may lie in what it took, until the next run
-        answer_of(model, "to_label", np.zeros((*size, 3), np.uint8))
-    assert psutil.Process().memory_info().rss - held < 144 * 2**20  # its floats are 288 MiB
 
 
 def test_equal_seeds_give_equal_photos_and_other_seeds_others(tmp_path):

@@ -261,10 +261,18 @@ def test_holes_parts_and_hairlines(export):
     points = {"exterior": np.reshape(frame, (-1, 2)).tolist(), "interior": [np.reshape(hole, (-1, 2)).tolist()]}
     other = with_photo(export.parent / "b" / "export", "img/a.jpg")
     lay(other, {"ann/a.jpg.json": supervisely("polygon", points=points)})
-    assert imported(other)[1] == ring
+    assert imported(other, "--unlabelled", "void")[1] == ring
     third = with_photo(export.parent / "c" / "export", "a.jpg")
     put(third / "x.json", coco(outline([0, 0, 1, 0, 1, 4, 0, 4], [5, 0, 6, 0, 6, 4, 5, 4])))
     assert imported(third)[1] == [[0, V, V, V, V, 0]] * 4
+
+
+def test_one_class_beside_void_is_refused_before_anything_is_written(export, capsys):
+    lay(export, {"ann/a.jpg.json": supervisely("polygon", points={"exterior": POINTS, "interior": []})})
+    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
+    assert "say --unlabelled background if they are background" in capsys.readouterr().err
+    assert not (export.parent / "out").exists()
+    assert imported(export, "--unlabelled", "background")[0] == ("background", "car")
 
 
 def test_the_order_or_the_area_decides_overlaps(export, capsys):
@@ -373,7 +381,7 @@ def test_embedded_photos_of_one_name_keep_their_folders(tmp_path, capsys):
             "x.json": coco(outline(SQUARE))
             | {"images": [{"id": 7, "file_name": "train/a.jpg", "height": 4, "width": 6}]}
         },
-        {"labelmap.txt": "car:1,1,1::\n", "train/SegmentationClass/a.png": INSIDE},
+        {"labelmap.txt": "car:1,1,1::\nroad:2,2,2::\n", "train/SegmentationClass/a.png": INSIDE},
     ],
 )
 def test_labels_do_not_go_to_a_photo_of_another_split(tmp_path, capsys, files):

@@ -66,6 +66,12 @@ def import_labels(arguments: list[str]) -> int:
             print("the export lists no classes: they are the labels that occur, by name (--classes fixes them)")
         background = next((label.name for label in labels if label.name in BACKGROUND), VOID)
         table = class_table(labels, asked.unlabelled or background)
+        named = [row.name for row in table.classes.rows if not row.ignore]
+        if len(named) == 1 and asked.unlabelled is None:
+            raise UserError(
+                f"{named[0]} is the only class and the pixels in no shape are void, so that nothing could be learnt: "
+                "say --unlabelled background if they are background, or --unlabelled void"
+            )
         if own_classes.exists():
             table = replace(table, classes=read_classes(own_classes))
             if table.outside == IGNORE and not any(row.ignore for row in table.classes.rows):

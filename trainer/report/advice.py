@@ -10,9 +10,10 @@ from trainer.data.selection.selection import first_of
 from trainer.methods import METHODS
 from trainer.run import Run
 
-WEAK, RARE, LOST, CONFUSED = 0.7, 0.02, 0.85, 0.3
+WEAK, RARE, LOST, CONFUSED, UNFOUND = 0.7, 0.02, 0.85, 0.3, 0.01
 """A class is weak below this share of the mean IoU. It is rare below this share of the labelled pixels, too small
-where perfect label maps of the run's size have a lower IoU, and confused where another class gets this share of it."""
+where perfect label maps of the run's size have a lower IoU, and confused where another class gets this share of it.
+A class with a lower IoU than the last is not found; where many are not, the run was too short to say more."""
 
 
 def advice(
@@ -52,6 +53,11 @@ def _of_training(run: Run, lines: Sequence[Mapping[str, Any]]) -> list[str]:
 def _of_classes(record: Mapping[str, Any], pixels: pd.DataFrame) -> list[str]:
     ious: dict[str, float] = {name: iou for name, iou in record["figures"]["per_class_iou"].items() if iou is not None}
     confusion = pd.DataFrame(record["confusion"], *[list(record["figures"]["per_class_iou"])] * 2)
+    unfound = [name for name, iou in ious.items() if iou < UNFOUND]
+    if len(unfound) > len(ious) / 3:
+        return [
+            f"{len(unfound)} of {len(ious)} classes are hardly ever found: train longer, before labelling more photos."
+        ]
     said = []
     for name in sorted(ious, key=lambda each: ious[each]):
         if ious[name] >= WEAK * np.mean(list(ious.values())):

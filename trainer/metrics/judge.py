@@ -29,7 +29,11 @@ class Judge:
         self._session = session
         self._ids = classes.id_to_index()
         self._size = size
-        self.has_confidence = len(session.get_outputs()) > 1
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the model returns a confidence for each pixel."""
+        return len(self._session.get_outputs()) > 1
 
     def label(self, photo: np.ndarray) -> np.ndarray:
         """Segment a photo uint8[H,W,3]: class indices of the dataset, uint8[h,w] at the judge's own size."""

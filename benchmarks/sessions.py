@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=6, help="in a round")
     asked = parser.parse_args()
     of = {"threads": asked.threads, "rounds": asked.rounds, "size": "x".join(map(str, SIZE))}
-    spinning = _ratio(_shelf(asked, spin=True), _shelf(asked, spin=False), asked)
+    spinning = _ratio(_opened(asked, spin=True), _opened(asked, spin=False), asked)
     report("Sessions", [Figure("a request with spinning threads, relative to one without", spinning, "1", of)])
 
 
@@ -56,7 +56,7 @@ def _ratio(one: Sequence[Session], other: Sequence[Session], asked: argparse.Nam
     return statistics.median(ratios)
 
 
-def _shelf(asked: argparse.Namespace, *, spin: bool) -> list[Session]:
+def _opened(asked: argparse.Namespace, *, spin: bool) -> list[Session]:
     drawn = np.random.default_rng(0)
     shelf: list[Session] = []
     for folder in sorted(path for path in asked.models.iterdir() if (path / "manifest.json").exists()):

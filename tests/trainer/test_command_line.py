@@ -131,7 +131,7 @@ def test_the_recipe_for_own_data_has_the_shape_of_its_photos_and_says_its_minute
     assert [stage[1:] for stage in painter.progressive] == [(128, 96)]
     announce(painter, select(open_folders(root), k=1, unpaired=None, seed=0))
     said = capsys.readouterr().out
-    assert "painter-compact: 1 labelled photo and 1 others at 256x192, about 77 minutes on one CPU core" in said
+    assert "painter-compact: 1 labelled photo and 1 others at 256x192, about 76 minutes on one CPU core" in said
     assert "the 1 photos without a label are not read: train a segmenter first" in said
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import ctypes
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -14,10 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from serving.errors import ServingError
@@ -31,7 +32,8 @@ _DEFAULTS = {
     "BENTOML_DO_NOT_TRACK": "True",
     "GRADIO_ANALYTICS_ENABLED": "False",
     # glibc: one arena, and blocks over 128 KiB of their own, so that the weights of replaced models return to the
-    # system.
+    # system; large pages, so that those blocks cost a request few page faults.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "131072",
     "MALLOC_TRIM_THRESHOLD_": "16777216",
@@ -75,7 +77,9 @@ def _serve(settings: Settings) -> int:
     folders = ("models", "jobs", "studio", "label_studio_files")
     paths = {name: path.expanduser().resolve() for name in folders if (path := getattr(settings, name))}
     try:
-        folder = tempfile.TemporaryDirectory(prefix="fewpair-server-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(
+            prefix="fewpair-server-", dir=paths.get("jobs"), ignore_cleanup_errors=True
+        )  # beside the jobs, whose uploads may be larger than the disk of TMPDIR
     except OSError as error:
         message = f"there is no folder for temporary files: {error.strerror or error}."
         raise ServingError(message, hint="Set TMPDIR to a folder that can be written to.") from None
@@ -129,8 +133,8 @@ class _Server:
         own = {"BENTOML_HOME": folder, "GRADIO_TEMP_DIR": folder, "TMPDIR": folder}
         self._environment = {**_DEFAULTS, **os.environ, **own, **settings.environment()}
         self._environment.pop("BENTOML_CONTAINERIZED", None)  # with it BentoML does not replace a worker that died
-        reached = _REACHED_AT.get(address, address)
-        self._url = f"http://{f'[{reached}]' if ':' in reached else reached}:{settings.port}"
+        self._host = _REACHED_AT.get(address, address)
+        self._url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{settings.port}"
         self._child: subprocess.Popen[bytes] | None = None
         self._signals = 0
 
@@ -184,13 +188,16 @@ class _Server:
                 raise ServingError("the server ended while it started; its messages above say why.")
             if time.monotonic() > until:
                 raise ServingError(f"the server was not ready within {_READY_WITHIN:g} s.")
-            try:
-                answer = httpx.get(f"{self._url}/readyz", timeout=5, trust_env=False)
-            except httpx.TransportError:
-                time.sleep(0.1)
-                continue
-            if not answer.is_success:
-                raise ServingError(f"the server cannot serve: {answer.json()['error']['message']}")
+            with contextlib.closing(HTTPConnection(self._host, self._settings.port, timeout=5)) as connection:
+                try:
+                    connection.request("GET", "/readyz")
+                    answer = connection.getresponse()
+                    body = answer.read()
+                except (OSError, HTTPException):
+                    time.sleep(0.1)
+                    continue
+            if answer.status != 200:
+                raise ServingError(f"the server cannot serve: {json.loads(body)['error']['message']}")
             return True
         return False
 
@@ -198,7 +205,7 @@ class _Server:
         print(text, flush=True, file=sys.stderr if self._settings.log == "json" else sys.stdout)
 
     def _greeting(self) -> str:
-        settings, options, host = self._settings, "", httpx.URL(self._url).host
+        settings, options, host = self._settings, "", self._host
         if settings.tokens:
             options = "-H 'Authorization: Bearer TOKEN' "
         if settings.allowed_hosts:

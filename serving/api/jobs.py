@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path
@@ -56,9 +55,9 @@ async def submitted(request: Request, jobs: Jobs) -> Job:
         hint = "Send a form: curl -F operation=segment -F image=@photos.zip"
         raise Refusal(415, "not_multipart", "a job is sent as a multipart form.", hint=hint)
     declared = request.headers.get("content-length")
-    read = partial(read_form, request, max_pictures=jobs.settings.jobs_max_pictures)
+    form = read_form(request, max_pictures=jobs.settings.jobs_max_pictures)
     size = None if declared is None else int(declared)
-    return await jobs.submit(read, size=size, query=request.query_params.multi_items())
+    return await jobs.submit(form, size=size, query=request.query_params.multi_items())
 
 
 Here = Annotated[Jobs, Depends(jobs)]

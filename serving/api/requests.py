@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any, TypeVar
 
 from fastapi import Depends
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -83,51 +82,68 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def spooled(request: Request, files: AsyncExitStack) -> IO[bytes]:
+@asynccontextmanager
+async def spooled(request: Request) -> AsyncIterator[IO[bytes]]:
     """Read the body, to the disk where it is large. Raises Refusal where it is empty."""
-    body = _temporary(files)
-    async for chunk in request.stream():
-        body.write(chunk)
-    if not body.tell():
-        raise Refusal(400, "empty_upload", "the body is empty.", hint=_HINT)
-    body.seek(0)
-    return body
-
-
-async def read_form(
-    request: Request, open_part: Callable[[], IO[bytes]], *, max_pictures: int
-) -> tuple[list[tuple[str, IO[bytes]]], dict[str, str]]:
-    """Return the pictures and the text fields of a form. Raises Refusal where it is broken or holds anything else.
-
-    `open_part` opens the file for the content of the next part, which is complete when the following one is opened.
-    """
-    boundary = parse_options_header(request.headers.get("content-type"))[1].get(b"boundary")
-    if not boundary:
-        raise _broken("its Content-Type names no boundary")
-    reader = _FormReader(boundary, open_part, max_pictures)
-    try:
+    with SpooledTemporaryFile(_IN_MEMORY) as body:
         async for chunk in request.stream():
-            writing = asyncio.ensure_future(asyncio.to_thread(reader.parser.write, chunk))
-            try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError:  # the thread goes on, and must open no file once the caller has left
-                await asyncio.wait([writing])
-                raise
-    except FormParserError as error:
-        raise _broken(f"{error}") from None
-    if not reader.complete:
-        raise _broken("it ends before its closing boundary")
-    return reader.pictures, once_each(reader.texts)
+            body.write(chunk)
+        if not body.tell():
+            raise Refusal(400, "empty_upload", "the body is empty.", hint=_HINT)
+        body.seek(0)
+        yield body
+
+
+@asynccontextmanager
+async def read_form(
+    request: Request, *, max_pictures: int
+) -> AsyncIterator[tuple[list[tuple[str, IO[bytes]]], dict[str, str]]]:
+    """Yield the pictures and the text fields of a form. Raises Refusal where it is broken or holds anything else."""
+    limits = {"max_files": max_pictures, "max_fields": _MAX_FIELDS, "max_part_size": _MAX_FIELD_BYTES}
+    parser = _FormParser(request.headers, request.stream(), **limits)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many files"):
+            raise too_many_pictures(max_pictures) from None
+        raise _broken(error.message.rstrip(".")) from None
+    try:
+        if not parser.complete:
+            raise _broken("it ends before its closing boundary")
+        pictures: list[tuple[str, IO[bytes]]] = []
+        texts = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile) != (name == "image"):
+                holds = "a file; the field is called image" if isinstance(value, UploadFile) else "no file"
+                raise Refusal(400, "unknown_field", f"the field {name[:80]!r} holds {holds}.", hint=_HINT)
+            if isinstance(value, UploadFile):
+                pictures.append((clean_name(value.filename or ""), value.file))
+            else:
+                texts.append((name, value))
+        yield pictures, once_each(texts)
+    finally:
+        await form.close()
+
+
+class _FormParser(MultiPartParser):
+    """Starlette's, which does not tell a whole form from one that was cut off."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        """Called at the closing boundary."""
+        self.complete = True
 
 
 async def _read(request: Request, files: AsyncExitStack, settings: Settings) -> tuple[list[Picture], dict[str, str]]:
     """The pictures, and the parameters that are sent with them."""
     content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content == "multipart/form-data":
-        pictures, texts = await read_form(request, partial(_temporary, files), max_pictures=settings.max_pictures)
+        form = read_form(request, max_pictures=settings.max_pictures)
+        pictures, texts = await files.enter_async_context(form)
         return [_picture(name, file) for name, file in pictures], texts
     if content.startswith("image/") or content in RAW_KINDS:
-        return [_picture("image", await spooled(request, files))], {}
+        return [_picture("image", await files.enter_async_context(spooled(request)))], {}
     why = f"a body of the type {content[:80]!r} is not read." if content else "the body has no Content-Type."
     raise Refusal(415, "unsupported_media_type", why, hint=_HINT)
 
@@ -140,67 +156,6 @@ def _picture(name: str, file: IO[bytes]) -> Picture:
 def _whole(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read()
-
-
-def _temporary(files: AsyncExitStack) -> IO[bytes]:
-    return files.enter_context(SpooledTemporaryFile(_IN_MEMORY))
-
-
-class _FormReader:
-    """The callbacks of the parser. (Starlette's reader takes a part without a file name for a text in memory.)"""
-
-    def __init__(self, boundary: bytes, open_part: Callable[[], IO[bytes]], max_pictures: int) -> None:
-        self.pictures: list[tuple[str, IO[bytes]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.complete = False
-        self._open_part, self._max_pictures = open_part, max_pictures
-        self._header = self._value = self._disposition = b""
-        self._text: str | None = None  # the name of the present part, if it is a text field
-        self._file: IO[bytes] = io.BytesIO()
-        callbacks: Any = {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
-        self.parser = MultipartParser(boundary, callbacks)
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header = self._value = b""
-
-    def on_headers_finished(self) -> None:
-        options = parse_options_header(self._disposition)[1]
-        self._disposition = b""
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._text = None if name == "image" else name
-        if self._text is None and len(self.pictures) >= self._max_pictures:
-            raise too_many_pictures(self._max_pictures)
-        if self._text is not None and b"filename" in options:
-            message = f"the field {name[:80]!r} holds a file; the field is called image."
-            raise Refusal(400, "unknown_field", message, hint=_HINT)
-        if len(self.texts) >= _MAX_FIELDS:
-            raise _broken(f"it has more than {_MAX_FIELDS} text fields")
-        self._file = self._open_part()
-        if self._text is None:
-            file_name = options.get(b"filename", b"").decode("utf-8", "replace")
-            self.pictures.append((clean_name(file_name), self._file))
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._file.write(data[start:end])
-
-    def on_part_end(self) -> None:
-        if self._text is None:
-            return
-        if self._file.tell() > _MAX_FIELD_BYTES:
-            raise _broken(f"the field {self._text[:80]!r} is longer than {_MAX_FIELD_BYTES} bytes")
-        self._file.seek(0)
-        self.texts.append((self._text, self._file.read().decode("utf-8", "replace")))
-
-    def on_end(self) -> None:
-        self.complete = True
 
 
 def _broken(why: str) -> Refusal:

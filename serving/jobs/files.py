@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shutil
 import zipfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,21 +19,14 @@ RESULT = "result.zip"
 _HINT = "Send a form: curl -F operation=segment -F image=@photos.zip"
 
 
-OpenPart = Callable[[], IO[bytes]]
-ReadForm = Callable[[OpenPart], Awaitable[tuple[list[tuple[str, IO[bytes]]], dict[str, str]]]]
-
-
-async def receive(read_form: ReadForm, folder: Path, settings: Settings) -> tuple[list[Input], dict[str, str]]:
-    """Write the parts of a form to `folder`; return its pictures, those in ZIPs one by one, and its text fields."""
-    numbers = iter(range(10**6))
-    with contextlib.ExitStack() as present:
-
-        def open_part() -> IO[bytes]:
-            present.close()  # the part before it
-            return present.enter_context((folder / f"{next(numbers):06d}").open("w+b"))
-
-        files, texts = await read_form(open_part)
-    return _inputs([(name, Path(file.name)) for name, file in files], settings), texts
+def store(pictures: Sequence[tuple[str, IO[bytes]]], folder: Path, settings: Settings) -> list[Input]:
+    """Copy the pictures of a form to `folder`; return them, those in ZIPs one by one."""
+    copies = []
+    for number, (name, file) in enumerate(pictures):
+        copies.append((name, folder / f"{number:06d}"))
+        with copies[-1][1].open("wb") as target:
+            shutil.copyfileobj(file, target)
+    return _inputs(copies, settings)
 
 
 def _inputs(files: list[tuple[str, Path]], settings: Settings) -> list[Input]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 from serving.errors import Refusal, disk_full
 from serving.imaging.decode import Limits
@@ -31,6 +32,7 @@ from serving.jobs.store import Input, Job, Task, Tiles, open_store, try_lock
 from serving.settings import Settings
 
 logger = logging.getLogger("fewpair.serving")
+Form = contextlib.AbstractAsyncContextManager[tuple[list[tuple[str, IO[bytes]]], dict[str, str]]]
 PARAMETERS: dict[str, type[SegmentParameters] | type[SynthesizeParameters]] = {
     "segment": SegmentParameters,
     "synthesize": SynthesizeParameters,
@@ -54,7 +56,7 @@ class Jobs:
         self._tiles = (0, 0)  # of the present picture: done, in all
         self._picture_began = 0.0
 
-    async def submit(self, read_form: files.ReadForm, *, size: int | None, query: Sequence[tuple[str, str]]) -> Job:
+    async def submit(self, form: Form, *, size: int | None, query: Sequence[tuple[str, str]]) -> Job:
         """Read the upload of a job and queue it. Raises Refusal where it is wrong, or there is no room for it.
 
         `size` is the declared number of bytes; the parameters stand in the form or the query.
@@ -69,7 +71,8 @@ class Jobs:
         try:
             for name in ("in", "out"):
                 (folder / name).mkdir(mode=0o700, parents=True)
-            inputs, texts = await files.receive(read_form, folder / "in", settings)
+            async with form as (pictures, texts):
+                inputs = await asyncio.to_thread(files.store, pictures, folder / "in", settings)
             task = self._task(job, once_each((*query, *texts.items())))
             await asyncio.to_thread(self._store.add, task, inputs, size=files.size_of(folder))
         except BaseException:

@@ -81,7 +81,12 @@ class Work:
     async def _run(
         self, commands: Sequence[Sequence[str]], log: Path, after: Callable[[], Awaitable[Any]] | None
     ) -> None:
-        malloc = {"MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}  # the server's own
+        malloc = {
+            "GLIBC_TUNABLES",
+            "MALLOC_ARENA_MAX",
+            "MALLOC_MMAP_THRESHOLD_",
+            "MALLOC_TRIM_THRESHOLD_",
+        }  # the server's own
         environment = {name: value for name, value in os.environ.items() if name not in malloc}
         try:
             for command in commands:

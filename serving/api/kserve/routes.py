@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -112,14 +111,13 @@ async def infer(
     backend.scheduler.check_capacity()
     served = find(backend.models, name)
     current_trace().model = served.model.name
-    async with AsyncExitStack() as files:
-        body = await spooled(request, files)
+    async with spooled(request) as body:
 
         def work(task: Task) -> Response:
             return _infer(body.read(), inference_header_content_length, served, name, backend, task)
 
-        admission = await files.enter_async_context(backend.scheduler.admit())
-        return await while_connected(request, admission.work(work))
+        async with backend.scheduler.admit() as admission:
+            return await while_connected(request, admission.work(work))
 
 
 def _infer(body: bytes, json_length: int | None, served: Served, name: str, backend: Backend, task: Task) -> Response:

@@ -17,9 +17,10 @@ from serving.api import openapi
 from serving.api.requests import Ready, while_connected
 from serving.errors import Refusal
 from serving.imaging.annotations import brush_value, outlines
+from serving.imaging.decode import PixelBudget
 from serving.inference.archive import Picture
 from serving.inference.outputs import Segmentation
-from serving.inference.pipeline import Execution, PixelBudget, segmented
+from serving.inference.pipeline import Execution, segmented
 from serving.inference.scheduler import Task as Worker
 from serving.models.model import ExportedModel
 from serving.settings import Settings
@@ -61,7 +62,7 @@ async def predict(request: Request, sent: Sent, backend: Ready) -> dict[str, Any
     """Regions of the default model for each task, with the mean confidence as score."""
     model = backend.models.choose(None, "to_label")
     tag, field = _tags(sent.label_config, model)
-    limits = backend.limits(PixelBudget(backend.settings).spend)
+    limits = backend.limits(PixelBudget(backend.settings.max_pixels_in_all).spend)
 
     def work(address: str, worker: Worker) -> dict[str, Any]:
         picture = Picture("photo", partial(_photo, address, backend.settings))

@@ -59,6 +59,24 @@ class Limits:
     max_whole: int | None = None  # pixels that run in one piece at their own size, where that is less
 
 
+class PixelBudget:
+    """The limit of the pixels of all pictures of one request, for each of their `answers`."""
+
+    def __init__(self, max_pixels: int, *, answers: int = 1) -> None:
+        self._max_pixels, self._answers = max_pixels, answers
+        self._pixels = 0
+
+    def spend(self, pixels: int) -> None:
+        """Count a picture before decoding; over the limit it is refused, unless it is the first, with one answer."""
+        self._pixels += pixels * self._answers
+        if self._pixels > self._max_pixels and self._pixels > pixels:
+            self._pixels -= pixels * self._answers
+            most = self._max_pixels / 1e6
+            message = f"with this picture the request is over the limit of {most:.4g} megapixels in all."
+            hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL."
+            raise Refusal(413, "too_many_pixels_in_all", message, hint=hint)
+
+
 @dataclass(frozen=True)
 class OpenedImage:
     """A decoded, upright image, and how its file stored it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -81,6 +82,12 @@ class SynthesizeParameters(_Tiled):
 
 
 Parameters = RankParameters | SegmentParameters | StyleParameters | SynthesizeParameters
+
+
+def draw_seeds(seed: int | None, count: int) -> tuple[int, ...]:
+    """Return `count` seeds from `seed` on, or from a random one."""
+    first = secrets.randbelow(SEEDS) if seed is None else seed
+    return tuple((first + offset) % SEEDS for offset in range(count))
 
 
 def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:

@@ -8,20 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from serving.errors import Refusal, disk_full, disk_is_full
-from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, encode_photo, read_photo
+from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, PixelBudget, encode_photo, read_photo
 from serving.imaging.labels import read_label
 from serving.imaging.resize import Scaled, padded
-from serving.imaging.tiling import BATCH_PIXELS, Grid, Mosaic, Tiles, lay
+from serving.imaging.tiling import BATCH_PIXELS, Grid, Mosaic, Tiles
 from serving.inference.archive import ZIP_MAGIC, Entry, Picture, packed, unpacked
 from serving.inference.outputs import (
     Answer,
@@ -31,24 +28,22 @@ from serving.inference.outputs import (
     photos_of_one,
 )
 from serving.inference.parameters import (
-    SEEDS,
     Parameters,
     RankParameters,
     SegmentParameters,
     StyleParameters,
     SynthesizeParameters,
+    draw_seeds,
 )
 from serving.inference.scheduler import Scheduler, Task
-from serving.models.manifest import DirectionName, Manifest
-from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, Noise
+from serving.models.manifest import DirectionName
+from serving.models.model import RUN_FAILURES, ExportedModel, Noise
 from serving.models.repository import EMPTY, Repository
 from serving.models.session import largest_batch
 from serving.settings import Settings
 from serving.telemetry.metrics import current_trace
 
 logger = logging.getLogger("fewpair.serving")
-_TILE = 1024  # side of a tile, where the manifest names no size
-_AUTO_PIXELS = 2**22  # pixels that tiles=auto still runs in one piece
 PICTURE_FAILURES: tuple[type[Exception], ...] = (Refusal, OSError, *RUN_FAILURES)
 Outputs = dict[str, Bytes]
 
@@ -76,7 +71,7 @@ class Execution:
             return model.run_batch(direction, pixels, seeds=seeds)
         most = max(1, min(self.batch, BATCH_PIXELS // (pixels.shape[1] * pixels.shape[2]))) if model.batches else 1
         size, key = (len(seeds), None) if tiled else (most, (model, direction, pixels.shape[1:]))
-        work, found = partial(_run_together, model, direction), []
+        work, found = partial(model.run_shared, direction), []
         for first in range(0, len(seeds), size):
             item = (pixels[first : first + size], seeds[first : first + size])
             found.append(self.task.run(work, item, images=len(item[1]), most=size, key=key))
@@ -103,7 +98,7 @@ def translator(models: Repository, parameters: Parameters) -> Translate:
     if isinstance(parameters, SegmentParameters):
         model = models.choose(parameters.model, "to_label")
         check_output(model, parameters)
-        check_tiles(model.manifest, parameters.tiles)
+        model.check_tiles(parameters.tiles)
         return partial(_segment, model, parameters)
     model = models.choose(parameters.model, "to_photo")
     if isinstance(parameters, StyleParameters):
@@ -111,19 +106,8 @@ def translator(models: Repository, parameters: Parameters) -> Translate:
             message = f"model {model.name} does not read the style of photos."
             raise Refusal(400, "no_style", message, hint="`style` in GET /v1/models says which models do.")
         return partial(_read_style, model)
-    noise = model.manifest.directions["to_photo"].noise
-    if parameters.count > 1 and noise is None:
-        message = f"model {model.name} takes no noise, so every seed gives the same photo."
-        raise Refusal(400, "no_noise", message, hint="Leave count out.")
-    if parameters.style is not None:
-        if parameters.seed is not None or parameters.count > 1:
-            message = "with a style there is one photo, whatever the seed."
-            raise Refusal(400, "style_and_seed", message, hint="Leave seed and count out, or style.")
-        given, wanted = parameters.style.count(",") + 1, 0 if noise is None else math.prod(noise.shape)
-        if given != wanted:
-            message = f"the style has {given} numbers, model {model.name} takes {wanted}."
-            raise Refusal(400, "unfit_style", message, hint="Send what POST /v1/style answered for this model.")
-    check_tiles(model.manifest, parameters.tiles)
+    model.check_noise(parameters.seed, parameters.count, parameters.style)
+    model.check_tiles(parameters.tiles)
     return partial(_synthesize, model, parameters)
 
 
@@ -187,19 +171,11 @@ def _read_style(model: ExportedModel, picture: Picture, execution: Execution) ->
     return (Answer(body.encode(), "application/json", {"X-Model": model.name, "X-Tiling": "none"}),)
 
 
-def check_tiles(manifest: Manifest, tiles: Tiles) -> None:
-    """Raise Refusal where tiles are requested and the manifest forbids them."""
-    if tiles == "always" and manifest.tiling == "forbidden":
-        message = f"model {manifest.name} cannot be run in tiles: its output at a pixel depends on the whole picture."
-        hint = "Set tiles to auto: the picture is run in one piece, at the model's scale."
-        raise Refusal(400, "tiling_forbidden", message, hint=hint)
-
-
 def prepare(model: ExportedModel, pixels: Bytes, limits: Limits, *, tiles: Tiles) -> Prepared:
     """Scale a decoded picture for the model, or plan its tiles. Raises Refusal where it is too large for one piece."""
     height, width = pixels.shape[:2]
     manifest = model.manifest
-    if (grid := plan(manifest, (height, width), tiles)) is not None:
+    if (grid := model.plan((height, width), tiles)) is not None:
         ready = padded(pixels, multiple_of=manifest.multiple_of, void=manifest.label.void)
         return Prepared(ready, None, grid)
     if manifest.resize.rule == "none" and limits.max_whole is not None and height * width > limits.max_whole:
@@ -208,27 +184,6 @@ def prepare(model: ExportedModel, pixels: Bytes, limits: Limits, *, tiles: Tiles
         hint = "Set tiles to auto and choose a model that allows tiling, or use a smaller image."
         raise Refusal(413, "too_large_without_tiles", message, hint=hint)
     return Prepared(pixels, model.prepare(pixels), None)
-
-
-def plan(manifest: Manifest, size: tuple[int, int], tiles: Tiles) -> Grid | None:
-    """Return the grid over a picture of (height, width), or None where it is run in one piece at the model's scale.
-
-    `auto` tiles pictures over 4 megapixels where the model was trained at the pictures' own scale (rule none); a model
-    trained on shrunk pictures (exact, fit) would see things larger than in training. `always` tiles whatever is larger
-    than a tile.
-    """
-    (height, width), resize = size, manifest.resize
-    if tiles == "never" or manifest.tiling == "forbidden":
-        return None
-    if tiles == "auto" and (resize.rule != "none" or height * width <= _AUTO_PIXELS):
-        return None
-    tile_height, tile_width = resize.height or _TILE, resize.width or _TILE
-    if height <= tile_height and width <= tile_width:
-        return None
-    return Grid(
-        lay(height, tile=tile_height, multiple_of=manifest.multiple_of),
-        lay(width, tile=tile_width, multiple_of=manifest.multiple_of),
-    )
 
 
 def run_prepared(
@@ -264,25 +219,6 @@ def _run_tiles(
             mosaic.add(row, columns, found)
         done += len(columns)
     return mosaic.answers
-
-
-def _run_together(
-    model: ExportedModel, direction: DirectionName, items: Sequence[Any], cancel: CancelToken
-) -> list[Outputs]:
-    """Run the images of several callers, (pixels, seeds) each, and return the outputs of each."""
-    pixels = np.concatenate([pixels for pixels, _ in items])
-    found = model.run_batch(direction, pixels, seeds=[seed for _, seeds in items for seed in seeds], cancel=cancel)
-    ends = np.cumsum([len(seeds) for _, seeds in items])
-    return [
-        {name: value[end - len(seeds) : end] for name, value in found.items()}
-        for end, (_, seeds) in zip(ends, items, strict=True)
-    ]
-
-
-def draw_seeds(seed: int | None, count: int) -> tuple[int, ...]:
-    """Return `count` seeds from `seed` on, or from a random one."""
-    first = secrets.randbelow(SEEDS) if seed is None else seed
-    return tuple((first + offset) % SEEDS for offset in range(count))
 
 
 @dataclass
@@ -325,7 +261,7 @@ async def translate(
     `index.json`.
     """
     settings, scheduler = backend.settings, backend.scheduler
-    limits = backend.limits(PixelBudget(settings, answers=count).spend)
+    limits = backend.limits(PixelBudget(settings.max_pixels_in_all, answers=count).spend)
 
     def answer(picture: Picture, task: Task) -> tuple[Answer, ...]:
         return one(picture, Execution(limits, task, scheduler.batch))
@@ -346,24 +282,6 @@ async def translate(
                     raise
                 entries.append(Entry(picture.name, error=refusal.error))
         return await asyncio.to_thread(pack, entries)
-
-
-class PixelBudget:
-    """The limit of the pixels of all pictures of one request, for each of their `answers`."""
-
-    def __init__(self, settings: Settings, *, answers: int = 1) -> None:
-        self._max_pixels, self._answers = settings.max_pixels_in_all, answers
-        self._pixels = 0
-
-    def spend(self, pixels: int) -> None:
-        """Count a picture before decoding; over the limit it is refused, unless it is the first, with one answer."""
-        self._pixels += pixels * self._answers
-        if self._pixels > self._max_pixels and self._pixels > pixels:
-            self._pixels -= pixels * self._answers
-            most = self._max_pixels / 1e6
-            message = f"with this picture the request is over the limit of {most:.4g} megapixels in all."
-            hint = "Send the rest in another request, or have the operator raise FEWPAIR_MAX_PIXELS_IN_ALL."
-            raise Refusal(413, "too_many_pixels_in_all", message, hint=hint)
 
 
 def refusal_of(error: Exception) -> Refusal:

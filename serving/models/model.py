@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from PIL import Image
 from serving.errors import ModelError, Refusal
 from serving.imaging.decode import Bytes
 from serving.imaging.resize import Scaled, from_model, to_model
-from serving.imaging.tiling import BATCH_PIXELS
+from serving.imaging.tiling import BATCH_PIXELS, Grid, Tiles, lay
 from serving.models.manifest import DirectionName, Manifest, read_manifest
 from serving.models.session import CPU, first_line, open_session
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
 _WARM_UP_SIZE = (128, 192)
+_TILE = 1024  # side of a tile, where the manifest names no size
+_AUTO_PIXELS = 2**22  # pixels that tiles=auto still runs in one piece
 Noise = NDArray[np.float32]
 # What a run raises: ONNX Runtime's exceptions have no base class of their own, and C++ exceptions arrive as
 # RuntimeError.
@@ -83,6 +86,49 @@ class ExportedModel:
             pixels, resize=self.manifest.resize, multiple_of=self.manifest.multiple_of, void=self.manifest.label.void
         )
 
+    def check_tiles(self, tiles: Tiles) -> None:
+        """Raise Refusal where tiles are requested and the manifest forbids them."""
+        if tiles == "always" and self.manifest.tiling == "forbidden":
+            message = f"model {self.name} cannot be run in tiles: its output at a pixel depends on the whole picture."
+            hint = "Set tiles to auto: the picture is run in one piece, at the model's scale."
+            raise Refusal(400, "tiling_forbidden", message, hint=hint)
+
+    def plan(self, size: tuple[int, int], tiles: Tiles) -> Grid | None:
+        """Return the grid over a picture of (height, width), or None where it is run in one piece at the model's scale.
+
+        `auto` tiles pictures over 4 megapixels where the model was trained at the pictures' own scale (rule none); one
+        trained on shrunk pictures (exact, fit) would see things larger than in training. `always` tiles whatever is
+        larger than a tile.
+        """
+        (height, width), manifest = size, self.manifest
+        resize = manifest.resize
+        if tiles == "never" or manifest.tiling == "forbidden":
+            return None
+        if tiles == "auto" and (resize.rule != "none" or height * width <= _AUTO_PIXELS):
+            return None
+        tile_height, tile_width = resize.height or _TILE, resize.width or _TILE
+        if height <= tile_height and width <= tile_width:
+            return None
+        return Grid(
+            lay(height, tile=tile_height, multiple_of=manifest.multiple_of),
+            lay(width, tile=tile_width, multiple_of=manifest.multiple_of),
+        )
+
+    def check_noise(self, seed: int | None, count: int, style: str | None) -> None:
+        """Raise Refusal where several photos or a style are requested and the model or the rest does not allow them."""
+        noise = self.manifest.directions["to_photo"].noise
+        if count > 1 and noise is None:
+            message = f"model {self.name} takes no noise, so every seed gives the same photo."
+            raise Refusal(400, "no_noise", message, hint="Leave count out.")
+        if style is not None:
+            if seed is not None or count > 1:
+                message = "with a style there is one photo, whatever the seed."
+                raise Refusal(400, "style_and_seed", message, hint="Leave seed and count out, or style.")
+            given, wanted = style.count(",") + 1, 0 if noise is None else math.prod(noise.shape)
+            if given != wanted:
+                message = f"the style has {given} numbers, model {self.name} takes {wanted}."
+                raise Refusal(400, "unfit_style", message, hint="Send what POST /v1/style answered for this model.")
+
     def run_batch(
         self,
         direction: DirectionName,
@@ -100,6 +146,16 @@ class ExportedModel:
                 [draw_noise(seed, shape) if isinstance(seed, int) else seed.reshape(shape) for seed in seeds]
             )
         return self.infer(direction, feed, cancel=cancel)
+
+    def run_shared(self, direction: DirectionName, items: Sequence[Any], cancel: CancelToken) -> list[dict[str, Bytes]]:
+        """Run the images of several callers, (pixels, seeds) each, and return the outputs of each."""
+        pixels = np.concatenate([pixels for pixels, _ in items])
+        found = self.run_batch(direction, pixels, seeds=[seed for _, seeds in items for seed in seeds], cancel=cancel)
+        ends = np.cumsum([len(seeds) for _, seeds in items])
+        return [
+            {name: value[end - len(seeds) : end] for name, value in found.items()}
+            for end, (_, seeds) in zip(ends, items, strict=True)
+        ]
 
     def infer(
         self, direction: DirectionName, feed: Mapping[str, NDArray[Any]], *, cancel: CancelToken | None = None

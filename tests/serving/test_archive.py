@@ -10,9 +10,9 @@ from random import Random
 import pytest
 
 from serving.errors import Refusal
+from serving.imaging.decode import PixelBudget
 from serving.inference.archive import Picture, unpacked
 from serving.inference.outputs import clean_name
-from serving.inference.pipeline import PixelBudget
 from serving.settings import Settings
 from tests.serving.pictures import file_of, ramp
 
@@ -124,13 +124,12 @@ def test_a_file_that_unpacks_to_more_than_its_entry_says_is_not_unpacked_to_its_
 
 
 def test_the_pixels_of_a_request_are_counted_for_each_answer():
-    settings = Settings(max_pixels_in_all=100)
-    budget = PixelBudget(settings, answers=4)
+    budget = PixelBudget(100, answers=4)
     budget.spend(20)
     assert refused(lambda: budget.spend(6)).code == "too_many_pixels_in_all"
     budget.spend(5)
-    assert refused(lambda: PixelBudget(settings, answers=4).spend(26)).code == "too_many_pixels_in_all"
-    PixelBudget(settings).spend(101)  # a lone picture has the limit of pictures
+    assert refused(lambda: PixelBudget(100, answers=4).spend(26)).code == "too_many_pixels_in_all"
+    PixelBudget(100).spend(101)  # a lone picture has the limit of pictures
 
 
 def test_the_form_for_files_over_four_gigabytes_is_refused():

@@ -13,7 +13,6 @@ from serving.imaging.tiling import Grid, Mosaic, lay
 from serving.inference import pipeline
 from serving.inference.archive import Picture
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters
-from serving.inference.pipeline import plan
 from tests.serving.backends import answer_of, answer_to, backend_of
 from tests.serving.factory import RADIUS, write_blurring_model, write_model
 from tests.serving.pictures import file_of, noise, pixels_of
@@ -109,15 +108,15 @@ def test_the_windows_add_up_to_one_whatever_the_sides():
 
 def test_the_manifest_decides_whether_auto_means_tiles(backend):
     large, small = (3000, 2000), (1500, 2000)
-    blurring, shrinking, whole = (backend.models.models[name].manifest for name in ("blurring", "shrinking", "whole"))
-    assert plan(blurring, large, "auto") is not None
-    assert plan(blurring, small, "auto") is None
-    assert plan(blurring, small, "always") is not None
-    assert plan(blurring, (48, 48), "always") is None
-    assert plan(blurring, large, "never") is None
-    assert plan(shrinking, large, "auto") is None
-    assert str(plan(shrinking, (48, 120), "always")) == "3x1"
-    assert plan(whole, large, "auto") is None
+    blurring, shrinking, whole = (backend.models.models[name] for name in ("blurring", "shrinking", "whole"))
+    assert blurring.plan(large, "auto") is not None
+    assert blurring.plan(small, "auto") is None
+    assert blurring.plan(small, "always") is not None
+    assert blurring.plan((48, 48), "always") is None
+    assert blurring.plan(large, "never") is None
+    assert shrinking.plan(large, "auto") is None
+    assert str(shrinking.plan((48, 120), "always")) == "3x1"
+    assert whole.plan(large, "auto") is None
     with pytest.raises(Refusal, match="cannot be run in tiles"):
         pipeline.translator(backend.models, SegmentParameters(model="whole", tiles="always"))
 

@@ -21,7 +21,8 @@ from serving.errors import Refusal
 from serving.imaging.decode import Bytes
 from serving.imaging.labels import checked_ids
 from serving.imaging.tiling import BATCH_PIXELS
-from serving.inference.pipeline import Backend, draw_seeds, refusal_of
+from serving.inference.parameters import draw_seeds
+from serving.inference.pipeline import Backend, refusal_of
 from serving.inference.scheduler import Task
 from serving.models.manifest import DirectionName, TensorSpec
 from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, draw_noise

@@ -78,21 +78,23 @@ class PyramidGenerator(nn.Module):
 
     def shares(self, label: OneHot, skip: int = 0) -> Tensor:
         """Return the classes' shares of the cells of a label map, Float[B,channels*cells]."""
-        seen = _averaged(label, 1 << max(0, len(self.blocks) - skip - 4))
+        seen = avg_pool2d(label, 1 << max(0, len(self.blocks) - skip - 4))
         return avg_pool2d(interpolate(seen, size=GRID, mode="bilinear", align_corners=False), CELL).flatten(1)
 
     def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int = 0) -> Photo:
         """Return the photo with this code, Float[B,code]. The noise moves the grain alone."""
         levels = len(self.blocks) - skip
-        condition = with_noise(label, code)
+        conditions = [with_noise(label, code)]  # from the finest level to the coarsest
+        for _ in range(levels - 1):
+            conditions.append(avg_pool2d(conditions[-1], 2))
         shift = (noise[:, :2] * 1000).round().long()
         first = len(self.blocks) - len(self.to_photo)
-        features = self.start(self._condition(condition, levels - 1, shift))
+        features = self.start(self._with_grain(conditions[-1], shift))
         photo = None
         for depth in range(levels):
             if depth:
                 features = doubled(features)
-            features = self.blocks[depth](features, self._condition(condition, levels - 1 - depth, shift))
+            features = self.blocks[depth](features, self._with_grain(conditions[-1 - depth], shift))
             if depth >= first:
                 picture = self.to_photo[depth - first](leaky_relu(features, 0.2))
                 photo = picture if photo is None else _enlarged(photo) + picture
@@ -100,9 +102,8 @@ class PyramidGenerator(nn.Module):
             raise ValueError(f"skip {skip} leaves no level with a picture: the finest {len(self.to_photo)} have one")
         return torch.tanh(photo.float())
 
-    def _condition(self, condition: Tensor, halvings: int, shift: Tensor) -> Tensor:
-        """The condition at 2^-halvings of its size, and the grain, moved by `shift` Long[B,2] pixels."""
-        here = _averaged(condition, 1 << halvings)
+    def _with_grain(self, here: Tensor, shift: Tensor) -> Tensor:
+        """The condition at a level, and the grain, moved by `shift` Long[B,2] pixels."""
         rows, columns = (
             (torch.arange(side, device=shift.device) + shift[:, axis, None]) % TILE
             for axis, side in enumerate(here.shape[2:])
@@ -165,11 +166,6 @@ class StyleEncoder(nn.Module):
         seen = interpolate(photo, size=self.size, mode="area")
         mean, log_deviation = self.model(seen).float().chunk(2, 1)
         return mean, torch.exp(log_deviation.clamp(-5, 2))
-
-
-def _averaged(condition: Tensor, factor: int) -> Tensor:
-    """The condition at 1/factor of the size: each pixel holds the shares of the classes."""
-    return condition if factor == 1 else avg_pool2d(condition, factor)
 
 
 def _enlarged(picture: Tensor) -> Tensor:

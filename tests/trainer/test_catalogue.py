@@ -78,10 +78,8 @@ def test_photos_without_labels_and_labels_without_photos_are_kept_and_counted(tm
     dataset = open_folders(tmp_path)
     assert dataset.samples("train")[0].label is None
     assert dataset.samples("train")[3].photo is None
-    assert (
-        "train: 2 pairs, 1 photo without a label, 1 label without a photo (photos: street0; labels: street3)"
-        in dataset.notes
-    )
+    note = "train: 2 pairs, 1 other photo, 1 other label map, by their names (photos: street0; label maps: street3)"
+    assert note in dataset.notes
 
 
 def test_two_photos_of_one_stem_are_refused(tmp_path):
@@ -228,7 +226,9 @@ def test_heic_photos_are_named_as_ignored_without_their_plugin_and_read_with_it(
 def test_names_without_a_partner_are_given(tmp_path):
     make_folders(tmp_path)
     (tmp_path / "labels" / "street1.png").rename(tmp_path / "labels" / "street1_mask.png")
-    note = "train: 3 pairs, 1 photo without a label, 1 label without a photo (photos: street1; labels: street1_mask)"
+    note = (
+        "train: 3 pairs, 1 other photo, 1 other label map, by their names (photos: street1; label maps: street1_mask)"
+    )
     assert note in open_folders(tmp_path).notes
 
 

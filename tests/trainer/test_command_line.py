@@ -111,7 +111,7 @@ def test_own_data_is_trained_without_naming_a_recipe(capsys, tmp_path):
     small = [f"--config.{name.replace('_', '-')}={value}" for name, value in ENCODER.items()]
     words = ["train", "--data", "folders", "--root", str(root), "--out", str(run), *small, "--config.width", "4"]
     assert main([*words, "--config.warm-up", "0", "--steps", "1", "--device", "cpu", "--threads", "1"]) == 0
-    assert "mean-teacher-compact: 3 labelled photos and 1 others at 64x64, about 0 minutes" in capsys.readouterr().out
+    assert "mean-teacher-compact: 3 pairs, 1 other photo at 64x64, about 0 minutes" in capsys.readouterr().out
     config = json.loads((run / "config.json").read_text())
     assert (config["pairs"], config["unpaired"], config["size"]) == (3, 4, [64, 64])
 
@@ -131,8 +131,8 @@ def test_the_recipe_for_own_data_has_the_shape_of_its_photos_and_says_its_minute
     assert [stage[1:] for stage in painter.progressive] == [(128, 96)]
     announce(painter, select(open_folders(root), k=1, unpaired=None, seed=0))
     said = capsys.readouterr().out
-    assert "painter-compact: 1 labelled photo and 1 others at 256x192, about 76 minutes on one CPU core" in said
-    assert "the 1 photos without a label are not read: train a segmenter first" in said
+    assert "painter-compact: 1 pair, 1 other photo at 256x192, about 76 minutes on one CPU core" in said
+    assert "the other photos are not read: train a segmenter first" in said
 
 
 def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):
@@ -290,7 +290,7 @@ def test_the_way_of_the_readme_from_photos_alone_to_an_evaluated_run(capsys, min
     assert main(["pairs", *data, "--k", "2", "--unlabelled", "--out", str(pairs)]) == 0
     said = capsys.readouterr().out
     assert said.count("(to be labelled)") == 2
-    assert "2 pairs (a photo with its label map each); 6 photos and 0 label maps used alone (unpaired)" in said
+    assert "2 pairs, 4 other photos, once these are labelled" in said
     assert "label files hold" not in said
     training = ("train", "hybrid-compact", *data, "--pairs", str(pairs), "--steps", "2", "--out", str(run), *TINY)
     assert "2 of its 2 pairs have no label map yet" in refused(capsys, *training)

@@ -54,7 +54,8 @@ def test_the_report_of_a_run_and_of_two_is_one_file_with_pictures_curves_figures
             "figures on val",
             "mean IoU",
             "Confusion",
-            "3 pairs",
+            "on mine",
+            "3 pairs, 3 other photos, 3 other label maps",
             "test_efficientnet",
         ):
             assert expected in text, expected

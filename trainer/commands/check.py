@@ -15,8 +15,8 @@ from trainer.commands.arguments import opened, parse
 from trainer.commands.own_data import fitted_size
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.check import check, class_table, grouped
-from trainer.data.dataset import Dataset, Sample
-from trainer.data.layouts.files import number_of
+from trainer.data.dataset import SIDES, Dataset, Sample
+from trainer.data.layouts.files import counted, number_of
 from trainer.data.loader import photo_to_uint8, prepare_photo
 from trainer.data.selection.selection import first_of
 from trainer.errors import UserError
@@ -69,7 +69,8 @@ def check_command(arguments: list[str]) -> int:
         shown = first_of([f"{one} and {other}" for one, other in twins])
         warnings.append(f"{number_of(len(twins), 'pair')} of near-duplicate photos: {shown}")
     complete = [sample for sample in samples if sample.complete]
-    print(f"{dataset.place}: {number_of(len(samples), 'sample')}, {len(complete)} with photo and label")
+    alone = [sum(sample.path(side) is None for sample in samples) for side in SIDES]
+    print(f"{dataset.place}: {counted(len(complete), *alone)}")
     for line in class_table(report):
         print(line)
     for kind, lines in (("warning", warnings), ("error", errors)):

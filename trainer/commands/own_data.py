@@ -5,7 +5,6 @@ import math
 from typing import Literal
 
 from trainer.data.dataset import Dataset
-from trainer.data.layouts.files import number_of
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 from trainer.recipes import RECIPES
@@ -51,16 +50,14 @@ def announce(run: Run, selection: Selection) -> None:
     """Print what `recipe_for` chose, and the expected minutes."""
     recipe = RECIPES[run.recipe]
     share = math.prod(run.size) / math.prod(recipe.size) * run.steps / recipe.steps
-    others = sum(photo not in selection.pairs for photo in selection.unpaired_photos)
     print(
-        f"{run.recipe}: {number_of(len(selection.pairs), 'labelled photo')} and {others} others at "
-        f"{run.size[0]}x{run.size[1]}, about {MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on "
-        "several or on a GPU"
+        f"{run.recipe}: {selection.counted()} at {run.size[0]}x{run.size[1]}, about "
+        f"{MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on several or on a GPU"
     )
-    if run.method == "painter" and others and not run.config.segmenter:
+    if run.method == "painter" and set(selection.unpaired_photos) - set(selection.pairs) and not run.config.segmenter:
         print(
-            f"the {others} photos without a label are not read: train a segmenter first (without --to photo), "
-            "then add --config.segmenter RUN"
+            "the other photos are not read: train a segmenter first (without --to photo), then add --config.segmenter "
+            "RUN"
         )
 
 

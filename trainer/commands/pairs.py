@@ -12,7 +12,6 @@ import tyro
 from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.dataset import Dataset
-from trainer.data.layouts.files import number_of
 from trainer.data.selection.choose import Doubt, select
 from trainer.data.selection.rules import RULES, coverage, random_coverage
 from trainer.data.selection.selection import Picks, Selection
@@ -114,19 +113,18 @@ def pairs(arguments: list[str]) -> int:
     if selection.pool_picks:
         print(f"pool: {_quality(selection.pool_picks)}")
     print(_quality(picks) if picks else "selected at random; --rule kmeans-medoid selects photos that cover the set")
-    counts = (len(selection.pairs), "pair"), (len(selection.unpaired_photos), "photo")
-    pairs, photos, labels = (number_of(*each) for each in (*counts, (len(selection.unpaired_labels), "label map")))
-    print(f"{dataset.place}: {pairs} (a photo with its label map each); {photos} and {labels} used alone (unpaired)")
-    print(f"wrote {asked.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
     to_label = [sample.photo or "" for sample in selection.pairs if sample.label is None]
+    print(f"{dataset.place}: {selection.counted()}{', once these are labelled' if to_label else ''}")
+    print(f"wrote {asked.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
     if to_label:
         for photo in to_label:
             (copies / photo).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2((dataset.root or Path()) / photo, copies / photo)
         print(f"Copies of the photos to label are in {copies}.")
         print(
-            f"Next: save the label map of each photo marked above under its name{_where(dataset, to_label[0])}; "
-            f"then: fewpair train --data {asked.data} --root {asked.root} --pairs {asked.out} --out RUN"
+            f"Next: fewpair import EXPORT --out {asked.root} reads what a labelling tool exports; or save the label map "
+            f"of each photo marked above under its name{_where(dataset, to_label[0])}. Then: fewpair train --data "
+            f"{asked.data} --root {asked.root} --pairs {asked.out} --out RUN"
         )
     return 0
 

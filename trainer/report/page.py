@@ -59,7 +59,8 @@ def _run(folder: RunDir, name: str, room: int) -> dict[str, Any]:
         "name": name,
         "run": run,
         "parts": {"Run": vars(run), "Method": vars(run.config), "Environment": machine | machine.get("versions", {})},
-        "samples": selection.samples(),
+        "on": Path(run.root).name if run.root else run.data,
+        "counted": selection.counted(),
         "last": next((line for line in reversed(lines) if "peak_memory_mib" in line), None),
         "best": (figure, *max(values, key=lambda each: each[1])) if values else None,
         "notices": [line for line in lines if "notice" in line],
@@ -113,9 +114,10 @@ def _drawn(title: str, curves: Mapping[tuple[str, str], Sequence[tuple[float, fl
 
 def _pairs(dataset: Dataset, selection: Selection) -> Image.Image | None:
     """The first labelled photos on a sheet, with the share of all photos that each stands for."""
-    shown, sizes = selection.pairs[:PAIRS], selection.cluster_sizes or [1] * len(selection.pairs)
-    captions = [f"stands for {100 * size / sum(sizes):.1f} %" for size in sizes]
-    title = f"{len(shown)} of {len(selection.pairs)} labelled photos, selected by the rule {selection.rule}"
+    shown, sizes = selection.pairs[:PAIRS], selection.cluster_sizes or ()
+    captions = [f"stands for {100 * size / sum(sizes):.1f} %" for size in sizes] or [""] * len(shown)
+    how = {"all": "", "random": ", drawn at random"}.get(selection.rule, f", selected by the rule {selection.rule}")
+    title = f"{len(shown)} of {len(selection.pairs)} labelled photos{how}"
     names = [sample.name for sample in shown]
     return contact_sheet(map(dataset.read_photo, shown), names, captions, title=title) if shown else None
 

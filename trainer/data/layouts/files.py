@@ -56,7 +56,7 @@ class Layout:
         classes: Classes | None,
         notes: tuple[str, ...] = (),
     ) -> Dataset:
-        """The dataset, with a note on what has no partner in each split."""
+        """The dataset, with a note on the names without a partner where both sides of a split have some."""
         alone = (_alone(split, samples) for split, samples in splits.items())
         return Dataset(
             name=self.name,
@@ -108,6 +108,12 @@ def number_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def counted(pairs: int, photos: int, labels: int = 0) -> str:
+    """6 pairs, 34 other photos; also other label maps where there are some."""
+    parts = [number_of(pairs, "pair"), number_of(photos, "other photo"), number_of(labels, "other label map")]
+    return ", ".join(parts if labels else parts[:2])
+
+
 def _pictures_below(folder: Path, ignored: Counter[str]) -> list[str]:
     """Every picture file below a folder, as a relative path with forward slashes; hidden ones are left out."""
     found: list[str] = []
@@ -142,16 +148,10 @@ def reads_heif() -> bool:
 
 
 def _alone(split: str, samples: tuple[Sample, ...]) -> str | None:
-    """How many samples of a split have one side only, and the names of a few where both sides have such samples."""
+    """How many samples of a split have one side only, and the names of a few, where both sides have such samples."""
     photos = [sample.name for sample in samples if sample.label is None]
     labels = [sample.name for sample in samples if sample.photo is None]
-    if not photos and not labels:
+    if not photos or not labels:
         return None
-    pairs = number_of(len(samples) - len(photos) - len(labels), "pair")
-    note = (
-        f"{split}: {pairs}, {number_of(len(photos), 'photo')} without a label, {number_of(len(labels), 'label')} "
-        "without a photo"
-    )
-    if photos and labels:
-        note += f" (photos: {', '.join(photos[:3])}; labels: {', '.join(labels[:3])})"
-    return note
+    counts = counted(len(samples) - len(photos) - len(labels), len(photos), len(labels))
+    return f"{split}: {counts}, by their names (photos: {', '.join(photos[:3])}; label maps: {', '.join(labels[:3])})"

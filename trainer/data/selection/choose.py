@@ -115,7 +115,7 @@ def select(
         pairs=tuple(pairs),
         unpaired_photos=tuple(sample for sample in used if sample.photo is not None),
         unpaired_labels=tuple(sample for sample in used if sample.label is not None),
-        rule=rule,
+        rule="all" if k == "all" else rule,
         pool_rule=pool_rule,
         seed=seed,
         features=extractor.name if extractor is not None and by_features else None,

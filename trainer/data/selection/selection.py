@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainer.data.dataset import Dataset, Sample, Side
+from trainer.data.layouts.files import counted
 from trainer.data.remapped import over_classes
 from trainer.data.selection.rules import nearest
 from trainer.errors import BrokenFile, UserError
@@ -73,6 +74,11 @@ class Selection:
             "unpaired photos": self.unpaired_photos,
             "unpaired label maps": self.unpaired_labels,
         }
+
+    def counted(self) -> str:
+        """How many pairs, and how many photos and label maps of the pools beside them."""
+        photos = set(self.unpaired_photos) - set(self.pairs)
+        return counted(len(self.pairs), len(photos), len(set(self.unpaired_labels) - set(self.pairs)))
 
     def to_json(self) -> str:
         """The text of pairs.json."""

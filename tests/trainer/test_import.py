@@ -324,7 +324,8 @@ def test_a_class_table_gives_ids_and_colours(export):
     put(export / "json" / "a.json", labelme({"label": "car", "points": POINTS}))
     names, ids = imported(export, "--classes", str(export / "own.csv"))
     assert names == ("road", "car")
-    assert ids == np.where(INSIDE, 8, V).tolist()
+    assert ids == np.where(INSIDE, 8, 9).tolist()
+    assert (export.parent / "out" / "classes.csv").read_text().splitlines() == (export / "own.csv").read_text().split()
 
 
 def test_a_photo_embedded_in_its_labels_is_used_and_one_that_is_missing_is_named(tmp_path, capsys):
@@ -498,15 +499,17 @@ def test_labels_come_into_a_project_that_has_its_photos_and_class_table(tmp_path
     project = tmp_path / "mine"
     for name in "abc":
         with_photo(project / "photos", f"{name}.jpg")
-    table = "id,name,r,g,b,ignore\n0,road,1,2,3,0\n7,car,4,5,6,0\n255,void,0,0,0,1\n"
+    table = "id,name,r,g,b,ignore\n0,road,1,2,3,0\n7,car,4,5,6,0\n11,void,0,0,0,1\n"
     put(project / "classes.csv", table)
     write(project / "labels" / "b.png", np.zeros((4, 6), np.uint8))
     shapes = {"label": "car", "points": POINTS}, {"label": "tree", "points": POINTS}
     for name in "abd":
         put(tmp_path / "labelled" / f"{name}.json", labelme(*shapes, imagePath=f"{name}.jpg"))
+    assert main(["import", str(tmp_path / "labelled"), "--out", str(project), "--unlabelled", "sky"]) == 2
+    assert "--unlabelled sky: it is no class of" in capsys.readouterr().err
     main(["import", str(tmp_path / "labelled"), "--out", str(project)])
     said = capsys.readouterr().out
-    assert set(np.unique(np.asarray(Image.open(project / "labels" / "a.png")))) == {7, 255}
+    assert set(np.unique(np.asarray(Image.open(project / "labels" / "a.png")))) == {7, 11}
     assert not np.asarray(Image.open(project / "labels" / "b.png")).any()
     assert (project / "classes.csv").read_text() == table
     assert sorted(path.name for path in (project / "labels").iterdir()) == ["a.png", "b.png"]

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -73,8 +73,10 @@ def import_labels(arguments: list[str]) -> int:
                 "say --unlabelled background if they are background, or --unlabelled void"
             )
         if own_classes.exists():
-            table = replace(table, classes=read_classes(own_classes))
-            if table.outside == IGNORE and not any(row.ignore for row in table.classes.rows):
+            own_names = {label.name for label in given or ()}
+            if asked.unlabelled not in {None, VOID, *own_names}:
+                raise UserError(f"--unlabelled {asked.unlabelled}: it is no class of {own_classes}: add it there")
+            if table.outside == IGNORE and not any(label.ignore for label in given or ()):
                 raise UserError(
                     f"{own_classes} has no void class for the pixels in no shape: add the line 255,void,0,0,0,1 to it, "
                     "or name their class with --unlabelled"
@@ -98,7 +100,7 @@ def _given(text: str) -> tuple[Label, ...]:
 
 
 def _report(summary: Summary, table: Table, photos: Photos, overlaps: Overlaps) -> Iterator[str]:
-    yield f"{number_of(len(photos.targets), 'photo')}, {summary.labelled} with labels"
+    yield f"wrote {number_of(summary.labelled, 'label map')}"
     for label, number in table.ids.items():
         if summary.shapes[label]:
             yield f"  {number:>3}  {label:<24}{number_of(summary.shapes[label], 'shape')}"

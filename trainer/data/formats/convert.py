@@ -53,33 +53,33 @@ class Summary:
 
 
 def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
-    """Number the classes in the order of the labels. `unlabelled` is void or a class, which comes first if new."""
+    """Number the classes in the order of the labels. `unlabelled` is void or a class, which comes first if new.
+
+    Labels with ids are the rows of a class table and stay as they are, void ones too; else void is 255.
+    """
     if unlabelled not in {VOID, *(label.name for label in labels)}:
         labels = [Label(unlabelled, (0, 0, 0)), *labels]
     numbers = (number for number in range(IGNORE) if number not in {label.id for label in labels})
     colours = (
         color for color in map(voc_color, range(1, 256)) if color not in {BORDER, *(label.color for label in labels)}
     )
-    ids: dict[str, int] = {VOID: IGNORE}
+    void = next((label.id for label in labels if label.ignore and label.id is not None), IGNORE)
+    ids: dict[str, int] = {VOID: void}
     rows: list[ClassRow] = []
     for label in labels:
-        if label.ignore or label.name in IGNORED or (label.name in BACKGROUND and unlabelled == VOID):
-            ids[label.name] = IGNORE
+        if label.id is None and (label.name in IGNORED or (label.name in BACKGROUND and unlabelled == VOID)):
+            ids[label.name] = void
         elif len(rows) == IGNORE:
             raise UserError(f"the labels have more than {IGNORE} classes: list fewer with --classes")
         else:
             ids[label.name] = next(numbers) if label.id is None else label.id
-            rows.append(
-                ClassRow(
-                    ids[label.name],
-                    label.name,
-                    label.color or ((0, 0, 0) if label.name in BACKGROUND else next(colours)),
-                    ignore=False,
-                )
-            )
-    if not rows:
+            color = label.color or ((0, 0, 0) if label.name in BACKGROUND else next(colours))
+            rows.append(ClassRow(ids[label.name], label.name, color, label.ignore))
+    if all(row.ignore for row in rows):
         raise UserError("the labels have no class but void: list the classes with --classes")
-    return Table(Classes((*rows, ClassRow(IGNORE, VOID, BORDER, ignore=True))), ids, ids[unlabelled])
+    if not any(row.ignore for row in rows):
+        rows.append(ClassRow(void, VOID, BORDER, ignore=True))
+    return Table(Classes(tuple(rows)), ids, ids[unlabelled])
 
 
 def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:

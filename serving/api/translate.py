@@ -73,6 +73,7 @@ async def style(request: Request, query: Annotated[StyleParameters, Query()], ba
     summary="Which photos to label next",
 )
 async def rank(request: Request, query: Annotated[RankParameters, Query()], backend: Ready) -> Response:
-    """The photos in the order in which to label them: first those of which the model is not sure and that differ from
-    the ones before. Near-duplicates of an earlier photo come last. The model must give a confidence."""
+    """The photos in the order in which to label them: those first that stand for many of which the model is not sure
+    and that differ from the ones before. Near-duplicates of an earlier photo come last. The model must give a
+    confidence."""
     return await answer(request, query, backend)

@@ -1,4 +1,4 @@
-"""Which photos to label next: those of which a model is not sure and that differ from the labelled ones."""
+"""Which photos to label next: those that stand for many photos of which a model is not sure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR = 0.2  # two photos are near-duplicates below this share of the mean distance between photos
+_TIE = 1e-6  # what a photo's own distance counts: it decides between equals
 _MOST = 4000  # rows that are compared with each other: of more, the least certain
 Floats = NDArray[np.floating]
 
@@ -17,10 +18,11 @@ def rank(
 ) -> tuple[list[int], dict[int, int]]:
     """Choose up to `count` rows to label by features Float[N,D] and a model's uncertainty Float[N], 0 or more.
 
-    Each is the row that most reduces sum_i uncertainty_i distance(i, nearest chosen or labelled row): the greedy
-    solution of an uncertainty-weighted k-median (facility location, Wei et al. 2015). Outliers, photos of which the
-    model is sure and photos like a chosen one reduce it little. Return the rows in order, and the near-duplicates,
-    which are set aside: {row: the labelled or chosen row that it resembles}.
+    Each is the row j that most reduces sum_i uncertainty_i distance(i, nearest chosen or labelled row) over the other
+    rows i: the greedy solution of an uncertainty-weighted k-median (facility location, Wei et al. 2015) without j's own
+    distance, which would outweigh the others in a small set, so that outliers came first. Photos that resemble none,
+    those among photos of which the model is sure, and those like a chosen one reduce it little. Return the rows in
+    order, and the near-duplicates, which are set aside: {row: the labelled or chosen row that it resembles}.
     """
     fresh = np.setdiff1d(np.arange(len(features)), labelled)
     rows = np.sort(fresh[np.argsort(-uncertainty[fresh], kind="stable")[:_MOST]])
@@ -31,7 +33,7 @@ def rank(
         away = distances(features[rows], features[list(labelled)]).min(1)
     chosen = list(labelled)
     while len(chosen) < count + len(labelled) and (away > limit).any():
-        gain = weights @ np.maximum(0, away[:, None] - between)
+        gain = weights @ np.maximum(0, away[:, None] - between) - weights * away * (1 - _TIE)
         pick = int(np.where(away > limit, gain, -1).argmax())
         chosen.append(int(rows[pick]))
         away = np.minimum(away, between[pick])

@@ -358,12 +358,15 @@ def test_each_next_row_reduces_the_uncertain_rows_distances_most_and_near_duplic
     chosen = list(labelled)
     for _ in range(6):
         fresh = [row for row in rows if away[row, chosen].min() > limit]
-        cost = {row: sum(uncertainty[each] * away[each, [*chosen, row]].min() for each in rows) for row in fresh}
-        chosen.append(min(cost, key=cost.__getitem__))
+        before = away[:, chosen].min(1)
+        gain = {row: uncertainty @ np.maximum(0, before - away[row]) - uncertainty[row] * before[row] for row in fresh}
+        chosen.append(max(gain, key=gain.__getitem__))
     order, near = rank(features, uncertainty, 6, labelled=labelled)
     assert order == chosen[2:]
     slow = {row: chosen[int(away[row, chosen].argmin())] for row in rows if away[row, chosen].min() <= limit}
     assert near == {row: twin for row, twin in slow.items() if row not in chosen}
+    few = np.array([[0.0], [5], [6], [7], [40]])
+    assert rank(few, np.array([0, 0.5, 0.5, 0.5, 0.9]), 4, labelled=[0])[0] == [2, 4]  # not the outlier first
     everything, twins = rank(features, uncertainty, 40)
     assert len(everything) + len(twins) == 40
     assert {9: 30, 30: 9}.items() & twins.items()

@@ -1,4 +1,4 @@
-"""`fewpair predict`: translate a file or a folder with one model, in this process or on a server."""
+"""`fewpair predict`: translate files with one model, in this process or on a server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import io
 import json
 import os
 import sys
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -36,6 +39,7 @@ Translate = Callable[[Path], bytes]
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 _HEIF = frozenset({".heic", ".heif"})
 _PATIENCE = 120.0  # seconds for which a request to an overloaded server is repeated
+_POLL = 1.0  # seconds after which a watched folder is looked at again
 _EXECUTION = pipeline.Execution(Limits(max_bytes=2**31, max_pixels=PIXELS_CEILING))
 _SEGMENT = ("output", "opacity", "min_area", "tiles")
 _SYNTHESIZE = ("seed", "format", "snap", "tiles")
@@ -45,6 +49,15 @@ def predict(argv: Sequence[str]) -> int:
     """Run the command; return 0, or 1 where files could not be translated. They are listed at the end."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.input == "-" and (args.out or args.watch or args.tool):
+        parser.error("argument INPUT: - is one picture, whose answer is on standard output: no --out, --watch or --as")
+    if args.input != "-" and args.out is None:
+        parser.error("argument --out: name a folder for the answers")
+    if args.watch and (args.tool or not Path(args.input).is_dir()):
+        parser.error("argument --watch: give a folder, and no --as, whose file is written at the end")
+    if args.style and args.seed is not None:
+        parser.error("argument --seed: the style of --style takes its place")
+    args.seed = 0 if args.seed is None else args.seed
     try:
         segment = SegmentParameters.model_validate({name: getattr(args, name) for name in _SEGMENT})
         synthesize = SynthesizeParameters.model_validate({name: getattr(args, name) for name in _SYNTHESIZE})
@@ -58,15 +71,26 @@ def predict(argv: Sequence[str]) -> int:
         args.direction = "to_photo"
     if args.tool:
         args.direction, segment = "to_label", segment.model_copy(update={"output": "ids"})
-    files = _inputs(args.input, args.out, heif=not args.server and _register_heif())
-    if args.server:
-        with Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE) as client:
-            failures = _translate_all(files, args, *_on_server(args, client, segment, synthesize))
-    else:
-        failures = _translate_all(files, args, *_in_process(args, segment, synthesize))
+    heif, folder = not args.server and _register_heif(), Path(args.input)
+    files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, heif=heif)
+    with ExitStack() as stack:
+        if args.server:
+            client = Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE)
+            translate, domain = _on_server(args, stack.enter_context(client), segment, synthesize)
+        else:
+            translate, domain = _in_process(args, segment, synthesize)
+        if args.input == "-":
+            given = stack.enter_context(tempfile.NamedTemporaryFile())
+            given.write(sys.stdin.buffer.read())
+            given.flush()
+            sys.stdout.buffer.write(translate(Path(given.name)))
+            return 0
+        if args.watch:
+            with suppress(KeyboardInterrupt):
+                _translate_all(_watched(folder, args.out, heif=heif), args, translate, domain)
+            return 0
+        failures = _translate_all(files, args, translate, domain)
     print(f"{len(files) - len(failures)} of {len(files)} files are in {args.out}")
-    for file, why in failures:
-        print(f"{file}: {why}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -75,13 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fewpair predict", description=description)
     add = parser.add_argument
     add("model", metavar="MODEL", help="an exported folder, or the name of a model in --models (with --server: there)")
-    add("input", metavar="INPUT", type=Path, help="a file, or a folder, whose sub-folders are mirrored")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the answers")
+    add("input", metavar="INPUT", help="a file, a folder, whose sub-folders are mirrored, or - for standard input")
+    add("--out", type=Path, metavar="DIR", help="folder for the answers; to INPUT - the answer is on standard output")
+    add("--watch", action="store_true", help="go on with each new file of the folder INPUT, until Ctrl-C")
     add("--direction", choices=DIRECTIONS, help="required where the model has both")
     for name, field in {**SynthesizeParameters.model_fields, **SegmentParameters.model_fields}.items():
         if name in (*_SEGMENT, *_SYNTHESIZE):
-            kind = {"action": "store_true"} if name == "snap" else {"default": 0 if name == "seed" else field.default}
-            add(f"--{name.replace('_', '-')}", help=f"{field.description} (default: %(default)s)", **kind)
+            kind = {"action": "store_true"} if name == "snap" else {"default": field.default}
+            said = (
+                "The same gives the same photo (default: 0)"
+                if name == "seed"
+                else f"{field.description} (default: %(default)s)"
+            )
+            add(f"--{name.replace('_', '-')}", help=said, **kind)
     add(
         "--as",
         dest="tool",
@@ -101,28 +131,47 @@ def _inputs(given: Path, out: Path, *, heif: bool) -> list[Path]:
         return [given]
     if not given.is_dir():
         raise ServingError(f"{given} does not exist.", hint="Give an image, or a folder of images.")
-    target = out.resolve()
-    if target == given.resolve():
-        raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
-    readable = _IMAGES | _HEIF if heif else _IMAGES
-    files = [
-        file
-        for file in sorted(given.rglob("*"))
-        if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
-    ]
-    images = [file for file in files if file.suffix.lower() in readable]
-    endings = (file.suffix.lower() for file in files)
-    ignored = Counter(ending or "without an ending" for ending in endings if ending not in readable)
+    images, ignored = _listed(given, out, heif=heif)
     types = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common())
     if not heif and _HEIF & ignored.keys():
         types += " (install pillow-heif to read HEIC without --server)"
     if not images:
         found = f" Other files there: {types}." if ignored else ""
-        message = f"{given} holds no image ({' '.join(sorted(readable))}).{found}"
+        message = f"{given} holds no image ({' '.join(sorted(_IMAGES | _HEIF if heif else _IMAGES))}).{found}"
         raise ServingError(message, hint="Give a folder of images.")
     if ignored:
         print(f"ignored {types}", file=sys.stderr)
     return images
+
+
+def _listed(given: Path, out: Path, *, heif: bool) -> tuple[list[Path], Counter[str]]:
+    """The images of a folder, without those of `out`, and how many other files there are of each ending."""
+    target, readable = out.resolve(), _IMAGES | _HEIF if heif else _IMAGES
+    if target == given.resolve():
+        raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
+    files = [
+        file
+        for file in sorted(given.rglob("*"))
+        if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
+    ]
+    endings = (file.suffix.lower() for file in files)
+    ignored = Counter(ending or "without an ending" for ending in endings if ending not in readable)
+    return [file for file in files if file.suffix.lower() in readable], ignored
+
+
+def _watched(given: Path, out: Path, *, heif: bool) -> Iterator[Path]:
+    """Yield each image of a folder once, as soon as it is whole: unchanged since the last look. Never ends."""
+    looked: dict[Path, tuple[int, int]] = {}
+    done: set[Path] = set()
+    while True:
+        for file in set(_listed(given, out, heif=heif)[0]) - done:
+            with suppress(FileNotFoundError):  # it was taken away again
+                state = file.stat().st_size, file.stat().st_mtime_ns
+                if looked.get(file) == state:
+                    done.add(file)
+                    yield file
+                looked[file] = state
+        time.sleep(_POLL)
 
 
 def _register_heif() -> bool:
@@ -146,7 +195,7 @@ def _in_process(
             update={"seed": None, "style": ",".join(map(str, json.loads(found)["style"]))}
         )
     translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
-    print(f"{model.name}, {direction}, on {model.provider}")
+    print(f"{model.name}, {direction}, on {model.provider}", file=sys.stderr)
 
     def answer(file: Path) -> bytes:
         return translate(Picture(clean_name(file.name), file.read_bytes), _EXECUTION)[0].body
@@ -160,7 +209,7 @@ def _on_server(
     model = client.model(args.model)
     direction = _direction(args.direction, model["directions"], name=args.model)
     domain = Domain("classes", tuple(ClassRow(**{**row, "color": tuple(row["color"])}) for row in model["classes"]))
-    print(f"{args.model}, {direction}, on {args.server}")
+    print(f"{args.model}, {direction}, on {args.server}", file=sys.stderr)
     if direction == "to_label":
         chosen = segment.model_dump(exclude_unset=True)
         return lambda file: client.segment(file, **{**chosen, "model": args.model}), domain
@@ -170,15 +219,13 @@ def _on_server(
     return lambda file: client.synthesize(file, **made).photo, domain
 
 
-def _translate_all(
-    files: Sequence[Path], args: argparse.Namespace, translate: Translate, domain: Domain
-) -> list[tuple[Path, str]]:
-    """Write the answer to each file; return the files that could not be translated, with the reason."""
-    failures: list[tuple[Path, str]] = []
-    taken = {file.resolve() for file in files}
+def _translate_all(files: Iterable[Path], args: argparse.Namespace, translate: Translate, domain: Domain) -> list[Path]:
+    """Write the answer to each file; print why files could not be translated, and return them."""
+    failures: list[Path] = []
+    taken = {file.resolve() for file in files} if isinstance(files, list) else set()
     annotations = FORMATS[args.tool](args.out, domain, min_area=int(args.min_area)) if args.tool else None
     for file in tqdm(files, unit="file", disable=None):
-        relative = file.relative_to(args.input) if args.input.is_dir() else Path(file.name)
+        relative = file.relative_to(args.input) if Path(args.input).is_dir() else Path(file.name)
         try:
             answer = translate(file)
             if annotations is not None:
@@ -190,9 +237,12 @@ def _translate_all(
         except (Refusal, OSError) as error:
             if isinstance(error, Refusal) and error.code == "unreachable":
                 raise
-            failures.append((file, str(error)))
+            failures.append(file)
+            tqdm.write(f"{file}: {error}", file=sys.stderr)
         except RUN_FAILURES as error:
-            failures.append((file, f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")))
+            failures.append(file)
+            why = f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")
+            tqdm.write(f"{file}: {why}", file=sys.stderr)
     if annotations is not None:
         annotations.close()
     return failures

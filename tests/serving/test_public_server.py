@@ -269,9 +269,13 @@ class TestRecords:
         for strange in ("two words", "x" * 65, "a\x7fb"):
             assert len(http.get("/v1/models", headers={"X-Request-ID": strange}).headers["x-request-id"]) == 32
 
-    def test_all_that_the_workers_say_is_json_and_the_secret_is_nowhere(self, server):
+    def test_all_that_the_workers_say_is_json_and_the_secret_is_nowhere(self, server, http):
         said = server.log.read_text()
         assert TOKEN not in said
+        assert (
+            f"  models  {', '.join(sorted(model['name'] for model in http.get('/v1/models').json()['models']))} in /"
+            in said
+        )
         after = said[said.index("Ready.") :].splitlines()
         assert all(json.loads(line) for line in after if line.startswith("{"))
         assert sum(line.startswith("{") for line in after) > 20

@@ -122,8 +122,8 @@ def pairs(arguments: list[str]) -> int:
             shutil.copy2((dataset.root or Path()) / photo, copies / photo)
         print(f"Copies of the photos to label are in {copies}.")
         print(
-            f"Next: fewpair import EXPORT --out {asked.root} reads what a labelling tool exports; or save the label map "
-            f"of each photo marked above under its name{_where(dataset, to_label[0])}. Then: fewpair train --data "
+            f"Next: fewpair import EXPORT --out {asked.root} reads what a labelling tool exports; or save the label "
+            f"map of each photo marked above under its name{_where(dataset, to_label[0])}. Then: fewpair train --data "
             f"{asked.data} --root {asked.root} --pairs {asked.out} --out RUN"
         )
     return 0

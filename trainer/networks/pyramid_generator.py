@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from trainer.batch import OneHot, Photo
-from trainer.networks.spade import SpadeBlock, doubled, with_noise
+from trainer.networks.spade import SpadeBlock, doubled, with_code
 
 BASE = 32
 """The coarsest level is this many times smaller than the photo."""
@@ -84,17 +84,17 @@ class PyramidGenerator(nn.Module):
     def paint(self, label: OneHot, code: Tensor, noise: Tensor, skip: int = 0) -> Photo:
         """Return the photo with this code, Float[B,code]. The noise moves the grain alone."""
         levels = len(self.blocks) - skip
-        conditions = [with_noise(label, code)]  # from the finest level to the coarsest
+        conditions = [label]  # from the finest level to the coarsest
         for _ in range(levels - 1):
             conditions.append(avg_pool2d(conditions[-1], 2))
         shift = (noise[:, :2] * 1000).round().long()
         first = len(self.blocks) - len(self.to_photo)
-        features = self.start(self._with_grain(conditions[-1], shift))
+        features = with_code(self.start, self._with_grain(conditions[-1], shift), code)
         photo = None
         for depth in range(levels):
             if depth:
                 features = doubled(features)
-            features = self.blocks[depth](features, self._with_grain(conditions[-1 - depth], shift))
+            features = self.blocks[depth](features, self._with_grain(conditions[-1 - depth], shift), code)
             if depth >= first:
                 picture = self.to_photo[depth - first](leaky_relu(features, 0.2))
                 photo = picture if photo is None else _enlarged(photo) + picture

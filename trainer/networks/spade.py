@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, leaky_relu
+from torch.nn.functional import conv2d, interpolate, leaky_relu, linear, pad
 
 from trainer.batch import OneHot, Photo
 from trainer.networks.init import SpectralConv2d, xavier
@@ -83,18 +83,19 @@ class SpadeBlock(nn.Module):
             self.spade_shortcut = Spade(before, condition=condition, hidden=hidden, norm=norm, padding=padding)
             self.conv_shortcut = SpectralConv2d(before, after, 1, bias=False)
 
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        inner = self.conv_1(leaky_relu(self.spade_1(features, condition), 0.2))
-        inner = self.conv_2(leaky_relu(self.spade_2(inner, condition), 0.2))
+    def forward(self, features: Tensor, condition: Tensor, code: Tensor | None = None) -> Tensor:
+        inner = self.conv_1(leaky_relu(self.spade_1(features, condition, code), 0.2))
+        inner = self.conv_2(leaky_relu(self.spade_2(inner, condition, code), 0.2))
         if self.spade_shortcut is not None and self.conv_shortcut is not None:
-            features = self.conv_shortcut(self.spade_shortcut(features, condition))
+            features = self.conv_shortcut(self.spade_shortcut(features, condition, code))
         return features + inner
 
 
 class Spade(nn.Module):
     """norm(x) (1 + gamma(m)) + beta(m), gamma and beta maps of the condition m (Park et al., Eq. 1).
 
-    features Float[B,channels,h,w]; condition Float[B,condition,h,w], already of the features' size (see `every`).
+    features Float[B,channels,h,w]; condition Float[B,condition,h,w], already of the features' size (see `every`), or
+    its last channels alone, after `code` Float[B,values]: channels with one value for the whole map.
     """
 
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm, padding: Padding = "zeros") -> None:
@@ -104,9 +105,19 @@ class Spade(nn.Module):
         self.gamma = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))
         self.beta = xavier(nn.Conv2d(hidden, channels, 3, padding=1, padding_mode=padding))
 
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        shared = torch.relu(self.shared(condition))
+    def forward(self, features: Tensor, condition: Tensor, code: Tensor | None = None) -> Tensor:
+        shared = torch.relu(self.shared(condition) if code is None else with_code(self.shared, condition, code))
         return self.norm(features) * (1 + self.gamma(shared)) + self.beta(shared)
+
+
+def with_code(layer: nn.Conv2d, condition: Tensor, code: Tensor) -> Tensor:
+    """The 3x3 convolution, with mirrored borders, of the code Float[B,values] spread over the map and the condition.
+
+    The code's share is one number for each output channel, so it costs no convolution.
+    """
+    constant, varying = layer.weight.split((code.shape[1], condition.shape[1]), 1)
+    spread = linear(code, constant.sum((2, 3)), layer.bias)[:, :, None, None]
+    return conv2d(pad(condition, (1, 1, 1, 1), mode="reflect"), varying) + spread
 
 
 def with_noise(label: OneHot, noise: Tensor) -> Tensor:

@@ -95,8 +95,8 @@ class WaveletSpade(Spade):
     def __init__(self, channels: int, *, condition: int, hidden: int, norm: Norm) -> None:
         super().__init__(channels // 4, condition=condition, hidden=hidden, norm=norm)
 
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        return haar(super().forward(inverse_haar(features), condition))
+    def forward(self, features: Tensor, condition: Tensor, code: Tensor | None = None) -> Tensor:
+        return haar(super().forward(inverse_haar(features), condition, code))
 
 
 def doubled_in_space(bands: Tensor) -> Tensor:

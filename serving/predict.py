@@ -46,7 +46,33 @@ _SYNTHESIZE = ("seed", "format", "snap", "tiles")
 
 
 def predict(argv: Sequence[str]) -> int:
-    """Run the command; return 0, or 1 where files could not be translated. They are listed at the end."""
+    """Run the command; return 0, or 1 where files could not be translated."""
+    args, segment, synthesize = _parsed(argv)
+    heif, folder = not args.server and _register_heif(), Path(args.input)
+    files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, heif=heif)
+    with ExitStack() as stack:
+        if args.server:
+            client = Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE)
+            translate, domain = _on_server(args, stack.enter_context(client), segment, synthesize)
+        else:
+            translate, domain = _in_process(args, segment, synthesize)
+        if args.input == "-":
+            given = stack.enter_context(tempfile.NamedTemporaryFile())
+            given.write(sys.stdin.buffer.read())
+            given.flush()
+            sys.stdout.buffer.write(translate(Path(given.name)))
+            return 0
+        if args.watch:
+            with suppress(KeyboardInterrupt):
+                _translate_all(_watched(folder, args.out, heif=heif), args, translate, domain)
+            return 0
+        failures = _translate_all(files, args, translate, domain)
+    print(f"{len(files) - len(failures)} of {len(files)} files are in {args.out}")
+    return 1 if failures else 0
+
+
+def _parsed(argv: Sequence[str]) -> tuple[argparse.Namespace, SegmentParameters, SynthesizeParameters]:
+    """The options and the parameters in them; exits with a message where they contradict each other."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.input == "-" and (args.out or args.watch or args.tool):
@@ -71,27 +97,7 @@ def predict(argv: Sequence[str]) -> int:
         args.direction = "to_photo"
     if args.tool:
         args.direction, segment = "to_label", segment.model_copy(update={"output": "ids"})
-    heif, folder = not args.server and _register_heif(), Path(args.input)
-    files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, heif=heif)
-    with ExitStack() as stack:
-        if args.server:
-            client = Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE)
-            translate, domain = _on_server(args, stack.enter_context(client), segment, synthesize)
-        else:
-            translate, domain = _in_process(args, segment, synthesize)
-        if args.input == "-":
-            given = stack.enter_context(tempfile.NamedTemporaryFile())
-            given.write(sys.stdin.buffer.read())
-            given.flush()
-            sys.stdout.buffer.write(translate(Path(given.name)))
-            return 0
-        if args.watch:
-            with suppress(KeyboardInterrupt):
-                _translate_all(_watched(folder, args.out, heif=heif), args, translate, domain)
-            return 0
-        failures = _translate_all(files, args, translate, domain)
-    print(f"{len(files) - len(failures)} of {len(files)} files are in {args.out}")
-    return 1 if failures else 0
+    return args, segment, synthesize
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,11 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in {**SynthesizeParameters.model_fields, **SegmentParameters.model_fields}.items():
         if name in (*_SEGMENT, *_SYNTHESIZE):
             kind = {"action": "store_true"} if name == "snap" else {"default": field.default}
-            said = (
-                "The same gives the same photo (default: 0)"
-                if name == "seed"
-                else f"{field.description} (default: %(default)s)"
-            )
+            said = f"{field.description} (default: %(default)s)"
+            said = "decides how the photos look (default: 0)" if name == "seed" else said
             add(f"--{name.replace('_', '-')}", help=said, **kind)
     add(
         "--as",
@@ -164,7 +167,9 @@ def _watched(given: Path, out: Path, *, heif: bool) -> Iterator[Path]:
     looked: dict[Path, tuple[int, int]] = {}
     done: set[Path] = set()
     while True:
-        for file in set(_listed(given, out, heif=heif)[0]) - done:
+        for file in _listed(given, out, heif=heif)[0]:
+            if file in done:
+                continue
             with suppress(FileNotFoundError):  # it was taken away again
                 state = file.stat().st_size, file.stat().st_mtime_ns
                 if looked.get(file) == state:

@@ -206,6 +206,10 @@ def test_of_quick_clicks_the_last_one_is_answered(page, page_server):
         f"{page_server.url}/v1/synthesize?seed=1", content=ids, headers={"Content-Type": "image/png"}, timeout=60
     )
     assert np.array_equal(pixels(shown(page, "#paint .answer .photo")), pixels(answer.content))
+    marked = page.locator("#paint .scene[aria-pressed=true]")
+    assert marked.get_by_role("img").get_attribute("src") == "page/examples/street-4.jpg"
+    give(page, "#paint .map-file", ids)
+    marked.wait_for(state="detached")
 
 
 def test_a_request_that_came_too_soon_is_repeated_when_the_server_says(page):

@@ -144,8 +144,15 @@ export class Pane {
   scene(button) {
     const all = [...this.$(".scenes").children];
     const chosen = button ?? all[page.state.get("scene")] ?? all[0];
-    page.remember({ scene: all.indexOf(chosen) });
+    this.mark(chosen);
     return chosen.firstChild;
+  }
+
+  /** Mark the button of the scene that is open, or none. */
+  mark(chosen) {
+    const all = [...this.$(".scenes").children];
+    page.remember({ scene: all.indexOf(chosen) });
+    for (const button of all) button.ariaPressed = button === chosen;
   }
 
   /** Offer the other models to compare with; return the model, and the one beside it where the URL names one. */

@@ -23,8 +23,10 @@ export default class Paint extends Pane {
     this.canvas.addEventListener("settled", () => this.#changed(true));
     this.on(".scene", "click", (button) => this.#begin(() => this.#sceneMap(button)));
     this.on(".map-file", "change", ({ files: [file] }) => this.#begin(() => this.#mapFile(file)));
-    this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) =>
-      readPhoto(await openPhoto(file), page.model("to_label"), signal)));
+    this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) => {
+      this.mark();
+      return readPhoto(await openPhoto(file), page.model("to_label"), signal);
+    }));
     this.on(".style-file", "change", ({ files: [file] }) => this.#takeStyle(file));
     this.on(".drop-style", "click", () => {
       this.#showStyle(null);
@@ -43,10 +45,14 @@ export default class Paint extends Pane {
       this.#showStyle(null);
       this.#begin(() => this.canvas.map ?? this.#sceneMap());
     });
-    page.addEventListener("edit", ({ detail }) => this.#begin(() => detail.map, detail.photo));
+    page.addEventListener("edit", ({ detail }) => {
+      this.mark();
+      this.#begin(() => detail.map, detail.photo);
+    });
     this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
     this.#showStyle(null);
     const kept = JSON.parse(sessionStorage.getItem("map"));
+    this.mark(this.$(".scenes").children[page.state.get("scene")]);
     this.#begin(() => (kept ? { ...kept, ids: Uint8Array.fromBase64(kept.ids) } : this.#sceneMap()));
   }
 
@@ -73,6 +79,7 @@ export default class Paint extends Pane {
   async #mapFile(file) {
     const url = address("map", { model: this.model.name }, document.baseURI);
     const response = await ask(url, { method: "POST", body: file });
+    this.mark();
     this.$(".note").hidden = response.headers.get("X-Label-Spelling") !== "snapped colours";
     return { ...(await readIds(await response.blob())), classes: this.model.classes };
   }

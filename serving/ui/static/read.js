@@ -63,7 +63,9 @@ export default class Read extends Pane {
   }
 
   #openOwn(file) {
-    if (page.tab === "read" && file) this.#open(() => openPhoto(file));
+    if (page.tab !== "read" || !file) return;
+    this.mark();
+    this.#open(() => openPhoto(file));
   }
 
   /** Keep the photo, small, so that a reload loses nothing. */

@@ -8,6 +8,7 @@ import pytest
 from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
 from trainer.commands.session import resume, start
 from trainer.training.checkpointing import RunDir
+from trainer.training.watch import notices
 
 
 def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: Any) -> RunDir:
@@ -76,6 +77,12 @@ def test_a_run_made_to_fail_is_noticed_in_one_line_with_the_remedy(
     for kind, beginning in said.items():
         assert logged[kind].startswith(beginning)
         assert printed.count(f"{logged[kind]}\n") == 1
+
+
+@pytest.mark.parametrize(("spreads", "kinds"), [((0.016, 0.033), set()), ((0.033, 0.016), {"collapse"})])
+def test_photos_that_become_more_different_have_not_collapsed(spreads: tuple[float, float], kinds: set[str]) -> None:
+    lines = [{"watch/spread": spread, "watch/noise": 3.9} for spread in spreads]  # oasis-compact, at steps 13 and 26
+    assert notices(lines, tiny_config("oasis")).keys() == kinds
 
 
 def test_a_sound_run_is_looked_at_and_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

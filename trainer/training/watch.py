@@ -15,9 +15,10 @@ from trainer.metrics.predict import predict_labels, predict_photos
 
 LOOKS, WINDOW = 2, 25
 """What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
-SPREAD, NOISE, CHECKERBOARD, STILL, WON = 0.1, 0.5, 2.75, 0.005, 0.05
+SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON = 0.1, 0.5, 0.1, 2.75, 0.005, 0.05
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
-their distance in levels of 255. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's
+their distance in levels of 255. Both are small in a young run, which is no collapse while they rise by that share of
+their limits between the checks. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's
 loss: how little it moves where it learns nothing, and how small it is where it has won, as shares."""
 
 
@@ -54,15 +55,18 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     def within(name: str, low: float, high: float) -> bool:
         return len(looks) == LOOKS and all(low <= each.get(f"watch/{name}", nan) < high for each in looks)
 
+    def stays(name: str, limit: float) -> bool:
+        return within(name, 0, limit) and looks[-1][f"watch/{name}"] - looks[0][f"watch/{name}"] < RISING * limit
+
     lr, found = _option(config, "lr"), {}
     other = _option(config, "lr_discriminator" if hasattr(config, "lr_discriminator") else "lr")
     pulls = ("feature_matching", "perceptual", "features", "colour", "reconstruction")
     weights = " and ".join(_option(config, name) for name in pulls if getattr(config, name, 0)) or lr
     if within("classes", 0, 2) and within("classes_of_labels", 2, inf):
         found["one class"] = f"every pixel gets the same class: lower {lr}, and check the labels with `fewpair check`"
-    if within("spread", 0, SPREAD):
+    if stays("spread", SPREAD):
         found["collapse"] = f"photos of different label maps are almost the same: lower {other}"
-    if within("noise", 0, NOISE):
+    if stays("noise", NOISE):
         found["noise"] = f"photos of one label map are the same whatever the noise: lower {weights}"
     if within("checkerboard", CHECKERBOARD, inf):
         found["checkerboard"] = f"photos have a checkerboard that real ones lack: train longer, or lower {lr}"

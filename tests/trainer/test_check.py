@@ -149,12 +149,28 @@ def test_a_table_of_one_class_is_refused_until_the_rest_is_confirmed_as_void(tmp
     assert own.class_problems(void=True) == ([], [])
 
 
-def test_an_indexed_label_in_another_order_is_refused_with_both_readings(tmp_path, capsys):
-    root = make_folders(tmp_path / "own", count=3, table=BINARY)
+def indexed(root: Path, *palette: int) -> Path:
+    make_folders(root, count=3, table=BINARY)
     for number in range(3):
         image = Image.fromarray((ids_of(number) < 5).astype(np.uint8))
-        image.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white: road by its colour, background by its index
+        image.putpalette(palette)
         image.save(root / "labels" / f"street{number}.png")
+    return root
+
+
+def test_an_indexed_label_in_other_colours_is_read_by_its_indices_with_a_warning(tmp_path, capsys):
+    root = indexed(tmp_path / "own", 128, 0, 0, 0, 128, 0)
+    warning = "warning: 3 label maps are indexed images whose palette lacks colours of the class table"
+    for words in (["check", str(root)], train_on(root, tmp_path)):
+        assert main(words) == 0
+        assert warning in capsys.readouterr().out
+    assert main(["check", str(indexed(tmp_path / "sound", 0, 0, 0, 255, 255, 255))]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_an_indexed_label_in_another_order_is_refused_with_both_readings(tmp_path, capsys):
+    # index 0 is white: road by its colour, background by its index
+    root = indexed(tmp_path / "own", 255, 255, 255, 0, 0, 0)
     assert "can be read in two ways: index 0 is background by its id, but road by its palette colour" in said(
         capsys, *train_on(root, tmp_path)
     )

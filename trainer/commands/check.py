@@ -63,6 +63,7 @@ def check_command(arguments: list[str]) -> int:
     samples = [sample for split in dataset.splits.values() for sample in split]
     report = check(dataset, samples, decoded=None)
     errors, warnings = report.class_problems(void=asked.void is not None)
+    warnings += report.palette_warnings()
     errors += grouped(report.errors)
     twins = report.near_duplicates()
     if twins:

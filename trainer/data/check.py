@@ -32,6 +32,8 @@ class Report:
     """Int64[C+1]: pixels of each class, and of void."""
     unlabelled: int = 0
     """Pixels with the value 255."""
+    indexed: int = 0
+    """Indexed images without the class colours in their palettes, whose indices are taken as ids."""
     thumbnails: dict[str, np.ndarray] = field(default_factory=dict)
     """{photo: uint8[16*16*3]}"""
 
@@ -63,6 +65,16 @@ class Report:
             cure = "label the others too, or confirm with --void 255 that everything else is void"
             problem += f": {present[0] if present else 'no class'} alone is labelled"
         return [f"{problem}: {cure}"], []
+
+    def palette_warnings(self) -> list[str]:
+        """Return a warning where indices are taken as ids though the palettes show other colours."""
+        if not self.indexed:
+            return []
+        maps = "label map is an indexed image" if self.indexed == 1 else "label maps are indexed images"
+        return [
+            f"{self.indexed} {maps} whose palette lacks colours of the class table, so the indices are taken as ids: "
+            "`fewpair check ROOT --out check.png` shows whether they are"
+        ]
 
     def near_duplicates(self) -> list[tuple[str, str]]:
         """Photos that look nearly the same."""
@@ -112,6 +124,7 @@ def check_selection(selection: Selection, *, void: bool) -> None:
         labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]
         reports.append(check(external, labels, decoded=0))
     errors, warnings = report.class_problems(void=void)
+    warnings += report.palette_warnings()
     errors += grouped([error for each in reports for error in each.errors])
     for warning in warnings:
         print(f"warning: {warning}")
@@ -158,5 +171,7 @@ def _read_label(dataset: Dataset, sample: Sample, report: Report) -> None:
     if type(dataset) is Dataset:
         path = dataset.file(sample, "label")
         with image_errors(path):
-            ids = read_label(path, imaging_domain(report.classes)).ids
-        report.unlabelled += int((ids == IGNORE).sum())
+            label_image = read_label(path, imaging_domain(report.classes))
+            with Image.open(path) as image:
+                report.indexed += image.mode == "P" and label_image.spelling == "ids"
+        report.unlabelled += int((label_image.ids == IGNORE).sum())

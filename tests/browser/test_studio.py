@@ -140,7 +140,8 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
     page.set_default_timeout(120_000)
     model = {"name": "slow", "directions": ["to_label"], "classes": classes, "size": None, "confidence": False}
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": [model], "defaults": {"to_label": "slow"}}))
-    card = {"training": {"pairs": 2, "terms": ""}, "metrics": {}, "description": ""}
+    seen = {"pixel_accuracy": 0.9, "seen_in_training": 3}
+    card = {"training": {"pairs": 2, "terms": ""}, "metrics": {"val": seen}, "description": ""}
     page.route("**/v1/models/slow", lambda route: route.fulfill(json=card))
     drafts = []
     page.route("**/v1/segment*", lambda route: drafts.append(route))
@@ -161,6 +162,7 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
         page.wait_for_timeout(20)
     with page.expect_response("**/studio/labels/scene-1"):
         drafts[1].fulfill(body=file_of(np.full_like(ids, ROAD)), content_type="image/png")
+    assert "never saw" not in page.text_content("#head .right")
     for name, paint in (("scene-0", SKY), ("scene-1", ROAD)):
         assert (np.asarray(Image.open(folder / "labels" / f"{name}.png")) == paint).all()
     page.close()

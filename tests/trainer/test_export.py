@@ -240,6 +240,17 @@ def test_an_earlier_export_of_the_name_is_replaced(one_way_run: Path, exported: 
     assert json.loads((out / "little" / "manifest.json").read_text())["description"] == "The second one."
 
 
+@pytest.mark.usefixtures("drawn")
+def test_figures_on_photos_seen_in_training_are_marked_in_manifest_and_card(one_way_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(one_way_run, tmp_path / "run"))
+    evaluated = {"split": "val", "checkpoint": "best", "weights": "averaged", "limit": None, "step": 4}
+    evaluated["figures"] = {"mean_iou": 0.9, "seen_in_training": 3}
+    (run / "evaluation" / "val-best-averaged.json").write_text(json.dumps(evaluated))
+    folder = export(run, tmp_path / "out", name="little")
+    assert json.loads((folder / "manifest.json").read_text())["metrics"]["val"]["seen_in_training"] == 3
+    assert "On split `val` (3 of its photos were seen in training)" in (folder / "README.md").read_text()
+
+
 def test_an_earlier_export_is_not_replaced_without_being_asked(one_way_run: Path, tmp_path: Path) -> None:
     (tmp_path / "little").mkdir()
     with pytest.raises(UserError, match=r"little exists: name the model otherwise with --name, or replace it"):

@@ -491,6 +491,14 @@ def test_validation_evaluates_a_limited_number_of_samples_and_the_run_records_it
     assert evaluated == [1, 1], "the raw and the averaged weights, on one of two samples each"
 
 
+def test_batch_statistics_are_estimated_for_evaluations_not_at_every_save(tmp_path, monkeypatch):
+    run = small_run(tmp_path, "supervised", steps=4, save_every=1, evaluate_every=2)
+    estimated: list[int] = []
+    monkeypatch.setattr(TrainState, "estimate_statistics", lambda state, _: estimated.append(state.step))
+    start(tmp_path / "run", run, *material_for(run), device="cpu")
+    assert estimated == [2, 4]
+
+
 def test_a_run_that_is_being_trained_is_refused_with_the_process_id(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=2)
     _, selection = material_for(run)

@@ -40,7 +40,8 @@ export default class Head extends Pane {
     const { training, metrics, description } = await (await ask(address(`models/${model.name}`))).json();
     if (model !== this.model) return;
     const { pairs, terms } = training;
-    const measured = Object.entries(metrics).find(([split, figures]) => split !== "train" && figures.pixel_accuracy);
+    const unseen = ([split, figures]) => split !== "train" && !figures.seen_in_training && figures.pixel_accuracy;
+    const measured = Object.entries(metrics).find(unseen);
     const right = measured && this.direction === "to_label" ? Math.round(100 * measured[1].pixel_accuracy) : 0;
     const drawn = terms.startsWith("synthetic"); // the one kind of photos that models carry with them
     this.$(".taught-by").textContent = pairs ? `Learned from only ${pairs} labelled photos.` : "";

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.experiment.markdown import BEGIN, END, replaced, table
+from trainer.experiment.report import BEGIN, END, markdown, replaced
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read(word: str, splits: Sequence[str]) -> Row:
 def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
     """The figures, then the IoU of each class, for each split."""
     text = [
-        table(
+        markdown(
             ["run", "method", "labels as", "pairs + unpaired", "step of", "training s a step", "peak MiB"],
             [described(row) for row in rows],
         )
@@ -95,7 +95,7 @@ def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
         figures += [[name.replace("_", " "), *headline(values)] for name, values in baselines(rows, split).items()]
         text.append(f"\n`{split}`, {count} photos:\n")
         text.append(
-            table(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures)
+            markdown(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures)
         )
         names = list(rows[0].evaluations[split]["figures"]["per_class_iou"])
         classes = [
@@ -106,7 +106,7 @@ def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
             for row in rows
         ]
         text.append(f"\nIoU by class on `{split}`:\n")
-        text.append(table(["run @ step", *names], classes))
+        text.append(markdown(["run @ step", *names], classes))
     rows_of_losses = [
         [
             f"{row.name} @ {row.first['step']}",
@@ -115,7 +115,7 @@ def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
         for row in rows
     ]
     text.append("\nDiscriminators' losses, mean over the last quarter of the steps:\n")
-    text.append(table(["run @ step", "group/loss"], [row for row in rows_of_losses if row[1]]))
+    text.append(markdown(["run @ step", "group/loss"], [row for row in rows_of_losses if row[1]]))
     return "\n".join(text) + "\n"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.experiment.markdown import BEGIN, END, replaced, table
+from trainer.experiment.report import BEGIN, END, markdown, replaced
 
 Line = Mapping[str, Any]
 _TITLES = {
@@ -69,7 +69,7 @@ def _figures(run: Sequence[Line]) -> Iterator[str]:
         names = [name for name in rows[0] if name not in _ORIGIN and name not in ("figure", "which", "stage_ms")]
         loops = rows[0]["figure"] == "closed loop"
         head = [name.replace("_", " ") for name in names]
-        yield table(
+        yield markdown(
             head if loops else ["where", *head],
             [[*([] if loops else [line["figure"]]), *(_shown(line[name]) for name in names)] for line in rows],
         )
@@ -77,11 +77,11 @@ def _figures(run: Sequence[Line]) -> Iterator[str]:
         if stages:
             yield "Mean milliseconds of each stage:"
             cells = [[_shown(line["clients"]), *(_shown(line["stage_ms"].get(one)) for one in stages)] for line in rows]
-            yield table(["clients", *stages], cells)
+            yield markdown(["clients", *stages], cells)
     for line in run:
         if line not in rows and line["figure"] != "checks":
             facts = [(name, value) for name, value in line.items() if name not in _ORIGIN and name != "figure"]
-            yield table(
+            yield markdown(
                 [line["figure"], "seen"], [[name.replace("_", " "), _shown(value)] for name, value in facts], words=2
             )
 
@@ -91,7 +91,7 @@ _ORIGIN = {"program", "began", "command", "commit", "machine", "at"}
 
 def _checks(line: Line) -> str:
     rows = [[one["check"], "yes" if one["passed"] else "**no**", one["seen"]] for one in line["checks"]]
-    return table(["check", "passed", "seen"], [[cell.replace("|", "/") for cell in row] for row in rows], words=3)
+    return markdown(["check", "passed", "seen"], [[cell.replace("|", "/") for cell in row] for row in rows], words=3)
 
 
 def _shown(value: Any) -> str:

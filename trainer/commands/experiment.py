@@ -62,7 +62,7 @@ class ReportOptions:
     results: Path | None = None
     """Of a table: the results that `fewpair experiment` wrote."""
     out: Path = Path()
-    """Of a table: the folder for TABLE.md, .csv, .svg and .png; text around the generated part of a page is kept."""
+    """Of a table: the folder for TABLE.md, .csv and .svg; text around the generated part of a page is kept."""
     setting: str = "compact"
     """Of a table: the scale of the runs."""
 

@@ -8,7 +8,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.layouts.aligned import MAPS_TERMS, aligned, facades, facades_pictures, unaligned
 from trainer.data.layouts.folders import camvid, folders, labels, pictures
 from trainer.data.layouts.published import ade20k, cityscapes, coco_stuff
-from trainer.data.synthetic.scenes import synthetic_scenes
+from trainer.data.layouts.scenes import synthetic_scenes
 from trainer.errors import named
 
 

@@ -10,8 +10,8 @@ from trainer.experiment.results import Line, Summary
 from trainer.experiment.tables import Setting, Table
 
 
-def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> list[Path]:
-    """Write `<stem>.svg` and `<stem>.png`: one panel per split, and one for the paper."""
+def draw(table: Table, setting: Setting, lines: Sequence[Line], path: Path) -> None:
+    """Write an SVG file: one panel per split, and one for the paper."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -32,10 +32,8 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
                 _curves(axes, table, lines, points)
                 axes.set_ylabel(metric.heading)
             else:
-                names, (means, deviations, _) = (
-                    [" | ".join(line.row.cells) for line in lines],
-                    zip(*points, strict=True),
-                )
+                names = [" | ".join(line.row.cells) for line in lines]
+                means, deviations, _ = zip(*points, strict=True)
                 axes.barh(names, means, xerr=deviations, capsize=3, color="C0", alpha=0.7)
                 axes.invert_yaxis()
                 axes.set_xlabel(metric.heading)
@@ -46,10 +44,7 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], stem: Path) -> l
         if labels:
             columns = min(4, len(labels))
             figure.legend(labels.values(), labels, loc="outside lower center", ncols=columns, frameon=False)
-        written = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
-        figure.savefig(written[0], metadata={"Date": None})
-        figure.savefig(written[1], dpi=110)
-    return written
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _curves(axes: Any, table: Table, lines: Sequence[Line], points: Sequence[Summary]) -> None:

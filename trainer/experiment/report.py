@@ -1,27 +1,27 @@
-"""Writes the pages of a table from its results: Markdown beside the paper's figures, CSV, and a plot."""
+"""Writes the pages of a table from its results: Markdown and CSV beside the paper's figures, and a plot."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from trainer.errors import UserError
-from trainer.experiment.markdown import BEGIN, END, replaced
-from trainer.experiment.markdown import table as markdown
 from trainer.experiment.plot import draw
 from trainer.experiment.results import Line, Result, Summary
 from trainer.experiment.tables import Row, Setting, Table
 
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 CHECKPOINTS = {"last": "last checkpoint", "best": "checkpoint with the best result on `val`"}
 
 
 def write_pages(table: Table, setting: Setting, results: Sequence[Result], folder: Path) -> list[Path]:
-    """Write `<table>.md`, `.csv`, `.svg` and `.png`. Text around the generated part of an existing page is kept."""
+    """Write `<table>.md`, `.csv` and `.svg`. Text around the generated part of an existing page is kept."""
     mine = [each for each in results if (each["table"], each["setting"]) == (table.name, setting.name)]
     lines = [line for row in table.rows_of(setting) for line in _lines(row, mine)]
     folder.mkdir(parents=True, exist_ok=True)
-    page, sheet = folder / f"{table.name}.md", folder / f"{table.name}.csv"
+    page, sheet, plot = (folder / f"{table.name}.{kind}" for kind in ("md", "csv", "svg"))
     before = page.read_text(encoding="utf-8") if page.exists() else f"# {table.title}\n\n{BEGIN}\n{END}\n"
     failures = [f"FAILED: {each['row']}, seed {each['repeat']}: {each['failed']}" for each in mine if each["failed"]]
     text = replaced(before, "\n\n".join([*_paragraphs(table, setting, lines), *failures]) + "\n")
@@ -29,7 +29,8 @@ def write_pages(table: Table, setting: Setting, results: Sequence[Result], folde
         raise UserError(f"{page} has no lines {BEGIN} and {END}: add them, or move the page away")
     page.write_text(text, encoding="utf-8")
     pd.DataFrame(list(_records(table, setting, lines))).to_csv(sheet, index=False, lineterminator="\n")
-    return [page, sheet, *draw(table, setting, lines, folder / table.name)]
+    draw(table, setting, lines, plot)
+    return [page, sheet, plot]
 
 
 def _lines(row: Row, results: Sequence[Result]) -> Iterator[Line]:
@@ -107,55 +108,52 @@ def _runs_here(setting: Setting, results: Sequence[Result]) -> Iterator[str]:
     if not results:
         yield "Nothing has been run yet."
         return
-    columns = ["repeat", "precision", "shared_with", "seconds", "cpu_seconds"]
-    runs = pd.json_normalize([dict.fromkeys(columns) | each for each in results], max_level=2)
 
-    def every(column: str) -> str:
-        return ", ".join(sorted(map(str, runs[column].dropna().unique()))) if column in runs else ""
+    def every(name: str, values: Sequence[dict[str, Any]] = results) -> str:
+        return ", ".join(sorted({str(each[name]) for each in values if each.get(name) is not None}))
 
+    judges, places = ([each.get(name, {}) for each in results] for name in ("judges", "environment"))
     titles = {"selection": "selection features", "judge": "judge", "features": "features of FID and KID"}
-    by = [f"{title}: {every(f'judges.{name}')}" for name, title in titles.items() if every(f"judges.{name}")]
-    known = ", ".join(filter(None, [every("precision"), "not recorded" if runs["precision"].isna().any() else ""]))
-    place = "environment."
-    own = runs[runs["shared_with"].isna()]
+    by = [f"{title}: {every(name, judges)}" for name, title in titles.items() if every(name, judges)]
+    unknown = "not recorded" if any(each.get("precision") is None for each in results) else ""
+    torch = every("torch", [each.get("versions", {}) for each in places])
+    own = [each for each in results if each.get("shared_with") is None]
+    seconds, cpu_seconds = (sum(each.get(name) or 0 for each in own) for name in ("seconds", "cpu_seconds"))
     yield (
-        f"{'; '.join([f'{len(results)} runs, seeds ' + every('repeat'), *by])}. Commit {every(place + 'commit')}; "
-        f"torch {every(place + 'versions.torch')}, Python {every(place + 'python')}; {every(place + 'processor')}, "
-        f"{every(place + 'cores')} cores, {every(place + 'device')}, {every(place + 'threads')} thread(s) per run, "
-        f"precision {known}. Training took {own['seconds'].sum():.0f} s; training and evaluation "
-        f"{own['cpu_seconds'].sum():.0f} s of CPU time."
+        f"{'; '.join([f'{len(results)} runs, seeds ' + every('repeat'), *by])}. Commit {every('commit', places)}; "
+        f"torch {torch}, Python {every('python', places)}; {every('processor', places)}, {every('cores', places)} "
+        f"cores, {every('device', places)}, {every('threads', places)} thread(s) per run, precision "
+        f"{', '.join(filter(None, [every('precision'), unknown]))}. Training took {seconds:.0f} s; training and "
+        f"evaluation {cpu_seconds:.0f} s of CPU time."
     )
 
 
 def _records(table: Table, setting: Setting, lines: Sequence[Line]) -> Iterator[dict[str, object]]:
-    """Yield every figure in long form, with the paper's where it prints them."""
-    for line in lines:
-        row = line.row
-        printed = dict(zip(table.metrics, row.paper.get(setting.figures, ()), strict=False))
-        first = line.results[0] if line.results else {}
-        about = {
-            "table": table.name,
-            "setting": setting.name,
-            "row": row.name,
-            "precision": line.precision,
-            "method": row.method,
-            "pairs": first.get("pairs", row.pairs),
-            "unpaired": first.get("unpaired", row.unpaired),
-            "rule": first.get("rule", row.rule or "-"),
-            "steps": first.get("steps", ""),
-        }
-        if not line.results:
-            absent = {"split": "", "checkpoint": "", "n": 0, "mean": "not run", "sd": ""}
-            for metric, paper in printed.items():
-                yield about | absent | {"figure": metric.figure, "paper": paper}
-        for split, checkpoint in product(setting.splits, CHECKPOINTS):
-            for figure, found in line.figures(split, checkpoint).items():
-                yield about | {
-                    "split": split,
-                    "checkpoint": checkpoint,
-                    "figure": figure,
-                    "n": found.runs,
-                    "mean": repr(found.mean),
-                    "sd": repr(found.deviation) if found.runs > 1 else "",
-                    "paper": next((paper for metric, paper in printed.items() if metric.find([figure])), ""),
-                }
+    """Yield the figures of the table, with the paper's where it prints them."""
+    for line, split, checkpoint in product(lines, setting.splits, CHECKPOINTS):
+        for metric, paper in zip_longest(table.metrics, line.row.paper.get(setting.figures, ())):
+            mean, deviation, runs = line.summary(metric, split, checkpoint)
+            yield {
+                "row": line.row.name,
+                "run_here": _described(line),
+                "split": split,
+                "checkpoint": checkpoint,
+                "figure": metric.heading,
+                "runs": runs,
+                "mean": mean,
+                "sd": deviation,
+                "paper": paper,
+            }
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
+    """Return a Markdown table; the first `words` columns are left-aligned, the others right-aligned."""
+    lines = [head, ["---"] * words + ["---:"] * (len(head) - words), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def replaced(page: str, figures: str) -> str | None:
+    """Return the page with `figures` between the lines BEGIN and END, or None if it has no such lines."""
+    before, found, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{figures}{END}{after}" if found and ended else None

@@ -1,9 +1,11 @@
 """Results of an experiment: a file with one JSON object per line and run."""
 
+import fnmatch
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,22 +42,13 @@ class Line:
     failed: bool
     """Whether a run of the row failed."""
 
-    def figures(self, split: str, checkpoint: str) -> dict[str, Summary]:
-        """Return every figure that was measured."""
-        found: dict[str, list[float]] = {}
-        for result in self.results:
-            for name, value in result["figures"].get(checkpoint, {}).get(split, {}).items():
-                if isinstance(value, float):
-                    found.setdefault(name, []).append(value)
-        return {
-            name: Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else nan, len(values))
-            for name, values in found.items()
-        }
-
     def summary(self, metric: Metric, split: str, checkpoint: str) -> Summary:
         """Return one figure, of 0 runs if it was not measured."""
-        figures = self.figures(split, checkpoint)
-        return figures.get(metric.find(figures) or "", Summary())
+        measured = [each["figures"].get(checkpoint, {}).get(split, {}) for each in self.results]
+        name = next(iter(fnmatch.filter(chain.from_iterable(measured), metric.figure)), None)
+        values = [figures[name] for figures in measured if name in figures]
+        deviation = statistics.stdev(values) if len(values) > 1 else nan
+        return Summary(statistics.fmean(values), deviation, len(values)) if values else Summary()
 
 
 def read_results(path: Path) -> list[Result]:

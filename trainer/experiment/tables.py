@@ -1,9 +1,8 @@
 """A paper's table as data: its rows, its printed figures, and the settings that it can be run in."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +21,6 @@ class Metric:
     figure: str
     """The name that `fewpair evaluate` uses; `*` stands for the name of an extractor."""
     digits: int = 3
-
-    def find(self, figures: Iterable[str]) -> str | None:
-        """Return the name of this metric among the names of measured figures, or None."""
-        return next((name for name in figures if fnmatchcase(name, self.figure)), None)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ FAR = 1e6
 """The depth of the sky."""
 Point = tuple[float, float, float]
 """Metres to the right of the camera, above the ground, and ahead."""
-Range = tuple[float, float]
-"""From and to, in metres."""
 
 
 class Label(IntEnum):
@@ -56,9 +54,10 @@ class Canvas:
         self.photo = np.zeros((height, width, 3), np.float32)
         self.label = np.full((height, width), Label.SKY, np.uint8)
         self.depth = np.full((height, width), FAR, np.float32)
-        across = ((np.arange(width, dtype=np.float32) + 0.5 - self.middle[0]) / self.focal)[None]
-        down = ((np.arange(height, dtype=np.float32) + 0.5 - self.middle[1]) / self.focal)[:, None]
-        self.across, self.down = (np.broadcast_to(each, (height, width)) for each in (across, down))
+        columns, rows = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
+        self.across, self.down = np.meshgrid(
+            (columns - self.middle[0]) / self.focal, (rows - self.middle[1]) / self.focal
+        )
 
     def project(self, point: Sequence[float]) -> tuple[float, float]:
         """Column and row of a point."""
@@ -67,13 +66,13 @@ class Canvas:
 
     def window(self, points: Sequence[Sequence[float]]) -> tuple[slice, slice] | None:
         """Rows and columns of the part of the image that the points span; None if they are outside."""
-        ends = []
-        for places, size in zip(zip(*map(self.project, points), strict=True), self.label.shape[::-1], strict=True):
-            ends.append(slice(max(0, math.floor(min(places)) - 1), min(size, math.ceil(max(places)) + 1)))
-        columns, rows = ends
+        columns, rows = (
+            slice(max(0, math.floor(min(places)) - 1), min(size, math.ceil(max(places)) + 1))
+            for places, size in zip(zip(*map(self.project, points), strict=True), self.label.shape[::-1], strict=True)
+        )
         return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
-    def surface(self, x: Range, y: Range, z: Range) -> Surface | None:
+    def surface(self, x: Sequence[float], y: Sequence[float], z: Sequence[float]) -> Surface | None:
         """The visible pixels of a rectangle, one of whose ranges is a single value; None if there are none."""
         window = self.window(list(itertools.product(x, y, z)))
         if window is None:

@@ -21,7 +21,9 @@ def synthetic_scenes(name: str, root: Path | None) -> Dataset:
     if root is not None:
         raise UserError(f"--data {name} is rendered and needs no folder: leave out --root {root}")
     splits = {
-        split: tuple(Sample(f"{split}-{index:05d}", *2 * [f"scene:{split}:{index}"]) for index in range(count))
+        split: tuple(
+            Sample(f"{split}-{index:05d}", f"scene:{split}:{index}", f"scene:{split}:{index}") for index in range(count)
+        )
         for split, count in SPLITS.items()
     }
     return Scenes(name, None, Domain("classes", CLASSES), "synthetic, rendered by fewpair; no conditions", splits)

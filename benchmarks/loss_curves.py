@@ -1,0 +1,107 @@
+"""Compare the losses of 20 steps of each compact recipe with those of another checkout, on drawn scenes in fp32.
+
+python -m benchmarks.loss_curves CHECKOUT --out CURVES --vgg VGG > docs/results/loss_curves.md
+
+Both checkouts run in this environment. What is trained in the folder CURVES already is not trained again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trainer.data.synthetic.scenes import CLASSES, draw
+from trainer.experiment.report import markdown
+
+STEPS, SIZE, SCENES = 20, 64, 24
+TRAIN = """
+import json, sys
+from pathlib import Path
+from trainer.commands.train import train
+from trainer.recipes import RECIPES
+
+out, common, own, left_out = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+for name, run in RECIPES.items():
+    known = name == "judge" or "-compact" in name and name not in left_out
+    if known and not (out / name / "last.ckpt").exists():
+        counts = ["--pairs", "8" if run.pairs else "0", "--unpaired", "0" if run.unpaired == 0 else "16"]
+        train([name, "--out", str(out / name), *common, *counts, *own.get(run.method, ())])
+"""
+LEFT_OUT = {
+    "mean-teacher-compact": "not compared: another network, schedule and colour jitter since ([camvid.md](camvid.md))",
+    "painter-compact": "not compared: new",
+    "scenes-demo": "not compared: it trains `mean_teacher` since, not `hybrid`",
+}
+PAPERS = """\
+Recipes named after papers were not compared. Those of spade, oasis, usis, semipaired, pix2pix and cyclegan have had
+other settings since: each its own paper's. The hybrid paper's run the code of the compact ones, on larger networks."""
+
+
+def main() -> None:
+    """Train what is missing, and print the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vgg", type=Path, required=True)
+    asked = parser.parse_args()
+    out, vgg = asked.out.resolve(), ["--config.vgg", str(asked.vgg.resolve())]
+    if not (out / "data").exists():
+        write_scenes(out / "data")
+    common = ["--data", "folders", "--root", str(out / "data"), "--size", f"{SIZE}x{SIZE}", "--steps", str(STEPS)]
+    common += ["--precision", "fp32", "--device", "cpu", "--threads", "1", "--log-every", "1"]
+    own = {"tripathy": ["--config.paired-steps", "5"], "spade": vgg, "semipaired": vgg}
+    for name, checkout in (("before", asked.checkout.resolve()), ("now", Path(__file__).parents[1])):
+        words = [str(out / name), *map(json.dumps, (common, own, list(LEFT_OUT)))]
+        environment = os.environ | {"PYTHONPATH": str(checkout)}
+        script = [sys.executable, "-c", TRAIN, *words]
+        subprocess.run(script, cwd=checkout, env=environment, stdout=sys.stderr, check=True)
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=asked.checkout, text=True).strip()
+    print(f"# Losses beside those of commit {commit}\n")
+    print(
+        f"The compact recipes with their own networks, rates and batches: {STEPS} steps on {SIZE}x{SIZE} crops of "
+        f"{SCENES} drawn scenes (8 pairs, 16 unpaired), seed 0, fp32, one CPU thread, both commits on one machine with "
+        "the same packages. Losses are compared step by step, by their place in the log: some have other names since.\n"
+    )
+    rows = [row(name, out) for name in sorted(path.name for path in (out / "now").iterdir())]
+    rows += [[name, why, "-", "-", "-"] for name, why in LEFT_OUT.items()]
+    print(
+        markdown(["recipe", "losses with other names", "steps", "values", "largest relative difference"], rows, words=2)
+    )
+    print(f"\n{PAPERS} Written by `benchmarks/loss_curves.py`.")
+
+
+def write_scenes(root: Path) -> None:
+    """Write scenes as photos, label maps of ids and a class table: each commit would draw its own otherwise."""
+    for side in ("photos", "labels"):
+        (root / side).mkdir(parents=True)
+    for number in range(SCENES):
+        photo, label = draw(number, height=SIZE, width=SIZE * 3 // 2)
+        for side, picture in (("photos", photo), ("labels", CLASSES.index_to_id()[label])):
+            Image.fromarray(picture).save(root / side / f"{number:02}.png")
+    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}\n" for row in CLASSES.rows]
+    (root / "classes.csv").write_text("id,name,r,g,b,ignore\n" + "".join(rows))
+
+
+def row(name: str, out: Path) -> list[str]:
+    """Compare the two runs of a recipe."""
+    before, now = (losses(out / which / name) for which in ("before", "now"))
+    pairs = [pair for each in zip(before, now, strict=True) for pair in zip(*each, strict=True)]
+    old, new = np.array([[former[1], latter[1]] for former, latter in pairs]).T
+    largest = (np.abs(new - old) / np.maximum(np.abs(old), 1e-12)).max()
+    renamed = dict.fromkeys(f"`{former[0]}` is `{latter[0]}`" for former, latter in pairs if former[0] != latter[0])
+    return [name, ", ".join(renamed), str(len(now)), str(len(pairs)), f"{largest:.1e}" if largest else "0 (equal)"]
+
+
+def losses(run: Path) -> list[list[tuple[str, float]]]:
+    """The losses of each step, by name."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [[each for each in line.items() if "/" in each[0]] for line in lines if "peak_memory_mib" in line]
+
+
+if __name__ == "__main__":
+    main()

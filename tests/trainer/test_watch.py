@@ -79,9 +79,14 @@ def test_a_run_made_to_fail_is_noticed_in_one_line_with_the_remedy(
         assert printed.count(f"{logged[kind]}\n") == 1
 
 
-@pytest.mark.parametrize(("spreads", "kinds"), [((0.016, 0.033), set()), ((0.033, 0.016), {"collapse"})])
+@pytest.mark.parametrize(
+    ("spreads", "kinds"),
+    [((0.016, 0.033), set()), ((0.0036, 0.0105), set()), ((0.033, 0.016), {"collapse"}), ((0, 1e-4), {"collapse"})],
+)
 def test_photos_that_become_more_different_have_not_collapsed(spreads: tuple[float, float], kinds: set[str]) -> None:
-    lines = [{"watch/spread": spread, "watch/noise": 3.9} for spread in spreads]  # oasis-compact, at steps 13 and 26
+    lines = [
+        {"watch/spread": spread, "watch/noise": 3.9} for spread in spreads
+    ]  # the first two: oasis- and usis-compact, steps 13, 26
     assert notices(lines, tiny_config("oasis")).keys() == kinds
 
 

@@ -15,7 +15,7 @@ from trainer.metrics.predict import predict_labels, predict_photos
 
 LOOKS, WINDOW = 2, 25
 """What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
-SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON = 0.1, 0.5, 0.1, 2.75, 0.005, 0.05
+SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
 their distance in levels of 255. Both are small in a young run, which is no collapse while they rise by that share of
 their limits between the checks. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's

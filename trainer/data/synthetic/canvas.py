@@ -6,40 +6,22 @@ Pixels are computed with + - * / alone, which every processor rounds alike.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
 
 from trainer.data.synthetic.scene import Scene
 
+Label = IntEnum("Label", "SKY BUILDING POLE ROAD SIDEWALK TREE SIGN FENCE CAR PEDESTRIAN BICYCLIST", start=0)
+"""The classes, by index."""
 FAR = 1e6
 """The depth of the sky."""
 Point = tuple[float, float, float]
 """Metres to the right of the camera, above the ground, and ahead."""
-
-
-class Label(IntEnum):
-    """The classes, by index."""
-
-    SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
-
-
-@dataclass
-class Surface:
-    """The visible part of a rectangle: Bool `mask` over a window; its N pixels show the points (x, y, z), Float[N].
-
-    A pixel covers `fine` metres where the surface faces the camera.
-    """
-
-    window: tuple[slice, slice]
-    mask: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-    fine: np.ndarray
+Surface = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
+"""N pixels (rows and columns), the points that they show, Float[3,N], and how many metres each covers, facing it."""
 
 
 class Canvas:
@@ -82,29 +64,12 @@ class Canvas:
             depth = x[0] / np.where(np.abs(across) < 1e-6, 1e-6, across)
         else:
             depth = (self.scene.eye - y[0]) / np.maximum(down, 1e-6) if y[0] == y[1] else np.full_like(across, z[0])
-        right, up, mask = across * depth, self.scene.eye - down * depth, depth < self.depth[window]
-        for values, (low, high) in zip((right, up, depth), (x, y, z), strict=True):
+        points, mask = np.stack([across * depth, self.scene.eye - down * depth, depth]), depth < self.depth[window]
+        for values, (low, high) in zip(points, (x, y, z), strict=True):
             mask &= (values >= low - 1e-3) & (values <= high + 1e-3)
-        surface = Surface(window, mask, right[mask], up[mask], depth[mask], fine=depth[mask] / self.focal)
-        return surface if mask.any() else None
-
-    def paint(self, surface: Surface, color: np.ndarray, label: int | np.ndarray) -> None:
-        """Put the colours Float[N,3] and the label on a surface."""
-        self.photo[surface.window][surface.mask] = color
-        self.label[surface.window][surface.mask] = label
-        self.depth[surface.window][surface.mask] = surface.z
-
-
-def rough(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Noise in [-1,1] with a grain of 1 unit and a period of 256."""
-    tile = _noise(256, ((8, 0.25), (32, 0.35), (128, 0.5), (256, 0.55)))
-    return tile[a.astype(np.int32) & 255, b.astype(np.int32) & 255]
-
-
-def smooth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Noise in [-1,1] with spots at least 8 units wide and a period of 512."""
-    tile = _noise(512, ((8, 0.6), (16, 0.4), (32, 0.25), (64, 0.18)))
-    return tile[a.astype(np.int32) & 511, b.astype(np.int32) & 511]
+        rows, columns = np.nonzero(mask)
+        place = rows + window[0].start, columns + window[1].start
+        return (place, points[:, mask], depth[mask] / self.focal) if len(rows) else None
 
 
 def wave(value: np.ndarray, period: float) -> np.ndarray:
@@ -117,8 +82,18 @@ def line(distance: np.ndarray, half: float | np.ndarray, fine: np.ndarray) -> np
     return np.clip((half - np.abs(distance)) / fine + 0.5, 0, 1) * np.minimum(1, 2 * half / fine)
 
 
+def _noise(octaves: tuple[tuple[int, float], ...], side: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return _tile(octaves, side)[a.astype(np.int32) % side, b.astype(np.int32) % side]
+
+
+rough = partial(_noise, ((8, 0.25), (32, 0.35), (128, 0.5), (256, 0.55)), 256)
+"""Noise in [-1,1] at two coordinates (arrays) with a grain of 1 unit and a period of 256."""
+smooth = partial(_noise, ((8, 0.6), (16, 0.4), (32, 0.25), (64, 0.18)), 512)
+"""The same with spots at least 8 units wide and a period of 512."""
+
+
 @lru_cache(maxsize=2)
-def _noise(side: int, octaves: tuple[tuple[int, float], ...]) -> np.ndarray:
+def _tile(octaves: tuple[tuple[int, float], ...], side: int) -> np.ndarray:
     """A square tile of noise without seams: the weighted sum of random grids, enlarged bicubically."""
     rng, total = np.random.default_rng(11), np.zeros((side, side), np.float32)
     for cells, weight in octaves:

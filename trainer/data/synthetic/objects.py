@@ -12,7 +12,6 @@ from trainer.data.synthetic.scene import PAINTS, Object, sample_color
 SKIN = ((0.86, 0.67, 0.55), (0.72, 0.52, 0.40), (0.45, 0.31, 0.23))
 LEAVES = ((0.20, 0.31, 0.12), (0.26, 0.34, 0.14), (0.16, 0.28, 0.14), (0.44, 0.33, 0.14))
 BARK, BLACK, GREY = np.array((0.26, 0.21, 0.16)), np.array((0.07, 0.07, 0.08)), np.array((0.46, 0.47, 0.48))
-TRANSPARENT = 254
 
 
 def draw_object(canvas: Canvas, thing: Object) -> None:
@@ -34,49 +33,46 @@ def draw_shadow(canvas: Canvas, thing: Object) -> None:
     x = canvas.scene.offset + thing.lateral + light.sun * light.sun_side * wide * 0.7
     ground = canvas.surface((x - wide, x + wide), (0.01, 0.01), (thing.near - 0.1, thing.near + long))
     if ground is not None and thing.near > 3:
-        squares = np.stack([((ground.x - x) / wide) ** 2, (2 * (ground.z - thing.near) / long - 1) ** 2])
+        place, (right, _, ahead), _ = ground
+        squares = np.stack([((right - x) / wide) ** 2, (2 * (ahead - thing.near) / long - 1) ** 2])
         edge = np.clip((1 - (squares.max(0) if vehicle else squares.sum(0))) * 4, 0, 1)
         shade = 0.6 if vehicle else 0.5 * max(light.sun, 0.3)
-        canvas.photo[ground.window][ground.mask] *= (1 - shade * edge)[:, None]
+        canvas.photo[place] *= (1 - shade * edge)[:, None]
 
 
 class Brush:
-    """Draws one object at twice the resolution; points are relative to its foot: metres right, up and behind."""
+    """Draws one object at twice the resolution, its label as alpha; points are metres right, up and behind its foot."""
 
     def __init__(self, canvas: Canvas, thing: Object, window: tuple[slice, slice], label: int) -> None:
         self.canvas, self.window, self.label, self.light = canvas, window, label, canvas.scene.light
         self.x, self.z = canvas.scene.offset + thing.lateral, thing.near
         rows, columns = window
-        self.photo = Image.new("RGB", (2 * (columns.stop - columns.start), 2 * (rows.stop - rows.start)))
-        self.labels = Image.new("L", self.photo.size, TRANSPARENT)
-        self.pens = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
+        self.picture = Image.new("RGBA", (2 * (columns.stop - columns.start), 2 * (rows.stop - rows.start)))
+        self.pen = ImageDraw.Draw(self.picture)
 
     def draw(self, points: Sequence[Point], color: np.ndarray, *, width: float = 0.0, label: int | None = None) -> None:
         """A filled polygon, or a line of that width in metres and of one pixel at least."""
         flat = [self.canvas.project((self.x + x, y, self.z + z)) for x, y, z in points]
         flat = [(2 * (x - self.window[1].start), 2 * (y - self.window[0].start)) for x, y in flat]
-        rgb = tuple(int(part) for part in np.clip(color * 255, 0, 255))
-        pixels = max(2, round(2 * width * self.canvas.focal / self.z))
-        fills: tuple[tuple[int, ...] | int, ...] = (rgb, int(label or self.label))
-        for pen, fill in zip(self.pens, fills, strict=True):
-            if width:
-                pen.line(flat, fill=fill, width=pixels, joint="curve")
-            else:
-                pen.polygon(flat, fill=fill)
+        fill = (*(int(part) for part in np.clip(color * 255, 0, 255)), int(label or self.label))
+        if width:
+            pixels = max(2, round(2 * width * self.canvas.focal / self.z))
+            self.pen.line(flat, fill=fill, width=pixels, joint="curve")
+        else:
+            self.pen.polygon(flat, fill=fill)
 
     def blend(self) -> None:
         """Blend the object in, antialiased; a label pixel is set where at least half of it is covered."""
-        fine = np.asarray(self.labels)
-        quarters = np.stack([fine[row::2, column::2] for row in (0, 1) for column in (0, 1)])
-        cover = (quarters != TRANSPARENT).mean(0, dtype=np.float32)
+        labels = np.asarray(self.picture.getchannel("A")).reshape(self.picture.height // 2, 2, -1, 2)
+        cover = (labels > 0).mean((1, 3), dtype=np.float32)
         cover[self.canvas.depth[self.window] < self.z] = 0
-        photo = np.asarray(self.photo.reduce(2)) / np.float32(255)
+        photo = np.asarray(self.picture.convert("RGB").reduce(2)) / np.float32(255)
         if self.label == Label.TREE:
             a, b = (each[self.window] * self.z for each in (self.canvas.across, self.canvas.down))
             photo *= (1 + 0.3 * rough(a * 17, b * 17) + 0.2 * rough(a * 41 + 9, b * 41))[..., None]
         old, solid = self.canvas.photo[self.window], cover >= 0.5
         old += (photo - old * cover[..., None]) * (cover > 0)[..., None]
-        self.canvas.label[self.window][solid] = np.where(quarters == TRANSPARENT, 0, quarters).max(0)[solid]
+        self.canvas.label[self.window][solid] = labels.max((1, 3))[solid]
         self.canvas.depth[self.window][solid] = self.z
 
 

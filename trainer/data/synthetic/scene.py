@@ -102,14 +102,14 @@ def sample_scene(rng: np.random.Generator) -> Scene:
                 if rng.random() < density:
                     height = u(1.38, 1.62) if rng.random() < 0.87 else u(2.1, 2.9)
                     add("vehicle", side * lateral, near + u(0, 1), height, facing=side * traffic)
-    vehicles = [each for each in objects if each.kind == "vehicle"]
     for _ in range(rng.integers(1, 9)):
         away = half_road + sidewalk * u(0.25, 0.85) if rng.random() < 0.9 else half_road * u(0, 0.5)
         add("person", rng.choice([-1, 1]) * away, u(5, 34), u(1.5, 1.88), facing=rng.choice([-1, 1]))
     for _ in range(rng.choice([0, 1, 1, 2, 3, 4])):
         facing, near = int(rng.choice([-1, 1, 1])), u(5.5, 19)
         lateral = facing * traffic * (half_road - u(0.5, 2.4))
-        if all(abs(each.lateral - lateral) > 1.3 or not -1.5 < near - each.near < 5.6 for each in vehicles):
+        cars = (each for each in objects if each.kind == "vehicle" and abs(each.lateral - lateral) <= 1.3)
+        if not any(-1.5 < near - each.near < 5.6 for each in cars):
             add("cyclist", lateral, near, u(1.55, 1.8), facing=facing)
     return Scene(
         eye=u(1.25, 1.9),

@@ -5,7 +5,7 @@ from numpy.random import Generator, default_rng
 
 from trainer.batch import random
 from trainer.data.class_table import shipped
-from trainer.data.synthetic.canvas import FAR, Canvas, Label, Surface, line, rough, smooth, wave
+from trainer.data.synthetic.canvas import FAR, Canvas, Label, line, rough, smooth, wave
 from trainer.data.synthetic.objects import draw_object, draw_shadow
 from trainer.data.synthetic.scene import PAINTS, Object, sample_color, sample_scene
 
@@ -38,49 +38,49 @@ def draw(index: int, *, height: int, width: int, split: str = "train") -> tuple[
 
 
 def draw_building(canvas: Canvas, building: Object) -> None:
-    """The side that faces the camera, and the front along the road."""
+    """The side that faces the camera, and the front: bricks or plaster, rows of windows, and a shop with its sign."""
     rng, light, near, tall = default_rng(building.seed), canvas.scene.light, building.near, building.height
     wall, x, outwards = sample_color(rng, WALLS), canvas.scene.offset + building.lateral, np.sign(building.lateral)
     side = canvas.surface(sorted((x, x + 9 * outwards)), (0, tall), (near, near))
     if side is not None and near > 0.5:
-        tone = 0.75 + 0.08 * smooth(side.x * 40, side.y * 9) + 0.1 * rough(side.x * 9, side.y * 14)
-        canvas.paint(side, wall * tone[:, None], Label.BUILDING)
+        place, (right, up, ahead), _ = side
+        tone = 0.75 + 0.08 * smooth(right * 40, up * 9) + 0.1 * rough(right * 9, up * 14)
+        canvas.photo[place], canvas.label[place], canvas.depth[place] = wall * tone[:, None], Label.BUILDING, ahead
     front = canvas.surface((x, x), (0, tall), (max(near, 0.4), max(near + building.length, 0.6)))
-    if front is not None:
-        _draw_front(canvas, building, front, rng, wall=wall * (1 - 0.42 * light.sun * (outwards != light.sun_side)))
-
-
-def _draw_front(canvas: Canvas, building: Object, front: Surface, rng: Generator, *, wall: np.ndarray) -> None:
-    """Bricks or plaster, rows of windows, and a shop with its sign in the ground floor."""
-    light, seed, along, up = canvas.scene.light, building.seed % 997, front.z - building.near, front.y
-    skew = front.fine / np.maximum(np.abs(front.x / front.z), 0.02)  # metres that a pixel covers along the front
+    if front is None:
+        return
+    wall = wall * (1 - 0.42 * light.sun * (outwards != light.sun_side))
+    place, (right, up, ahead), fine = front
+    seed, along = building.seed % 997, ahead - near
+    skew = fine / np.maximum(np.abs(right / ahead), 0.02)  # metres that a pixel covers along the front
     storey, bay, trim = rng.uniform(2.7, 3.6), rng.uniform(1.7, 3.6), np.full(3, rng.choice([0.25, 0.88, 0.9]))
-    course, sharp = np.floor(up / 0.16), np.clip(2 - front.fine / 0.05, 0, 1)  # fine texture fades before it aliases
+    course, sharp = np.floor(up / 0.16), np.clip(2 - fine / 0.05, 0, 1)  # fine texture fades before it aliases
     bricks = rough(np.floor(along / 0.34 + 0.5 * (course % 2)) * 11, course * 19) * (rng.random() < 0.5)
     tone = 1 + 0.08 * smooth(along * 60 + seed, up * 9) + 0.1 * sharp * (rough(along * 23, up * 23 + seed) + bricks)
     color = wall * (tone * (1 - 0.25 * np.clip(1 - up / 1.2, 0, 1)))[:, None]
     column, floor, across = np.floor(along / bay), np.floor(up / storey), wave(along, bay)
     shop = (floor < 1) & (rng.random() < 0.35)
     half = np.where(shop, 0.44, rng.uniform(0.18, 0.35)) * bay
-    tall = np.where(shop, 0.30, rng.uniform(0.21, 0.31)) * storey
+    high = np.where(shop, 0.30, rng.uniform(0.21, 0.31)) * storey
     rise, there = up - (floor + np.where(shop, 0.42, 0.55)) * storey, up < building.height - 0.4
     pane = rough(column * 31 + seed, floor * 47)
     shine = 0.16 + 0.22 * (pane > 0.1) + 0.1 * np.clip(rise, -1, 1)
     lit = rough(column * 71 + 3, floor * 53 + seed) * 0.5 + 0.5 < light.lit * (1 + shop)
     glass = (0.10, 0.12, 0.15) + np.array(light.horizon) * shine[:, None]
     glass = np.where(lit[:, None], np.array((1.25, 0.98, 0.60)) * (0.9 + 0.2 * pane)[:, None], glass)
-    bars = np.maximum(line(across, 0.03, skew), line(rise - tall * 0.2, 0.03, front.fine)) * sharp
+    bars = np.maximum(line(across, 0.03, skew), line(rise - high * 0.2, 0.03, fine)) * sharp
     for layer, cover in (
-        (trim, 0.5 * line(wave(up, storey), 0.06, front.fine) * (floor > 0)),
-        (trim, 0.9 * line(across, half + 0.08, skew) * line(rise, tall + 0.1, front.fine) * there),
-        (glass, line(across, half, skew) * line(rise, tall, front.fine) * (1 - bars) * there),
+        (trim, 0.5 * line(wave(up, storey), 0.06, fine) * (floor > 0)),
+        (trim, 0.9 * line(across, half + 0.08, skew) * line(rise, high + 0.1, fine) * there),
+        (glass, line(across, half, skew) * line(rise, high, fine) * (1 - bars) * there),
     ):
         color += (layer - color) * cover[:, None]
     sign = shop & (up > 0.8 * storey) & (along > 0.4) & (along < building.length - 0.4)
     letters = (rough(along * 40 + seed, 0 * up) > 0.05) & (np.abs(up - 0.9 * storey) < 0.15) & (along % 5 < 3.4)
     board = sample_color(rng, PAINTS)
     color[sign] = np.where(letters[sign, None], 0.92 if board.sum() < 1.6 else 0.12, board)
-    canvas.paint(front, color, np.where(sign, Label.SIGN, Label.BUILDING))
+    canvas.photo[place], canvas.depth[place] = color, ahead
+    canvas.label[place] = np.where(sign, Label.SIGN, Label.BUILDING)
 
 
 def draw_fence(canvas: Canvas, fence: Object) -> None:
@@ -89,14 +89,15 @@ def draw_fence(canvas: Canvas, fence: Object) -> None:
     surface = canvas.surface((x, x), (0, fence.height), (max(fence.near, 0.4), max(fence.near + fence.length, 0.6)))
     if surface is None:
         return
-    y, z, skew = surface.y, surface.z, surface.fine / np.maximum(np.abs(surface.x / surface.z), 0.02)
+    place, (right, y, z), fine = surface
+    skew = fine / np.maximum(np.abs(right / z), 0.02)
     pitch, solid = rng.uniform(0.14, 0.3), rng.choice([0.4, 0.94])
     tone = 1 + 0.15 * rough(np.floor(z / pitch) * 31, y * 12)
     bars, posts = line(wave(z, pitch), pitch * solid / 2, skew), line(wave(z, 2.4), 0.06, skew)
-    rails = line(y - fence.height + 0.06, 0.05, surface.fine) + line(y - 0.15, 0.04, surface.fine)
-    cover, behind = np.clip(bars + posts + rails, 0, 1)[:, None], canvas.photo[surface.window][surface.mask]
+    rails = line(y - fence.height + 0.06, 0.05, fine) + line(y - 0.15, 0.04, fine)
+    cover, behind = np.clip(bars + posts + rails, 0, 1)[:, None], canvas.photo[place]
     color = sample_color(rng, PAINTS[1:7]) * 0.8 * tone[:, None]
-    canvas.paint(surface, behind + (color - behind) * cover, Label.FENCE)
+    canvas.photo[place], canvas.label[place], canvas.depth[place] = behind + (color - behind) * cover, Label.FENCE, z
 
 
 def draw_ground(canvas: Canvas) -> None:

@@ -37,10 +37,7 @@ def rescaled(
             window[axis, 2] = draw.uniform(-1, 1) * abs(1 - share)
     grid = affine_grid(windows.to(photo), list(photo.shape), align_corners=False)
     seen = grid_sample(photo, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    # grid_sample puts 0 outside the picture, which must mean void
-    shifted = (label - IGNORE).to(photo.dtype).unsqueeze(1)
-    drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
-    return seen, drawn.round().long() + IGNORE
+    return seen, warped_label(label, windows)[0]
 
 
 def drawn_warps(

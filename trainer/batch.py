@@ -48,10 +48,10 @@ class Classes:
         """The colours by index, uint8[C,3]."""
         return np.array([row.color for row in self.real], dtype=np.uint8).reshape(-1, 3)
 
-    @property
-    def void_color(self) -> tuple[int, int, int]:
-        """The colour of the first ignored row; black where the table has none."""
-        return next((row.color for row in self.rows if row.ignore), (0, 0, 0))
+    def index_to_color(self) -> np.ndarray:
+        """Lookup uint8[256,3] from class index to colour; that of the first ignored row, else black, for any other."""
+        void = next((row.color for row in self.rows if row.ignore), (0, 0, 0))
+        return np.concatenate([self.palette, np.tile(np.array(void, np.uint8), (256 - self.count, 1))])
 
     def id_to_index(self) -> np.ndarray:
         """Lookup uint8[256] from a file's raw id to the class index; IGNORE for void and for ids outside the table."""
@@ -64,8 +64,7 @@ class Classes:
         """Lookup uint8[256] from class index to the file's raw id; the void id, else 255, for any other index."""
         void = next((row.id for row in self.rows if row.ignore), IGNORE)
         lookup = np.full(256, void, dtype=np.uint8)
-        for index, row in enumerate(self.real):
-            lookup[index] = row.id
+        lookup[: self.count] = [row.id for row in self.real]
         return lookup
 
 

@@ -1,6 +1,5 @@
 """A label map's three spellings: class indices, one-hot, colours; and the ways between them."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,8 +14,7 @@ def one_hot(label: LabelMap, count: int) -> OneHot:
 
 def colors(label: LabelMap, classes: Classes) -> Photo:
     """Long[B,H,W] -> Float[B,3,H,W] in [-1,1]: each pixel in its class's colour, in the void colour where ignored."""
-    table = np.concatenate([classes.palette, np.array([classes.void_color], dtype=np.uint8)])
-    palette = torch.from_numpy(table).to(label.device).float() / 127.5 - 1
+    palette = torch.from_numpy(classes.index_to_color()).to(label.device).float() / 127.5 - 1
     index = torch.where((label >= 0) & (label < classes.count), label, classes.count)
     return palette[index].permute(0, 3, 1, 2)  # B,H,W,3 -> B,3,H,W
 

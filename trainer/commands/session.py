@@ -42,8 +42,7 @@ def start(
     if rank() == 0:
         create_run(out, run, selection)
     wait()
-    folder = RunDir(out, run)
-    return train_run(folder, dataset, selection, method=method, device=device)
+    return train_run(RunDir(out, run), dataset, selection, method=method, device=device)
 
 
 def resume(folder: RunDir, *, device: str = "auto") -> RunDir:

@@ -118,8 +118,7 @@ def check_selection(selection: Selection, *, void: bool) -> None:
     pools = [*selection.unpaired_photos, *(selection.unpaired_labels if external is None else ())]
     report = check(dataset, selection.pairs, decoded=DECODED)
     others = [sample for sample in dict.fromkeys(pools) if (sample.photo, sample.label) not in paired]
-    headers = check(dataset, others, decoded=0)
-    reports = [report, headers]
+    reports = [report, check(dataset, others, decoded=0)]
     if external is not None:
         labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]
         reports.append(check(external, labels, decoded=0))

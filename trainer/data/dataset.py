@@ -140,7 +140,6 @@ def image_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenImage as error:
-        remedy = "Replace the file, or remove it."
-        raise BrokenFile(f"{path}: {error.message} {remedy}") from error
+        raise BrokenFile(f"{path}: {error.message} Replace the file, or remove it.") from error
     except ImageError as error:
         raise UserError(f"{path}: {error}") from error

@@ -80,8 +80,7 @@ def _same_names(theirs: Classes, own: Classes, *, names: tuple[str, str]) -> Lab
     if unknown:
         raise UserError(
             f"{names[0]} has classes that {names[1]} lacks: {', '.join(unknown)}; map each class with --label-map "
-            "FILE.csv, "
-            f"whose first line is from,to and which has a line for each of {', '.join(theirs.names)} (to: "
+            f"FILE.csv, whose first line is from,to and which has a line for each of {', '.join(theirs.names)} (to: "
             f"{', '.join(own.names)}, or {VOID})"
         )
     return {name: name for name in theirs.names}

@@ -39,9 +39,7 @@ def in_colors(dataset: Dataset) -> Dataset:
     classes = dataset.label_domain.classes
     if classes is None:
         return dataset
-    colors = np.full((IGNORE + 1, 3), classes.void_color, dtype=np.uint8)
-    colors[: classes.count] = classes.palette
-    return _remapped(dataset, Domain("picture"), colors)
+    return _remapped(dataset, Domain("picture"), classes.index_to_color())
 
 
 def over_classes(dataset: Dataset, classes: Classes, label_map: Mapping[str, str | None]) -> Dataset:

@@ -64,10 +64,8 @@ class Pix2Pix(Translator):
             output = self.generator(drawn)
             fake = torch.cat([output.to(photo.dtype), drawn], 1)
 
-        yield Update(
-            "discriminator",
-            {"adversarial": gan.discriminator(self.discriminator(real), self.discriminator(fake.detach()))},
-        )
+        adversarial = gan.discriminator(self.discriminator(real), self.discriminator(fake.detach()))
+        yield Update("discriminator", {"adversarial": adversarial})
 
         if config.direction == "to_label":
             weight = config.pairs_cross_entropy if self.as_scores else config.reconstruction

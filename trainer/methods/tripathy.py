@@ -74,8 +74,8 @@ class Tripathy(Translator):
         if self.config.paired_steps >= steps:
             raise UserError(
                 f"--config.paired-steps {self.config.paired_steps} of --steps {steps}: the second phase, on unpaired "
-                "samples, would never "
-                f"begin; give a quarter of the steps, as the paper does: --config.paired-steps {steps // 4}"
+                "samples, would never begin; give a quarter of the steps, as the paper does: --config.paired-steps "
+                f"{steps // 4}"
             )
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:

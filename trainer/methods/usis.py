@@ -50,13 +50,11 @@ class Usis(FromLabels):
         photo, label = batch.unpaired.photo, batch.unpaired.label
         weights = losses.class_weights(label, self.channels)
         fake = self.generated(label, i, "generator")
-        yield Update(
-            "generator",
-            {
-                "segmentation": self.config.segmentation * losses.segmentation(self.segmenter(fake), label, weights),
-                "adversarial": losses.logistic(self.discriminator(fake), real=True),
-            },
-        )
+        terms = {
+            "segmentation": self.config.segmentation * losses.segmentation(self.segmenter(fake), label, weights),
+            "adversarial": losses.logistic(self.discriminator(fake), real=True),
+        }
+        yield Update("generator", terms)
 
         with torch.no_grad():
             fake = self.generated(label, i, "segmenter")

@@ -1,7 +1,6 @@
 """Diversity of methods with noise: the distance between photos of one label map, beside that of real photos."""
 
-from collections.abc import Sequence
-from itertools import combinations, cycle, islice
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -9,7 +8,7 @@ from trainer.batch import random
 from trainer.data.dataset import Dataset
 from trainer.data.loader import photo_to_uint8, prepare_photo
 from trainer.methods.base import Method
-from trainer.metrics.evaluate import Scope, l1_levels, labelled, spread
+from trainer.metrics.evaluate import Scope, labelled, mean_distance, spread
 from trainer.metrics.predict import predict_photos
 from trainer.metrics.segmentation import Figures
 from trainer.progress import progress_bar
@@ -35,16 +34,12 @@ def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> 
             )[0]
             for seed in range(seeds)
         ]
-        generated.append(_mean_distance(photos))
+        generated.append(mean_distance(photos))
     order = random(0, 0, "real photos").permutation(len(every))[: len(generated) * seeds]
     photos = [photo_to_uint8(prepare_photo(dataset.read_photo(every[place]), scope.size)) for place in order]
     size, endless = min(seeds, len(photos)), cycle(photos)
-    real = [_mean_distance(list(islice(endless, size))) for _ in generated] if size > 1 else []
+    real = [mean_distance(list(islice(endless, size))) for _ in generated] if size > 1 else []
     return {
         "diversity_l1_levels": float(np.mean(generated)),
         "diversity_l1_levels_on_real": float(np.mean(real)) if real else None,
     }
-
-
-def _mean_distance(photos: Sequence[np.ndarray]) -> float:
-    return float(np.mean([l1_levels(one, other) for one, other in combinations(photos, 2)]))

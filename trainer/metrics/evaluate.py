@@ -1,9 +1,9 @@
 """Evaluates a method on a split against the true labels and photos, and baselines."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -210,6 +210,11 @@ def classes_of(domain: Domain) -> Classes:
 def l1_levels(truth: np.ndarray, picture: np.ndarray) -> float:
     """Return the mean absolute difference of two pictures uint8[H,W,3] in levels of 0..255."""
     return float(np.abs(truth.astype(np.int16) - picture.astype(np.int16)).mean())
+
+
+def mean_distance(pictures: Iterable[np.ndarray]) -> float:
+    """Return the mean of `l1_levels` over all pairs of pictures."""
+    return float(np.mean([l1_levels(one, other) for one, other in combinations(pictures, 2)]))
 
 
 def psnr(truth: np.ndarray, picture: np.ndarray) -> float:

@@ -27,20 +27,15 @@ def translations(
         predicted = predict_labels(method, [photo], size=size, device=device)[0]
         pictures["label from photo"] = paint_label(dataset, predicted, size)
     if "to_photo" in method.directions:
-        pictures["photo from label"] = predict_photos(method, [label], size=size, device=device, draws=[draw])[0]
-        if predicted is not None:
-            pictures["reconstructed photo"] = predict_photos(
-                method, [predicted], size=size, device=device, draws=[draw]
-            )[0]
+        for title, known in (("photo from label", label), ("reconstructed photo", predicted)):
+            if known is not None:
+                pictures[title] = predict_photos(method, [known], size=size, device=device, draws=[draw])[0]
     return pictures
 
 
 def colourise(indices: np.ndarray, classes: Classes) -> np.ndarray:
     """Paint class indices [H,W] in their colours, uint8[H,W,3]; void takes the void colour."""
-    colours = np.empty((256, 3), dtype=np.uint8)
-    colours[:] = classes.void_color
-    colours[: classes.count] = classes.palette
-    return colours[indices]
+    return classes.index_to_color()[indices]
 
 
 def paint_label(dataset: Dataset, label: np.ndarray, size: Size) -> np.ndarray:

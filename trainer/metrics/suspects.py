@@ -11,8 +11,6 @@ from trainer.metrics.segmentation import resize_nearest
 
 SIDE, SMALLEST = 512, 1e-3
 """Label maps are read at this many pixels a side at most; smaller regions, as a share of the picture, are left out."""
-
-
 LEAST = 1.0
 """The log odds from which a region is suspicious."""
 

@@ -14,6 +14,8 @@ WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 COMPARED, COMPARED_PARTIAL = (1, 6, 11, 20, 29), (3, 10, 17)
 """The numbers of these layers in torchvision's network, and in that with normalised activations."""
 
+WANTED = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0 (--config.perceptual 0)"
+
 
 class PerceptualLoss(nn.Module):
     """sum_l weight_l mean |VGG_l(made) - VGG_l(real)|, a scalar in fp32 (Wang et al., pix2pixHD, Eq. 5).
@@ -36,7 +38,8 @@ class PerceptualLoss(nn.Module):
     def load(self, device: torch.device | str = "cpu") -> None:
         """Read the weights once and bring them to the device. Raises UserError where there are none."""
         if not self._loaded:
-            state = _downloaded() if self.source is None else _read(self.source)
+            read = _downloaded() if self.source is None else read_state_dict(self.source, wanted=WANTED)
+            state = {name.removeprefix("features."): value for name, value in read.items()}
             partial = "0.weight" in state and state["0.weight"].shape[2:] == (1, 1)
             vgg, self._compared = _network(partial=partial)
             known = {name: value for name, value in state.items() if name in vgg.state_dict()}
@@ -89,20 +92,13 @@ def _network(*, partial: bool) -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(*layers), COMPARED_PARTIAL
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    wanted = "a state dict of VGG-19 for the perceptual loss, or set its weight to 0 (--config.perceptual 0)"
-    state = read_state_dict(path, wanted=wanted)
-    return {name.removeprefix("features."): value for name, value in state.items()}
-
-
 def _downloaded() -> dict[str, Tensor]:
     from torchvision.models import VGG19_Weights  # slow to import, and needed by those who train with it only
 
     try:
-        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"torchvision's VGG-19 cannot be downloaded ({error}): name a local file of VGG-19 weights for the "
             "perceptual loss (--config.vgg FILE), or set its weight to 0 (--config.perceptual 0)"
         ) from error
-    return {name.removeprefix("features."): value for name, value in state.items()}

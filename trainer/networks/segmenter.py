@@ -28,10 +28,7 @@ class Segmenter(nn.Module):
             nn.Sequential(Convolution(before, after, stride=2), *(Residual(after) for _ in range(blocks)))
             for before, after, blocks in ((wide[0], wide[1], 1), (wide[1], wide[2], 2), (wide[2], wide[3], 1))
         )
-        self.merges = nn.ModuleList(
-            Convolution(below + beside, beside)
-            for below, beside in ((wide[3], wide[2]), (wide[2], wide[1]), (wide[1], wide[0]))
-        )
+        self.merges = nn.ModuleList(Convolution(3 * beside, beside) for beside in wide[2::-1])  # what is below is 2x
         self.scores = nn.Conv2d(wide[0], classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -1,7 +1,6 @@
 """Validation during training: figures of raw and averaged weights on `val`, the best checkpoint, sample grids."""
 
 import time
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -87,13 +86,7 @@ class Validation:
         figures: dict[str, float] = {}
         for direction, evaluate in (("to_label", evaluate_to_label), ("to_photo", evaluate_to_photo)):
             if direction in method.directions:
-                figures |= _numbers(evaluate(method, self.dataset, self.scope).figures, prefix)
+                for name, value in evaluate(method, self.dataset, self.scope).figures.items():
+                    if isinstance(value, int | float) and name != "samples":
+                        figures[f"{prefix}/{name}"] = float(value)
         return figures
-
-
-def _numbers(figures: Mapping[str, object], prefix: str) -> dict[str, float]:
-    return {
-        f"{prefix}/{name}": float(value)
-        for name, value in figures.items()
-        if isinstance(value, int | float) and name != "samples"
-    }

@@ -1,7 +1,6 @@
 """Watches a training: cheap figures of what the method makes, and a line with the remedy where something goes wrong."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from math import inf, nan
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.methods.base import Method
-from trainer.metrics.evaluate import Scope, l1_levels
+from trainer.metrics.evaluate import Scope, l1_levels, mean_distance
 from trainer.metrics.predict import predict_labels, predict_photos
 
 LOOKS, WINDOW = 2, 25
@@ -41,7 +40,7 @@ def look(
             for draw in (0, 1)
         )
         if len(shown) > 1:
-            figures["watch/spread"] = _spread(made) / max(_spread(real), 1e-6)
+            figures["watch/spread"] = mean_distance(made) / max(mean_distance(real), 1e-6)
         if method.noise_shape is not None:
             figures["watch/noise"] = float(np.mean(list(map(l1_levels, made, again))))
         figures["watch/checkerboard"] = checkerboard(made) / checkerboard(real)
@@ -96,7 +95,3 @@ def _option(config: Any, name: str) -> str:
 def _count(labels: np.ndarray) -> int:
     """The classes that hold a hundredth of the pixels or more."""
     return int((np.bincount(labels.ravel()) >= labels.size / 100).sum())
-
-
-def _spread(pictures: Sequence[np.ndarray] | np.ndarray) -> float:
-    return float(np.mean([l1_levels(one, other) for one, other in combinations(pictures, 2)]))

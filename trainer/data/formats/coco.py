@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
         used = {annotation.get("category_id") for annotation in document["annotations"]}
         parents = {category.get("supercategory") for category in document["categories"]}
         for category in sorted(document["categories"], key=lambda category: category["id"]):
-            if (
-                category["id"] in used or category["name"] not in parents
-            ):  # Roboflow lists the name of the project first
+            # Roboflow lists the name of the project first
+            if category["id"] in used or category["name"] not in parents:
                 color = category.get("color")
                 names.setdefault(category["name"], Label(category["name"], tuple(color) if color else None))
     return Export(tuple(names.values()), lambda: _pictures(root, paths), ordered=False)
@@ -34,12 +34,9 @@ def _pictures(root: Path, paths: Sequence[Path]) -> Iterator[Picture]:
             by_image[annotation["image_id"]].append(annotation)
         for image in document["images"]:
             name = path.parent.relative_to(root) / image["file_name"]
-            yield _picture(name.as_posix(), (image["height"], image["width"]), by_image[image["id"]], names)
-
-
-def _picture(name: str, size: tuple[int, int], annotations: Sequence[Any], names: dict[int, str]) -> Picture:
-    shapes, dropped = shapes_of(annotations, lambda annotation: _shape(annotation, names, size))
-    return Picture(name, size, shapes, dropped)
+            size = (image["height"], image["width"])
+            shapes, dropped = shapes_of(by_image[image["id"]], partial(_shape, names=names, size=size))
+            yield Picture(name.as_posix(), size, shapes, dropped)
 
 
 def _shape(annotation: dict[str, Any], names: dict[int, str], size: tuple[int, int]) -> Shape:

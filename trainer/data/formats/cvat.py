@@ -8,8 +8,6 @@ from trainer.data.formats.geometry import box, ellipse, mask_of_runs, polygon, r
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, hex_color, shapes_of
 from trainer.errors import UserError
 
-NOT_SHAPES = ("tag", "attribute")
-
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read `annotations.xml`; the classes are those of the task or project, in CVAT's order."""
@@ -43,7 +41,7 @@ def _pictures(paths: Sequence[Path]) -> Iterator[Picture]:
 
 
 def _shape(element: ET.Element) -> Shape | None:
-    if element.tag in NOT_SHAPES:
+    if element.tag in ("tag", "attribute"):
         return None
 
     def numbers(*names: str) -> list[float]:

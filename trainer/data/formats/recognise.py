@@ -43,10 +43,8 @@ def opened_export(path: Path) -> Iterator[tuple[Path, list[Path]]]:
             return
         elif not path.is_dir():
             raise UserError(f"{path} does not exist: give the folder, the ZIP or the file that the tool exported")
-        yield (
-            path,
-            [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith((".", "__"))],
-        )
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith((".", "__"))]
+        yield path, files
 
 
 def read_export(root: Path, files: Sequence[Path], given: Sequence[Label] | None) -> tuple[str, Export]:

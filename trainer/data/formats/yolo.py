@@ -43,11 +43,9 @@ def _names(root: Path) -> list[str] | None:
             raise UserError(f"{path} cannot be read as YAML ({error})") from error
         names = document.get("names") if isinstance(document, dict) else None
         if names:
-            return (
-                [str(names[key]) for key in sorted(names, key=int)]
-                if isinstance(names, dict)
-                else [str(name) for name in names]
-            )
+            return [
+                str(names[key]) for key in (sorted(names, key=int) if isinstance(names, dict) else range(len(names)))
+            ]
     listed = next(iter(sorted(root.rglob("classes.txt"))), None)
     return None if listed is None else listed.read_text(encoding="utf-8-sig").strip().splitlines()
 

@@ -84,15 +84,9 @@ def aligned(
     if not files["train"]:
         raise layout.holds_no_pictures(folders["train"])
     note = "classes are read from the nearest colours of JPEG pictures; pixels whose colour is near none are void"
-    return Aligned(
-        name=name,
-        root=layout.root,
-        label_domain=Domain("picture") if classes is None else Domain("classes", classes),
-        terms=terms,
-        splits=MappingProxyType({split: matched(found, found) for split, found in files.items()}),
-        notes=() if classes is None else (note,),
-        photo_half=photo_half,
-    )
+    splits = {split: matched(found, found) for split, found in files.items()}
+    dataset = layout.dataset(splits, terms=terms, classes=classes, notes=() if classes is None else (note,))
+    return Aligned(**vars(dataset), photo_half=photo_half)
 
 
 def facades(name: str, root: Path | None) -> Dataset:

@@ -135,10 +135,9 @@ def load(name: str) -> Callable[[list[str]], int | None]:
     command = COMMANDS[name]
     before = signal.signal(signal.SIGINT, _leave)
     try:
-        function: Callable[[list[str]], int | None] = getattr(importlib.import_module(command.module), command.function)
+        return getattr(importlib.import_module(command.module), command.function)
     finally:
         signal.signal(signal.SIGINT, before)
-    return function
 
 
 def _fields(prefix: str, ending: str, path: Path) -> Iterator[str]:

@@ -119,8 +119,7 @@ class GanLoss:
     @torch.no_grad()
     def real_logits(self, discriminator: nn.Module, real: Tensor) -> Tensor | None:
         """Return real samples' logits for the generator's loss, without a gradient; None if it does not need them."""
-        logits: Tensor | None = discriminator(real) if self.relativistic else None
-        return logits
+        return discriminator(real) if self.relativistic else None
 
 
 GAN_LOSSES: dict[GanLossName, GanLoss] = {

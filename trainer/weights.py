@@ -22,8 +22,8 @@ def read_state_dict(path: Path, *, wanted: str) -> dict[str, Tensor]:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} cannot be read as a file of weights ({said}); give {wanted}") from error
     if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        found = f"a {type(state).__name__}" + (
-            f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else ""
+        keys = f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else ""
+        raise UserError(
+            f"{path} holds a {type(state).__name__}{keys}, but {wanted} is expected: save `model.state_dict()`"
         )
-        raise UserError(f"{path} holds {found}, but {wanted} is expected: save `model.state_dict()`")
     return dict(state)

@@ -50,8 +50,7 @@ class CheckOptions:
     """255 confirms that pixels with this value are not labelled on purpose."""
     with_run: Annotated[Path | None, tyro.conf.arg(aliases=["--with"])] = None
     """A run: also list labelled regions that are probably wrong. Where it learned from these labels, two small
-    segmenters, each of which learns from one half of the photos, judge the other half.
-    """
+    segmenters, each of which learns from one half of the photos, judge the other half."""
 
 
 def check_command(arguments: list[str]) -> int:

@@ -37,20 +37,17 @@ class PairsOptions(MachineOptions):
     """How many photos keep, or get, their label map."""
     out: Path
     """Where to write pairs.json, for `fewpair train --pairs`. Beside it: a contact sheet, and to_label/ with copies of
-    the photos to label.
-    """
+    the photos to label."""
     root: Path | None = None
     """The dataset's folder; the synthetic scenes have none."""
     unpaired: Count = None
     """How many training samples the unpaired pool holds; the pairs are selected from them."""
     rule: str = "random"
     """random; kmeans-medoid (the medoid of each of k clusters); typical (the densest photo of each, TypiClust); kcenter
-    (always the photo farthest from the others).
-    """
+    (always the photo farthest from the others)."""
     after: Path | None = None
     """A run, or the folder of an exported segmenter: select photos without a label map that represent many of which it
-    is not sure. --rule does not count then.
-    """
+    is not sure. --rule does not count then."""
     pool_rule: str = "random"
     """How the unpaired pool is selected, by the same names."""
     features: str | None = None

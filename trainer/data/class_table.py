@@ -9,8 +9,6 @@ from serving.imaging.domain import ClassRow, Domain
 from trainer.batch import IGNORE, Classes
 from trainer.errors import UserError
 
-SHIPPED = Path(__file__).parent / "classes"
-
 
 def read_classes(path: Path) -> Classes:
     """Read `id,name,r,g,b,ignore`, or `index,...` without `ignore`: there void or unlabeled rows are ignored."""
@@ -58,7 +56,7 @@ def read_classes(path: Path) -> Classes:
 
 def shipped(name: str) -> Classes:
     """The class table of a published dataset, as the package ships it."""
-    return read_classes(SHIPPED / f"{name}.csv")
+    return read_classes(Path(__file__).parent / "classes" / f"{name}.csv")
 
 
 def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -> ClassRow:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from trainer.data.layouts.files import number_of
 from trainer.errors import UserError
 from trainer.experiment.plot import draw
 from trainer.experiment.results import Line, Result, Summary
@@ -90,10 +91,7 @@ def _described(line: Line) -> str:
     if not line.results:
         return "FAILED" if line.failed else "not run"
     first = line.results[0]
-    counts = {
-        "pairs": f"{first['pairs']} {'pair' if first['pairs'] == 1 else 'pairs'}",
-        "unpaired": f"{first['unpaired']} unpaired",
-    }
+    counts = {"pairs": number_of(first["pairs"], "pair"), "unpaired": f"{first['unpaired']} unpaired"}
     halves = " + ".join(words for half, words in counts.items() if half in first["reads"])
     return f"{first['method']}: {halves}" + (f", {line.precision}" if line.precision else "")
 

@@ -131,9 +131,8 @@ def export(
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)
         (building / "README.md").write_text(card(manifest, rounding=rounding), encoding="utf-8")
         jsonschema.validate(manifest, schema())
-        (building / "manifest.json").write_text(
-            json.dumps(manifest, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+        (building / "manifest.json").write_text(text, encoding="utf-8")
     return out / name
 
 

@@ -60,7 +60,7 @@ class Translation(nn.Module):
 
     table: Tensor | None
 
-    def __init__(self, method: Method, table: np.ndarray | None) -> None:
+    def __init__(self, method: Method, table: np.ndarray | None = None) -> None:
         super().__init__()
         self.method = method
         self.register_buffer("table", None if table is None else torch.from_numpy(table))
@@ -94,12 +94,8 @@ class ToPhoto(Translation):
         return to_levels(photo), photo
 
 
-class Style(nn.Module):
+class Style(Translation):
     """`photo` u8[N,H,W,3] -> `noise` Float[N,*noise_shape]."""
-
-    def __init__(self, method: Method) -> None:
-        super().__init__()
-        self.method = method
 
     def forward(self, photo: Tensor) -> Tensor:
         return self.method.style_of(to_float(photo))
@@ -152,9 +148,7 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     under_test = None
     if has_raw:
         under_test = copy.deepcopy(model)
-        kept = [output for output in model.graph.output if output.name != RAW]
-        del model.graph.output[:]
-        model.graph.output.extend(kept)
+        model.graph.output.pop()
     return Graph(direction, model, under_test, spot, outputs, noise_shape)
 
 

@@ -87,6 +87,8 @@ class FromLabels(Method):
         super().__init__(config, label_domain, size=size, seed=seed)
         self.classes = self.class_count()
         self.channels = self.classes + 1
+        if isinstance(config, NoiseConfig):
+            self.noise_shape = (config.noise,)
         self.perceptual: PerceptualLoss | None = None
         if getattr(config, "perceptual", 0):
             self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None)

@@ -42,7 +42,6 @@ class Oasis(FromLabels):
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
-        self.noise_shape = (config.noise,)
         self.generator = OasisGenerator(self.channels, width=config.width, norm=config.norm, noise=config.noise)
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
         initialise(config.first_weights, self.generator, self.discriminator)

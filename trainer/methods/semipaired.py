@@ -32,8 +32,7 @@ class Config(UnpairedConfig):
     reverse: Literal["frozen", "unfrozen", "separate", "teacher"] = "frozen"
     """Who reads generated unpaired photos back: the discriminator, frozen (the paper); the same, learning with the
     generator as it reads (ablation B); a segmenter of its own, as in USIS (ablation A); or the frozen segmenter of
-    `segmenter` (ours).
-    """
+    `segmenter` (ours)."""
     segmenter: str | None = None
     """With reverse=teacher: a run of `mean_teacher`."""
     feature_matching: float = 1.0
@@ -71,7 +70,6 @@ class SemiPaired(FromLabels):
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
-        self.noise_shape = (config.noise,)
         self.rare_classes = config.rare_classes
         self.generator = GENERATORS[config.generator](
             self.channels, width=config.width, norm=config.norm, noise=config.noise

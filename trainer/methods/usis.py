@@ -38,7 +38,6 @@ class Usis(FromLabels):
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
-        self.noise_shape = (config.noise,)
         self.generator = GENERATORS[config.generator](
             self.channels, width=config.width, norm=config.norm, noise=config.noise
         )

@@ -1,5 +1,6 @@
 """Diversity of methods with noise: the distance between photos of one label map, beside that of real photos."""
 
+from functools import partial
 from itertools import cycle, islice
 
 import numpy as np
@@ -27,14 +28,9 @@ def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> 
     bar = progress_bar(samples, what=f"diversity, {scope.split}", unit="sample", shown=scope.progress)
     generated = []
     for index, sample in enumerate(bar):
-        label = dataset.read_label(sample)
-        photos = [
-            predict_photos(
-                method, [label], size=scope.size, draws=[index], device=scope.device, stream=f"diversity-{seed}"
-            )[0]
-            for seed in range(seeds)
-        ]
-        generated.append(mean_distance(photos))
+        labels = [dataset.read_label(sample)]
+        made = partial(predict_photos, method, labels, size=scope.size, draws=[index], device=scope.device)
+        generated.append(mean_distance(made(stream=f"diversity-{seed}")[0] for seed in range(seeds)))
     order = random(0, 0, "real photos").permutation(len(every))[: len(generated) * seeds]
     photos = [photo_to_uint8(prepare_photo(dataset.read_photo(every[place]), scope.size)) for place in order]
     size, endless = min(seeds, len(photos)), cycle(photos)

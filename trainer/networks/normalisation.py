@@ -36,15 +36,5 @@ def estimate_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]
     # Unlike the released code: a mean over all batches, where OASIS's momentum of 0.1 forgets most of them.
     """
     update_spectral_norm(network)
-    update_bn(({"inputs": each} for each in inputs), _Unpacked(network).train(network.training))
-
-
-class _Unpacked(nn.Module):
-    """Pass several inputs to a network through `update_bn`, which passes one."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: dict[str, tuple[Tensor, ...]]) -> Tensor:
-        return self.network(*batch["inputs"])
+    with network.register_forward_pre_hook(lambda _, given: given[0]["inputs"]):  # update_bn passes one input alone
+        update_bn(({"inputs": each} for each in inputs), network)

@@ -1,5 +1,6 @@
 """PatchGAN discriminators: that of pix2pix, and the multi-scale one of pix2pixHD and SPADE."""
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -85,10 +86,7 @@ class _Scale(nn.Module):
         self.layers = nn.ModuleList([first, *inner, xavier(nn.Conv2d(8 * width, 1, 4, padding=2))])
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        answers = [self.layers[0](picture)]
-        for layer in list(self.layers)[1:]:
-            answers.append(layer(answers[-1]))
-        return answers
+        return list(accumulate(self.layers, lambda features, layer: layer(features), initial=picture))[1:]
 
 
 def smallest_side(patch: Patch) -> int:

@@ -65,9 +65,8 @@ class PyramidDecoder(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         features = self.lateral[-1](maps[-1])
-        for smooth, lateral, finer in zip(
-            reversed(self.smooth), reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True
-        ):
+        layers = list(zip(self.smooth, self.lateral[:-1], maps[:-1], strict=True))
+        for smooth, lateral, finer in reversed(layers):
             features = smooth(_resized(features, finer) + lateral(finer))
         return self.head(features)
 

@@ -1,6 +1,6 @@
 """The U-Net discriminator of OASIS, which segments photos into the classes and "generated"."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,8 @@ class SegmentingDiscriminator(nn.Module):
             for depth, (before, after) in enumerate(pairwise(steps))
         )
         after_decoder = [width * factor for factor in (8, 4, 4, 2, 2, 1)]
-        before_decoder = [
-            steps[6],
-            *(after + skip for after, skip in zip(after_decoder[:-1], reversed(steps[1:6]), strict=True)),
-        ]
+        joined = zip(after_decoder[:-1], reversed(steps[1:6]), strict=True)
+        before_decoder = [steps[6], *(after + skip for after, skip in joined)]
         self.decoder = nn.ModuleList(
             ResidualBlock(before, after, resize="up", leading=True)
             for before, after in zip(before_decoder, after_decoder, strict=True)
@@ -45,9 +43,7 @@ class SegmentingDiscriminator(nn.Module):
 
     def with_features(self, photo: Photo) -> tuple[Scores, tuple[Tensor, ...]]:
         """The logits, in fp32, and the outputs of the twelve blocks in their order, for feature matching."""
-        down = [photo]
-        for block in self.encoder:
-            down.append(block(down[-1]))
+        down = list(accumulate(self.encoder, lambda features, block: block(features), initial=photo))
         up = [self.decoder[0](down[-1])]
         for block, skip in zip(list(self.decoder)[1:], reversed(down[1:6]), strict=True):
             up.append(block(torch.cat([skip, up[-1]], 1)))

@@ -58,9 +58,5 @@ class UNetGenerator(nn.Module):
 
 def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d, *, norm: bool, dropout: bool = False) -> nn.Sequential:
     """A (transposed) convolution, then batch norm and dropout where there are any."""
-    parts: list[nn.Module] = [convolution]
-    if norm:
-        parts.append(BatchNorm(convolution.out_channels))
-    if dropout:
-        parts.append(nn.Dropout(0.5))
-    return nn.Sequential(*parts)
+    parts = (convolution, BatchNorm(convolution.out_channels) if norm else None, nn.Dropout(0.5) if dropout else None)
+    return nn.Sequential(*(part for part in parts if part is not None))

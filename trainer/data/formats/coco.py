@@ -48,9 +48,8 @@ def _shape(annotation: dict[str, Any], names: dict[int, str], size: tuple[int, i
     if tuple(outline["size"]) != size:
         raise Unusable("a mask of another size than its picture")
     counts = outline["counts"]
-    return Shape(
-        label, mask=mask_of_runs(run_lengths(counts) if isinstance(counts, str) else counts, size, by="columns")
-    )
+    runs = run_lengths(counts) if isinstance(counts, str) else counts
+    return Shape(label, mask=mask_of_runs(runs, size, by="columns"))
 
 
 def run_lengths(text: str) -> list[int]:

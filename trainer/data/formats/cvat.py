@@ -35,9 +35,8 @@ def _pictures(paths: Sequence[Path]) -> Iterator[Picture]:
         for image in parsed(path).iterfind("image"):
             painted = sorted(image, key=lambda element: int(element.get("z_order", 0)))
             shapes, dropped = shapes_of(painted, _shape)
-            yield Picture(
-                image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"])), shapes, dropped
-            )
+            size = int(image.attrib["height"]), int(image.attrib["width"])
+            yield Picture(image.attrib["name"], size, shapes, dropped)
 
 
 def _shape(element: ET.Element) -> Shape | None:

@@ -94,8 +94,7 @@ def decoded(stream: bytes, size: tuple[int, int]) -> np.ndarray:
     while filled < total:
         run = take(1)
         length = take(counts[take(2)]) + 1
-        values[filled : filled + length] = (
-            take(word) if run else [take(word) for _ in range(min(length, total - filled))]
-        )
+        count = 1 if run else min(length, total - filled)
+        values[filled : filled + length] = [take(word) for _ in range(count)]
         filled += length
     return values.reshape(*size, 4)[..., 3] >= 128

@@ -12,9 +12,6 @@ from PIL import Image
 from trainer.data.formats.geometry import box, ellipse, polygon
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_json, shapes_of
 
-LISTS = ("labels.txt", "class_names.txt")
-"""What labelme reads with --labels, and what its converters write."""
-
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read the files; later shapes are painted over earlier ones."""
@@ -24,8 +21,8 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 
 def listed_names(root: Path) -> list[str] | None:
-    """Return the names in the first of LISTS that is there, or None."""
-    for path in (root / name for name in LISTS):
+    """Return the names in what labelme reads with --labels, else in what its converters write; None without either."""
+    for path in (root / "labels.txt", root / "class_names.txt"):
         if path.is_file():
             return [name for line in path.read_text(encoding="utf-8-sig").splitlines() if (name := line.strip())]
     return None

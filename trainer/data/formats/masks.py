@@ -17,9 +17,8 @@ def is_mask(path: Path) -> bool:
     """Whether a PNG holds no values but 0 and 255."""
     try:
         with Image.open(path) as picture:
-            return picture.mode == "1" or (
-                picture.mode == "L" and set(np.unique(np.asarray(picture)).tolist()) <= {0, 255}
-            )
+            grey = picture.mode == "L"
+            return picture.mode == "1" or (grey and set(np.unique(np.asarray(picture)).tolist()) <= {0, 255})
     except OSError:
         return False
 

@@ -51,8 +51,7 @@ class Photos:
         return True
 
     def find(self, picture: Picture) -> Path:
-        """Return the photo of the picture's name, whatever its ending; of several the one in that or the most similar
-        folder.
+        """Return the photo of that name, whatever its ending; of several that in the most similar folder.
 
         Raises Unusable where there is none, or several.
         """

@@ -66,7 +66,5 @@ def _picture(root: Path, path: Path, domain: Domain) -> Picture:
 
 def voc_color(index: int) -> tuple[int, int, int]:
     """Return VOC's colour of a class 0..255: its bits, three at a time, are the highest bits of red, green and blue."""
-    levels = [0, 0, 0]
-    for place in range(24):
-        levels[place % 3] |= (index >> place & 1) << (7 - place // 3)
-    return levels[0], levels[1], levels[2]
+    red, green, blue = (sum((index >> 3 * bit + side & 1) << (7 - bit) for bit in range(3)) for side in range(3))
+    return red, green, blue

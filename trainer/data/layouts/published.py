@@ -14,7 +14,6 @@ COCO_TERMS = "COCO-Stuff (Caesar, Uijlings, Ferrari, CVPR 2018), annotations CC 
 Folders = dict[str, tuple[str, str | None]]
 """{split: (photos, labels)} below the root; None: photos alone."""
 COCO_LABELS = ("annotations/", "stuffthingmaps_trainval2017/", "stuffthingmaps/", "")
-COCO_PHOTOS = ("images/", "")
 
 
 def cityscapes(name: str, root: Path | None) -> Dataset:
@@ -77,7 +76,7 @@ def coco_stuff(name: str, root: Path | None) -> Dataset:
     if (layout.root / "train_img").is_dir():
         folders = {split: (f"{split}_img", f"{split}_label") for split in ("train", "val")}
     else:
-        photos = first(COCO_PHOTOS)
+        photos = first(("images/", ""))
         labels = first(tuple(each for each in COCO_LABELS if each != photos))
         folders = {split: (f"{photos}{split}2017", f"{labels}{split}2017") for split in ("train", "val")}
     return _published(layout, folders, terms=COCO_TERMS)

@@ -53,8 +53,7 @@ def _clusters(features: np.ndarray, k: int, seed: int, labelled: Sequence[int]) 
 
 
 def kcenter(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
-    """Return the row nearest the mean, then repeatedly the row farthest from all picks (greedy k-center, Gonzalez
-    1985).
+    """Return the row nearest the mean, then repeatedly the farthest from all picks (greedy k-center, Gonzalez 1985).
 
     The largest distance is at most twice the least possible. `labelled` rows come first and count. The seed has no
     influence. Raises UserError where fewer than k rows differ.

@@ -36,10 +36,9 @@ class Canvas:
         self.photo = np.zeros((height, width, 3), np.float32)
         self.label = np.full((height, width), Label.SKY, np.uint8)
         self.depth = np.full((height, width), FAR, np.float32)
-        columns, rows = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
-        self.across, self.down = np.meshgrid(
-            (columns - self.middle[0]) / self.focal, (rows - self.middle[1]) / self.focal
-        )
+        sides = zip((width, height), self.middle, strict=True)
+        rays = ((np.arange(side, dtype=np.float32) + 0.5 - middle) / self.focal for side, middle in sides)
+        self.across, self.down = np.meshgrid(*rays)
 
     def project(self, point: Sequence[float]) -> tuple[float, float]:
         """Column and row of a point."""

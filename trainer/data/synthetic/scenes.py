@@ -92,11 +92,10 @@ def draw_fence(canvas: Canvas, fence: Object) -> None:
     place, (right, y, z), fine = surface
     skew = fine / np.maximum(np.abs(right / z), 0.02)
     pitch, solid = rng.uniform(0.14, 0.3), rng.choice([0.4, 0.94])
-    tone = 1 + 0.15 * rough(np.floor(z / pitch) * 31, y * 12)
     bars, posts = line(wave(z, pitch), pitch * solid / 2, skew), line(wave(z, 2.4), 0.06, skew)
     rails = line(y - fence.height + 0.06, 0.05, fine) + line(y - 0.15, 0.04, fine)
     cover, behind = np.clip(bars + posts + rails, 0, 1)[:, None], canvas.photo[place]
-    color = sample_color(rng, PAINTS[1:7]) * 0.8 * tone[:, None]
+    color = sample_color(rng, PAINTS[1:7]) * 0.8 * (1 + 0.15 * rough(np.floor(z / pitch) * 31, y * 12))[:, None]
     canvas.photo[place], canvas.label[place], canvas.depth[place] = behind + (color - behind) * cover, Label.FENCE, z
 
 
@@ -130,8 +129,7 @@ def draw_ground(canvas: Canvas) -> None:
     tops = np.zeros(140)  # how far the shade of the buildings on the sunny side reaches across the road
     for each in scene.objects:
         if each.kind == "building" and each.lateral * scene.light.sun_side < 0:
-            first, last = max(0, int(each.near)), max(0, int(each.near + each.length))
-            tops[first:last] = 0.9 * each.height - abs(each.lateral)
+            tops[max(0, int(each.near)) : max(0, int(each.near + each.length))] = 0.9 * each.height - abs(each.lateral)
     reach = tops[np.clip((depth + 0.3 * away).astype(np.int32), 0, 139)] - side * scene.light.sun_side
     shade = 1 - 0.48 * scene.light.sun * np.clip(reach * 4, 0, 1)
     canvas.photo[below] = color * ((1 + kerb) * shade)[:, None]

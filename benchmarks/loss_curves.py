@@ -60,12 +60,16 @@ def main() -> None:
         environment = os.environ | {"PYTHONPATH": str(checkout)}
         script = [sys.executable, "-c", TRAIN, *words]
         subprocess.run(script, cwd=checkout, env=environment, stdout=sys.stderr, check=True)
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=asked.checkout, text=True).strip()
+    commit, here = (
+        subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=each, text=True).strip()
+        for each in (asked.checkout, Path(__file__).parent)
+    )
     print(f"# Losses beside those of commit {commit}\n")
     print(
         f"The compact recipes with their own networks, rates and batches: {STEPS} steps on {SIZE}x{SIZE} crops of "
-        f"{SCENES} drawn scenes (8 pairs, 16 unpaired), seed 0, fp32, one CPU thread, both commits on one machine with "
-        "the same packages. Losses are compared step by step, by their place in the log: some have other names since.\n"
+        f"{SCENES} drawn scenes (8 pairs, 16 unpaired), seed 0, fp32, one CPU thread, both commits (this one: {here}) "
+        "on one machine with the same packages. Losses are compared step by step, by their "
+        "place in the log: some have other names since.\n"
     )
     rows = [row(name, out) for name in sorted(path.name for path in (out / "now").iterdir())]
     rows += [[name, why, "-", "-", "-"] for name, why in LEFT_OUT.items()]

@@ -215,8 +215,7 @@ class _Server:
         if settings.studio:
             return f"\nReady. Open the studio of {settings.studio}:\n\n  {base}/ui/\n\nCtrl-C stops it.\n"
         hint = " (any user name, a token as the password)" if settings.tokens else ""
-        names = ", ".join(sorted(path.parent.name for path in settings.models.glob("*/manifest.json")))
-        page = f"  models  {names} in {settings.models}\n"
+        page = f"  models  {settings.models}\n"
         page += f"  page    {base}/ui/{hint}\n" if settings.ui else ""
         curl = f"  try     curl {options}-F image=@photo.jpg {self._url}/segment -o label.png\n"
         return f"\nReady.\n\n{page}  API     {base}/v1/docs\n{curl}\nCtrl-C stops it, a second Ctrl-C immediately.\n"

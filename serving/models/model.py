@@ -115,7 +115,7 @@ class ExportedModel:
         )
 
     def check_noise(self, seed: int | None, count: int, style: str | None) -> None:
-        """Raise Refusal where several photos or a style are requested and the model or the rest does not allow them."""
+        """Raise Refusal where the model takes no noise for several photos, or a style does not fit it or the rest."""
         noise = self.manifest.directions["to_photo"].noise
         if count > 1 and noise is None:
             message = f"model {self.name} takes no noise, so every seed gives the same photo."

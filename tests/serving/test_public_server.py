@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import socket
 import time
 import zipfile
@@ -272,10 +273,7 @@ class TestRecords:
     def test_all_that_the_workers_say_is_json_and_the_secret_is_nowhere(self, server, http):
         said = server.log.read_text()
         assert TOKEN not in said
-        assert (
-            f"  models  {', '.join(sorted(model['name'] for model in http.get('/v1/models').json()['models']))} in /"
-            in said
-        )
+        assert re.search("^  models  /", said, re.MULTILINE)
         after = said[said.index("Ready.") :].splitlines()
         assert all(json.loads(line) for line in after if line.startswith("{"))
         assert sum(line.startswith("{") for line in after) > 20

@@ -1,4 +1,4 @@
-"""Compare the losses of 20 steps of each compact recipe with those of another checkout, on drawn scenes in fp32.
+"""Compare the losses of 20 steps of each recipe with those of another checkout, on drawn scenes in fp32.
 
 python -m benchmarks.loss_curves CHECKOUT --out CURVES --vgg VGG > docs/results/loss_curves.md
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from trainer.data.synthetic.scenes import CLASSES, draw
 from trainer.experiment.report import markdown
+from trainer.recipes import RECIPES
 
 STEPS, SIZE, SCENES = 20, 64, 24
 TRAIN = """
@@ -25,21 +26,32 @@ from pathlib import Path
 from trainer.commands.train import train
 from trainer.recipes import RECIPES
 
-out, common, own, left_out = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
-for name, run in RECIPES.items():
-    known = name == "judge" or "-compact" in name and name not in left_out
-    if known and not (out / name / "last.ckpt").exists():
+out, common, own, recipes = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
+for name, recipe in recipes.items():
+    run = RECIPES[recipe]
+    if not (out / name / "last.ckpt").exists():
         counts = ["--pairs", "8" if run.pairs else "0", "--unpaired", "0" if run.unpaired == 0 else "16"]
-        train([name, "--out", str(out / name), *common, *counts, *own.get(run.method, ())])
+        train([recipe, "--out", str(out / name), *common, *counts, *own.get(run.method, ()), *own.get(name, ())])
 """
+FORMER = {
+    "hybrid-paper": "hybrid-paper",
+    "hybrid-paper-pix2pix": "pix2pix-paper",
+    "hybrid-paper-cyclegan": "cyclegan-paper",
+    "hybrid-paper-tripathy": "tripathy-paper",
+    "ucsd-paired": "ucsd-paired",
+    "ucsd-unpaired": "ucsd-unpaired",
+}
+"""The recipes at a paper's size, and what they are called in the other checkout."""
+LARGE = ["--size", "256x256", "--batch", "1"]
+"""A U-Net of eight levels takes no smaller picture."""
 LEFT_OUT = {
     "mean-teacher-compact": "not compared: another network, schedule and colour jitter since ([camvid.md](camvid.md))",
     "painter-compact": "not compared: new",
     "scenes-demo": "not compared: it trains `mean_teacher` since, not `hybrid`",
 }
 PAPERS = """\
-Recipes named after papers were not compared. Those of spade, oasis, usis, semipaired, pix2pix and cyclegan have had
-other settings since: each its own paper's. The hybrid paper's run the code of the compact ones, on larger networks."""
+`ucsd-paired` and `ucsd-unpaired` ran at 256x256 with batches of one. The `-paper` recipes of spade, oasis, usis,
+semipaired, pix2pix and cyclegan were not compared: they have had other settings since, each its own paper's."""
 
 
 def main() -> None:
@@ -55,8 +67,14 @@ def main() -> None:
     common = ["--data", "folders", "--root", str(out / "data"), "--size", f"{SIZE}x{SIZE}", "--steps", str(STEPS)]
     common += ["--precision", "fp32", "--device", "cpu", "--threads", "1", "--log-every", "1"]
     own = {"tripathy": ["--config.paired-steps", "5"], "spade": vgg, "semipaired": vgg}
-    for name, checkout in (("before", asked.checkout.resolve()), ("now", Path(__file__).parents[1])):
-        words = [str(out / name), *map(json.dumps, (common, own, list(LEFT_OUT)))]
+    own |= {"ucsd-paired": LARGE, "ucsd-unpaired": LARGE}
+    compact = [name for name in RECIPES if (name == "judge" or "-compact" in name) and name not in LEFT_OUT]
+    now = {name: name for name in (*compact, *FORMER)}
+    for name, checkout, recipes in (
+        ("before", asked.checkout.resolve(), now | FORMER),
+        ("now", Path(__file__).parents[1], now),
+    ):
+        words = [str(out / name), *map(json.dumps, (common, own, recipes))]
         environment = os.environ | {"PYTHONPATH": str(checkout)}
         script = [sys.executable, "-c", TRAIN, *words]
         subprocess.run(script, cwd=checkout, env=environment, stdout=sys.stderr, check=True)
@@ -66,7 +84,7 @@ def main() -> None:
     )
     print(f"# Losses beside those of commit {commit}\n")
     print(
-        f"The compact recipes with their own networks, rates and batches: {STEPS} steps on {SIZE}x{SIZE} crops of "
+        f"The recipes with their own networks, rates and batches: {STEPS} steps on {SIZE}x{SIZE} crops of "
         f"{SCENES} drawn scenes (8 pairs, 16 unpaired), seed 0, fp32, one CPU thread, both commits (this one: {here}) "
         "on one machine with the same packages. Losses are compared step by step, by their "
         "place in the log: some have other names since.\n"

@@ -16,8 +16,7 @@ from trainer.data.synthetic.scene import Scene
 
 Label = IntEnum("Label", "SKY BUILDING POLE ROAD SIDEWALK TREE SIGN FENCE CAR PEDESTRIAN BICYCLIST", start=0)
 """The classes, by index."""
-FAR = 1e6
-"""The depth of the sky."""
+FAR = 1e6  # the depth of the sky
 Point = tuple[float, float, float]
 """Metres to the right of the camera, above the ground, and ahead."""
 Surface = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-Color = tuple[float, float, float]
-"""Red, green, blue in [0,1]."""
+Color = tuple[float, float, float]  # red, green, blue in [0,1]
 PAINTS: tuple[Color, ...] = (
     *((0.75, 0.76, 0.78), (0.16, 0.17, 0.19), (0.90, 0.90, 0.90), (0.62, 0.10, 0.10), (0.14, 0.22, 0.46)),
     *((0.36, 0.38, 0.41), (0.12, 0.32, 0.24), (0.80, 0.62, 0.16), (0.30, 0.46, 0.60), (0.45, 0.32, 0.22)),
@@ -21,12 +20,9 @@ class Light:
     horizon: Color
     tint: Color
     exposure: float
-    sun: float
-    """Contrast of the shadows, which fall to the left (`sun_side` -1) or to the right (1)."""
-    haze: float
-    """Share of the horizon's colour at a distance of 60 m."""
-    lit: float
-    """Share of the windows that are lit; street lamps and headlights are on above 0.2."""
+    sun: float  # contrast of the shadows, which fall to the left (`sun_side` -1) or to the right (1)
+    haze: float  # share of the horizon's colour at a distance of 60 m
+    lit: float  # share of the windows that are lit; street lamps and headlights are on above 0.2
     sun_side: int = 1
     clouds: float = 0.5
 
@@ -44,10 +40,8 @@ class Object:
     lateral: float
     near: float
     height: float
-    length: float
-    """Metres along the road, for buildings and fences."""
-    facing: int
-    """1: seen from behind, -1: seen from the front."""
+    length: float  # metres along the road, for buildings and fences
+    facing: int  # 1: seen from behind, -1: seen from the front
     seed: int
 
 
@@ -55,18 +49,14 @@ class Object:
 class Scene:
     """One street. The details of its parts follow from their seeds when they are rendered."""
 
-    eye: float
-    """Height of the camera."""
-    horizon: float
-    """Row of the horizon as a share of the image height."""
+    eye: float  # height of the camera
+    horizon: float  # row of the horizon as a share of the image height
     zoom: float
-    offset: float
-    """Distance of the centre line of the road from the camera, to the right."""
+    offset: float  # distance of the centre line of the road from the camera, to the right
     half_road: float
     sidewalk: float
     light: Light
-    objects: tuple[Object, ...]
-    """The farthest first."""
+    objects: tuple[Object, ...]  # the farthest first
     seed: int
 
 

@@ -21,8 +21,9 @@ from trainer.training.checkpointing import create_run
 RECORDED = Path(__file__).with_name("loss_curves.json")
 STEPS = 20
 EXACT = 2
-"""Logged values that are equal on every CPU. Processors round differently, and later steps amplify it: on another one
-the feature matching of "spade instance" differed by 15 % at step 8, other losses by up to 5 % at step 20.
+"""Logged values that nearly agree on all CPUs. Processors round differently, and each step amplifies it: without AVX-512
+the gradient penalty of "semipaired separate" differed by 2e-4 at step 2, and on another CPU the feature matching of
+"spade instance" by 15 % at step 8.
 """
 TWO = {"width": 4, "blocks": 1, "pool": 3}
 TORCH = {"width": 4, "first_weights": "torch"}
@@ -127,5 +128,5 @@ def test_all_recipes_give_the_losses_they_gave_before_the_restructuring(case, tm
     assert found.keys() == recorded.keys()
     for loss, values in recorded.items():
         seen = found[loss]
-        assert seen[:EXACT] == pytest.approx(values[:EXACT], rel=1e-5, abs=1e-5), loss
-        assert seen == pytest.approx(values[: len(seen)], rel=0.2, abs=0.02), loss
+        assert seen[:EXACT] == pytest.approx(values[:EXACT], rel=1e-3, abs=1e-5), loss
+        assert seen == pytest.approx(values[: len(seen)], rel=0.2, abs=0.05), loss

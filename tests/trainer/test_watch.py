@@ -28,7 +28,6 @@ def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: A
 @pytest.mark.parametrize(
     ("name", "steps", "look_every", "config", "said"),
     [
-        ("judge", 12, 6, {"lr": 1e4}, {"one class": "every pixel gets the same class: lower --config.lr"}),
         (
             "oasis",
             4,
@@ -88,6 +87,18 @@ def test_photos_that_become_more_different_have_not_collapsed(spreads: tuple[flo
         {"watch/spread": spread, "watch/noise": 3.9} for spread in spreads
     ]  # the first two: oasis- and usis-compact, steps 13, 26
     assert notices(lines, tiny_config("oasis")).keys() == kinds
+
+
+@pytest.mark.parametrize(
+    ("classes", "of_labels", "kinds"), [((1, 1), 10, {"one class"}), ((1, 2), 10, set()), ((1, 1), 1, set())]
+)
+def test_one_class_at_every_pixel_is_noticed_where_labels_have_several(
+    classes: tuple[int, int], of_labels: int, kinds: set[str]
+) -> None:
+    lines = [{"watch/classes": count, "watch/classes_of_labels": of_labels} for count in classes]
+    found = notices(lines, tiny_config("judge"))
+    assert found.keys() == kinds
+    assert all(said.startswith("every pixel gets the same class: lower --config.lr") for said in found.values())
 
 
 def test_a_sound_run_is_looked_at_and_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

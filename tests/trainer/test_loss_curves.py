@@ -21,7 +21,7 @@ from trainer.training.checkpointing import create_run
 RECORDED = Path(__file__).with_name("loss_curves.json")
 STEPS = 20
 EXACT = 2
-"""Logged values that nearly agree on all CPUs. Processors round differently, and each step amplifies it: without AVX-512
+"""Logged values that nearly agree on all CPUs. They round differently, and each step amplifies it: without AVX-512
 the gradient penalty of "semipaired separate" differed by 2e-4 at step 2, and on another CPU the feature matching of
 "spade instance" by 15 % at step 8.
 """

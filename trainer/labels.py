@@ -1,7 +1,8 @@
-"""A label map's three spellings: class indices, one-hot, colours; and the ways between them."""
+"""A label map's three spellings: class indices, one-hot, colours; the ways between them, and borders."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trainer.batch import IGNORE, Classes, LabelMap, OneHot, Photo
 
@@ -33,3 +34,10 @@ def nearest_class(picture: Photo, classes: Classes) -> LabelMap:
 def counted(label: LabelMap) -> Tensor:
     """Float[B,1,H,W]: 1 where the label counts, 0 where it is void."""
     return (label != IGNORE).unsqueeze(1).float()
+
+
+def borders(ids: Tensor) -> Tensor:
+    """Long[B,H,W] -> Float[B,1,H,W]: 1 where one of the four neighbours has another id (pix2pixHD, section 3.3)."""
+    down, right = (ids[:, 1:] != ids[:, :-1]).float(), (ids[:, :, 1:] != ids[:, :, :-1]).float()
+    both_ways = (pad(down, (0, 0, 1, 0)), pad(down, (0, 0, 0, 1)), pad(right, (1, 0)), pad(right, (0, 1)))
+    return torch.stack(both_ways, 1).amax(1, keepdim=True)

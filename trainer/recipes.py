@@ -93,12 +93,29 @@ RECIPES: dict[str, Run] = {
             | {"pairs": "all", "unpaired": 0, "steps": 2400, "batch": 4, "evaluate_every": 300}
             | {"expected": "mean IoU on CamVid val .55, devtest .42, from all 367 pairs (docs/methods/judge.md)"},
         ),
+        _run(
+            "pix2pixhd-compact",
+            "pix2pixhd",
+            PHOTOS | {"unpaired": 0},
+            halvings=3,
+            global_steps=400,
+            frozen_steps=40,
+            ema=0.99,
+            **COMPACT,
+        ),
         _run("spade-compact", "spade", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
         _run("oasis-compact", "oasis", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
         _run("tcr-compact", "tcr", PHOTOS, lr_discriminator=1e-3, **NARROW),
         _run("usis-compact", "usis", PHOTOS | {"pairs": 0}, lr_discriminator=2e-4, **NARROW),
         _run("semipaired-compact", "semipaired", PHOTOS, lr_discriminator=2e-4, feature_matching=1e-4, **NARROW),
         # Each by its own paper, 200 epochs of its training set; none of them was run here.
+        # 200 epochs of the global generator and 100 of both; the paper's second stage is at 1024x2048.
+        _run(
+            "pix2pixhd-paper",
+            "pix2pixhd",
+            CITYSCAPES | PAIRED | {"size": (512, 1024), "steps": 892_500, "evaluate_every": 29_750},
+            edges="instances",
+        ),
         _run("spade-paper", "spade", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),
         _run(
             "oasis-paper",

@@ -13,6 +13,7 @@ from trainer.export import parity
 from trainer.export.graphs import Direction, draw_graph
 from trainer.methods import METHODS
 from trainer.methods.base import Method
+from trainer.methods.pix2pixhd import Pix2PixHD
 from trainer.networks.init import fuse_spectral_norm
 
 QUICK = {("spade", "to_photo"), ("semipaired", "to_label")}
@@ -49,7 +50,10 @@ def configured(name: str, direction: Direction) -> Method:
         "oasis": {"norm": "instance"},
         "tcr": {"norm": "instance"},
     }
-    return tiny_method(name, **changes.get(name, {}))  # SPADE's other norm is that of spade, semipaired and usis
+    method = tiny_method(name, **changes.get(name, {}))  # SPADE's other norm is that of spade, semipaired and usis
+    if isinstance(method, Pix2PixHD):
+        method.enhanced = True  # as in all stages but the first
+    return method
 
 
 def exportable(name: str, direction: Direction) -> Method:

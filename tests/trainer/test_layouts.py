@@ -44,11 +44,24 @@ def test_cityscapes_is_read_from_its_two_archives(tmp_path):
         "bochum/bochum_000000_000313",
         "leftImg8bit/train/bochum/bochum_000000_000313_leftImg8bit.png",
         "gtFine/train/bochum/bochum_000000_000313_gtFine_labelIds.png",
+        (("instances", "gtFine/train/bochum/bochum_000000_000313_gtFine_instanceIds.png"),),
     )
     assert all(sample.complete for split in ("train", "val") for sample in dataset.samples(split))
     for sample in dataset.samples("train"):
         expected = by_table(raw(dataset, sample), {value: index for index, value in enumerate(TRAIN_IDS)})
         assert np.array_equal(dataset.read_label(sample), expected)
+
+
+def test_cityscapes_has_instance_maps_where_every_pair_has_one(tmp_path):
+    root = publishers.cityscapes(tmp_path)
+    dataset = open_dataset("cityscapes", root)
+    assert dataset.sides == {"instances": "ids"}
+    for split in ("train", "val"):
+        for sample in dataset.samples(split):
+            assert set(np.unique(dataset.read_side(sample, "instances"))) == {7000, 26000}
+    assert dataset.samples("test")[0].sides == ()
+    next((root / "gtFine" / "val").rglob("*_instanceIds.png")).unlink()
+    assert open_dataset("cityscapes", root).sides == {}
 
 
 def test_the_placeholders_of_cityscapes_test_are_not_taken_for_labels(tmp_path):

@@ -143,6 +143,7 @@ def test_a_method_over_classes_says_that_it_needs_them(name: str) -> None:
         ("cyclegan", ["generators", "discriminators"]),
         ("supervised", ["segmenter"]),
         ("tripathy", ["generators", "discriminators"]),
+        ("pix2pixhd", ["global", "discriminator"]),
         ("spade", ["generator", "discriminator"]),
         ("oasis", ["generator", "discriminator"]),
         ("tcr", ["generator", "discriminator"]),

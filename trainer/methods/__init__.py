@@ -6,6 +6,7 @@ from trainer.methods.hybrid import Hybrid
 from trainer.methods.oasis import Oasis
 from trainer.methods.painter import Painter
 from trainer.methods.pix2pix import Pix2Pix
+from trainer.methods.pix2pixhd import Pix2PixHD
 from trainer.methods.segmentation import Judge, MeanTeacher, Supervised
 from trainer.methods.semipaired import SemiPaired
 from trainer.methods.spade import Spade
@@ -22,6 +23,7 @@ METHODS: dict[str, type[Method]] = {
     "tripathy": Tripathy,
     "mean_teacher": MeanTeacher,
     "painter": Painter,
+    "pix2pixhd": Pix2PixHD,
     "spade": Spade,
     "oasis": Oasis,
     "tcr": Tcr,

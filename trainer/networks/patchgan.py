@@ -50,34 +50,39 @@ class PatchGAN(nn.Module):
 class MultiScalePatchGAN(nn.Module):
     """Photo Float[B,3,H,W] and label Float[B,channels,H,W] one-hot -> for each scale the outputs of five layers.
 
-    The last output of a scale is its logits Float[B,1,h,w]. Scale s sees both pictures halved s times. Park et al. pass
-    real and generated photos in one batch; instance norm keeps samples apart, so that makes no difference.
+    The last output of a scale is its logits Float[B,1,h,w]. Scale s sees both pictures halved s times; with `skip` they
+    were halved so often before, and the finer scales are left out. Park et al. pass real and generated photos in one
+    batch; instance norm keeps samples apart, so that makes no difference. Without `spectral` (pix2pixHD) weights begin
+    as N(0, 0.02), and a scale has 2 801 601 parameters at width 64 with 36 channels.
     """
 
-    def __init__(self, channels: int, *, width: int, scales: int = 2) -> None:
+    def __init__(self, channels: int, *, width: int, scales: int = 2, spectral: bool = True) -> None:
         super().__init__()
         # The name is in checkpoints.
-        self.critics = nn.ModuleList(_Scale(3 + channels, width) for _ in range(scales))
+        self.critics = nn.ModuleList(_Scale(3 + channels, width, spectral=spectral) for _ in range(scales))
+        if not spectral:
+            initialise(self)
 
-    def forward(self, photo: Photo, label: OneHot) -> list[list[Tensor]]:
+    def forward(self, photo: Photo, label: OneHot, *, skip: int = 0) -> list[list[Tensor]]:
         picture = torch.cat([label, photo], 1)
         answers = []
-        for scale in self.critics:
+        for scale in self.critics[skip:]:
             answers.append(scale(picture))
-            picture = avg_pool2d(picture, 3, stride=2, padding=1, count_include_pad=False)
+            picture = halved(picture)
         return answers
 
 
 class _Scale(nn.Module):
     """Stride-2 convolutions (k4 p2) to 1, 2, 4 times the width, stride 1 to 8 times, then a logit per patch."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, spectral: bool) -> None:
         super().__init__()
+        convolution = SpectralConv2d if spectral else nn.Conv2d
         first = nn.Sequential(xavier(nn.Conv2d(channels, width, 4, stride=2, padding=2)), nn.LeakyReLU(0.2))
         inner = [
             nn.Sequential(
-                # no bias, which instance norm would remove
-                SpectralConv2d(width * before, width * after, 4, stride=stride, padding=2, bias=False),
+                # instance norm removes the bias, which pix2pixHD has
+                convolution(width * before, width * after, 4, stride=stride, padding=2, bias=not spectral),
                 nn.InstanceNorm2d(width * after),
                 nn.LeakyReLU(0.2),
             )
@@ -87,6 +92,11 @@ class _Scale(nn.Module):
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         return list(accumulate(self.layers, lambda features, layer: layer(features), initial=picture))[1:]
+
+
+def halved(picture: Tensor) -> Tensor:
+    """Float[B,C,H,W] -> Float[B,C,H/2,W/2]: 3x3 means about every second pixel, without the padding (pix2pixHD)."""
+    return avg_pool2d(picture, 3, stride=2, padding=1, count_include_pad=False)
 
 
 def smallest_side(patch: Patch) -> int:

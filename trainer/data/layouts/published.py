@@ -1,6 +1,8 @@
 """Cityscapes, ADE20K and COCO-Stuff as their publishers lay them out, over class tables that ship with fewpair."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from trainer.data.class_table import shipped
 from trainer.data.dataset import Dataset, Sample
@@ -21,7 +23,8 @@ def cityscapes(name: str, root: Path | None) -> Dataset:
 
     `cityscapes`: the 19 training classes count, the other 15 are void. `cityscapes-34`: ids 1..33 count and 0 is void,
     so S = C + 1 = 34 (docs/decisions/0006-published-datasets.md). The label files of `test` are placeholders: it has
-    photos alone. Colours that the publisher gives to several classes are changed to be distinct.
+    photos alone. Colours that the publisher gives to several classes are changed to be distinct. The side `instances`
+    holds the `instanceIds`, where every pair has them.
     """
     text = (
         "leftImg8bit/train/CITY/*_leftImg8bit.png and gtFine/train/CITY/*_gtFine_labelIds.png, the same under "
@@ -33,7 +36,7 @@ def cityscapes(name: str, root: Path | None) -> Dataset:
         "test": ("leftImg8bit/test", None),
     }
     endings = ("_leftImg8bit.png", "_gtFine_labelIds.png")
-    return _published(Layout.at(name, root, text), folders, terms=CITYSCAPES_TERMS, endings=endings)
+    return _with_instances(_published(Layout.at(name, root, text), folders, terms=CITYSCAPES_TERMS, endings=endings))
 
 
 def ade20k(name: str, root: Path | None) -> Dataset:
@@ -100,3 +103,19 @@ def _published(layout: Layout, folders: Folders, *, terms: str, endings: tuple[s
         expected = f"{layout.name} expects a root that holds {layout.text}"
         raise UserError(f"{root}: no training photo has its label map; {expected}")
     return layout.dataset(splits, terms=terms, classes=shipped(layout.name))
+
+
+def _with_instances(dataset: Dataset) -> Dataset:
+    """Cityscapes with the side `instances`, or as it is where a pair lacks its instance map."""
+    assert dataset.root is not None
+    found = by_stem(dataset.root, dataset.root / "gtFine", ending="_gtFine_instanceIds.png")
+    splits: dict[str, tuple[Sample, ...]] = {}
+    for split, samples in dataset.splits.items():
+        paths = [found.get(f"{split}/{sample.name}") if sample.complete else "" for sample in samples]
+        if None in paths:
+            return dataset
+        splits[split] = tuple(
+            replace(sample, sides=(("instances", path),)) if path else sample
+            for sample, path in zip(samples, paths, strict=True)
+        )
+    return replace(dataset, splits=MappingProxyType(splits), sides={"instances": "ids"})

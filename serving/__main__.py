@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import ipaddress
-import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from serving.errors import ServingError
@@ -26,6 +27,7 @@ from serving.settings import Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package, so that it can be imported
 _READY_WITHIN = 300.0  # seconds
+_FOLDER = "fewpair-server-"  # with which the name of a server's temporary folder begins
 _GRACE = 5  # seconds beyond the timeout of a request that a stop waits for requests
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _DEFAULTS = {
@@ -76,15 +78,31 @@ def _serve(settings: Settings) -> int:
         open_store(settings.jobs.expanduser())
     folders = ("models", "jobs", "studio", "label_studio_files")
     paths = {name: path.expanduser().resolve() for name in folders if (path := getattr(settings, name))}
+    with _temporary_folder(paths.get("jobs")) as (folder, lock):
+        return _Server(settings.model_copy(update=paths), address=address, folder=folder).run(lock)
+
+
+@contextlib.contextmanager
+def _temporary_folder(jobs: Path | None) -> Iterator[tuple[str, int]]:
+    """A folder for the files of the server, beside the jobs, whose uploads may be larger than the disk of TMPDIR.
+
+    Yield it with its lock, which the server inherits: folders whose lock is free are of servers that were killed, and
+    are removed.
+    """
     try:
-        folder = tempfile.TemporaryDirectory(
-            prefix="fewpair-server-", dir=paths.get("jobs"), ignore_cleanup_errors=True
-        )  # beside the jobs, whose uploads may be larger than the disk of TMPDIR
+        parent = Path(tempfile.gettempdir()) if jobs is None else jobs
+        for former in parent.glob(f"{_FOLDER}*/lock"):
+            with contextlib.suppress(OSError), former.open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(former.parent)
+        made = tempfile.TemporaryDirectory(prefix=_FOLDER, dir=parent, ignore_cleanup_errors=True)
     except OSError as error:
         message = f"there is no folder for temporary files: {error.strerror or error}."
         raise ServingError(message, hint="Set TMPDIR to a folder that can be written to.") from None
-    with folder as name:
-        return _Server(settings.model_copy(update=paths), address=address, folder=name).run()
+    with made as folder, Path(folder, "new").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        Path(folder, "new").rename(Path(folder, "lock"))  # once it is locked
+        yield folder, lock.fileno()
 
 
 def _address(settings: Settings) -> str:
@@ -99,9 +117,7 @@ def _address(settings: Settings) -> str:
     if settings.studio and not loopback:
         raise ServingError(f"host {host} is reached from other machines; the studio listens on 127.0.0.1 alone.")
     if not (loopback or settings.tokens or settings.open or settings.public):
-        hint = (
-            "Set tokens (FEWPAIR_TOKENS_FILE=tokens.txt, one a line), or say --open (--public also limits each client)."
-        )
+        hint = "Set tokens (FEWPAIR_TOKENS_FILE=tokens.txt, one a line), or --open (--public limits each client too)."
         raise ServingError(f"host {host} is reached from other machines, and no tokens are set.", hint=hint)
     try:
         with socket.socket(family) as probe:
@@ -138,14 +154,14 @@ class _Server:
         self._child: subprocess.Popen[bytes] | None = None
         self._signals = 0
 
-    def run(self) -> int:
-        """Serve until a signal comes or the server ends by itself; return the exit code."""
+    def run(self, lock: int) -> int:
+        """Serve until a signal comes or the server ends by itself; return the exit code. The child inherits `lock`."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         chosen = self._settings.model_dump(mode="json", exclude_unset=True)  # secrets hidden
         self._say(f"Starting on {self._url} with {chosen or 'the default settings'}")
         self._child = child = subprocess.Popen(
-            self._command, env=self._environment, start_new_session=True, preexec_fn=_end_with_parent
+            self._command, env=self._environment, start_new_session=True, preexec_fn=_end_with_parent, pass_fds=[lock]
         )
         try:
             if self._signals:  # the signal came before there was a child to pass it on to
@@ -183,22 +199,20 @@ class _Server:
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> bool:
         """Return whether the server is ready, False after a signal. Raises ServingError where it will not be ready."""
         until = time.monotonic() + _READY_WITHIN
-        while not self._signals:
-            if child.poll() is not None:
-                raise ServingError("the server ended while it started; its messages above say why.")
-            if time.monotonic() > until:
-                raise ServingError(f"the server was not ready within {_READY_WITHIN:g} s.")
-            with contextlib.closing(HTTPConnection(self._host, self._settings.port, timeout=5)) as connection:
+        with httpx.Client(timeout=5, trust_env=False) as client:
+            while not self._signals:
+                if child.poll() is not None:
+                    raise ServingError("the server ended while it started; its messages above say why.")
+                if time.monotonic() > until:
+                    raise ServingError(f"the server was not ready within {_READY_WITHIN:g} s.")
                 try:
-                    connection.request("GET", "/readyz")
-                    answer = connection.getresponse()
-                    body = answer.read()
-                except (OSError, HTTPException):
+                    answer = client.get(f"{self._url}/readyz")
+                except httpx.HTTPError:
                     time.sleep(0.1)
                     continue
-            if answer.status != 200:
-                raise ServingError(f"the server cannot serve: {json.loads(body)['error']['message']}")
-            return True
+                if answer.is_error:
+                    raise ServingError(f"the server cannot serve: {answer.json()['error']['message']}")
+                return True
         return False
 
     def _say(self, text: str) -> None:

@@ -21,14 +21,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _WRAPPING = 2**16  # bytes allowed beyond the limit for multipart headers and text fields
 _SLOWEST = 2**20  # bytes a second that a body which declares its length may take beyond the body timeout
+_SLOW_HINT = "Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT."
+_KEPT = ("allow", "content-range")  # of the headers of a plain error
 _PLAIN = {  # status -> code, message, hint
     400: ("wrong_host", "this server does not answer to the host name {host!r}.", "FEWPAIR_ALLOWED_HOSTS lists names."),
     404: ("not_found", "there is nothing at {path}.", "GET /v1/docs shows the API, GET /v1/models the models."),
-    405: (
-        "method_not_allowed",
-        "{method} is not allowed at {path}.",
-        "GET /v1/docs shows the methods of each address.",
-    ),
+    405: ("method_not_allowed", "{method} is not allowed at {path}.", "GET /v1/docs lists the methods of each URL."),
+    416: ("no_such_range", "{path} has no bytes in the range that is asked for.", "Content-Range tells its size."),
     500: ("internal", "the server failed to answer.", "Tell the operator the X-Request-ID: the log says more."),
     503: ("not_ready", "the server is not ready.", ""),
 }
@@ -131,8 +130,7 @@ class ErrorShape:
                 if not headers.get("content-type", "").startswith("application/json"):
                     replaced = True
                     response = error_response(self._refusal(message["status"], scope), scope)
-                    if "allow" in headers:
-                        response.headers["Allow"] = headers["allow"]
+                    response.headers.update({name: headers[name] for name in _KEPT if name in headers})
                     await response(scope, receive, send)
             if not replaced:
                 await send(message)
@@ -174,7 +172,8 @@ class RequestBody:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                refusal = _slow_body(seconds)
+                why = f"the request's body did not arrive within {seconds:g} s."
+                refusal = Refusal(408, "slow_body", why, hint=_SLOW_HINT, headers={"Connection": "close"})
                 raise refusal from None
             received += len(message.get("body", b""))
             if received > limit + _WRAPPING:
@@ -209,9 +208,3 @@ def _unreadable(headers: Headers) -> Refusal | None:
     if kind == "application/vnd.bentoml+pickle":  # which BentoML refuses in a shape of its own
         return Refusal(415, "unsupported_media_type", f"a body of the type {kind!r} is not read.", hint="Send a form.")
     return None
-
-
-def _slow_body(seconds: float) -> Refusal:
-    message = f"the request's body did not arrive within {seconds:g} s."
-    hint = "Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT."
-    return Refusal(408, "slow_body", message, hint=hint, headers={"Connection": "close"})

@@ -33,6 +33,7 @@ class Annotations:
         self._out, self._domain, self._min_area = out, domain, min_area
         self._rows = [row for row in domain.classes if not row.ignore]
         self._items: list[Any] = []
+        self._written: set[Path] = set()
 
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
         """Take the ids uint8[H,W] of a photo, whose path in the annotations is `name`. Raises Refusal."""
@@ -43,6 +44,9 @@ class Annotations:
 
     def _write(self, name: str | Path, content: bytes | str | Any) -> None:
         path = self._out / name
+        if path in self._written:  # of photos whose names differ in their endings alone
+            raise FileExistsError(f"{path} would overwrite the annotations of another photo")
+        self._written.add(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         text = content if isinstance(content, bytes | str) else json.dumps(content)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())

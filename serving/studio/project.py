@@ -257,7 +257,10 @@ def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
 
 @lru_cache(maxsize=4096)
 def _counts(path: Path, modified: int, domain: Domain) -> dict[int, int]:
-    ids, counts = np.unique(read_label(path, domain).ids, return_counts=True)
+    try:
+        ids, counts = np.unique(read_label(path, domain).ids, return_counts=True)
+    except Refusal as error:
+        raise Refusal(409, error.code, f"{path}: {error.message}", hint=error.hint) from None
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 

@@ -129,6 +129,9 @@ def test_the_result_of_a_job_is_what_a_request_with_the_same_pictures_is_answere
     assert theirs.namelist() == ours.namelist() == ["a.jpg", "in/b.jpg", "index.json"]
     assert all(theirs.read(name) == ours.read(name) for name in ours.namelist())
     assert http.get(job["result"], headers={"Range": "bytes=0-3"}).content == b"PK\x03\x04"
+    beyond = http.get(job["result"], headers={"Range": f"bytes={len(result.content)}-"})
+    assert (beyond.status_code, beyond.json()["error"]["code"]) == (416, "no_such_range")
+    assert beyond.headers["content-range"].endswith(f"*/{len(result.content)}")
     error_of(http.delete(f"/v1/jobs/{job['id']}/result"), 405)
     assert http.delete(f"/v1/jobs/{job['id']}").status_code == 200
     error_of(http.get(f"/v1/jobs/{job['id']}"), 404)

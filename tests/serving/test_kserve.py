@@ -170,6 +170,7 @@ NOISE = tensor("noise", np.zeros((1, 3)), datatype="FP32")
         ([tensor("photo", PHOTO, datatype="FP32")], {}, "the input photo is UINT8, not 'FP32'"),
         ([tensor("photo", PHOTO[0])], {}, "has the shape [-1, -1, -1, 3], which [2, 2, 3] is not"),
         ([tensor("photo", PHOTO[:, :0])], {}, "inputs.0.shape.1: Input should be greater than or equal to 1"),
+        ([tensor("photo", PHOTO, shape=[1, 10**3000, 10**3000, 3])], {}, "shape.1: Input should be less than or equal"),
         ([tensor("image", PHOTO)], {}, "there is no input 'image'"),
         ([tensor("photo", PHOTO), tensor("photo", PHOTO)], {}, "more than once"),
         ([tensor("photo", PHOTO, data=None)], {}, "neither data nor binary_data_size"),

@@ -109,3 +109,25 @@ def test_a_slow_upload_delays_a_stop_and_a_second_signal_ends_it_immediately(mod
             assert time.monotonic() - began < 3
         assert not answers(server.url)
         assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_launcher_that_was_killed_is_removed_by_the_next_one_and_that_of_a_running_server_is_not(
+    models, tmp_path
+):
+    def folders():
+        return sorted((tmp_path / "jobs").glob("fewpair-server-*"))
+
+    jobs = ("--no-ui", "--jobs", str(tmp_path / "jobs"))
+    with running_server(models, tmp_path / "first", *jobs) as first:
+        children = psutil.Process(first.process.pid).children(recursive=True)
+        first.stop(signal.SIGKILL)
+        psutil.wait_procs(children, timeout=60)
+        (left,) = folders()
+    with running_server(models, tmp_path / "second", *jobs) as second:
+        (used,) = folders()
+        assert used != left
+        with running_server(models, tmp_path / "third", *jobs):
+            assert used in folders()
+        assert answers(second.url)
+    assert folders() == []

@@ -47,6 +47,18 @@ def test_a_folder_becomes_one_document_of_a_labelling_tool(models, photos, tmp_p
     assert min(annotation["area"] for annotation in document["annotations"]) >= 5
 
 
+@pytest.mark.parametrize("tool", ["labelme", "voc", "yolo"])
+def test_annotations_of_a_photo_do_not_overwrite_those_of_another_with_the_same_stem(
+    models, photos, tmp_path, capsys, tool
+):
+    (photos / "street.png").write_bytes(file_of(noise()))
+    assert predict([str(models / "tiny"), str(photos), "--as", tool, "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "2 of 3 files" in said.out
+    assert f"{photos / 'street.png'}: {tmp_path / 'out'}" in said.err
+    assert "would overwrite the annotations of another photo" in said.err
+
+
 def test_ignored_files_are_counted_by_type(models, photos, tmp_path, capsys):
     for name in ("a.CR2", "b.cr2", "c.heic", "README", ".hidden"):
         (photos / name).write_bytes(b"")

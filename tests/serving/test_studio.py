@@ -53,6 +53,12 @@ def test_erasing_a_label_removes_its_file_whatever_its_type(project):
     assert list((project.root / "labels").iterdir()) == []
 
 
+def test_a_label_map_that_cannot_be_read_is_named(project):
+    write(project.root / "labels" / "a.png", 7)
+    with pytest.raises(Refusal, match=r"labels/a\.png: the label map holds ids that belong to no class: 7"):
+        project.labelled()
+
+
 def test_export_accepts_the_models_name_of_any_folder(tmp_path):
     for folder in ("Photos of Mars", "2024-06-01", "фото", "x" * 63 + "-photos", "9" * 100):
         assert NAME.fullmatch(model_name(tmp_path / folder)), folder

@@ -21,7 +21,7 @@ class Tensor(BaseModel):
     """A tensor of a request or of a response."""
 
     name: StrictStr
-    shape: list[Annotated[StrictInt, Field(ge=1)]] = Field(max_length=8)
+    shape: list[Annotated[StrictInt, Field(ge=1, le=2**31)]] = Field(max_length=8)
     datatype: StrictStr = Field(description="`UINT8`, or `FP32` for noise.")
     parameters: TensorParameters = TensorParameters()
     data: Annotated[Any, WithJsonSchema(_NUMBERS)] = None

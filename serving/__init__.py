@@ -2,6 +2,5 @@
 
 import os
 
-os.environ.setdefault(
-    "ORT_DISABLE_TELEMETRY", "1"
-)  # read once, when onnxruntime is loaded: since 1.29 it reports to its maker by default
+# Read once, when onnxruntime is loaded: since 1.29 it reports to its maker by default.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

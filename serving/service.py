@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer  # there is no public flush of traces
 from bentoml.validators import ContentType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +18,8 @@ from serving.app import create_app, middleware, respond_to_error
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters, validated
 from serving.settings import load_settings
 from serving.telemetry import logging as request_log
-from serving.telemetry import tracing
 
+_FLUSH_SECONDS = 3.0
 settings = load_settings()
 request_log.set_up(settings)
 app = create_app(settings)
@@ -59,8 +62,10 @@ class Translator:
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def flush_traces(self) -> None:
-        """Export the spans of the last seconds."""
-        await tracing.flush()
+        """Export the spans that are still buffered: the worker is ended by a signal, which skips exit handlers."""
+        exporting = threading.Thread(target=BentoMLContainer.tracer_provider.get().shutdown, daemon=True)
+        exporting.start()
+        await asyncio.to_thread(exporting.join, _FLUSH_SECONDS)
 
     @bentoml.api(route="/segment", input_spec=SegmentInput)  # type: ignore[untyped-decorator]
     async def segment(self, ctx: bentoml.Context, **_: Any) -> AnyImage:

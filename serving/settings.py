@@ -63,9 +63,7 @@ class Settings(BaseSettings):
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
     root_path: str = Field(default="", description="path prefix of the reverse proxy; auto: its X-Forwarded-Prefix")
     open: CliToggleFlag[bool] = Field(default=False, description="allow a public address without tokens")
-    public: CliToggleFlag[bool] = Field(
-        default=False, description="for anybody: no tokens, a rate limit for each client, no jobs"
-    )
+    public: CliToggleFlag[bool] = Field(default=False, description="for anybody: no jobs and tokens, but a rate limit")
     tokens: CliSuppress[Tokens] = Field(default=(), description="bearer tokens, one a line")
     tokens_file: Path | None = Field(default=None, description="file of bearer tokens, one a line")
     admin_token: CliSuppress[SecretStr | None] = Field(default=None, description="token of the operator")
@@ -75,9 +73,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of one run; 0 shares out all cores")
     runs_at_once: int = Field(default=1, ge=1, le=64, description="runs of models at the same time")
     batch: int = Field(default=0, ge=0, le=64, description="most pictures in a run; 0: 4 on CUDA, 1 on the CPU")
-    deterministic: CliToggleFlag[bool] = Field(
-        default=False, description="the same bytes on CUDA each time, at some cost"
-    )
+    deterministic: CliToggleFlag[bool] = Field(default=False, description="the same bytes on CUDA each time, at a cost")
     queue: int = Field(default=32, ge=0, le=100_000, description="requests that may wait")
     queue_wait: int = Field(default=2000, ge=0, le=3_600_000, description="milliseconds of waiting; 0: no limit")
     timeout: int = Field(default=60, ge=1, le=3600, description="seconds from the end of a body to the answer")

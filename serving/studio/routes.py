@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -23,6 +23,7 @@ from serving.studio.work import Work, run_folders, runs_of
 _WARM_UP = 0.375  # of the steps, as in the recipe
 _EVALUATIONS = 8
 Side = Annotated[int, Query(ge=16, le=2048, description="most pixels a side")]
+Level = Annotated[int, Field(ge=0, le=255)]
 
 
 def refuse_other_pages(request: Request) -> None:
@@ -45,26 +46,8 @@ class ClassEntry(BaseModel):
 
     id: int = Field(ge=0, le=255)
     name: str = Field(min_length=1, max_length=80)
-    color: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=3, max_length=3)
+    color: tuple[Level, Level, Level]
     ignore: bool = False
-
-
-class Keeping(BaseModel):
-    """Whether a photo is for measuring alone."""
-
-    kept: bool
-
-
-class Picking(BaseModel):
-    """How many photos can be labelled now."""
-
-    count: int = Field(ge=1, le=10_000)
-
-
-class Training(BaseModel):
-    """How long to train."""
-
-    steps: int = Field(ge=8, le=1_000_000)
 
 
 def studio_router(project: Project, work: Work) -> APIRouter:
@@ -96,8 +79,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.put("/classes")
     def save_classes(rows: list[ClassEntry]) -> None:
-        entries = [ClassRow(row.id, row.name, (row.color[0], row.color[1], row.color[2]), row.ignore) for row in rows]
-        project.save_classes(entries)
+        project.save_classes([ClassRow(**vars(row)) for row in rows])
 
     @router.get("/photos/{name:path}")
     def photo(name: str, side: Side) -> Response:
@@ -117,13 +99,13 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         project.save_label(name, read_label(await request.body(), project.domain()).ids)
 
     @router.put("/kept/{name:path}")
-    async def keep(name: str, keeping: Keeping) -> None:
-        project.keep(name, kept=keeping.kept)
+    async def keep(name: str, kept: Annotated[bool, Body(embed=True)]) -> None:
+        project.keep(name, kept=kept)
 
     @router.post("/picks")
-    async def pick(picking: Picking) -> None:
+    async def pick(count: Annotated[int, Body(embed=True, ge=1, le=10_000)]) -> None:
         """Pick so many photos beside those that are labelled: by the model, or else to cover the set."""
-        count = picking.count + sum(not project.kept(path) for path in project.labels().values())
+        count += sum(not project.kept(path) for path in project.labels().values())
         out = project.next_pairs_file()
         command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled", "--out", str(out)]
         model = project.root / "exported" / model_name(project.root)
@@ -132,10 +114,9 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         work.begin("pick", [command], log=project.root / "runs" / "pick.log")
 
     @router.post("/train")
-    async def train(training: Training, request: Request) -> None:
+    async def train(steps: Annotated[int, Body(embed=True, ge=8, le=1_000_000)], request: Request) -> None:
         numbers = [int(path.name) for path in run_folders(project.root)]
         run = project.root / "runs" / str(max(numbers, default=0) + 1)
-        steps = training.steps
         command = ["train", "--root", str(project.root), "--out", str(run), "--steps", str(steps)]
         command += ["--config.warm-up", str(int(_WARM_UP * steps))]
         command += ["--evaluate-every", str(max(1, steps // _EVALUATIONS)), "--log-every", str(max(1, steps // 100))]
@@ -155,15 +136,11 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.get("/runs/{run}/samples/{step}")
     def sample_grid(run: str, step: str) -> Response:
-        known = {path.name: path for path in run_folders(project.root)}
-        grids = (
-            {path.stem: path for path in (known.get(run, Path("/")) / "samples").glob("step-*.png")}
-            if run in known
-            else {}
-        )
-        if step not in grids:
-            raise Refusal(404, "not_found", f"run {run[:40]} has no sample grid {step[:40]}.")
-        return FileResponse(grids[step])
+        for folder in run_folders(project.root):
+            for grid in (folder / "samples").glob("step-*.png"):
+                if (folder.name, grid.stem) == (run, step):
+                    return FileResponse(grid)
+        raise Refusal(404, "not_found", f"run {run[:40]} has no sample grid {step[:40]}.")
 
     def _begin(command: list[str], run: Path, request: Request) -> None:
         """Train, evaluate, export, and serve the model."""

@@ -13,11 +13,13 @@ from typing import Any
 
 from serving.errors import Refusal
 
+After = Callable[[], Awaitable[object]]
 _CODE = Path(__file__).resolve().parents[2]  # where `python -m trainer` finds the packages
 _INTERRUPTED = 130
 _STOP_WITHIN = 60.0  # seconds for a checkpoint
 _TAIL = 16_384  # bytes of the log that are shown
 _POINTS = 200  # of a curve
+_MALLOC = ("GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")  # the server's own
 
 
 class Work:
@@ -35,14 +37,7 @@ class Work:
         """Whether a command runs."""
         return self._task is not None and not self._task.done()
 
-    def begin(
-        self,
-        kind: str,
-        commands: Sequence[Sequence[str]],
-        *,
-        log: Path,
-        after: Callable[[], Awaitable[Any]] | None = None,
-    ) -> None:
+    def begin(self, kind: str, commands: Sequence[Sequence[str]], *, log: Path, after: After | None = None) -> None:
         """Start the commands, and call `after` once all have succeeded. Raises Refusal where others run."""
         if self.running:
             raise Refusal(409, "busy", f"`fewpair {self._command}` is running.", hint="Wait for it, or stop it first.")
@@ -70,24 +65,11 @@ class Work:
     def state(self) -> dict[str, Any]:
         """What runs or ran last, its error and the end of its log."""
         lines = [] if self._log is None or not self._log.exists() else _tail(self._log)
-        return {
-            "kind": self._kind,
-            "command": self._command,
-            "running": self.running,
-            "error": self._error,
-            "log": lines,
-        }
+        said = {"kind": self._kind, "command": self._command, "error": self._error}
+        return {**said, "running": self.running, "log": lines}
 
-    async def _run(
-        self, commands: Sequence[Sequence[str]], log: Path, after: Callable[[], Awaitable[Any]] | None
-    ) -> None:
-        malloc = {
-            "GLIBC_TUNABLES",
-            "MALLOC_ARENA_MAX",
-            "MALLOC_MMAP_THRESHOLD_",
-            "MALLOC_TRIM_THRESHOLD_",
-        }  # the server's own
-        environment = {name: value for name, value in os.environ.items() if name not in malloc}
+    async def _run(self, commands: Sequence[Sequence[str]], log: Path, after: After | None) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in _MALLOC}
         try:
             for command in commands:
                 self._command = command[0]
@@ -107,12 +89,9 @@ class Work:
                 if code == _INTERRUPTED or self._stopping:
                     return
                 if code != 0:
-                    said = [
-                        line.removeprefix("fewpair: ") for line in _tail(log, begun) if line.startswith("fewpair: ")
-                    ]
-                    self._error = (
-                        said[-1] if said else f"`fewpair {command[0]}` ended with exit code {code}; see the log."
-                    )
+                    said = [line for line in _tail(log, begun) if line.startswith("fewpair: ")]
+                    unsaid = f"`fewpair {command[0]}` ended with exit code {code}; see the log."
+                    self._error = said[-1].removeprefix("fewpair: ") if said else unsaid
                     return
             if after is not None:
                 await after()
@@ -133,14 +112,13 @@ def run_folders(root: Path) -> list[Path]:
 
 def _run_of(path: Path) -> dict[str, Any]:
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    lines = [json.loads(line) for line in _lines(path / "metrics.jsonl") if line.endswith("}")]
+    log = path / "metrics.jsonl"
+    logged = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = [json.loads(line) for line in logged if line.endswith("}")]
     written = (path / "evaluation").glob("*-best-averaged.json")  # of what is exported; no cross-validation
     evaluations = sorted(written, key=lambda file: file.stat().st_mtime_ns)
-    losses = [
-        (line["step"], next(value for name, value in line.items() if "/" in name))
-        for line in lines
-        if "peak_memory_mib" in line
-    ]
+    steps = [line for line in lines if "peak_memory_mib" in line]
+    losses = [(line["step"], next(value for name, value in line.items() if "/" in name)) for line in steps]
     scores = [(line["step"], line["val/mean_iou"]) for line in lines if "val/mean_iou" in line]
     exports = [file.stat().st_mtime_ns for file in path.parents[1].glob("exported/*/manifest.json")]
     step, seconds = (lines[-1]["step"], lines[-1]["seconds"]) if lines else (0, 0.0)
@@ -183,7 +161,3 @@ def _tail(log: Path, begin: int = 0) -> list[str]:
         text = file.read().decode(errors="replace")
     lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]  # a bar overwrites its line
     return [line for line in lines if line][-12:]
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

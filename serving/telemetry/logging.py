@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import opentelemetry.trace
 from pythonjsonlogger.json import JsonFormatter
 
 from serving.settings import Settings
 from serving.telemetry.metrics import Trace
-from serving.telemetry.tracing import trace_id
 
 _requests = logging.getLogger("fewpair.requests")
 _CONFIGURED = ("", "bentoml", "uvicorn.error", "circus")  # the loggers that BentoML gives handlers
@@ -40,14 +40,14 @@ def log_request(trace: Trace) -> None:
     """Log one answered request, without its pictures, query and headers."""
     if trace.endpoint in _PROBES and trace.status < 400:
         return
-    fields: dict[str, Any] = {
-        name: getattr(trace, name) for name in ("request_id", "endpoint", "method", "model", "status")
-    }
+    named = ("request_id", "endpoint", "method", "model", "status")
+    fields: dict[str, Any] = {name: getattr(trace, name) for name in named}
     fields["seconds"] = round(trace.seconds, 4)
     fields["stages"] = {name: round(spent, 4) for name, spent in list(trace.stages.items())}
     fields |= {"bytes_in": trace.bytes_in, "bytes_out": trace.bytes_out}
-    if traced := trace_id():
-        fields["trace_id"] = traced
+    span = opentelemetry.trace.get_current_span().get_span_context()  # BentoML opens the spans and exports them
+    if span.is_valid and span.trace_flags.sampled:
+        fields["trace_id"] = format(span.trace_id, "032x")
     timed = " ".join(f"{name}={spent:.3f}" for name, spent in fields["stages"].items())
     line = "{method} {endpoint} {model} {status} {seconds:.3f} s {bytes_in}+{bytes_out} bytes {request_id}"
     _requests.info("%s %s", line.format(**fields), timed, extra={"fields": fields})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -69,16 +70,11 @@ class Metrics:
         self._registry = to = CollectorRegistry()
         labels = ["endpoint", "method", "model", "status"]
         self._requests = Counter("fewpair_requests", "Answered requests.", labels, registry=to)
-        self._seconds = Histogram(
-            "fewpair_request_seconds", "Seconds to the answer.", ["endpoint"], buckets=_SECONDS, registry=to
-        )
-        self._stages = Histogram(
-            "fewpair_stage_seconds", "Seconds in a stage.", ["endpoint", "stage"], buckets=_SECONDS, registry=to
-        )
+        seconds = partial(Histogram, buckets=_SECONDS, registry=to)
+        self._seconds = seconds("fewpair_request_seconds", "Seconds to the answer.", ["endpoint"])
+        self._stages = seconds("fewpair_stage_seconds", "Seconds in a stage.", ["endpoint", "stage"])
         self._images = Counter("fewpair_images", "Pictures, or tiles of large ones, that models ran on.", registry=to)
-        self._batches = Histogram(
-            "fewpair_batch_size", "Pictures or tiles in a run of a model.", buckets=_BATCHES, registry=to
-        )
+        self._batches = Histogram("fewpair_batch_size", "Images in a run of a model.", buckets=_BATCHES, registry=to)
         self._inside = Gauge("fewpair_requests_inside", "Admitted and not yet answered.", registry=to)
         self._waiting = Gauge("fewpair_requests_waiting", "Waiting for a worker or the device.", registry=to)
 

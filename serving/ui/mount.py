@@ -82,15 +82,15 @@ class PageMount:
 
         inner = {**scope, "root_path": root_path, "headers": headers.raw}
         work = asyncio.ensure_future(page(inner, receive, note))
-        tasks: set[asyncio.Future[Any]] = {work, asyncio.ensure_future(self._stopping.wait())}
+        stop = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            work.cancel()
+            stop.cancel()
+            await asyncio.gather(work, stop, return_exceptions=True)
             if streaming and self._stopping.is_set():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -135,16 +135,14 @@ class _LinkPreview:
             nonlocal start, body
             if message["type"] == "http.response.start":
                 start = message
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                page = _GRADIO_PREVIEW.sub(b"", body).replace(b"<head>", b"<head>" + _preview(Request(scope)), 1)
-                headers = MutableHeaders(scope=start)
-                headers["Content-Length"] = str(len(page))
-                await send(start)
-                await send({"type": "http.response.body", "body": page})
+            else:
+                body += message.get("body", b"")
 
         await self._app(scope, receive, collect)
+        page = _GRADIO_PREVIEW.sub(b"", body).replace(b"<head>", b"<head>" + _preview(Request(scope)), 1)
+        MutableHeaders(scope=start)["Content-Length"] = str(len(page))
+        await send(start)
+        await send({"type": "http.response.body", "body": page})
 
 
 def _preview(request: Request) -> bytes:
@@ -152,6 +150,5 @@ def _preview(request: Request) -> bytes:
     picture = request.url.replace(path=f"{request.scope['path']}page/preview.jpg", query="")
     values = {"title": _TITLE, "description": _SUMMARY, "image": str(picture), "type": "website"}
     tags = [f'<meta property="og:{name}" content="{value}">' for name, value in values.items()]
-    return "".join(
-        [f"<title>{_TITLE}</title>", _EARLY, *tags, '<meta name="twitter:card" content="summary_large_image">']
-    ).encode()
+    tags.append('<meta name="twitter:card" content="summary_large_image">')
+    return "".join([f"<title>{_TITLE}</title>", _EARLY, *tags]).encode()

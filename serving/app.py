@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,17 +17,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from serving.api import admin, jobs, label_studio, models, openapi, translate
-from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens
+from serving.api import jobs, label_studio, models, openapi, translate
+from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens, RateLimit
 from serving.api.kserve import routes as kserve
-from serving.api.limit import RateLimit
 from serving.api.middleware import ErrorShape, RequestBody, RequestRecord, RootPath, error_response
-from serving.errors import Refusal, ServingError, disk_full, disk_is_full
-from serving.inference.parameters import refusal_of
-from serving.inference.pipeline import Backend
+from serving.errors import Refusal, ServingError
+from serving.inference.parameters import invalid_fields
+from serving.inference.pipeline import Backend, refusal_of
 from serving.jobs.runner import Jobs
 from serving.models.model import RUN_FAILURES
-from serving.models.repository import Reload, reload_repository
+from serving.models.repository import Repository, reload_repository
 from serving.settings import Settings
 from serving.studio.project import Project
 from serving.studio.routes import studio_router
@@ -36,22 +34,20 @@ from serving.studio.work import Work
 from serving.telemetry.metrics import Metrics
 from serving.ui.mount import PageMount
 
-logger = logging.getLogger("fewpair.serving")
-
 
 def create_app(settings: Settings) -> FastAPI:
     """The app. `app.state` has `backend`, `metrics`, `jobs` (or None) and `reload`; the lifespan loads the models."""
     app = FastAPI(title="fewpair", version=_version(), openapi_url=None, lifespan=_lifespan)
     app.state.settings = settings
     app.state.metrics = Metrics()
-    app.state.backend = Backend.create(settings)
+    app.state.backend = Backend(settings)
     app.state.backend.trouble = "the models are being loaded"
     app.state.jobs = None
     app.state.page = PageMount(app.state.backend)
     app.state.work = Work()
     if settings.studio is not None:
         app.include_router(studio_router(Project(settings.studio), app.state.work))
-    for router in (translate.router, models.router, jobs.router, admin.router, kserve.router, label_studio.router):
+    for router in (translate.router, models.router, models.admin, jobs.router, kserve.router, label_studio.router):
         app.include_router(router)
     _add_pages(app)
     for kind in (Refusal, HTTPException, RequestValidationError, ClientDisconnect, OSError, *RUN_FAILURES):
@@ -89,11 +85,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     reloading = asyncio.Lock()
 
-    async def reload() -> Reload:
+    async def reload() -> Repository:
         """Read the models folder again. Reloads run one after another, each to its end even if its caller leaves."""
         async with reloading:
-            found = await asyncio.to_thread(reload_repository, backend.models, settings)
-            backend.models = found.repository
+            backend.models = found = await asyncio.to_thread(reload_repository, backend.models, settings)
             await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
             backend.trouble = None if settings.studio else backend.models.trouble  # the studio starts without a model
             return found
@@ -148,18 +143,11 @@ async def respond_to_error(request: Request, error: Exception) -> Response:
     """The response to an error: a refusal as it is, 507 for a full disk, else 500 with a traceback in the log."""
     if isinstance(error, HTTPException):  # plain, for ErrorShape, as those of BentoML
         return PlainTextResponse(status_code=error.status_code, headers=error.headers)
-    if isinstance(error, Refusal):
-        refusal = error
-    elif isinstance(error, RequestValidationError):
-        refusal = refusal_of(error.errors())
+    if isinstance(error, RequestValidationError):
+        error = invalid_fields(error.errors())
     elif isinstance(error, ClientDisconnect):  # 499 is nginx's status for it
-        refusal = Refusal(499, "client_closed", "the client closed its connection.")
-    elif disk_is_full(error):
-        refusal = disk_full()
-    else:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return PlainTextResponse(status_code=500)
-    return error_response(refusal, request.scope)
+        error = Refusal(499, "client_closed", "the client closed its connection.")
+    return error_response(refusal_of(error), request.scope)
 
 
 def _version() -> str:

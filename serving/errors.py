@@ -1,6 +1,5 @@
 """Errors with a sentence for the user and a hint."""
 
-import errno
 from collections.abc import Mapping
 
 
@@ -42,11 +41,6 @@ class Refusal(ServingError):
     def body(self) -> dict[str, dict[str, str]]:
         """The one JSON shape every error of the server has."""
         return {"error": self.error}
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Return whether an error says that the disk is full, or the user's quota of it."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def disk_full() -> Refusal:

@@ -115,12 +115,8 @@ def _parser() -> argparse.ArgumentParser:
             said = f"{field.description} (default: %(default)s)"
             said = "decides how the photos look (default: 0)" if name == "seed" else said
             add(f"--{name.replace('_', '-')}", help=said, **kind)
-    add(
-        "--as",
-        dest="tool",
-        choices=FORMATS,
-        help="write label maps in the format of a labelling tool (docs/labels.md)",
-    )
+    about = "write label maps in the format of a labelling tool (docs/labels.md)"
+    add("--as", dest="tool", choices=FORMATS, help=about)
     add("--style", type=Path, metavar="PHOTO", help="give photos the look of this one, in place of a seed")
     add("--device", choices=get_args(Device), default="auto", help="of this process (default: %(default)s)")
     add("--models", type=Path, metavar="FOLDER", help="folder in which model names are looked up (default: exported)")
@@ -195,10 +191,8 @@ def _in_process(
     models = Repository({model.name: model}, {}, {direction: model.name})
     if args.style:
         read = pipeline.translator(models, StyleParameters())
-        found = read(Picture(args.style.name, args.style.read_bytes), _EXECUTION)[0].body
-        synthesize = synthesize.model_copy(
-            update={"seed": None, "style": ",".join(map(str, json.loads(found)["style"]))}
-        )
+        found = json.loads(read(Picture(args.style.name, args.style.read_bytes), _EXECUTION)[0].body)
+        synthesize = synthesize.model_copy(update={"seed": None, "style": ",".join(map(str, found["style"]))})
     translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
     print(f"{model.name}, {direction}, on {model.provider}", file=sys.stderr)
 
@@ -239,15 +233,12 @@ def _translate_all(files: Iterable[Path], args: argparse.Namespace, translate: T
             target = _target(args.out / relative, answer, taken=taken)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(answer)
-        except (Refusal, OSError) as error:
+        except pipeline.PICTURE_FAILURES as error:
             if isinstance(error, Refusal) and error.code == "unreachable":
                 raise
             failures.append(file)
-            tqdm.write(f"{file}: {error}", file=sys.stderr)
-        except RUN_FAILURES as error:
-            failures.append(file)
-            why = f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")
-            tqdm.write(f"{file}: {why}", file=sys.stderr)
+            named = f"the model could not be run on it: {type(error).__name__}: {error}".strip(": ")
+            tqdm.write(f"{file}: {named if isinstance(error, RUN_FAILURES) else error}", file=sys.stderr)
     if annotations is not None:
         annotations.close()
     return failures

@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, Response
 from serving.api import openapi
 from serving.api.auth import require_admin
 from serving.api.requests import read_form, ready
-from serving.api.translate import SegmentForm, SynthesizeForm
 from serving.errors import Refusal
+from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 from serving.jobs.runner import Jobs
 from serving.jobs.store import Job
 
@@ -21,13 +21,13 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 Id = Annotated[str, Path(description="As `POST /v1/jobs` gave it.", examples=["3q2-7wXyZkPqR0sTuVwXyZ12"])]
 
 
-class SegmentJob(SegmentForm):
+class SegmentJob(SegmentParameters):
     """Photos to segment."""
 
     operation: Literal["segment"]
 
 
-class SynthesizeJob(SynthesizeForm):
+class SynthesizeJob(SynthesizeParameters):
     """Label maps to make photos from."""
 
     operation: Literal["synthesize"]
@@ -54,9 +54,8 @@ async def submitted(request: Request, jobs: Jobs) -> Job:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
         hint = "Send a form: curl -F operation=segment -F image=@photos.zip"
         raise Refusal(415, "not_multipart", "a job is sent as a multipart form.", hint=hint)
-    declared = request.headers.get("content-length")
     form = read_form(request, max_pictures=jobs.settings.jobs_max_pictures)
-    size = None if declared is None else int(declared)
+    size = int(request.headers.get("content-length", jobs.settings.jobs_max_bytes))
     return await jobs.submit(form, size=size, query=request.query_params.multi_items())
 
 
@@ -67,7 +66,7 @@ Here = Annotated[Jobs, Depends(jobs)]
     "",
     status_code=202,
     responses=openapi.errors(400, 404, 408, 413, 415, 429, 503, 507),
-    openapi_extra=openapi.body(SegmentJob, SynthesizeJob),
+    openapi_extra=openapi.form(SegmentJob, SynthesizeJob),
     summary="Translate many or very large pictures in the background",
 )
 async def submit(request: Request, response: Response, jobs: Here) -> Job:

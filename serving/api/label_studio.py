@@ -16,10 +16,10 @@ from starlette.requests import Request
 from serving.api import openapi
 from serving.api.requests import Ready, while_connected
 from serving.errors import Refusal
-from serving.imaging.annotations import brush_value, outlines
+from serving.imaging.annotations import brush_value, outlines, studio_results
 from serving.imaging.decode import PixelBudget
 from serving.inference.archive import Picture
-from serving.inference.outputs import Segmentation
+from serving.inference.outputs import Segmentation, shares
 from serving.inference.pipeline import Execution, segmented
 from serving.inference.scheduler import Task as Worker
 from serving.models.model import ExportedModel
@@ -78,20 +78,17 @@ async def predict(request: Request, sent: Sent, backend: Ready) -> dict[str, Any
 
 def _results(found: Segmentation, tag: ElementTree.Element) -> list[dict[str, Any]]:
     """Return a brush region of each class, or its polygons, with the mean confidence of the class."""
-    (height, width), kind = found.answer.shape, tag.tag.lower()
-    scores = {part.row: part.confidence for part in found.shares() if part.row.name in _labels(tag)}
+    shape, kind = found.answer.shape, tag.tag.lower()
+    parts = shares(found.answer, found.confidence, domain=found.domain)
+    scores = {part.id: part.mean_confidence for part in parts if part.name in _labels(tag)}
     if kind == "brushlabels":
-        values = [(row, brush_value(found.answer == row.id)) for row in scores]
+        values = [(row, brush_value(found.answer == row.id)) for row in found.domain.classes if row.id in scores]
     else:
         drawn = outlines(found.answer, found.domain, min_area=max(1, found.answer.size // _PARTS))
-        percent = [(one.row, (one.outline * 100 / (width, height)).round(4).tolist()) for one in drawn]
-        values = [(row, {"points": points, "closed": True}) for row, points in percent if row in scores]
-    head = {"type": kind, "from_name": tag.get("name"), "to_name": tag.get("toName"), "image_rotation": 0}
-    head |= {"original_width": width, "original_height": height}
-    return [
-        {"id": f"{number}", **head, "score": scores[row], "value": {**value, kind: [row.name]}}
-        for number, (row, value) in enumerate(values)
-    ]
+        percent = [(one.row, (one.outline * 100 / shape[::-1]).round(4).tolist()) for one in drawn]
+        values = [(row, {"points": points, "closed": True}) for row, points in percent if row.id in scores]
+    results = studio_results(values, shape, kind=kind, tag=tag.get("name", ""), image=tag.get("toName", ""))
+    return [{**result, "score": scores[row.id]} for result, (row, _) in zip(results, values, strict=True)]
 
 
 def _photo(address: str, settings: Settings) -> bytes:

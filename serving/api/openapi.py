@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 
@@ -39,10 +39,11 @@ is refused has its error in its `index.json`. Many or very large pictures are se
 it: `POST /v1/jobs`. Every error is `{"error": {"code", "message", "hint"}}`; after 429 and 503, `Retry-After` says when
 to come back. Every answer carries `X-Request-ID`, and translations a `Server-Timing` of their stages (wait, decode,
 run, encode)."""
+_TEXT = {"schema": {"type": "string"}}
 _HEADERS = {
-    "X-Model": {"description": "The model that answered.", "schema": {"type": "string"}},
-    "X-Tiling": {"description": "`none`, or the number of tiles, across x down.", "schema": {"type": "string"}},
-    "X-Failed": {"description": "Of several pictures, how many were refused.", "schema": {"type": "string"}},
+    "X-Model": {"description": "The model that answered.", **_TEXT},
+    "X-Tiling": {"description": "`none`, or the number of tiles, across x down.", **_TEXT},
+    "X-Failed": {"description": "Of several pictures, how many were refused.", **_TEXT},
 }
 SEGMENTED: dict[str, Any] = {
     "description": "The label map: PNG, JPEG for `output=overlay`, JSON for `output=json` and `output=polygons`; of "
@@ -56,10 +57,7 @@ SYNTHESIZED: dict[str, Any] = {
     "content": {"image/jpeg": BINARY, "image/webp": BINARY, "image/png": BINARY, "application/zip": BINARY},
     "headers": {
         **_HEADERS,
-        "X-Seed": {
-            "description": "The seeds of the photos of one label map, comma-separated.",
-            "schema": {"type": "string"},
-        },
+        "X-Seed": {"description": "The seeds of the photos of one label map, comma-separated.", **_TEXT},
         "X-Label-Spelling": {
             "description": "How the upload was read.",
             "schema": {"type": "string", "enum": ["ids", "colours", "snapped colours", "picture"]},
@@ -80,7 +78,14 @@ _REFERENCE = "#/components/schemas/{model}"
 _bodies: list[type[BaseModel]] = []
 
 
-def body(*models: type[BaseModel], kind: str = "multipart/form-data", raw: tuple[str, ...] = ()) -> dict[str, Any]:
+def form(*parameters: type[BaseModel], raw: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The request body of an endpoint that reads it itself: pictures with parameters, or the bare file."""
+    named = {one.__name__.replace("Parameters", "Form"): one for one in parameters}
+    forms = [create_model(name, __base__=(schemas.PicturesForm, one)) for name, one in named.items()]
+    return body(*forms, kind="multipart/form-data", raw=raw)
+
+
+def body(*models: type[BaseModel], kind: str, raw: tuple[str, ...]) -> dict[str, Any]:
     """The request body of an endpoint that reads it itself: one of the models as `kind`, or the bare file."""
     _bodies.extend(models)
     references = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
@@ -90,10 +95,8 @@ def body(*models: type[BaseModel], kind: str = "multipart/form-data", raw: tuple
 
 def errors(*statuses: int, model: type[BaseModel] = schemas.Error) -> dict[int | str, dict[str, Any]]:
     """The refusals among the responses; `default` keeps FastAPI from promising its own shape for 422."""
-    return {
-        "default": {"model": model, "description": "Any other refusal."},
-        **{status: {"model": model} for status in statuses},
-    }
+    named: dict[int | str, dict[str, Any]] = {status: {"model": model} for status in statuses}
+    return {"default": {"model": model, "description": "Any other refusal."}, **named}
 
 
 def document(api: FastAPI, request: Request, *, tokens: bool, open_paths: frozenset[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any, TypeVar
 
@@ -16,11 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from serving.errors import Refusal
-from serving.inference.archive import Picture, packed, too_many_pictures
+from serving.inference.archive import Picture, packed, ranked, too_many_pictures
 from serving.inference.outputs import clean_name
 from serving.inference.parameters import Parameters, RankParameters, once_each, validated
 from serving.inference.pipeline import Backend, translate, translator
-from serving.inference.ranking import ranked
 from serving.settings import Settings
 
 T = TypeVar("T")
@@ -149,13 +147,11 @@ async def _read(request: Request, files: AsyncExitStack, settings: Settings) -> 
 
 
 def _picture(name: str, file: IO[bytes]) -> Picture:
-    file.seek(0)
-    return Picture(name, partial(_whole, file), head=file.read(4))
+    def read(size: int = -1) -> bytes:
+        file.seek(0)
+        return file.read(size)
 
-
-def _whole(file: IO[bytes]) -> bytes:
-    file.seek(0)
-    return file.read()
+    return Picture(name, read, head=read(4))
 
 
 def _broken(why: str) -> Refusal:

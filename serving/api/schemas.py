@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.imaging.domain import ClassRow, Resize
+from serving.inference.outputs import Share
 from serving.inference.parameters import ErrorBody
 from serving.models.manifest import DirectionName
-from serving.models.model import ExportedModel
-from serving.models.repository import Repository
 
-Color = Annotated[list[int], Field(min_length=3, max_length=3, description="Red, green, blue; 0 to 255.")]
 _ANNOTATIONS = "The regions. `segmentation`: one polygon x1, y1, ... along the pixels' edges, its holes joined by cuts."
 Box = Annotated[list[int], Field(min_length=4, max_length=4, description="x, y, width, height.")]
 
@@ -22,15 +20,6 @@ class Error(BaseModel):
     """The one shape of every 4xx and 5xx."""
 
     error: ErrorBody
-
-
-class ClassEntry(BaseModel):
-    """One class of a label map."""
-
-    id: int
-    name: str
-    color: Color
-    ignore: bool = Field(description="Void: pixels that count neither in training nor in figures.")
 
 
 class ModelEntry(BaseModel):
@@ -42,7 +31,7 @@ class ModelEntry(BaseModel):
     default_for: list[str] = Field(description="The directions in which it answers when no model is named.")
     provider: str = Field(description="Where it runs.", examples=["CPUExecutionProvider"])
     label_kind: str = Field(description="`classes`, or `picture` for models between two kinds of pictures.")
-    classes: list[ClassEntry]
+    classes: list[ClassRow]
     size: list[int] | None = Field(description="[height, width] it runs at; null where it runs at the upload's size.")
     multiple_of: int = Field(description="Sides are padded to multiples of this.")
     confidence: bool = Field(description="Whether `output=confidence` is available.")
@@ -72,15 +61,7 @@ class ModelCard(ModelEntry):
     training: dict[str, Any] = Field(description="Method, dataset with its terms, pairs, steps, size, seed, versions.")
     parity: dict[str, Any] = Field(description="The exported graph against the trained network, measured at export.")
     tiling: str
-    resize: dict[str, Any]
-
-
-class ShareEntry(ClassEntry):
-    """How much of a photo one class covers."""
-
-    pixels: int
-    share: float
-    mean_confidence: float | None
+    resize: Resize
 
 
 class RegionEntry(BaseModel):
@@ -99,7 +80,7 @@ class SegmentReport(BaseModel):
     width: int
     height: int
     mean_confidence: float | None
-    classes: list[ShareEntry]
+    classes: list[Share]
     regions_found: int | None = Field(description="Of at least `min_area` pixels; null where there are too many.")
     regions: list[RegionEntry] | None = Field(description="The largest of them, at most 1000. Void has none.")
 
@@ -134,38 +115,3 @@ class PicturesForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: list[UploadFile] = Field(min_length=1, description="Pictures, or ZIPs of pictures.")
-
-
-def model_list(models: Repository) -> ModelList:
-    """The answer of `GET /v1/models`."""
-    return ModelList(
-        models=[ModelEntry.model_validate(_entry(model, models)) for model in models.models.values()],
-        broken=[BrokenEntry(name=name, reason=reason) for name, reason in models.broken.items()],
-        defaults=dict(models.defaults),
-    )
-
-
-def model_card(model: ExportedModel, models: Repository) -> ModelCard:
-    """The answer of `GET /v1/models/{name}`."""
-    manifest = model.manifest
-    card = {"training": manifest.training, "parity": manifest.parity, "tiling": manifest.tiling}
-    return ModelCard.model_validate({**_entry(model, models), **card, "resize": asdict(manifest.resize)})
-
-
-def _entry(model: ExportedModel, models: Repository) -> dict[str, Any]:
-    manifest, to_photo = model.manifest, model.manifest.directions.get("to_photo")
-    return {
-        "name": manifest.name,
-        "description": manifest.description,
-        "directions": list(manifest.directions),
-        "default_for": [direction for direction, name in models.defaults.items() if name == manifest.name],
-        "provider": model.provider,
-        "label_kind": manifest.label.kind,
-        "classes": [asdict(row) for row in manifest.label.classes],
-        "size": None if manifest.resize.rule == "none" else [manifest.resize.height, manifest.resize.width],
-        "multiple_of": manifest.multiple_of,
-        "confidence": model.has_confidence,
-        "seeded": to_photo is not None and to_photo.noise is not None,
-        "style": manifest.style is not None,
-        "metrics": manifest.metrics,
-    }

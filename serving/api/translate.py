@@ -10,33 +10,16 @@ from starlette.responses import Response
 
 from serving.api import openapi, schemas
 from serving.api.requests import RAW_KINDS, Ready, answer
-from serving.api.schemas import PicturesForm
 from serving.inference.parameters import RankParameters, SegmentParameters, StyleParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
 
 
-class SegmentForm(PicturesForm, SegmentParameters):
-    """Photos to segment."""
-
-
-class RankForm(PicturesForm, RankParameters):
-    """Photos to rank."""
-
-
-class SynthesizeForm(PicturesForm, SynthesizeParameters):
-    """Label maps to make photos from."""
-
-
-class StyleForm(PicturesForm, StyleParameters):
-    """A photo whose style is read."""
-
-
 @router.post(
     "/segment",
     responses={200: openapi.SEGMENTED, **_REFUSALS},
-    openapi_extra=openapi.body(SegmentForm, raw=RAW_KINDS),
+    openapi_extra=openapi.form(SegmentParameters, raw=RAW_KINDS),
     summary="Photo to label map",
 )
 async def segment(request: Request, query: Annotated[SegmentParameters, Query()], backend: Ready) -> Response:
@@ -47,7 +30,7 @@ async def segment(request: Request, query: Annotated[SegmentParameters, Query()]
 @router.post(
     "/synthesize",
     responses={200: openapi.SYNTHESIZED, **_REFUSALS},
-    openapi_extra=openapi.body(SynthesizeForm, raw=RAW_KINDS),
+    openapi_extra=openapi.form(SynthesizeParameters, raw=RAW_KINDS),
     summary="Label map to photo",
 )
 async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Query()], backend: Ready) -> Response:
@@ -58,7 +41,7 @@ async def synthesize(request: Request, query: Annotated[SynthesizeParameters, Qu
 @router.post(
     "/style",
     responses={200: openapi.STYLE, **_REFUSALS},
-    openapi_extra=openapi.body(StyleForm, raw=RAW_KINDS),
+    openapi_extra=openapi.form(StyleParameters, raw=RAW_KINDS),
     summary="Photo to style",
 )
 async def style(request: Request, query: Annotated[StyleParameters, Query()], backend: Ready) -> Response:
@@ -69,7 +52,7 @@ async def style(request: Request, query: Annotated[StyleParameters, Query()], ba
 @router.post(
     "/rank",
     responses={200: {"model": schemas.RankReport, "description": "The order, with reasons."}, **_REFUSALS},
-    openapi_extra=openapi.body(RankForm, raw=RAW_KINDS),
+    openapi_extra=openapi.form(RankParameters, raw=RAW_KINDS),
     summary="Which photos to label next",
 )
 async def rank(request: Request, query: Annotated[RankParameters, Query()], backend: Ready) -> Response:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -21,7 +22,6 @@ from serving.imaging.decode import Bytes, encode_label
 from serving.imaging.domain import IGNORE, ClassRow, Domain
 from serving.imaging.regions import MOST_EDGES, Region, regions
 
-FormatName = Literal["coco", "cvat", "label-studio", "labelme", "voc", "yolo"]
 _BORDER = (224, 224, 192)  # VOC's colour of void
 _LENGTH_BITS = (3, 4, 8, 16)  # in which Label Studio writes the length of a run
 
@@ -57,9 +57,7 @@ class Coco(Annotations):
 
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
         outlined = outlines(ids, self._domain, min_area=self._min_area)
-        self._items.append(
-            ({"file_name": name.as_posix(), "width": ids.shape[1], "height": ids.shape[0]}, outlined),
-        )
+        self._items.append(({"file_name": name.as_posix(), "width": ids.shape[1], "height": ids.shape[0]}, outlined))
 
     def document(self) -> dict[str, Any]:
         """Return what `close` writes."""
@@ -91,16 +89,9 @@ class Labelme(Annotations):
     """A JSON file a photo, and `labels.txt`."""
 
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
-        shapes = [
-            {
-                "label": region.row.name,
-                "points": region.outline.tolist(),
-                "shape_type": "polygon",
-                "group_id": None,
-                "flags": {},
-            }
-            for region in outlines(ids, self._domain, min_area=self._min_area)
-        ]
+        polygon: dict[str, Any] = {"shape_type": "polygon", "group_id": None, "flags": {}}
+        drawn = outlines(ids, self._domain, min_area=self._min_area)
+        shapes = [{"label": one.row.name, "points": one.outline.tolist(), **polygon} for one in drawn]
         target = (self._out / name).with_suffix(".json")
         place = Path(os.path.relpath(photo.resolve(), target.resolve().parent)).as_posix()
         size = {"imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}
@@ -148,24 +139,11 @@ class LabelStudio(Annotations):
     """Tasks with predictions in `tasks.json`, and a labelling interface for them in `config.xml`."""
 
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
-        height, width = ids.shape
-        results = [
-            {
-                "id": f"{len(self._items)}-{row.id}",
-                "type": "brushlabels",
-                "from_name": "label",
-                "to_name": "image",
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "value": {**brush_value(mask), "brushlabels": [row.name]},
-            }
-            for row, mask in _masks(ids, self._rows)
-        ]
+        brushes = [(row, brush_value(mask)) for row, mask in _masks(ids, self._rows)]
+        results = studio_results(brushes, ids.shape, kind="brushlabels", tag="label", image="image")
+        prediction = {"model_version": "fewpair", "result": results}
         address = f"/data/local-files/?d={name.as_posix()}"
-        self._items.append(
-            {"data": {"image": address}, "predictions": [{"model_version": "fewpair", "result": results}]}
-        )
+        self._items.append({"data": {"image": address}, "predictions": [prediction]})
 
     def close(self) -> None:
         labels = "".join(
@@ -201,7 +179,7 @@ class Voc(Annotations):
         self._write("ImageSets/Segmentation/default.txt", "".join(f"{name}\n" for name in self._items))
 
 
-FORMATS: dict[FormatName, type[Annotations]] = {
+FORMATS: dict[str, type[Annotations]] = {
     "coco": Coco,
     "cvat": Cvat,
     "label-studio": LabelStudio,
@@ -218,6 +196,20 @@ def outlines(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region]:
         message = f"the label map has too many regions to outline: over {MOST_EDGES:,} edges between pixels."
         raise Refusal(400, "too_fragmented", message, hint="Set output to ids, or use a smaller photo.")
     return found
+
+
+def studio_results(
+    values: Iterable[tuple[ClassRow, dict[str, Any]]], shape: tuple[int, ...], *, kind: str, tag: str, image: str
+) -> list[dict[str, Any]]:
+    """Return regions of a photo of that shape (height, width) as results of Label Studio.
+
+    `values` are their classes and drawn values, `kind` is the type of the interface's tag of that name, whose photo is
+    the tag `image`.
+    """
+    head = {"type": kind, "from_name": tag, "to_name": image, "image_rotation": 0}
+    head |= {"original_width": shape[1], "original_height": shape[0]}
+    named = [{**value, kind: [row.name]} for row, value in values]
+    return [{"id": f"{number}", **head, "value": value} for number, value in enumerate(named)]
 
 
 def brush_value(mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -13,7 +13,10 @@ IGNORE = 255
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: the id and the colour that stand for it in label maps."""
+    """One class: the id and the colour (red, green, blue) that stand for it in label maps.
+
+    Pixels of an ignored class are void: they count neither in training nor in figures.
+    """
 
     id: int
     name: str

@@ -192,9 +192,7 @@ def _from_colours(rgb: Bytes, domain: Domain, *, erased: Mask | None, snap: bool
         f"the label map holds colours that belong to no class, in {len(unknown)} of {ids.size} pixels: "
         f"{'; '.join(named)}."
     )
-    hint = (
-        "Save it as PNG in the class colours without smoothing, or set snap to take the nearest class of each colour."
-    )
+    hint = "Save it as PNG in the class colours without smoothing, or set snap to take each colour's nearest class."
     raise ImageError(400, "unknown_colours", message, hint=hint)
 
 
@@ -284,10 +282,6 @@ def _listed(named: Sequence[str], count: int) -> str:
 
 def _known(domain: Domain) -> str:
     """Return the ids in short, for example "Its ids are 0-2, 255."."""
-    runs: list[list[int]] = []
-    for value in sorted(domain.known_ids):
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
+    ids = np.array(sorted(domain.known_ids))
+    runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     return f"Its ids are {', '.join(f'{run[0]}-{run[-1]}' if len(run) > 1 else str(run[0]) for run in runs)}."

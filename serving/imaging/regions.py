@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -36,7 +36,7 @@ def regions(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region] | None
     pixels.
     """
     small, xs, ys = _without_repeats(ids)
-    if _edges(small) > MOST_EDGES:
+    if np.count_nonzero(small[1:] != small[:-1]) + np.count_nonzero(small[:, 1:] != small[:, :-1]) > MOST_EDGES:
         return None
     found = [
         region
@@ -45,10 +45,6 @@ def regions(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region] | None
         for region in _of_class(small == row.id, row, xs=xs, ys=ys, min_area=min_area)
     ]
     return sorted(found, key=lambda region: (-region.area, region.box))
-
-
-def _edges(ids: Bytes) -> int:
-    return int(np.count_nonzero(ids[1:] != ids[:-1])) + int(np.count_nonzero(ids[:, 1:] != ids[:, :-1]))
 
 
 def _without_repeats(ids: Bytes) -> tuple[Bytes, Points, Points]:
@@ -78,11 +74,10 @@ def _of_class(mask: Mask, row: ClassRow, *, xs: Points, ys: Points, min_area: in
     ring = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(corners)))
     corners = np.stack([xs[corners[:, 0]], ys[corners[:, 1]]], axis=1)
     low, high = np.minimum.reduceat(corners, starts), np.maximum.reduceat(corners, starts)
-    onward = _next(corners, starts)
+    onward = _shifted(corners, starts, 1)
     areas = np.abs(np.add.reduceat(corners[:, 0] * onward[:, 1] - onward[:, 0] * corners[:, 1], starts)) // 2
-    for chosen, outline in zip(
-        np.flatnonzero(areas >= min_area), _outlines(corners, ring, keep=areas >= min_area), strict=True
-    ):
+    kept = areas >= min_area
+    for chosen, outline in zip(np.flatnonzero(kept), _outlines(corners, ring, keep=kept), strict=True):
         x, y = low[chosen]
         width, height = high[chosen] - low[chosen]
         yield Region(row, int(areas[chosen]), (int(x), int(y), int(width), int(height)), outline)
@@ -96,9 +91,7 @@ def _rings(mask: Mask) -> tuple[Points, Points, Points]:
     was can be read from the point on it, and where the direction changes is a corner. At 0.75 pixels that touch only by
     a corner are kept apart.
     """
-    generator = contour_generator(
-        z=mask.astype(np.float64), name="serial", fill_type=FillType.ChunkCombinedOffsetOffset
-    )
+    generator = contour_generator(z=mask.astype(float), name="serial", fill_type=FillType.ChunkCombinedOffsetOffset)
     chunk = cast(
         "tuple[list[NDArray[np.float64]], list[NDArray[np.uint32]], list[NDArray[np.uint32]]]",
         generator.filled(0.75, 2.0),
@@ -146,11 +139,11 @@ def _outlines(corners: Points, ring: Points, *, keep: Mask) -> list[Points]:
     corners, ring = corners[keep[ring]], ring[keep[ring]]
     if not len(ring):
         return []
-    onward = _next(corners, _starts(ring))
+    onward = _shifted(corners, _starts(ring), 1)
     moves = (corners != onward).any(axis=1)
     corners, ring = corners[moves], ring[moves]
-    onward = np.sign(_next(corners, _starts(ring)) - corners)
-    turns = (onward != _previous(onward, _starts(ring))).any(axis=1)
+    onward = np.sign(_shifted(corners, _starts(ring), 1) - corners)
+    turns = (onward != _shifted(onward, _starts(ring), -1)).any(axis=1)
     corners, ring = corners[turns], ring[turns]
     return np.split(corners, _starts(ring)[1:])
 
@@ -159,14 +152,9 @@ def _starts(ring: Points) -> Points:
     return np.flatnonzero(np.diff(ring, prepend=-1))
 
 
-def _next(values: Points, starts: Points) -> Points:
-    """Each row's successor in its ring."""
-    onward = np.roll(values, -1, axis=0)
-    onward[np.append(starts[1:], len(values)) - 1] = values[starts]
-    return onward
-
-
-def _previous(values: Points, starts: Points) -> Points:
-    backward = np.roll(values, 1, axis=0)
-    backward[starts] = values[np.append(starts[1:], len(values)) - 1]
-    return backward
+def _shifted(values: Points, starts: Points, step: Literal[1, -1]) -> Points:
+    """Each row's successor in its ring (1), or the row before it (-1)."""
+    ends = np.append(starts[1:], len(values)) - 1
+    shifted = np.roll(values, -step, axis=0)
+    shifted[ends if step == 1 else starts] = values[starts if step == 1 else ends]
+    return shifted

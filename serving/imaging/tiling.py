@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -29,9 +30,7 @@ class Axis:
     @property
     def cuts(self) -> tuple[int, ...]:
         """The middle of each overlap, where the nearest centre changes from one tile to the next."""
-        return tuple(
-            (start + self.tile + following) // 2 for start, following in zip(self.starts, self.starts[1:], strict=False)
-        )
+        return tuple((start + self.tile + following) // 2 for start, following in pairwise(self.starts))
 
     def part(self, index: int) -> tuple[int, int]:
         """Return the range in the picture in which the tile's centre is the nearest."""

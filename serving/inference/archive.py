@@ -1,4 +1,4 @@
-"""Several pictures in one request: open ZIPs within limits, and pack the answers into a ZIP."""
+"""Several pictures in one request: open ZIPs within limits, and pack the answers into a ZIP, or rank the photos."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from itertools import chain, count
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+import numpy as np
+
 from serving.errors import Refusal
 from serving.imaging.decode import too_many_bytes
+from serving.imaging.ranking import rank
 from serving.inference.outputs import ENDINGS, Answer, clean_name, pack_zip
 from serving.settings import Settings
 
@@ -74,6 +77,31 @@ def packed(entries: Sequence[Entry]) -> Answer:
     return Answer(pack_zip(files), "application/zip", _headers(entries))
 
 
+def ranked(entries: Sequence[Entry]) -> Answer:
+    """Rank photos whose answers are those of `output=json`. Photos are alike where the same classes cover them."""
+    found = [(entry.name, json.loads(entry.answers[0].body)) for entry in entries if entry.answers]
+    reports, names = [report for _, report in found], [name for name, _ in found]
+    features, uncertainty, reasons = np.zeros((len(found), 256)), np.zeros(len(found)), []
+    for row, report in enumerate(reports):
+        doubts = {part["name"]: part["share"] * (1 - part["mean_confidence"]) for part in report["classes"]}
+        uncertainty[row] = sum(doubts.values())
+        features[row, [part["id"] for part in report["classes"]]] = [part["share"] for part in report["classes"]]
+        doubted = max(doubts, key=doubts.__getitem__)
+        reasons.append(f"mean confidence {1 - uncertainty[row]:.2f}, least sure of {doubted}")
+    order, near = rank(features, uncertainty, len(found))
+    photos = [
+        {
+            "name": names[row],
+            "uncertainty": round(uncertainty[row], 4),
+            "reason": f"near-duplicate of {names[near[row]]}" if row in near else reasons[row],
+        }
+        for row in [*order, *near]
+    ]
+    failed = [{"name": entry.name, "error": entry.error} for entry in entries if entry.error is not None]
+    model = reports[0]["model"] if reports else None
+    return Answer(json.dumps({"model": model, "photos": photos, "failed": failed}).encode(), "application/json")
+
+
 def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Answer]]:
     """Return the entries of `index.json`, and the answers by unique names: the picture's, or its seed."""
     index: list[dict[str, Any]] = []
@@ -99,11 +127,7 @@ def zipped(file: IO[bytes], *, max_pictures: int, max_bytes: int) -> list[Pictur
     except _BROKEN:
         hint = "Pack it again and send the whole file."
         raise Refusal(400, "broken_zip", "the uploaded ZIP is broken or cut short.", hint=hint) from None
-    members = [
-        member
-        for member in archive.infolist()
-        if not (member.filename.endswith("/") or _is_system_file(member.filename))
-    ]
+    members = [member for member in archive.infolist() if not _is_left_out(member.filename)]
     if len(members) > max_pictures:
         raise too_many_pictures(max_pictures)
     return [
@@ -146,9 +170,9 @@ def _opened(file: IO[bytes]) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def _is_system_file(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return "__MACOSX" in parts or (parts or ("",))[-1] in _SYSTEM_FILES
+def _is_left_out(path: str) -> bool:
+    """Return whether a member of a ZIP is a folder, or a file that a system adds."""
+    return path.endswith("/") or "__MACOSX" in PurePosixPath(path).parts or PurePosixPath(path).name in _SYSTEM_FILES
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int) -> bytes:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from serving.errors import Refusal
 from serving.imaging.annotations import Coco
 from serving.imaging.decode import MEDIA_TYPES, Bytes, encode_grey, encode_label, encode_photo
-from serving.imaging.domain import Domain
+from serving.imaging.domain import ClassRow, Domain
+from serving.imaging.labels import bands
 from serving.imaging.regions import regions
-from serving.imaging.rendering import Share, overlay, shares
 from serving.inference.parameters import SegmentParameters
 from serving.models.model import ExportedModel
 
@@ -38,6 +40,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Share(ClassRow):
+    """How much of a label map one class covers: its share of the pixels and their mean confidence, both 0 to 1."""
+
+    pixels: int
+    share: float
+    mean_confidence: float | None
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """A photo and its answer at its size: ids [H,W], or a picture [H,W,3] of a picture-to-picture model."""
 
@@ -48,19 +59,12 @@ class Segmentation:
     tiling: str
 
     @property
-    def ids(self) -> Bytes | None:
-        return self.answer if self.domain.kind == "classes" else None
-
-    @property
     def domain(self) -> Domain:
         return self.model.manifest.label
 
     @property
     def mean_confidence(self) -> float | None:
         return None if self.confidence is None else round(float(self.confidence.mean()) / 255, 4)
-
-    def shares(self) -> tuple[Share, ...]:
-        return () if self.ids is None else shares(self.ids, self.confidence, domain=self.domain)
 
 
 def check_output(model: ExportedModel, parameters: SegmentParameters) -> None:
@@ -89,9 +93,37 @@ def encode_segmentation(found: Segmentation, parameters: SegmentParameters, *, n
         body = encode_grey(found.confidence)
     elif parameters.output == "ids":
         body = encode_grey(found.answer)
+    elif found.domain.kind == "picture":
+        body = encode_photo(found.answer, "png")
     else:
-        body = encode_photo(found.answer, "png") if found.ids is None else encode_label(found.ids, found.domain)
+        body = encode_label(found.answer, found.domain)
     return Answer(body, MEDIA_TYPES["png"], headers)
+
+
+def overlay(photo: Bytes, above: Bytes, *, domain: Domain, opacity: float) -> Bytes:
+    """Lay a picture, or the class colours of ids, over a photo of the same size; void leaves the photo as it is."""
+    weight, laid = round(256 * opacity), np.empty_like(photo)
+    for band in bands(photo):
+        below, layer = photo[band], above[band]
+        if layer.ndim == 2:
+            layer = np.where(np.isin(layer, list(domain.ignored_ids))[..., None], below, domain.palette[layer])
+        laid[band] = (below.astype(np.uint16) * (256 - weight) + layer.astype(np.uint16) * weight + 128) >> 8
+    return laid
+
+
+def shares(ids: Bytes, confidence: Bytes | None, *, domain: Domain) -> tuple[Share, ...]:
+    """Return the classes that occur, largest first."""
+    pixels, sums = np.zeros(256, np.int64), np.zeros(256)
+    for band in bands(ids):
+        pixels += np.bincount(ids[band].ravel(), minlength=256)
+        if confidence is not None:
+            sums += np.bincount(ids[band].ravel(), weights=confidence[band].ravel(), minlength=256)
+    found = []
+    for row in domain.classes:
+        if count := int(pixels[row.id]):
+            mean = None if confidence is None else round(float(sums[row.id]) / count / 255, 4)
+            found.append(Share(**vars(row), pixels=count, share=round(count / ids.size, 6), mean_confidence=mean))
+    return tuple(sorted(found, key=lambda share: -share.pixels))
 
 
 def photos_of_one(photos: tuple[Answer, ...]) -> Answer:
@@ -134,15 +166,7 @@ def _describe(found: Segmentation, min_area: int) -> dict[str, Any]:
         "width": found.answer.shape[1],
         "height": found.answer.shape[0],
         "mean_confidence": found.mean_confidence,
-        "classes": [
-            {
-                **asdict(part.row),
-                "pixels": part.pixels,
-                "share": round(part.share, 6),
-                "mean_confidence": None if part.confidence is None else round(part.confidence, 4),
-            }
-            for part in found.shares()
-        ],
+        "classes": [vars(part) for part in shares(found.answer, found.confidence, domain=found.domain)],
         "regions_found": None if outlined is None else len(outlined),
         "regions": None if outlined is None else boxes,
     }

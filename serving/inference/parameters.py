@@ -29,9 +29,7 @@ class ErrorBody(BaseModel):
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model: Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)] = Field(
-        default=None, max_length=200
-    )
+    model: Annotated[str | None, BeforeValidator(lambda value: value or None)] = Field(default=None, max_length=200)
     """A name of `GET /v1/models`; the default model of the direction if absent."""
 
 
@@ -90,7 +88,7 @@ def draw_seeds(seed: int | None, count: int) -> tuple[int, ...]:
     return tuple((first + offset) % SEEDS for offset in range(count))
 
 
-def refusal_of(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:
+def invalid_fields(problems: Sequence[Mapping[str, Any]], fields: Iterable[str] = ()) -> Refusal:
     """Return the refusal for pydantic's `ValidationError.errors()`; `fields` are the valid names."""
     unknown = next((problem["loc"][-1] for problem in problems if problem["type"] == "extra_forbidden"), None)
     hint = f"Fields: {', '.join(['image', *sorted(fields)])}." if fields else "GET /v1/docs shows the fields."
@@ -108,7 +106,7 @@ def validated(kind: type[P], given: Mapping[str, str]) -> P:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise refusal_of(error.errors(), kind.model_fields) from None
+        raise invalid_fields(error.errors(), kind.model_fields) from None
 
 
 def once_each(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -6,6 +6,7 @@ Everything but `translate` is synchronous: the server calls it in worker threads
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -14,19 +15,13 @@ from functools import partial
 
 import numpy as np
 
-from serving.errors import Refusal, disk_full, disk_is_full
+from serving.errors import Refusal, disk_full
 from serving.imaging.decode import MEDIA_TYPES, Bytes, Limits, PixelBudget, encode_photo, read_photo
 from serving.imaging.labels import read_label
 from serving.imaging.resize import Scaled, padded
 from serving.imaging.tiling import BATCH_PIXELS, Grid, Mosaic, Tiles
 from serving.inference.archive import ZIP_MAGIC, Entry, Picture, packed, unpacked
-from serving.inference.outputs import (
-    Answer,
-    Segmentation,
-    check_output,
-    encode_segmentation,
-    photos_of_one,
-)
+from serving.inference.outputs import Answer, Segmentation, check_output, encode_segmentation, photos_of_one
 from serving.inference.parameters import (
     Parameters,
     RankParameters,
@@ -139,23 +134,18 @@ def _synthesize(
         label = None if domain.kind == "picture" else read_label(file, domain, limits, snap=parameters.snap)
         pixels = read_photo(file, limits) if label is None else label.ids
         prepared = prepare(model, pixels, limits, tiles=parameters.tiles)
-    headers = {
-        "X-Model": model.name,
-        "X-Tiling": str(prepared.grid or "none"),
-        "X-Label-Spelling": "picture" if label is None else label.spelling,
-    }
+    spelling = "picture" if label is None else label.spelling
+    headers = {"X-Model": model.name, "X-Tiling": str(prepared.grid or "none"), "X-Label-Spelling": spelling}
     seeds: Sequence[int | Noise]
     if parameters.style is None:
         seeds = draw_seeds(parameters.seed, parameters.count)
         named = [{**headers, "X-Seed": str(seed)} for seed in seeds]
     else:
         seeds, named = [np.array(parameters.style.split(","), np.float32)], [headers]
-    photos = [photo for photo, _ in run_prepared(model, "to_photo", prepared, execution, seeds=seeds)]
+    photos = run_prepared(model, "to_photo", prepared, execution, seeds=seeds)
     with trace.stage("encode"):
-        kind = MEDIA_TYPES[parameters.format]
-        return tuple(
-            Answer(encode_photo(photo, parameters.format), kind, one) for photo, one in zip(photos, named, strict=True)
-        )
+        bodies = [encode_photo(photo, parameters.format) for photo, _ in photos]
+    return tuple(Answer(body, MEDIA_TYPES[parameters.format], one) for body, one in zip(bodies, named, strict=True))
 
 
 def _read_style(model: ExportedModel, picture: Picture, execution: Execution) -> tuple[Answer, ...]:
@@ -221,26 +211,23 @@ def _run_tiles(
     return mosaic.answers
 
 
-@dataclass
 class Backend:
-    """The loaded models behind the scheduler. A reload replaces `models`; requests under way keep their model."""
+    """The loaded models behind a scheduler, which `scheduler.close()` ends.
 
-    settings: Settings
-    scheduler: Scheduler
-    models: Repository
-    trouble: str | None = None  # why the server is not ready
+    A reload replaces `models`; requests under way keep their model.
+    """
 
-    @staticmethod
-    def create(settings: Settings, models: Repository = EMPTY) -> Backend:
-        """Return a backend with a scheduler of its own, to be closed by `scheduler.close()`."""
-        scheduler = Scheduler(
+    def __init__(self, settings: Settings, models: Repository = EMPTY) -> None:
+        self.settings = settings
+        self.models = models
+        self.trouble: str | None = None  # why the server is not ready
+        self.scheduler = Scheduler(
             runs_at_once=settings.runs_at_once,
             batch=largest_batch(settings),
             queue=settings.queue,
             timeout=settings.timeout,
             queue_wait=settings.queue_wait / 1000,
         )
-        return Backend(settings, scheduler, models)
 
     def limits(self, spend: Callable[[int], None] | None = None) -> Limits:
         """Return the limits of one picture; `spend` counts the pixels of all pictures of a request."""
@@ -285,12 +272,13 @@ async def translate(
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """Return the refusal of a picture that failed with one of PICTURE_FAILURES, logged unless it is a refusal."""
+    """Return the refusal for an error, which is logged with its traceback unless it is a refusal or a full disk."""
     if isinstance(error, Refusal):
         return error
-    if disk_is_full(error):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full()
-    logger.error("a picture could not be translated: %r", error)
-    if isinstance(error, OSError):
-        return Refusal(500, "internal", "the server failed to work on it.", hint="Its log says more.")
-    return Refusal(500, "internal", "the model could not be run on it.", hint="Send a smaller picture.")
+    logger.error("the work for %s failed", current_trace().request_id or "a job", exc_info=error)
+    if isinstance(error, RUN_FAILURES):
+        return Refusal(500, "internal", "the model could not be run on it.", hint="Send a smaller picture.")
+    hint = "Tell the operator the X-Request-ID: the log says more."
+    return Refusal(500, "internal", "the server failed to answer.", hint=hint)

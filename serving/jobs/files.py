@@ -20,28 +20,25 @@ _HINT = "Send a form: curl -F operation=segment -F image=@photos.zip"
 
 
 def store(pictures: Sequence[tuple[str, IO[bytes]]], folder: Path, settings: Settings) -> list[Input]:
-    """Copy the pictures of a form to `folder`; return them, those in ZIPs one by one."""
-    copies = []
-    for number, (name, file) in enumerate(pictures):
-        copies.append((name, folder / f"{number:06d}"))
-        with copies[-1][1].open("wb") as target:
-            shutil.copyfileobj(file, target)
-    return _inputs(copies, settings)
+    """Copy the pictures of a form to `folder`; return them, those in ZIPs one by one.
 
-
-def _inputs(files: list[tuple[str, Path]], settings: Settings) -> list[Input]:
-    """Return the pictures of files and ZIPs. Raises Refusal where there are none, or too many."""
+    Raises Refusal where there are none, or too many.
+    """
     found: list[Input] = []
-    for name, path in files:
-        with path.open("rb") as file:
-            members: list[tuple[str, int | None]] = [(name, None)]
-            if file.read(4).startswith(ZIP_MAGIC):
-                members = [(picture.name, member) for member, picture in enumerate(_members(file, settings))]
-        found += [Input(len(found) + number, name, path.name, member) for number, (name, member) in enumerate(members)]
+    for number, (name, file) in enumerate(pictures):
+        source = f"{number:06d}"
+        members: list[tuple[str, int | None]] = [(name, None)]
+        with (folder / source).open("wb+") as copy:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+            if copy.read(4).startswith(ZIP_MAGIC):
+                members = [(picture.name, member) for member, picture in enumerate(_members(copy, settings))]
+        for name, member in members:
+            found.append(Input(len(found), name, source, member))
         if len(found) > settings.jobs_max_pictures:
             raise too_many_pictures(settings.jobs_max_pictures)
     if not found:
-        what = "the form holds no picture." if not files else "the ZIP holds no file."
+        what = "the ZIP holds no file." if pictures else "the form holds no picture."
         raise Refusal(400, "no_image", what, hint=_HINT)
     return found
 

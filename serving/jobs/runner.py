@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -19,14 +20,7 @@ from serving.inference import scheduler as scheduling
 from serving.inference.archive import Entry
 from serving.inference.outputs import Answer
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters, once_each, validated
-from serving.inference.pipeline import (
-    PICTURE_FAILURES,
-    Backend,
-    Execution,
-    Translate,
-    refusal_of,
-    translator,
-)
+from serving.inference.pipeline import PICTURE_FAILURES, Backend, Execution, Translate, refusal_of, translator
 from serving.jobs import files
 from serving.jobs.store import Input, Job, Task, Tiles, open_store, try_lock
 from serving.settings import Settings
@@ -56,13 +50,12 @@ class Jobs:
         self._tiles = (0, 0)  # of the present picture: done, in all
         self._picture_began = 0.0
 
-    async def submit(self, form: Form, *, size: int | None, query: Sequence[tuple[str, str]]) -> Job:
+    async def submit(self, form: Form, *, size: int, query: Sequence[tuple[str, str]]) -> Job:
         """Read the upload of a job and queue it. Raises Refusal where it is wrong, or there is no room for it.
 
-        `size` is the declared number of bytes; the parameters stand in the form or the query.
+        `size` is the number of bytes that it may have; the parameters stand in the form or the query.
         """
         job, settings = secrets.token_urlsafe(18), self.settings
-        size = settings.jobs_max_bytes if size is None else size
         if size > shutil.disk_usage(self._folder).free:
             raise disk_full()
         limits = {"queue": settings.jobs_queue, "bytes_in_all": settings.jobs_max_bytes_in_all}
@@ -136,7 +129,8 @@ class Jobs:
     async def working(self) -> AsyncIterator[None]:
         """Run jobs in the background; on the way out, queue the present one again."""
         tasks = [
-            asyncio.create_task(_forever(*one)) for one in ((self._run_all, _POLL), (self._clean_up, _CLEAN_EVERY))
+            asyncio.create_task(_forever(self._run_all, _POLL)),
+            asyncio.create_task(_forever(partial(asyncio.to_thread, self._remove_expired), _CLEAN_EVERY)),
         ]
         try:
             yield
@@ -162,24 +156,12 @@ class Jobs:
             while True:
                 self._submitted.clear()
                 task = await asyncio.to_thread(self._store.take) if self._backend.models.models else None
-                if task is not None:
-                    await self._run(task)
+                if task is None:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._submitted.wait(), _POLL)
                     continue
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._submitted.wait(), _POLL)
-
-    async def _run(self, task: Task) -> None:
-        """Run a job in a task of its own, which `cancel` ends."""
-        running = asyncio.create_task(self._translate_all(task))
-        self._running = (task.id, running)
-        try:
-            await asyncio.wait({running})
-        finally:
-            running.cancel()
-            await asyncio.wait({running})
-            self._running = None
-        if not running.cancelled():
-            running.result()
+                async with asyncio.TaskGroup() as group:  # of one task, which `cancel` ends
+                    self._running = (task.id, group.create_task(self._translate_all(task)))
 
     async def _translate_all(self, task: Task) -> None:
         refusal: Refusal | None = None
@@ -235,9 +217,6 @@ class Jobs:
     def _remove(self, job: str) -> None:
         shutil.rmtree(self._folder / job, ignore_errors=True)
         self._store.remove(job)
-
-    async def _clean_up(self) -> None:
-        await asyncio.to_thread(self._remove_expired)
 
     def _remove_expired(self) -> None:
         now = time.time()

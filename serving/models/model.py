@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +49,14 @@ class CancelToken:
         self.options.terminate = True
 
 
+@dataclass(eq=False)
 class ExportedModel:
     """The graphs of one model folder, `to_label` and `to_photo`, as functions of arrays."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        sessions: Mapping[DirectionName, onnxruntime.InferenceSession],
-        style: onnxruntime.InferenceSession | None = None,
-    ) -> None:
-        self.manifest = manifest
-        self._style = style
-        self.batches = False  # whether pictures of different requests may share a run
-        self._sessions = sessions
+    manifest: Manifest
+    sessions: Mapping[DirectionName, onnxruntime.InferenceSession]
+    style: onnxruntime.InferenceSession | None  # reads the style of photos
+    batches: bool = False  # whether pictures of different requests may share a run
 
     @property
     def name(self) -> str:
@@ -69,7 +65,7 @@ class ExportedModel:
     @property
     def provider(self) -> str:
         """The execution provider that the sessions report."""
-        return str(next(iter(self._sessions.values())).get_providers()[0])
+        return str(next(iter(self.sessions.values())).get_providers()[0])
 
     def offers(self, direction: DirectionName) -> bool:
         return direction in self.manifest.directions
@@ -142,9 +138,8 @@ class ExportedModel:
         feed: dict[str, NDArray[Any]] = {spec.input.name: pixels}
         if spec.noise is not None:
             shape = spec.noise.shape
-            feed[spec.noise.name] = np.stack(
-                [draw_noise(seed, shape) if isinstance(seed, int) else seed.reshape(shape) for seed in seeds]
-            )
+            noise = [draw_noise(seed, shape) if isinstance(seed, int) else seed.reshape(shape) for seed in seeds]
+            feed[spec.noise.name] = np.stack(noise)
         return self.infer(direction, feed, cancel=cancel)
 
     def run_shared(self, direction: DirectionName, items: Sequence[Any], cancel: CancelToken) -> list[dict[str, Bytes]]:
@@ -167,7 +162,7 @@ class ExportedModel:
         spec = self.manifest.directions[direction]
         names = [output.name for output in spec.outputs]
         try:
-            found = self._sessions[direction].run(names, dict(feed), None if cancel is None else cancel.options)
+            found = self.sessions[direction].run(names, dict(feed), None if cancel is None else cancel.options)
         except _BAD_SIZE as error:
             sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
@@ -177,11 +172,11 @@ class ExportedModel:
 
     def read_style(self, photo: Bytes) -> Noise:
         """Return the noise that gives photos the look of this one, [H,W,3] of any size."""
-        assert self._style is not None
+        assert self.style is not None
         assert self.manifest.style is not None
         height, width = self.manifest.style.size
         resized = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX))
-        (noise,) = self._style.run(["noise"], {"photo": resized[None]})
+        (noise,) = self.style.run(["noise"], {"photo": resized[None]})
         return np.asarray(noise[0], np.float32)
 
     def answers(

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.errors import DeviceError, ModelError, Refusal, ServingError
@@ -25,12 +25,14 @@ WORDS: dict[DirectionName, str] = {"to_label": "photo to label map", "to_photo":
 class Repository:
     """The models by name, why other folders are not served, and the default model of each direction.
 
-    The reasons are public: they name files below the models folder, not where it is on this machine.
+    The reasons are public: they name files below the models folder, not where it is on this machine. `changes` are the
+    names that the reload found to be added, changed, removed and kept.
     """
 
     models: Mapping[str, ExportedModel]
     broken: Mapping[str, str]
     defaults: Mapping[DirectionName, str]
+    changes: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def trouble(self) -> str | None:
@@ -66,15 +68,7 @@ class Repository:
 EMPTY = Repository({}, {}, {})
 
 
-@dataclass(frozen=True)
-class Reload:
-    """A repository after a reload, and the models that were added, changed, removed and kept."""
-
-    repository: Repository
-    changes: Mapping[str, list[str]]
-
-
-def reload_repository(former: Repository, settings: Settings) -> Reload:
+def reload_repository(former: Repository, settings: Settings) -> Repository:
     """Load new and changed models and keep the unchanged ones; blocks until all are warmed up.
 
     A folder that fails is listed with its reason; its former model, if any, stays, as does a default model whose folder
@@ -112,7 +106,7 @@ def reload_repository(former: Repository, settings: Settings) -> Reload:
         "removed": removed,
         "kept": [name for name in models if name in same and name not in broken],
     }
-    return Reload(Repository(models, broken, _defaults(models, default)), changes)
+    return Repository(models, broken, _defaults(models, default), changes)
 
 
 def _model_folders(folder: Path) -> list[str]:

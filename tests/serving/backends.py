@@ -22,7 +22,7 @@ EXECUTION = Execution(Limits(max_bytes=2**20, max_pixels=2**24))
 def backend_of(folder, **settings):
     """The models of a folder on the CPU."""
     chosen = Settings(models=folder, device="cpu", threads=1, **settings)
-    return Backend.create(chosen, reload_repository(EMPTY, chosen).repository)
+    return Backend(chosen, reload_repository(EMPTY, chosen))
 
 
 async def answer_to(backend, file, parameters, *, name="picture.png"):

@@ -220,7 +220,7 @@ def test_what_is_over_a_limit_is_a_413_before_it_is_read(http):
 def test_bytes_that_do_not_fit_their_json_are_refused(http):
     name, sent = "tiny.to_label", ("photo", PHOTO)
     assert "body has" in refused(infer_bytes(http, name, sent, length=10_000), 400)
-    assert "not JSON" in refused(infer_bytes(http, name, sent, length=10), 400)
+    assert "Invalid JSON" in refused(infer_bytes(http, name, sent, length=10), 400)
     assert "valid integer" in refused(infer_bytes(http, name, sent, length="ten"), 400)
     assert "greater than or equal" in refused(infer_bytes(http, name, sent, length="-1"), 400)
     described = tensor("photo", PHOTO, data=None, parameters={"binary_data_size": 12})
@@ -251,7 +251,7 @@ def test_json_of_more_values_than_are_read_is_refused_without_reading_it():
 def app_of(folder, **settings):
     """The app with the models of a folder, without a server around it."""
     app = create_app(Settings(models=folder, device="cpu", ui=False, **settings))
-    app.state.backend.models, app.state.backend.trouble = reload_repository(EMPTY, app.state.settings).repository, None
+    app.state.backend.models, app.state.backend.trouble = reload_repository(EMPTY, app.state.settings), None
     return app
 
 

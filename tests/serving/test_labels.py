@@ -11,7 +11,7 @@ from PIL import Image
 from serving.imaging.decode import ImageError, encode_label
 from serving.imaging.domain import ClassRow, Domain
 from serving.imaging.labels import nearest_ids, read_label
-from serving.imaging.rendering import overlay, shares
+from serving.inference.outputs import overlay, shares
 from tests.odd_files import DOMAIN
 from tests.serving.pictures import file_of, noise, pixels_of, stripes
 
@@ -137,6 +137,6 @@ def test_shares_are_largest_first_and_add_up():
     ids = np.array([[0, 0, 0, 1], [0, 2, 2, 1]], np.uint8)
     confidence = np.array([[255, 255, 255, 0], [255, 51, 51, 0]], np.uint8)
     found = shares(ids, confidence, domain=DOMAIN)
-    assert [part.row.name for part in found] == ["dark", "middle", "bright"]
+    assert [part.name for part in found] == ["dark", "middle", "bright"]
     assert sum(part.share for part in found) == pytest.approx(1)
-    assert [part.confidence for part in found] == pytest.approx([1, 0, 0.2])
+    assert [part.mean_confidence for part in found] == pytest.approx([1, 0, 0.2])

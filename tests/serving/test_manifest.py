@@ -129,7 +129,7 @@ def rewrite_answer(folder, output, *, operator, **attributes):
 def test_a_graph_that_answers_in_another_size_or_dtype_is_not_served(tmp_path, output, operator, attributes, answered):
     write_model(tmp_path / "good")
     rewrite_answer(write_model(tmp_path / "bad"), output, operator=operator, **attributes)
-    repository = reload_repository(EMPTY, Settings(models=tmp_path, device="cpu", threads=1)).repository
+    repository = reload_repository(EMPTY, Settings(models=tmp_path, device="cpu", threads=1))
     assert list(repository.models) == ["good"]
     assert (
         f"answers {output} as {answered}, its manifest promises uint8[128,192]. Export it again."
@@ -141,7 +141,7 @@ def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
     write_model(tmp_path / "good")
     (tmp_path / "bad").mkdir()
     (tmp_path / ".hidden").mkdir()
-    repository = reload_repository(EMPTY, Settings(models=tmp_path, device="cpu", threads=1)).repository
+    repository = reload_repository(EMPTY, Settings(models=tmp_path, device="cpu", threads=1))
     assert list(repository.models) == ["good"]
     assert list(repository.broken) == ["bad"]
     assert repository.defaults == {"to_label": "good", "to_photo": "good"}

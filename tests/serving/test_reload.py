@@ -198,11 +198,11 @@ def test_requests_during_a_reload_are_answered_by_the_former_or_the_new_model_an
 def test_an_unchanged_model_is_not_loaded_again(tmp_path, settings):
     write_model(tmp_path / "tiny")
     write_model(tmp_path / "other")
-    before = reload_repository(EMPTY, settings).repository
+    before = reload_repository(EMPTY, settings)
     export(tmp_path / "other", description="The same graphs, described better.")
     after = reload_repository(before, settings)
-    assert after.repository.models["tiny"] is before.models["tiny"]
-    assert after.repository.models["other"] is not before.models["other"]
+    assert after.models["tiny"] is before.models["tiny"]
+    assert after.models["other"] is not before.models["other"]
     assert (after.changes["kept"], after.changes["changed"]) == (["tiny"], ["other"])
 
 
@@ -228,7 +228,7 @@ def test_replaced_models_are_freed(tmp_path, settings):
 def test_a_folder_that_an_export_takes_away_for_a_moment_is_not_taken_for_removed(tmp_path, settings):
     write_model(tmp_path / "tiny")
     write_model(tmp_path / "other")
-    before = reload_repository(EMPTY, settings).repository
+    before = reload_repository(EMPTY, settings)
     (tmp_path / "other").rename(tmp_path / ".former")
     back = threading.Timer(0.05, lambda: (tmp_path / ".former").rename(tmp_path / "other"))
     back.start()
@@ -243,13 +243,13 @@ def test_a_default_model_that_was_never_there_is_refused(tmp_path, settings):
     with pytest.raises(ModelError, match="default_model tiny cannot be the default: models here: other"):
         reload_repository(EMPTY, chosen)
     write_model(tmp_path / "tiny")
-    assert reload_repository(EMPTY, chosen).repository.defaults == {"to_label": "tiny", "to_photo": "tiny"}
+    assert reload_repository(EMPTY, chosen).defaults == {"to_label": "tiny", "to_photo": "tiny"}
 
 
 def test_a_models_folder_that_cannot_be_read_is_refused(tmp_path, settings):
     write_model(tmp_path / "models" / "tiny")
     chosen = settings.model_copy(update={"models": tmp_path / "models"})
-    before = reload_repository(EMPTY, chosen).repository
+    before = reload_repository(EMPTY, chosen)
     shutil.rmtree(tmp_path / "models")
     with pytest.raises(ModelError, match="cannot be read"):
         reload_repository(before, chosen)

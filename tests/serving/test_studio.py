@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.api.limit import client_of
+from serving.api.auth import client_of
 from serving.errors import Refusal, ServingError
 from serving.studio.project import Project
 from serving.studio.routes import model_name

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
-repository = reload_repository(EMPTY, Settings(device="cpu", threads=1)).repository
+repository = reload_repository(EMPTY, Settings(device="cpu", threads=1))
 crossed = [name for name in sys.modules if name.split(".")[0] == "trainer"]
 found = Path(sys.modules["serving"].__file__).parent
 print(found, *repository.models, *repository.broken.values(), *crossed, sep="\\n")

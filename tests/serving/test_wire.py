@@ -76,7 +76,7 @@ def one_model(tmp_path_factory):
 def get(models, path, root_path="", **headers):
     """The answer of the app with its middleware, without a server around it."""
     app = create_app(Settings(models=models, device="cpu", ui=False, root_path=root_path))
-    app.state.backend.models = reload_repository(EMPTY, app.state.settings).repository
+    app.state.backend.models = reload_repository(EMPTY, app.state.settings)
     stack = app
     for kind, parameters in reversed(middleware(app)):
         stack = kind(stack, **parameters)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import IO, Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Header, Path
@@ -22,10 +23,10 @@ from serving.imaging.decode import Bytes
 from serving.imaging.labels import checked_ids
 from serving.imaging.tiling import BATCH_PIXELS
 from serving.inference.parameters import draw_seeds
-from serving.inference.pipeline import Backend, refusal_of
+from serving.inference.pipeline import Backend
 from serving.inference.scheduler import Task
 from serving.models.manifest import DirectionName, TensorSpec
-from serving.models.model import RUN_FAILURES, CancelToken, ExportedModel, draw_noise
+from serving.models.model import CancelToken, ExportedModel, draw_noise
 from serving.models.repository import Repository
 from serving.settings import Settings
 from serving.telemetry.metrics import current_trace
@@ -33,6 +34,7 @@ from serving.telemetry.metrics import current_trace
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 _NAME = "`NAME.to_label` or `NAME.to_photo`, with a name of `GET /v1/models`; `NAME` alone where it has one direction."
 Name = Annotated[str, Path(description=_NAME, examples=["camvid-hybrid-compact.to_label"])]
+_errors = partial(openapi.errors, model=schemas.KServeError)
 _JSON_LENGTH = "The length of the JSON, where the bytes of tensors follow it."
 
 
@@ -42,12 +44,8 @@ class Served:
 
     model: ExportedModel
     direction: DirectionName
-    inputs: tuple[schemas.TensorMetadata, ...]  # the picture or label map, and the noise where there is one
-    outputs: tuple[schemas.TensorMetadata, ...]
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return openapi.errors(*statuses, model=schemas.KServeError)
+    inputs: list[schemas.TensorMetadata]  # the picture or label map, and the noise where there is one
+    outputs: list[schemas.TensorMetadata]
 
 
 @router.get("", responses=_errors(), summary="The server")
@@ -72,9 +70,7 @@ async def is_ready(_: Ready) -> dict[str, bool]:
 async def metadata(name: Name, backend: Ready) -> schemas.ModelMetadata:
     """The inputs and outputs of the graph; -1 in a shape stands for any size."""
     served = find(backend.models, name)
-    return schemas.ModelMetadata(
-        name=name, platform="onnxruntime_onnx", inputs=list(served.inputs), outputs=list(served.outputs)
-    )
+    return schemas.ModelMetadata(name=name, platform="onnxruntime_onnx", inputs=served.inputs, outputs=served.outputs)
 
 
 @router.get("/models/{name}/ready", responses=_errors(404, 503), summary="Whether a model is ready")
@@ -112,23 +108,21 @@ async def infer(
     backend.scheduler.check_capacity()
     served = find(backend.models, name)
     current_trace().model = served.model.name
-    async with spooled(request) as body:
-
-        def work(task: Task) -> Response:
-            return _infer(body.read(), inference_header_content_length, served, name, backend, task)
-
-        async with backend.scheduler.admit() as admission:
-            return await while_connected(request, admission.work(work))
+    async with spooled(request) as body, backend.scheduler.admit() as admission:
+        work = partial(_infer, body, inference_header_content_length, served, name, backend)
+        return await while_connected(request, admission.work(work))
 
 
-def _infer(body: bytes, json_length: int | None, served: Served, name: str, backend: Backend, task: Task) -> Response:
+def _infer(
+    body: IO[bytes], json_length: int | None, served: Served, name: str, backend: Backend, task: Task
+) -> Response:
     """Run in pieces of at most a megapixel, as tiles are run, so that other requests run in between.
 
-    Raises Refusal where the tensors are not those of the graph, or the model cannot be run on them.
+    Raises Refusal where the tensors are not those of the graph, or the graph does not run on their size.
     """
     trace = current_trace()
     with trace.stage("decode"):
-        request, after = tensors.parse(body, json_length)
+        request, after = tensors.parse(body.read(), json_length)
         shapes = tensors.check_inputs(request.inputs, {tensor.name: tensor for tensor in served.inputs})
         requested = tensors.requested_outputs(request, [output.name for output in served.outputs])
         count, height, width = _check_size(served, shapes, requested, backend.settings)
@@ -142,12 +136,9 @@ def _infer(body: bytes, json_length: int | None, served: Served, name: str, back
     def run(feeds: Sequence[Any], cancel: CancelToken) -> list[dict[str, Bytes]]:
         return [served.model.infer(served.direction, feed, cancel=cancel) for feed in feeds]
 
-    try:
-        for first in range(0, count, most):
-            piece = {name: values[first : first + most] for name, values in feed.items()}
-            found.append(task.run(run, piece, images=min(most, count - first)))
-    except RUN_FAILURES as error:
-        raise refusal_of(error) from error
+    for first in range(0, count, most):
+        piece = {name: values[first : first + most] for name, values in feed.items()}
+        found.append(task.run(run, piece, images=min(most, count - first)))
     with trace.stage("encode"):
         outputs = {output: np.concatenate([piece[output] for piece in found]) for output in found[0]}
         head: dict[str, Any] = {"model_name": name}
@@ -202,7 +193,7 @@ def find(models: Repository, name: str) -> Served:
                 if spec.noise is not None:
                     shape = [-1, *spec.noise.shape]
                     inputs.append(schemas.TensorMetadata(name=spec.noise.name, datatype="FP32", shape=shape))
-                return Served(model, direction, tuple(inputs), tuple(map(_declared, spec.outputs)))
+                return Served(model, direction, inputs, list(map(_declared, spec.outputs)))
     for broken in {name, name.rpartition(".")[0]} & models.broken.keys() - models.models.keys():
         models.find(broken)  # refuses it, with the reason
     names = [f"{model.name}.{direction}" for model in models.models.values() for direction in model.manifest.directions]

@@ -35,14 +35,13 @@ def parse(body: bytes, json_length: int | None) -> tuple[InferenceRequest, memor
         hint = "Send the tensor as binary data (binary_data_size), as tritonclient does by itself."
         raise Refusal(413, "too_many_values", f"the JSON holds more than {MOST_JSON_VALUES} values.", hint=hint)
     try:
-        return InferenceRequest.model_validate(json.loads(text)), memoryview(body)[length:]
+        return InferenceRequest.model_validate_json(text), memoryview(body)[length:]
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the JSON"
-        raise Refusal(400, "bad_tensor", f"{where[:80]}: {problem['msg']}.", hint=_HINT) from None
-    except (ValueError, RecursionError):
-        hint = f"Where bytes follow it, {JSON_LENGTH} says how long it is."
-        raise Refusal(400, "bad_tensor", "the body is not JSON that can be read.", hint=hint) from None
+        where = ".".join(str(part) for part in problem["loc"]) or "the body"
+        hint = f"Where bytes follow the JSON, {JSON_LENGTH} says how long it is."
+        hint = hint if problem["type"] == "json_invalid" else _HINT
+        raise Refusal(400, "bad_tensor", f"{where[:80]}: {problem['msg']}.", hint=hint) from None
 
 
 def check_inputs(sent: Sequence[Tensor], declared: Mapping[str, TensorMetadata]) -> dict[str, list[int]]:
@@ -132,8 +131,6 @@ def _from_bytes(sent: Tensor, after: memoryview, size: int) -> NDArray[Any]:
     name, dtype = sent.name, _DTYPES[sent.datatype]
     require(sent.data is None, f"the input {name} comes both as data and as binary_data_size.")
     due = math.prod(sent.shape) * dtype.itemsize
-    require(
-        size == due, f"binary_data_size of {name} is {size}; {sent.datatype} of the shape {sent.shape} takes {due}."
-    )
+    require(size == due, f"binary_data_size of {name} is {size}; {sent.datatype} of shape {sent.shape} takes {due}.")
     require(due <= len(after), f"{name} has {due} bytes after the JSON, where {len(after)} are left.", "Send them all.")
     return np.frombuffer(after[:due], dtype).reshape(sent.shape)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
 from serving.errors import ServingError
@@ -199,20 +200,23 @@ class _Server:
     def _wait_until_ready(self, child: subprocess.Popen[bytes]) -> bool:
         """Return whether the server is ready, False after a signal. Raises ServingError where it will not be ready."""
         until = time.monotonic() + _READY_WITHIN
-        with httpx.Client(timeout=5, trust_env=False) as client:
-            while not self._signals:
-                if child.poll() is not None:
-                    raise ServingError("the server ended while it started; its messages above say why.")
-                if time.monotonic() > until:
-                    raise ServingError(f"the server was not ready within {_READY_WITHIN:g} s.")
+        while not self._signals:
+            if child.poll() is not None:
+                raise ServingError("the server ended while it started; its messages above say why.")
+            if time.monotonic() > until:
+                raise ServingError(f"the server was not ready within {_READY_WITHIN:g} s.")
+            # not httpx, which takes 7 MB that the launcher would keep
+            with contextlib.closing(HTTPConnection(self._host, self._settings.port, timeout=5)) as connection:
                 try:
-                    answer = client.get(f"{self._url}/readyz")
-                except httpx.HTTPError:
+                    connection.request("GET", "/readyz")
+                    answer = connection.getresponse()
+                    body = answer.read()
+                except (OSError, HTTPException):
                     time.sleep(0.1)
                     continue
-                if answer.is_error:
-                    raise ServingError(f"the server cannot serve: {answer.json()['error']['message']}")
-                return True
+            if answer.status != 200:
+                raise ServingError(f"the server cannot serve: {json.loads(body)['error']['message']}")
+            return True
         return False
 
     def _say(self, text: str) -> None:

@@ -130,6 +130,8 @@ RECIPES: dict[str, Run] = {
             "semipaired-paper", "semipaired", CITYSCAPES | {"pairs": 600, "unpaired": None, "batch": 8, "steps": 74_400}
         ),
         _run("pix2pix-paper", "pix2pix", FACADES | PAIRED, direction="to_photo", **PIX2PIX),
+        # 400 epochs, resized without a crop.
+        _run("bicycle-gan-paper", "bicycle_gan", FACADES | PAIRED | {"batch": 2, "enlarge": False}),
         _run("cyclegan-paper", "cyclegan", FACADES | UNPAIRED, identity=0.0),
         # The hybrid paper's own networks, size and weights, and its baselines.
         _run("hybrid-paper", "hybrid", HYBRID),
@@ -139,6 +141,7 @@ RECIPES: dict[str, Run] = {
         _run("ucsd-paired", "pix2pix", UCSD | PAIRED, direction="to_photo", **PIX2PIX),
         _run("ucsd-unpaired", "cyclegan", UCSD | UNPAIRED, identity=0.0, **PIX2PIX),
         _run("ucsd-paired-compact", "pix2pix", UCSD_COMPACT | PAIRED, direction="to_photo", **SMALL),
+        _run("bicycle-gan-compact", "bicycle_gan", UCSD_COMPACT | PAIRED, width=32, levels=6),
         _run("ucsd-unpaired-compact", "cyclegan", UCSD_COMPACT | UNPAIRED, identity=0.0, **SMALL),
     )
 }

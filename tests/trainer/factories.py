@@ -61,6 +61,7 @@ TINY: dict[str, dict[str, Any]] = {
     "judge": {"width": 8},
     "hybrid": {"width": 4, "blocks": 1, "pool": 3},
     "pix2pix": {"width": 4, "blocks": 1},
+    "bicycle_gan": {"width": 4, "levels": 4, "noise": 4, "patch": 16},
     "cyclegan": {"width": 4, "blocks": 1, "pool": 3},
     "tripathy": {"width": 4, "blocks": 1, "paired_steps": 2},
     "mean_teacher": {"width": 4, "warm_up": 0, "confidence": 0.0, **ENCODER},

@@ -370,8 +370,11 @@ def test_label_sides_that_are_pictures_and_noise_as_an_input_are_exported_and_pr
     assert (first != other).all()
 
 
-def test_a_painter_is_exported_with_the_graph_that_reads_a_photo_s_style(tmp_path: Path) -> None:
-    run = trained_run(tmp_path / "run", "painter", size=(64, 64), factor=2)
+@pytest.mark.parametrize(("name", "factor"), [("painter", 2.0), ("bicycle_gan", 40.0)])
+def test_a_method_is_exported_with_the_graph_that_reads_a_photo_s_style(
+    name: str, factor: float, tmp_path: Path
+) -> None:
+    run = trained_run(tmp_path / "run", name, size=(64, 64), factor=factor)
     folder = export(run, tmp_path / "exported", name="little", force=True)
     style = json.loads((folder / "manifest.json").read_text())["style"]
     content = (folder / style["file"]).read_bytes()

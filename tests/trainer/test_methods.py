@@ -141,6 +141,7 @@ def test_a_method_over_classes_says_that_it_needs_them(name: str) -> None:
         ("hybrid", ["discriminators", "generators"]),
         ("pix2pix", ["discriminator", "generator"]),
         ("cyclegan", ["generators", "discriminators"]),
+        ("bicycle_gan", ["generator", "discriminators"]),
         ("supervised", ["segmenter"]),
         ("tripathy", ["generators", "discriminators"]),
         ("pix2pixhd", ["global", "discriminator"]),

@@ -1,6 +1,7 @@
 """The methods by name: one file per paper."""
 
 from trainer.methods.base import Method
+from trainer.methods.bicycle_gan import BicycleGAN
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.hybrid import Hybrid
 from trainer.methods.oasis import Oasis
@@ -19,6 +20,7 @@ METHODS: dict[str, type[Method]] = {
     "judge": Judge,
     "hybrid": Hybrid,
     "pix2pix": Pix2Pix,
+    "bicycle_gan": BicycleGAN,
     "cyclegan": CycleGAN,
     "tripathy": Tripathy,
     "mean_teacher": MeanTeacher,

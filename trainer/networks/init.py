@@ -13,14 +13,14 @@ from trainer.networks.frozen import in_fp32
 FirstWeights = Literal["torch", "xavier"]
 """torch: layers with spectral norm begin as torch's convolutions do. xavier: small, as in the released codes."""
 Network = TypeVar("Network", bound=nn.Module)
-Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
 def initialise(choice: FirstWeights, *networks: nn.Module) -> None:
     """Initialise fresh networks as the config asks; "torch" leaves them as they were built.
 
     "xavier" draws the weight of every convolution and linear layer, Xavier-normal with gain 0.02 (under spectral norm
-    the weight before the division), and sets biases to 0, as OASIS, USIS and SPADE do. Raises ValueError.
+    the weight before the division), and sets biases to 0, as OASIS, USIS, SPADE and BicycleGAN do. Raises ValueError.
 
     # Unlike the released codes: the vectors of spectral norm are updated here, not in the first training steps.
     """
@@ -30,7 +30,7 @@ def initialise(choice: FirstWeights, *networks: nn.Module) -> None:
         return
     for network in networks:
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 xavier(module)
         update_spectral_norm(network, iterations=15)  # as many as torch's spectral norm begins with
 

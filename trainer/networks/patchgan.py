@@ -1,4 +1,4 @@
-"""PatchGAN discriminators: that of pix2pix, and the multi-scale one of pix2pixHD and SPADE."""
+"""PatchGAN discriminators: those of pix2pix and BicycleGAN, and the multi-scale one of pix2pixHD and SPADE."""
 
 from itertools import accumulate
 from typing import Literal
@@ -45,6 +45,21 @@ class PatchGAN(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         return self.model(picture)
+
+
+class TwoScalePatchGAN(nn.Module):
+    """Photo Float[B,3,H,W] -> logits of a PatchGAN on the photo, and of one of half the width on the photo halved.
+
+    The unconditional discriminator of BicycleGAN: 3 458 978 parameters at width 64 and patch 70.
+    """
+
+    def __init__(self, *, width: int, patch: Patch) -> None:
+        super().__init__()
+        self.fine = PatchGAN(3, width=width, patch=patch)
+        self.coarse = PatchGAN(3, width=(width + 1) // 2, patch=patch)
+
+    def forward(self, photo: Photo) -> tuple[Tensor, Tensor]:
+        return self.fine(photo), self.coarse(halved(photo))
 
 
 class MultiScalePatchGAN(nn.Module):

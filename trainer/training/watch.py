@@ -14,11 +14,12 @@ from trainer.metrics.predict import predict_labels, predict_photos
 
 LOOKS, WINDOW = 2, 25
 """What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
-SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05
+SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON, UNREAD = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05, 0.7
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
 their distance in levels of 255. Both are small in a young run, which is no collapse while they rise by that share of
 their limits between the checks. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's
-loss: how little it moves where it learns nothing, and how small it is where it has won, as shares."""
+loss: how little it moves where it learns nothing, and how small it is where it has won, as shares. How far the
+noise that is read in a photo lies from that which it was made with: sqrt(2/pi) = .80 where photos do not show it."""
 
 
 def look(
@@ -70,6 +71,13 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     if within("checkerboard", CHECKERBOARD, inf):
         found["checkerboard"] = f"photos have a checkerboard that real ones lack: train longer, or lower {lr}"
     logged = [line for line in lines if "peak_memory_mib" in line]
+    if latent := getattr(config, "latent", 0):
+        unread = np.array([line["generator/latent"] for line in logged[-LOOKS * WINDOW :]]) / latent
+        if len(unread) == LOOKS * WINDOW and unread.reshape(LOOKS, WINDOW).mean(1).min() > UNREAD:
+            found["latent"] = (
+                f"the noise cannot be read back from photos (error {unread.mean():.2f}, chance is .80): "
+                f"lower {_option(config, 'kl')}"
+            )
     for group in {name.partition("/")[0] for line in logged[-1:] for name in line if "discriminator" in name}:
         sums = [sum(value for name, value in line.items() if name.startswith(f"{group}/")) for line in logged]
         last = sums[-WINDOW:]

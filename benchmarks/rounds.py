@@ -20,14 +20,14 @@ from torch import Tensor
 
 from serving.imaging.ranking import rank
 from trainer.data.catalogue import open_dataset
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, resized
 from trainer.data.loader import prepare_label
 from trainer.data.selection.choose import select
 from trainer.data.selection.features import open_features
 from trainer.data.selection.rules import BY_FEATURES
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.quick import SIZE, Maps, QuickSegmenter, encoded
-from trainer.metrics.segmentation import Confusion, resize_nearest
+from trainer.metrics.segmentation import Confusion
 
 RULES, COUNTS, SPLITS = ("random", "kmeans-medoid", "typical", "uncertain"), (5, 10, 20, 40), ("val", "devtest")
 Line = dict[str, Any]
@@ -44,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     dataset = open_dataset("camvid", asked.root)
     train, cache = dataset.samples("train"), asked.results.parent / "features"
-    features = open_features(None).of_samples(dataset, train, cache=cache, progress=False)
+    features = open_features(None).of_samples(dataset, train, cache=cache)
     sides = {split: read(dataset, split) for split in ("train", *SPLITS)}
     lines = [json.loads(line) for line in asked.results.read_text().splitlines()] if asked.results.exists() else []
     done: dict[Key, Line] = {(line["rule"], line["k"], line["seed"]): line for line in lines}
@@ -92,7 +92,7 @@ def measured(
         confusion = Confusion(classes)
         for photo, label in zip(*sides[split], strict=True):
             predicted = segmenter.probabilities(photo).argmax(0).astype(np.uint8)
-            confusion.add(label.numpy(), resize_nearest(predicted, SIZE))
+            confusion.add(label.numpy(), resized(predicted, SIZE))
         found[split] = confusion.mean_iou
     if unsure:
         found["uncertainty"] = [float(1 - segmenter.probabilities(photo).max(0).mean()) for photo in photos]

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from benchmarks.figures import Figure, report
+from trainer.data.dataset import resized
 from trainer.metrics.evaluate import labelled
 from trainer.metrics.predict import predict_labels
-from trainer.metrics.segmentation import Confusion, resize_nearest
+from trainer.metrics.segmentation import Confusion
 from trainer.training.checkpointing import load_method, open_run
 
 
@@ -42,7 +43,7 @@ def main() -> None:
         for sample in samples:
             photo = dataset.read_photo(sample)
             expected = classes.index_to_id()[
-                resize_nearest(predict_labels(method, [photo], size=run.size)[0], photo.shape[:2])
+                resized(predict_labels(method, [photo], size=run.size)[0], photo.shape[:2])
             ]
             sent = (dataset.root / str(sample.photo)).read_bytes()
             response = client.post(

@@ -22,12 +22,11 @@ from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny
 from trainer.__main__ import main
 from trainer.commands.session import start
 from trainer.data.catalogue import open_dataset
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, resized
 from trainer.data.synthetic import scenes
 from trainer.export.export import export
 from trainer.methods.base import Method
 from trainer.metrics.predict import predict_labels, predict_photos
-from trainer.metrics.segmentation import resize_nearest
 from trainer.training.checkpointing import load_method
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +88,7 @@ def expected_ids(method: Method, dataset: Dataset, photo: np.ndarray, *, size: t
     """What `fewpair evaluate` counts, in the ids of the dataset's files."""
     assert dataset.label_domain.classes is not None
     return dataset.label_domain.classes.index_to_id()[
-        resize_nearest(predict_labels(method, [photo], size=size)[0], photo.shape[:2])
+        resized(predict_labels(method, [photo], size=size)[0], photo.shape[:2])
     ]
 
 

@@ -1,4 +1,4 @@
-"""The house itself: layout, the wall, the lock, and how soon the command line answers."""
+"""The repository: layout, package boundaries, the lock file, and how soon the command line answers."""
 
 import ast
 import json
@@ -155,7 +155,7 @@ def test_help_imports_the_standard_library_only():
 
 
 @pytest.mark.parametrize("half", ["serving", "trainer"])
-def test_onnxruntime_reports_to_nobody(half, tmp_path):
+def test_onnxruntime_sends_no_telemetry(half, tmp_path):
     """Left to itself it writes a device id, and sends what it is used for to its maker."""
     graph = ROOT / "exported" / "camvid-hybrid-compact" / "to_label.onnx"
     program = (
@@ -249,7 +249,7 @@ def test_nothing_imports_the_command_line():
     ] == []
 
 
-def test_the_trainer_s_modules_import_one_another_without_a_circle():
+def test_the_trainer_s_modules_have_no_import_cycle():
     paths = {path.relative_to(ROOT / "trainer").with_suffix(""): path for path in python_files("trainer")}
     files = {
         ".".join(place.parent.parts if place.name == "__init__" else place.parts): path for place, path in paths.items()

@@ -1,7 +1,6 @@
 """The command line: `fewpair`, `python -m trainer`. Standard library only; each command imports what it needs."""
 
 import ast
-import difflib
 import errno
 import importlib
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from trainer.errors import UserError
+from trainer.errors import UserError, suggestion
 
 
 class Command(NamedTuple):
@@ -72,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, rest = words[0], words[1:]
     try:
         if name not in COMMANDS:
-            raise UserError(f"there is no command {name!r}{_hint(name, COMMANDS)} `fewpair --help` lists the commands")
+            raise UserError(
+                f"there is no command {name!r}{suggestion(name, COMMANDS)} `fewpair --help` lists the commands"
+            )
         refuse_unknown_options(name, rest)
         return load(name)([name, *rest] if name in ("predict", "studio") else rest) or 0
     except UserError as error:
@@ -126,7 +127,7 @@ def refuse_unknown_options(name: str, words: Sequence[str]) -> None:
         option = word.partition("=")[0].replace("_", "-")
         plain = option.replace("--config.no-", "--config.", 1)
         if option.startswith("--") and option != "--" and option not in known and plain not in known:
-            hint = _hint(option, sorted(known))
+            hint = suggestion(option, known)
             raise UserError(f"fewpair {name} has no option {option}{hint} `fewpair {name} --help` lists the options")
 
 
@@ -149,11 +150,6 @@ def _fields(prefix: str, ending: str, path: Path) -> Iterator[str]:
                     yield prefix + part.target.id.replace("_", "-")
                 elif isinstance(part, ast.Constant) and str(part.value).startswith("--"):
                     yield str(part.value)
-
-
-def _hint(word: str, known: Sequence[str] | dict[str, Command]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ";"
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

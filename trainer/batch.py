@@ -11,7 +11,7 @@ from torch import Tensor
 from serving.imaging.domain import ClassRow
 
 IGNORE = 255
-"""The one spelling of "void" in a LabelMap: weight 0 in losses, all zero in one-hot, absent from metrics."""
+"""Void in a LabelMap: weight 0 in losses, all zero in one-hot, absent from metrics."""
 
 Photo = Annotated[Tensor, "Float[B,3,H,W] in [-1,1]"]
 LabelMap = Annotated[Tensor, "Long[B,H,W] in 0..C-1, or IGNORE (255)"]
@@ -24,7 +24,7 @@ Phase = Literal["never", "first half", "second half", "throughout"]
 
 @dataclass(frozen=True)
 class Classes:
-    """A class table. The class *index* 0..C-1 that networks speak is the rank among the rows that are not ignored."""
+    """A class table. The class *index* 0..C-1 that networks use is the rank among the rows that are not ignored."""
 
     rows: tuple[ClassRow, ...]
 

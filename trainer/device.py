@@ -1,5 +1,6 @@
 """What the machine can do: which device, whether it computes in bf16, how much memory was used."""
 
+import re
 import resource
 from typing import Literal
 
@@ -12,13 +13,12 @@ def device_named(name: str) -> torch.device:
     """auto, cpu, cuda or cuda:N as a device. `cuda` without CUDA is an error, never a silent fall to the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is not a device; say auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"--device {name} is not a device; say auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name}: no CUDA device is found by torch {torch.__version__}; use --device cpu, or install the "
+            f"--device {name}: torch {torch.__version__} finds no such CUDA device; use --device cpu, or install the "
             "driver"
         )
     return device

@@ -69,6 +69,6 @@ def gather(value: Any) -> list[Any]:
 
 
 def wait() -> None:
-    """Wait until all processes have come here."""
+    """Wait until all processes have called this."""
     if world() > 1:
         dist.barrier()

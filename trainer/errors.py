@@ -1,7 +1,7 @@
 """Exceptions whose message is meant for the user."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -19,6 +19,10 @@ def named(known: Mapping[str, Value], name: str, *, what: str) -> Value:
     """Return the value of a name. Raises UserError, with the nearest name, where there is none."""
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"{name} is not a {what}; {hint}Known: {', '.join(known)}")
+    raise UserError(f"{name} is not a {what}{suggestion(name, known)} Known: {', '.join(known)}")
+
+
+def suggestion(name: str, known: Iterable[str], *, otherwise: str = ";") -> str:
+    """The end of a clause on an unknown name: the nearest known one as a question, or `otherwise`."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else otherwise

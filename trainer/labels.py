@@ -1,4 +1,4 @@
-"""A label map's three spellings: class indices, one-hot, colours; the ways between them, and borders."""
+"""Conversions of label maps between class indices, one-hot channels and colours, and their borders."""
 
 import torch
 from torch import Tensor

@@ -76,7 +76,7 @@ class Run:
     balanced: bool = True
     """Fill both halves in every step; off: fill a smaller half as seldom as its set is smaller (the 20_unbal row)."""
     rule: str = "random"
-    """How the pairs are selected: random, kmeans-medoid or kcenter."""
+    """How the pairs are selected: random, kmeans-medoid, typical or kcenter."""
     pool_rule: str = "random"
     """How the unpaired pool is selected, by the same names."""
     features: str | None = None

@@ -131,7 +131,7 @@ def test_preferred_classes_are_mixed_in_more_often() -> None:
     torch.testing.assert_close(counts, torch.tensor([240.0, 30.0, 30.0, 0.0]), atol=25, rtol=0)
 
 
-def test_a_label_that_is_all_void_gives_nothing_away() -> None:
+def test_nothing_is_pasted_from_a_label_that_is_all_void() -> None:
     photo, label = torch.zeros(1, 3, 8, 8), torch.full((1, 8, 8), IGNORE)
     under = torch.ones(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
     seen, drawn = class_mixed(photo, label, under, draws(1), preference=torch.ones(3))

@@ -1,12 +1,14 @@
-"""Datasets are listed, decoded and checked as their files are, and every fault is told with its file."""
+"""Datasets are listed, decoded and checked as their files are, and every fault is reported with its file."""
 
 import io
+import os
 import re
 import struct
 import sys
 import types
 import unicodedata
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,10 +84,12 @@ def test_photos_without_labels_and_labels_without_photos_are_kept_and_counted(tm
     assert note in dataset.notes
 
 
-def test_two_photos_of_one_stem_are_refused(tmp_path):
+def test_photos_of_one_stem_are_refused_all_at_once(tmp_path):
     make_folders(tmp_path)
-    write(tmp_path / "photos" / "street1.png", photo_of(1))
-    with pytest.raises(UserError, match=r"photos/street1\.jpg and photos/street1\.png share the name street1"):
+    for number in (1, 2):
+        write(tmp_path / "photos" / f"street{number}.png", photo_of(number))
+    clashes = [rf"photos/street{number}\.jpg and photos/street{number}\.png" for number in (1, 2)]
+    with pytest.raises(UserError, match=f"{', '.join(clashes)} share a name"):
         open_folders(tmp_path)
 
 
@@ -98,7 +102,7 @@ def test_missing_folders_are_answered_with_the_layout(tmp_path):
         open_dataset("folders", None)
 
 
-def test_pictures_beside_a_train_folder_are_not_used_and_it_is_said(tmp_path):
+def test_pictures_beside_a_train_folder_are_not_used_with_a_note(tmp_path):
     make_folders(tmp_path, split="train")
     make_folders(tmp_path, count=1)
     dataset = open_folders(tmp_path)
@@ -138,6 +142,7 @@ def test_a_label_of_another_size_than_its_photo_names_both_sizes(tmp_path):
         ("id,name,r,g\n0,sky,1,2\n", "line 1: the column b is missing"),
         (TABLE + "3,lane,1,2,3,0\n", r"line 6: id 3 is already taken by road"),
         (TABLE + "4,road,1,2,3,0\n", r"line 6: name 'road' is already taken"),
+        (TABLE + "4,lane,0,0,0,0\n", r"line 6: colour \(0, 0, 0\) is already taken by void"),
         (TABLE + "255,lane,1,2,3,0\n", "line 6: lane has the id 255, which means not labelled"),
         (TABLE.replace(",", ";"), "separates its columns by semicolons, but a class table needs commas"),
         (TABLE + "256,lane,1,2,3,0\n", "line 6: id is '256'"),
@@ -301,3 +306,17 @@ def test_camvid_has_its_splits_eleven_classes_and_stated_terms():
     label = dataset.read_label(first(dataset))
     assert label.shape == (360, 480)
     assert set(np.unique(label)) <= {*range(11), IGNORE}
+
+
+def test_a_name_that_is_not_utf_8_is_refused_and_a_link_to_nothing_is_reported(tmp_path):
+    make_folders(tmp_path, count=2)
+    (tmp_path / "photos" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "labels")
+    dataset = open_folders(tmp_path)
+    assert "files of types that cannot be read were ignored: 1 that link to a folder" in dataset.notes
+    gone = next(sample for sample in dataset.samples("train") if sample.name == "gone")
+    with pytest.raises(BrokenFile, match=r"gone\.jpg: the file cannot be read"):
+        dataset.read_photo(gone)
+    Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/stra\xdfe.jpg")).write_bytes(b"")
+    with pytest.raises(UserError, match=r"the file name 'stra\\udcdfe\.jpg' is not UTF-8"):
+        open_folders(tmp_path)

@@ -95,6 +95,22 @@ def test_a_label_of_another_size_is_found_by_the_headers_of_the_files(tmp_path, 
         check_selection(selection, void=False)
 
 
+def test_val_is_checked_before_training_too(tmp_path, capsys):
+    make_folders(tmp_path / "own", count=3)
+    make_folders(tmp_path / "own", count=2, split="val")
+    write(tmp_path / "own" / "val" / "labels" / "street1.png", np.full((20, 30), 40, np.uint8))
+    words = train_on(tmp_path / "own", tmp_path)
+    assert "val/labels/street1.png: the label map holds ids that belong to no class: 40" in said(capsys, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sheet_that_is_no_png_and_a_pairs_file_that_is_a_folder_are_refused(tmp_path, capsys):
+    own = str(make_folders(tmp_path / "own"))
+    assert "--out sheet: give a .png file" in said(capsys, "check", own, "--out", "sheet")
+    words = ("pairs", "--data", "folders", "--root", own, "--k", "2", "--out")
+    assert "is a folder: name a file, as in pairs.json" in said(capsys, *words, ".")
+
+
 BINARY = "id,name,r,g,b,ignore\n0,background,0,0,0,0\n1,road,255,255,255,0\n"
 
 

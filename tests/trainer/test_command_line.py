@@ -168,7 +168,7 @@ def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):
         (("--threads", "0"), "--threads 0: give 1 or more"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_before_a_folder_is_made(capsys, tmp_path, words, sentence):
+def test_an_impossible_value_is_refused_before_a_folder_is_made(capsys, tmp_path, words, sentence):
     out = tmp_path / "run"
     data = () if "--data" in words else ("--data", "scenes")
     assert sentence in refused(capsys, "train", "hybrid-compact", *data, "--out", str(out), *words)
@@ -225,6 +225,8 @@ def test_a_folder_that_is_not_a_run_is_refused(capsys, tmp_path):
         ("export", str(tmp_path)),
     ):
         assert f"{tmp_path} is not the folder of a run" in refused(capsys, *words)
+    (tmp_path / "config.json").write_text("{")
+    assert "config.json cannot be read as JSON" in refused(capsys, "export", str(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "extra"), [("train", "train"), ("predict", "serve")])
@@ -245,7 +247,7 @@ def test_ctrl_c_ends_in_a_short_line_and_130(capsys, monkeypatch):
     assert told(capsys) == "fewpair: stopped by Ctrl-C"
 
 
-def test_predict_and_serve_hand_their_words_to_the_server(monkeypatch):
+def test_predict_and_serve_pass_their_arguments_to_the_server(monkeypatch):
     import serving.__main__
 
     given = []
@@ -280,7 +282,7 @@ def test_from_pairs_to_an_evaluated_run_by_the_command_line(capsys, mine, tmp_pa
     assert "has no split 'devtest'" in refused(capsys, "evaluate", str(run), "--split", "devtest")
 
 
-def test_the_way_of_the_readme_from_photos_alone_to_an_evaluated_run(capsys, mine, tmp_path):
+def test_the_steps_of_the_readme_lead_from_photos_alone_to_an_evaluated_run(capsys, mine, tmp_path):
     (mine / "train" / "photos").rename(mine / "photos")
     labels = (mine / "train" / "labels").rename(tmp_path / "drawn by hand")
     shutil.rmtree(mine / "train")
@@ -320,7 +322,7 @@ def test_a_method_whose_unpaired_half_would_be_empty_is_refused_with_what_to_do(
     assert not out.exists()
 
 
-def test_a_val_split_without_a_pair_counts_as_none_and_it_is_said(capsys, mine, tmp_path):
+def test_a_val_split_without_a_pair_counts_as_none_with_a_message(capsys, mine, tmp_path):
     shutil.rmtree(mine / "val" / "labels")
     data, run = ("--data", "folders", "--root", str(mine)), tmp_path / "run"
     few = ("--pairs", "2", "--unpaired", "0", "--steps", "2")

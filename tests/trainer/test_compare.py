@@ -17,7 +17,6 @@ from trainer.data.synthetic import scenes
 from trainer.grids import sample_grid
 from trainer.methods import METHODS
 from trainer.metrics.evaluate import labelled
-from trainer.metrics.pictures import colourise
 from trainer.metrics.predict import predict_labels, predict_photos
 from trainer.run import Run
 from trainer.training.checkpointing import build_method, create_run, load_method
@@ -75,8 +74,8 @@ def test_the_grid_shows_each_sample_in_a_row_and_what_each_run_makes_of_it_in_co
         rows.append(
             {
                 "photo": photo_to_uint8(prepare_photo(photo, SIZE)),
-                "label": colourise(prepare_label(label, SIZE).numpy().astype(np.uint8), scenes.CLASSES),
-                f"{hybrid}: label from photo": colourise(predicted, scenes.CLASSES),
+                "label": scenes.CLASSES.index_to_color()[prepare_label(label, SIZE).numpy().astype(np.uint8)],
+                f"{hybrid}: label from photo": scenes.CLASSES.index_to_color()[predicted],
                 f"{hybrid}: photo from label": predict_photos(methods[hybrid], [label], size=SIZE, draws=[0])[0],
                 f"{hybrid}: reconstructed photo": predict_photos(methods[hybrid], [predicted], size=SIZE, draws=[0])[0],
                 f"{noisy}: photo from label": predict_photos(methods[noisy], [label], size=SIZE, draws=[place])[0],

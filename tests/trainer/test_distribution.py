@@ -114,7 +114,7 @@ def test_generated_and_real_photos_are_told_apart_and_all_of_them_count() -> Non
     assert (described["photos"], described["dimensions"]) == (37, 3)
 
 
-def test_inception_goes_without_saying_in_the_figures_names() -> None:
+def test_figures_of_inception_have_no_suffix() -> None:
     sets = DistributionMetric(Extractor("inception", means))
     shown(sets, 5)
     assert set(sets.figures()) == {"fid", "kid", "precision", "recall"}

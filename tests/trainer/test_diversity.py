@@ -55,7 +55,7 @@ def test_diversity_is_the_mean_over_label_maps_of_the_mean_over_pairs_of_seeds_i
     assert set(found) == {"diversity_l1_levels", "diversity_l1_levels_on_real"}
 
 
-def test_a_generator_that_is_deaf_to_its_noise_has_none() -> None:
+def test_a_generator_that_ignores_its_noise_has_no_diversity() -> None:
     found = diversity(noisy(loudness=0.0), dataset(), VAL, seeds=2)
     assert found["diversity_l1_levels"] == 0
     assert isinstance(found["diversity_l1_levels_on_real"], float)

@@ -34,7 +34,7 @@ def test_pairs_under_a_file_are_refused_with_its_path(tmp_path: Path, capsys: py
         (errno.EIO, os.strerror(errno.EIO)),
     ],
 )
-def test_whatever_a_command_meets_in_the_operating_system_is_said_with_path_and_remedy(
+def test_an_error_of_the_operating_system_is_reported_with_path_and_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, remedy: str
 ) -> None:
     def meets(_: list[str]) -> int:
@@ -46,7 +46,7 @@ def test_whatever_a_command_meets_in_the_operating_system_is_said_with_path_and_
     assert remedy in line
 
 
-def test_an_error_without_a_path_is_said_all_the_same(
+def test_an_error_without_a_path_is_reported_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def meets(_: list[str]) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tests.trainer.factories import class_table
 from trainer.batch import IGNORE, Domain, LabelMap, Photo
 from trainer.commands.evaluate import table
-from trainer.data.dataset import Dataset, Sample
+from trainer.data.dataset import Dataset, Sample, resized
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 from trainer.methods.base import Method
@@ -26,7 +26,7 @@ from trainer.metrics.evaluate import Scope, baselines, evaluate_to_label, evalua
 from trainer.metrics.judge import Judge
 from trainer.metrics.predict import evaluating, predict_labels, predict_photos
 from trainer.metrics.record import Evaluation, Provenance, evaluate_and_record
-from trainer.metrics.segmentation import Confusion, resize_nearest
+from trainer.metrics.segmentation import Confusion
 
 CLASSES = class_table(
     [
@@ -298,9 +298,9 @@ def test_a_judge_and_an_extractor_see_every_generated_photo_beside_the_real_one_
         small = (
             np.asarray(Image.fromarray(label).resize((12, 8), Image.Resampling.NEAREST)) == 1
         )  # painted 204, the others 51
-        generated.add(label, resize_nearest(small.astype(np.uint8), label.shape))
+        generated.add(label, resized(small.astype(np.uint8), label.shape))
         seen = np.asarray(Image.fromarray(photo).resize((12, 8), Image.Resampling.BICUBIC))[..., 0] > 127
-        real.add(label, resize_nearest(seen.astype(np.uint8), label.shape))
+        real.add(label, resized(seen.astype(np.uint8), label.shape))
     assert found.figures["judge_mean_iou"] == generated.mean_iou
     assert found.figures["judge_on_real_mean_iou"] == real.mean_iou
     assert found.figures["judge_mean_iou"] != found.figures["judge_on_real_mean_iou"]

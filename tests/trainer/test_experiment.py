@@ -12,8 +12,8 @@ import pytest
 from tests.trainer.extractors import Counting
 from tests.trainer.factories import tiny_folder
 from trainer.__main__ import main
+from trainer.commands import arguments
 from trainer.data.catalogue import CATALOGUE
-from trainer.data.selection import features
 from trainer.data.selection.rules import RULES
 from trainer.errors import UserError
 from trainer.experiment import report, run
@@ -276,7 +276,7 @@ def test_a_judge_or_an_extractor_that_is_missing_is_refused_before_training(expe
 
 def test_features_may_be_a_name_that_is_no_file(experiment, tmp_path, monkeypatch):
     named: list[object] = []
-    monkeypatch.setattr(features, "open_features", lambda source, **_: named.append(source) or Counting())
+    monkeypatch.setattr(arguments, "open_features", lambda source, **_: named.append(source) or Counting())
     table = tmp_path / "medoid.toml"
     table.write_text(TABLE.replace('rule = "random"', 'rule = "kcenter"'))
     experiment("--rows", "one", "--repeats", "1", "--features", "resnet50", table=table)

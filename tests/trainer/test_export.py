@@ -125,7 +125,7 @@ def test_the_folder_obeys_the_contract_and_its_digests_are_its_files(classes_run
         assert f"## {heading}" in card
 
 
-def test_a_unet_that_paints_colours_has_no_confidence_and_multiples_of_its_strides(
+def test_a_unet_with_colour_output_has_no_confidence_and_needs_multiples_of_its_strides(
     exported: Path, tmp_path: Path
 ) -> None:
     outputs = json.loads((exported / "manifest.json").read_text())["directions"]["to_label"]["outputs"]
@@ -182,7 +182,7 @@ def test_weights_that_fp16_would_change_are_left_in_fp32() -> None:
         [onnx.numpy_helper.from_array(exact, "exact"), onnx.numpy_helper.from_array(inexact, "inexact")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    assert store_half(model) == 1
+    store_half(model)
     assert {weights.name for weights in model.graph.initializer} == {"exact.fp16", "inexact"}
     (total,) = parity.run(model, {}).values()
     assert (total == exact + inexact).all()
@@ -230,6 +230,25 @@ def test_a_failure_while_the_folder_is_written_leaves_nothing_behind(
 
 
 @pytest.mark.usefixtures("drawn")
+def test_an_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
+    one_way_run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "exported", Path.rename
+    shutil.copytree(exported, out / "little")
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name.startswith(".little") and path.suffix != ".former":
+            raise OSError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(UserError, match="little could not be written"):
+        export(one_way_run, out, name="little", force=True, overwrite=True)
+    assert [path.name for path in out.iterdir()] == ["little"]
+    assert (out / "little" / "manifest.json").is_file()
+
+
+@pytest.mark.usefixtures("drawn")
 def test_an_earlier_export_of_the_name_is_replaced(one_way_run: Path, exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     shutil.copytree(exported, out / "little")
@@ -251,7 +270,7 @@ def test_figures_on_photos_seen_in_training_are_marked_in_manifest_and_card(one_
     assert "On split `val` (3 of its photos were seen in training)" in (folder / "README.md").read_text()
 
 
-def test_an_earlier_export_is_not_replaced_without_being_asked(one_way_run: Path, tmp_path: Path) -> None:
+def test_an_earlier_export_is_not_replaced_without_overwrite(one_way_run: Path, tmp_path: Path) -> None:
     (tmp_path / "little").mkdir()
     with pytest.raises(UserError, match=r"little exists: name the model otherwise with --name, or replace it"):
         export(one_way_run, tmp_path, name="little", force=True)

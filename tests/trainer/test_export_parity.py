@@ -96,7 +96,7 @@ def test_a_method_s_graph_agrees_with_torch_at_three_sizes_and_holds_no_spectral
 
 
 @pytest.mark.parametrize(("name", "direction", "other"), [(*case, other) for case, other in SAME.items()])
-def test_a_method_without_a_proof_of_its_own_answers_by_the_code_and_the_network_of_one_that_has_it(
+def test_a_method_without_a_parity_test_shares_the_code_and_the_network_of_one_that_has_it(
     name: str, direction: Direction, other: str
 ) -> None:
     assert (other, direction) in CASES

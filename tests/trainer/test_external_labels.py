@@ -58,7 +58,7 @@ def external(tmp_path, both, *, text=MAP, count=None, seed=0, unpaired=4) -> Sel
     )
 
 
-def test_every_foreign_class_becomes_the_one_that_the_file_names(tmp_path, both):
+def test_every_external_class_becomes_the_one_that_the_file_names(tmp_path, both):
     _, other = both
     selection = external(tmp_path, both)
     assert [sample.label for sample in selection.unpaired_labels] == ["town/0.png", "town/1.png", "town/2.png"]
@@ -79,7 +79,7 @@ def test_the_loader_reads_the_label_pool_from_the_other_dataset_and_all_else_fro
     assert paired == {0, 1, 2, IGNORE}
 
 
-def test_a_foreign_file_of_the_same_path_is_another_file(tmp_path):
+def test_an_external_file_of_the_same_path_is_another_file(tmp_path):
     own = open_folders(make_folders(tmp_path / "own", count=2))
     (tmp_path / "other" / "labels").mkdir(parents=True)
     (tmp_path / "other" / "classes.csv").write_text((tmp_path / "own" / "classes.csv").read_text())
@@ -94,7 +94,7 @@ def test_a_foreign_file_of_the_same_path_is_another_file(tmp_path):
     assert not all((batch.paired.label == 2).all() for batch in batches)
 
 
-def test_as_many_foreign_labels_are_drawn_as_are_asked_for_and_the_seed_decides_which(tmp_path):
+def test_the_number_of_external_labels_is_the_one_given_and_the_seed_decides_which(tmp_path):
     own = open_folders(make_folders(tmp_path / "own", count=6))
     other = open_source(f"labels:{other_labels(tmp_path / 'other', count=12)}")
     drawn = [external(tmp_path, (own, other), count=5, seed=seed).unpaired_labels for seed in (0, 0, 1)]
@@ -115,7 +115,7 @@ def test_equal_names_need_no_file_whatever_their_ids(tmp_path):
     assert np.array_equal(selection.labels_from.read_label(sample), slow)
 
 
-def test_tables_that_disagree_are_told_class_by_class(both):
+def test_tables_that_disagree_are_refused_class_by_class(both):
     own, other = both
     selection = select(own, k=1, unpaired=3, seed=0)
     with pytest.raises(
@@ -145,7 +145,7 @@ def test_tables_that_disagree_are_told_class_by_class(both):
         (re.sub(r",(sky|road)", ",void", MAP), r"map\.csv maps every class of labels in .* to void"),
     ],
 )
-def test_a_fault_in_the_label_map_is_told_with_its_line(tmp_path, both, text, sentence):
+def test_a_fault_in_the_label_map_is_reported_with_its_line(tmp_path, both, text, sentence):
     with pytest.raises(UserError, match=sentence):
         external(tmp_path, both, text=text)
 
@@ -187,7 +187,7 @@ def test_classes_and_pictures_do_not_mix(tmp_path, both):
         ),
     ],
 )
-def test_a_source_that_cannot_be_opened_is_told_with_its_spelling(spelt, sentence):
+def test_a_source_that_cannot_be_opened_is_named_as_it_was_given(spelt, sentence):
     with pytest.raises(UserError, match=sentence):
         open_source(spelt)
 

@@ -69,7 +69,7 @@ def test_void_has_a_channel_of_its_own_and_every_pixel_one_channel() -> None:
         ("semipaired", ["generator", "discriminator", "unpaired", "critic"]),
     ],
 )
-def test_every_turn_has_noise_of_its_own(name: str, streams: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_update_has_noise_of_its_own(name: str, streams: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[str, torch.Tensor]] = []
     plain = FromLabels.noise
 
@@ -114,7 +114,7 @@ def test_a_photo_without_its_noise_is_refused() -> None:
         tiny_method("oasis").to_photo(BATCH.paired.label)
 
 
-def test_the_discriminator_comes_out_of_the_unpaired_turn_as_it_went_in_and_the_generator_learns_from_it() -> None:
+def test_the_unpaired_update_leaves_the_discriminator_unchanged_and_trains_the_generator() -> None:
     method = tiny_method("semipaired")
     turns = method.step(BATCH, 1)
     next(turns), next(turns)

@@ -495,6 +495,81 @@ def test_what_cannot_be_imported_is_refused_with_what_was_found(export, capsys, 
     assert message in capsys.readouterr().err
 
 
+def test_a_mask_that_is_not_binary_is_refused_instead_of_left_out(export, capsys):
+    lay(export, {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.where(INSIDE, 128, 0)})
+    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
+    assert "masks/road/a.png: beside masks of 0 and 255, but no whole PNG of 0 and 255" in capsys.readouterr().err
+    (export / "masks" / "road" / "a.png").write_bytes((export / "masks" / "car" / "a.png").read_bytes()[:-20])
+    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
+    assert "masks/road/a.png: beside masks" in capsys.readouterr().err
+    assert not (export.parent / "out").exists()
+
+
+def test_masks_are_found_below_a_folder_of_any_name(tmp_path):
+    export = with_photo(tmp_path / "Segmentation of streets", "images/a.jpg")
+    lay(export, {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.zeros((4, 6))})
+    assert imported(export)[1] == SQUARE_IDS
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"SegmentationClass/a.png": INSIDE}, "labelmap.txt"),
+        ({"json/a.json": labelme({"label": "car", "points": POINTS})}, "labels.txt"),
+        ({"labels/a.txt": YOLO_SQUARE}, "data.yaml"),
+        ({"labels/a.txt": YOLO_SQUARE}, "classes.txt"),
+    ],
+)
+def test_a_list_of_classes_that_is_not_utf_8_is_named(export, capsys, files, name):
+    lay(export, files)
+    (export / name).write_bytes("names: [Stra\xdfe]\n".encode("latin-1"))
+    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
+    assert f"{name} is not UTF-8" in capsys.readouterr().err
+
+
+def test_each_class_gets_a_colour_of_its_own(export):
+    color = "<color>#e0e0c0</color>"  # VOC's of void
+    labels = "".join(f"<label><name>{name}</name>{color}</label>" for name in ("car", "road"))
+    put(export / "x.xml", cvat(CVAT_POLYGON, labels=labels))
+    assert imported(export)[1] == SQUARE_IDS
+    rows = open_dataset("folders", export.parent / "out").label_domain.classes.rows
+    assert rows[0].color == (224, 224, 192)
+    assert len({row.color for row in rows}) == 3
+
+
+def test_a_class_that_is_listed_twice_is_refused(export, capsys):
+    put(export / "x.json", coco(outline(SQUARE)))
+    assert main(["import", str(export), "--out", str(export.parent / "out"), "--classes", "car,road,car"]) == 2
+    assert "the classes have car twice" in capsys.readouterr().err
+
+
+def test_a_zip_that_cannot_be_unpacked_and_a_folder_of_photos_that_is_not_there_are_refused(export, capsys):
+    put(export / "x.json", coco(outline(SQUARE)))
+    words = ["--out", str(export.parent / "out")]
+    archive = export.parent / "e.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(export / "x.json", "x.json")
+    content = bytearray(archive.read_bytes())
+    content[6] |= 1  # the flag of a password, in the file's header and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(content)
+    assert main(["import", str(archive), *words]) == 2
+    assert "e.zip cannot be unpacked (it is broken, has a password or" in capsys.readouterr().err
+    assert main(["import", str(export), "--photos", "nowhere", *words]) == 2
+    assert "--photos nowhere: there is no such folder" in capsys.readouterr().err
+
+
+def test_a_photo_that_cannot_be_read_is_dropped_and_named_and_the_others_are_imported(export, capsys):
+    (export / "images" / "b.jpg").write_bytes(b"no picture")
+    document = coco(outline(SQUARE))
+    document["images"].append({"id": 8, "file_name": "b.jpg", "height": 4, "width": 6})
+    document["annotations"].append({"id": 9, "image_id": 8, **outline(SQUARE)})
+    put(export / "x.json", document)
+    assert imported(export)[1] == SQUARE_IDS
+    assert "b.jpg: the file is not an image" in capsys.readouterr().out
+    assert [path.name for path in (export.parent / "out" / "labels").iterdir()] == ["a.png"]
+
+
 def test_labels_come_into_a_project_that_has_its_photos_and_class_table(tmp_path, capsys):
     project = tmp_path / "mine"
     for name in "abc":
@@ -524,7 +599,7 @@ def test_a_project_s_class_table_without_void_cannot_take_label_maps_with_gaps(t
     put(tmp_path / "labelled" / "a.json", labelme({"label": "car", "points": POINTS}, imagePath="a.jpg"))
     words = ["import", str(tmp_path / "labelled"), "--out", str(project)]
     assert main(words) == 2
-    assert "add the line 255,void,0,0,0,1" in capsys.readouterr().err
+    assert "add the line 255,void,224,224,192,1" in capsys.readouterr().err
     assert not (project / "labels").exists()
     assert main([*words, "--unlabelled", "road"]) == 0
 

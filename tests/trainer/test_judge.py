@@ -144,7 +144,7 @@ def test_a_judge_runs_on_cuda_where_the_evaluation_does(tmp_path: Path, capsys: 
     assert capsys.readouterr().err == ""
 
 
-def test_a_judge_whose_ids_are_other_ones_speaks_the_dataset_s_indices(tmp_path: Path) -> None:
+def test_a_judge_with_other_ids_returns_the_dataset_s_indices(tmp_path: Path) -> None:
     others = class_table([(0, "dark", (0, 0, 0), False), (1, "bright", (9, 9, 9), False)])
     judge = open_judge(exported_judge(tmp_path / "judge", others), TWO)
     photo = np.zeros((4, 6, 3), np.uint8)
@@ -227,7 +227,7 @@ def test_the_command_line_scores_a_run_by_a_judge_and_an_extractor(
     assert "nobody/manifest.json cannot be read" in capsys.readouterr().err
 
 
-def test_a_judge_is_trained_on_all_pairs_of_anybody_s_folder(tmp_path: Path) -> None:
+def test_a_judge_is_trained_on_all_pairs_of_a_user_s_folder(tmp_path: Path) -> None:
     root, out = tiny_folder(tmp_path / "mine"), tmp_path / "run"
     small = ("--size", "32x48", "--config.width", "8", "--steps", "2", "--batch", "2", "--device", "cpu")
     assert main(["train", "judge", "--data", "folders", "--root", str(root), "--out", str(out), *small]) == 0

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random as chance
 import signal
+import subprocess
 import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -42,7 +43,7 @@ from trainer.networks import encoders, init
 from trainer.networks.ema import EMA, in_place_of
 from trainer.recipes import RECIPES
 from trainer.run import Run, from_json
-from trainer.training import validation
+from trainer.training import environment, validation
 from trainer.training.checkpointing import RunDir, build_method, create_run, load_method, open_run
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
@@ -292,7 +293,7 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(ful
     assert folder.load("last")["step"] == 2
 
 
-def test_ctrl_c_in_the_last_evaluation_is_heard(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_last_evaluation_stops_the_run(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=3, evaluate_every=100)
     dataset, selection = material_for(run)
     folder = create_run(tmp_path / "run", run, selection)
@@ -399,11 +400,33 @@ def test_the_average_follows_the_weights_and_forgets_the_first_ones_in_short_run
     assert torch.equal(weight.detach(), live)
 
 
+@pytest.mark.parametrize("name", ["mps", "meta", "gpu", "cuda:first"])
+def test_a_device_that_runs_are_not_made_for_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"--device {name} is not a device; say auto, cpu, cuda or cuda:N"):
+        device_named(name)
+
+
+def test_a_run_is_recorded_where_git_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert environment.environment()["commit"] == "unknown"
+
+
+def test_the_commit_of_a_repository_that_fewpair_is_installed_in_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for words in ("init", "-c user.name=x -c user.email=x commit --allow-empty -m x"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    package = tmp_path / "site-packages" / "trainer" / "training"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(environment, "__file__", str(package / "environment.py"))
+    assert environment.environment()["commit"] == "unknown"
+
+
 def test_cuda_where_there_is_none_is_refused_with_the_reason() -> None:
     if torch.cuda.is_available():
         assert device_named("cuda").type == "cuda"
         return
-    with pytest.raises(UserError, match="no CUDA device is found"):
+    with pytest.raises(UserError, match="finds no such CUDA device"):
         device_named("cuda")
 
 

@@ -58,7 +58,7 @@ def test_the_nearest_colour_is_the_one_a_slow_search_finds() -> None:
             assert int(decoded[0, row, column]) == int(np.argmin(distances))
 
 
-def test_the_learning_rate_is_constant_over_the_first_half_and_then_falls_to_nothing() -> None:
+def test_the_learning_rate_is_constant_over_the_first_half_and_then_falls_to_zero() -> None:
     factors = [constant_then_linear(step, 10) for step in range(11)]
     assert factors[:6] == [1.0] * 6
     assert factors[6:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
@@ -132,7 +132,7 @@ def test_a_gan_loss_agrees_with_its_equations(name: losses.GanLossName) -> None:
 
 
 @pytest.mark.parametrize("name", losses.GAN_LOSSES)
-def test_a_better_discriminator_pays_less_and_a_better_forger_too(name: losses.GanLossName) -> None:
+def test_a_better_discriminator_has_a_lower_loss_and_so_has_a_better_generator(name: losses.GanLossName) -> None:
     gan = losses.GAN_LOSSES[name]
     low, high = torch.full((1, 1, 2, 2), -0.5), torch.full((1, 1, 2, 2), 0.5)
     assert gan.discriminator(high, low) < gan.discriminator(low, high)
@@ -147,7 +147,7 @@ def test_a_gan_loss_is_computed_in_fp32(name: losses.GanLossName) -> None:
     assert gan.generator(logits, -logits).dtype == torch.float32
 
 
-def test_the_logits_of_real_samples_carry_no_gradient_and_are_asked_for_only_where_they_count() -> None:
+def test_the_logits_of_real_samples_have_no_gradient_and_are_computed_only_where_they_count() -> None:
     discriminator = torch.nn.Conv2d(3, 1, 4)
     picture = torch.rand(1, 3, 8, 8, requires_grad=True)
     assert losses.GAN_LOSSES["lsgan"].real_logits(discriminator, picture) is None

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.trainer.factories import encoder_file, tiny_batch, tiny_method, tiny_size
 from trainer import losses
-from trainer.batch import IGNORE, Batch, Pairs
+from trainer.batch import IGNORE, Batch
 from trainer.errors import UserError
 from trainer.methods.segmentation import RAMP
 from trainer.networks.ema import Teacher
@@ -101,16 +101,6 @@ def test_with_everything_off_it_is_plain_cross_entropy() -> None:
     assert one_step(method, BATCH) == {"segmenter/cross_entropy": pytest.approx(expected.item())}
     assert method.reads == {"pairs"}
     assert method.teacher is None
-
-
-@pytest.mark.parametrize("empty", ["paired", "unpaired"])
-def test_a_step_goes_on_where_one_half_is_empty(empty: str) -> None:
-    nothing = Pairs(BATCH.paired.photo[:0], BATCH.paired.label[:0])
-    batch = Batch(nothing, BATCH.unpaired) if empty == "paired" else Batch(BATCH.paired, nothing)
-    terms = one_step(tiny_method("mean_teacher"), batch)
-    assert all(value == value for value in terms.values())
-    assert ("segmenter/cross_entropy" in terms) == (empty == "unpaired")
-    assert empty == "unpaired" or not one_step(tiny_method("mean_teacher", warm_up=1), batch)
 
 
 def test_pretrained_weights_are_read_when_a_run_begins_and_the_teacher_starts_with_them() -> None:

@@ -214,7 +214,7 @@ def test_the_hybrid_keeps_its_pools_per_half_and_side_and_only_the_discriminator
 
 
 @pytest.mark.parametrize("label_as", ["colours", "classes"])
-def test_the_dead_cycle_of_the_released_code_is_logged_at_its_value_and_moves_nothing(label_as: str) -> None:
+def test_a_cycle_loss_without_gradient_is_logged_at_its_value_and_moves_nothing(label_as: str) -> None:
     alive, dead = (tiny_method("hybrid", label_as=label_as, cycle_gradient=switch) for switch in (True, False))
     terms, dead_terms = (list(method.step(tiny_batch(), 0))[1].losses for method in (alive, dead))
     for term in ("cycle_photo", "cycle_label"):

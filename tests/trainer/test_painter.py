@@ -98,7 +98,7 @@ def test_the_random_mixing_of_the_projected_discriminator_is_never_trained() -> 
 
 
 def test_each_map_of_the_projected_discriminator_sees_the_coarser_ones() -> None:
-    discriminator = ProjectedDiscriminator((4, 8), width=4)
+    discriminator = ProjectedDiscriminator((4, 8))
     fine, coarse = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)
     before, after = (discriminator.eval()([fine, each]) for each in (coarse, coarse + 1))
     assert [logits.shape for logits in before] == [(1, 1, 8, 8), (1, 1, 4, 4)]
@@ -219,6 +219,8 @@ def test_a_segmenter_reads_the_photos_of_semipaired_back(segmenter: Path) -> Non
     assert method._cycle(method._read_back(photo), label).item() == pytest.approx(expected.item())
     with pytest.raises(UserError, match="go together"):
         with_segmenter("semipaired", segmenter)
+    with pytest.raises(UserError, match="cannot be read as a run of mean_teacher"):  # before a run's folder is made
+        with_segmenter("semipaired", segmenter / "nowhere", reverse="teacher").load_pretrained()
 
 
 def test_a_segmenter_that_learned_from_other_labelled_photos_is_refused(segmenter: Path, tmp_path: Path) -> None:
@@ -237,7 +239,7 @@ def test_a_segmenter_that_learned_from_other_labelled_photos_is_refused(segmente
         start(tmp_path / "other", run, dataset, others, device="cpu")
 
 
-def test_a_photos_code_is_compared_with_the_one_its_label_map_lets_expect() -> None:
+def test_a_photos_code_is_compared_with_the_one_expected_for_its_label_map() -> None:
     mean, deviation = torch.randn(3, 5), torch.rand(3, 5) + 0.1
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0)).sum(1).mean()
@@ -270,7 +272,7 @@ def test_the_prior_is_scikit_learns_ridge_regression_and_its_deviation_that_of_t
     torch.testing.assert_close(prior(shares, torch.ones(40, 3)), (expected + spread).float(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_photos_style_is_its_code_whatever_the_label_map_lets_expect() -> None:
+def test_a_photos_style_is_its_code_whatever_its_label_map() -> None:
     method = tiny_method("painter").eval()
     photo = photos(1)
     style = method.style_of(photo)

@@ -79,7 +79,7 @@ def test_pairs_of_another_dataset_are_refused(tmp_path):
         Selection.from_json(text, open_dataset("scenes", None))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "pairs": [{}]}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", b"\xff\xd8 a photo", '{"format": 2}', '{"format": 1, "pairs": [{}]}'])
 def test_a_file_that_is_no_pairs_json_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"pairs\.json"):
         Selection.from_json(text, open_folders(make_folders(tmp_path)))
@@ -150,7 +150,7 @@ def test_scenes_are_chosen_and_recognised_like_files():
         Selection.from_json(changed, dataset)
 
 
-def test_a_pool_larger_than_the_training_set_is_all_of_it_and_that_is_said(tmp_path):
+def test_a_pool_larger_than_the_training_set_is_all_of_it_with_a_note(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
     selection = select(dataset, k=2, unpaired=200, seed=0)
     assert len(selection.unpaired_photos) == 4

@@ -82,7 +82,7 @@ def test_the_partial_layout_takes_photos_in_zero_to_one_and_scales_its_three_wei
     assert loss(made, real).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_gradient_goes_to_the_made_photo_alone_and_the_weights_are_nobody_s_parameters(tmp_path: Path) -> None:
+def test_the_gradient_goes_to_the_generated_photo_alone_and_the_weights_are_no_parameters(tmp_path: Path) -> None:
     loss = PerceptualLoss(saved(partial(), tmp_path / "vgg.pth"))
     made, real = (picture.requires_grad_() for picture in pictures())
     with torch.autocast("cpu", torch.bfloat16):

@@ -7,7 +7,6 @@ from tests.trainer.factories import class_table
 from trainer.batch import IGNORE
 from trainer.grids import sample_grid
 from trainer.metrics.evaluate import l1_levels, maps_accuracy, psnr
-from trainer.metrics.pictures import colourise
 from trainer.metrics.segmentation import Confusion
 
 CLASSES = class_table(
@@ -115,7 +114,7 @@ def test_the_maps_accuracy_is_its_definition_pixel_by_pixel() -> None:
 
 
 def test_a_label_map_is_painted_in_its_table_s_colours_and_void_in_the_void_colour() -> None:
-    painted = colourise(np.array([[0, 1, 2], [3, IGNORE, 200]], np.uint8), CLASSES)
+    painted = CLASSES.index_to_color()[np.array([[0, 1, 2], [3, IGNORE, 200]], np.uint8)]
     assert painted.tolist() == [[[128, 128, 128], [128, 64, 128], [64, 0, 128]], [[1, 2, 3], [0, 0, 9], [0, 0, 9]]]
 
 

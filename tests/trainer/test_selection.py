@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, 
 from tests.trainer.test_command_line import TINY, refused
 from tests.trainer.test_judge import exported_judge
 from trainer.__main__ import main
+from trainer.batch import Domain
+from trainer.data.dataset import Dataset, Sample
 from trainer.data.selection.choose import select
 from trainer.data.selection.features import open_features
 from trainer.data.selection.rules import BY_FEATURES, coverage, kcenter, kmeans_medoid, nearest, typical
@@ -120,9 +123,17 @@ def test_in_two_stages_the_pool_is_selected_from_all_photos_and_the_pairs_from_t
     assert set(selection.pairs) <= set(selection.unpaired_photos)
 
 
+def test_a_selection_from_many_photos_takes_time_in_proportion_to_them():
+    samples = tuple(Sample(f"{number:05d}", f"{number}.jpg", f"{number}.png") for number in range(8000))
+    dataset = Dataset("folders", None, Domain("picture"), "", {"train": samples})
+    began = time.process_time()
+    assert len(select(dataset, k=20, unpaired=6000, seed=0).unpaired_photos) == 6000
+    assert time.process_time() - began < 2
+
+
 def test_a_random_selection_is_the_same_with_and_without_measuring_it(tmp_path):
     dataset = open_folders(kinds(tmp_path))
-    measured = select(dataset, k=5, unpaired=None, seed=4, features=Counting(), measure=True)
+    measured = select(dataset, k=5, unpaired=None, seed=4, features=Counting())
     assert measured == select(dataset, k=5, unpaired=None, seed=4)
     assert measured.picks is not None
     assert sum(measured.picks.cluster_sizes) == 24
@@ -137,7 +148,7 @@ def test_a_pool_with_too_few_labels_is_refused(tmp_path):
 
 
 def features_of(extractor, dataset, cache=None):
-    return extractor.of_samples(dataset, dataset.samples("train"), cache=cache, progress=False)
+    return extractor.of_samples(dataset, dataset.samples("train"), cache=cache)
 
 
 def test_an_onnx_extractor_gets_the_whole_photo_at_224_in_minus_one_to_one(tmp_path):
@@ -200,9 +211,11 @@ def test_features_are_kept_by_content_and_an_interrupted_call_continues(tmp_path
     rows = features_of(swapped, open_folders(root), cache)
     assert np.array_equal(rows[:2], whole[1::-1])
     assert swapped.calls == 0
-    (cache / "counting-00000000.npz").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"counting-00000000\.npz cannot be read as a cache of features"):
-        features_of(Counting(), open_folders(root), cache)
+    kept = cache / "counting-00000000.npz"
+    for damaged in (b"damaged", kept.read_bytes()[:-100]):
+        kept.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"counting-00000000\.npz cannot be read as a cache of features"):
+            features_of(Counting(), open_folders(root), cache)
 
 
 @pytest.mark.parametrize(

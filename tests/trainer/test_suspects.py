@@ -74,7 +74,7 @@ def test_check_with_a_run_finds_a_wrong_label_that_the_run_learned_from(capsys, 
         assert picture.width > 3 * 320
 
 
-def test_check_with_a_run_that_did_not_see_the_labels_asks_the_run(capsys, tmp_path):
+def test_check_with_a_run_that_did_not_see_the_labels_uses_the_run(capsys, tmp_path):
     root, run = drawn(tmp_path / "mine", count=3), tmp_path / "run"
     words = ["train", "supervised-compact", "--data", "scenes", "--pairs", "2", "--unpaired", "0", "--steps", "1"]
     assert main([*words, *TINY, "--out", str(run)]) == 0

@@ -101,7 +101,7 @@ def test_one_class_at_every_pixel_is_noticed_where_labels_have_several(
     assert all(said.startswith("every pixel gets the same class: lower --config.lr") for said in found.values())
 
 
-def test_a_sound_run_is_looked_at_and_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_run_is_checked_and_has_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = trained(tmp_path, "judge", steps=30, look_every=10)
     looks = [line for line in folder.logged() if "watch/classes" in line]
     assert [line["step"] for line in looks] == [10, 20, 30]

@@ -3,19 +3,16 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import tyro
 
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
+from trainer.data.selection.features import FeatureExtractor, open_features
 from trainer.device import device_named
 from trainer.errors import UserError
-
-if TYPE_CHECKING:
-    from trainer.data.selection.features import FeatureExtractor
-
 
 PairsOf = int | Literal["all"] | Path
 """How many pairs, or the file that names them."""
@@ -31,11 +28,13 @@ class MachineOptions:
     """CPU threads of torch; None: as many as torch chooses."""
 
 
-def parse(kind: Any, command: str, arguments: Sequence[str], description: str, *, default: Any = tyro.MISSING) -> Any:
-    given = {} if default is tyro.MISSING else {"default": default}
+def parse(
+    kind: Any, command: str, arguments: Sequence[str], description: str, *, default: Any = tyro.MISSING_NONPROP
+) -> Any:
+    """Parse a command's arguments into a dataclass."""
     plain = (tyro.conf.FlagCreatePairsOff,)  # --flag alone, no --no-flag
     return tyro.cli(
-        kind, prog=f"fewpair {command}", args=list(arguments), description=description, config=plain, **given
+        kind, prog=f"fewpair {command}", args=arguments, description=description, config=plain, default=default
     )
 
 
@@ -53,12 +52,10 @@ def absolute(path: str | None) -> str | None:
 
 def extractor(
     rules: Collection[str], source: str | None, *, device: str, measure: bool = False
-) -> "FeatureExtractor | None":
+) -> FeatureExtractor | None:
     """The extractor of the selection rules; None where all are `random`, unless features are measured anyway."""
     if set(rules) == {"random"} and not measure:
         return None
-    from trainer.data.selection.features import open_features  # imports timm, which takes seconds
-
     return open_features(None if source is None else Path(source), device=device_named(device))
 
 

@@ -15,15 +15,12 @@ from trainer.commands.arguments import opened, parse
 from trainer.commands.own_data import fitted_size
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.check import check, class_table, grouped
-from trainer.data.dataset import SIDES, Dataset, Sample
-from trainer.data.layouts.files import counted, number_of
-from trainer.data.loader import photo_to_uint8, prepare_photo
-from trainer.data.selection.selection import first_of
+from trainer.data.dataset import SIDES, Dataset, Sample, resized
+from trainer.data.layouts.files import counted, first_of, number_of
 from trainer.errors import UserError
 from trainer.grids import sample_grid
 from trainer.metrics.evaluate import classes_of, spread
-from trainer.metrics.pictures import paint_label
-from trainer.metrics.predict import predict_probabilities
+from trainer.metrics.predict import paint_label, predict_probabilities
 from trainer.metrics.quick import of_the_other_half
 from trainer.metrics.suspects import Region, regions, suspects
 from trainer.training.checkpointing import load_method, open_run
@@ -55,13 +52,15 @@ class CheckOptions:
 
 def check_command(arguments: list[str]) -> int:
     """`fewpair check ROOT`: 0 if training can start, 1 if there are errors."""
-    asked = parse(CheckOptions, "check", arguments, f"Check a dataset. Datasets: {', '.join(CATALOGUE)}.")
-    if asked.void not in (None, IGNORE):
-        raise UserError(f"--void {asked.void}: only 255 can be void without a row in the class table")
-    dataset = opened(asked.data, asked.root)
+    options = parse(CheckOptions, "check", arguments, f"Check a dataset. Datasets: {', '.join(CATALOGUE)}.")
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise UserError(f"--out {options.out}: give a .png file")
+    if options.void not in (None, IGNORE):
+        raise UserError(f"--void {options.void}: only 255 can be void without a row in the class table")
+    dataset = opened(options.data, options.root)
     samples = [sample for split in dataset.splits.values() for sample in split]
     report = check(dataset, samples, decoded=None)
-    errors, warnings = report.class_problems(void=asked.void is not None)
+    errors, warnings = report.class_problems(void=options.void is not None)
     warnings += report.palette_warnings()
     errors += grouped(report.errors)
     twins = report.near_duplicates()
@@ -76,11 +75,11 @@ def check_command(arguments: list[str]) -> int:
     for kind, lines in (("warning", warnings), ("error", errors)):
         for line in lines:
             print(f"{kind}: {line}")
-    if asked.with_run is not None and not errors:
-        _list_suspects(asked.with_run, dataset, complete, sheet=asked.out)
-    elif asked.out is not None and complete:
-        _write_sheet(asked.out, dataset, complete)
-        print(f"overlay sheet: {asked.out}")
+    if options.with_run is not None and not errors:
+        _list_suspects(options.with_run, dataset, complete, sheet=options.out)
+    elif options.out is not None and complete:
+        _write_sheet(options.out, dataset, complete)
+        print(f"overlay sheet: {options.out}")
     print("no errors" if not errors else number_of(len(errors), "error"))
     return 1 if errors else 0
 
@@ -117,11 +116,11 @@ def _list_suspects(run: Path, dataset: Dataset, samples: list[Sample], *, sheet:
         height, width = dataset.size(sample, "label")
         sides = zip(region.box, (width, height, width, height), strict=True)
         left, top, right, bottom = (round(share * side) for share, side in sides)
-        verdict = f"{names[region.label]}, the model says {names[likelier]}"
-        print(f"{rank:>4}  {sample.label}  x {left} to {right}, y {top} to {bottom}: {verdict}")
+        finding = f"{names[region.label]}, the model says {names[likelier]}"
+        print(f"{rank:>4}  {sample.label}  x {left} to {right}, y {top} to {bottom}: {finding}")
         if sheet is not None and rank <= SHOWN:
             rows.append(_shown(dataset, sample, predicted[region.place], region))
-            titles.append(f"{sample.name}: {verdict}")
+            titles.append(f"{sample.name}: {finding}")
     if sheet is not None and rows:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sample_grid(rows, names=titles, classes=dataset.label_domain.classes).save(sheet)
@@ -130,15 +129,10 @@ def _list_suspects(run: Path, dataset: Dataset, samples: list[Sample], *, sheet:
 
 def _shown(dataset: Dataset, sample: Sample, predicted: np.ndarray, region: Region) -> dict[str, np.ndarray]:
     """A region's label, the model's prediction and the photo, with the region framed."""
-    photo, label = dataset.read_photo(sample), dataset.read_label(sample)
-    size = (max(1, round(photo.shape[0] * WIDTH / photo.shape[1])), WIDTH)
-    small = photo_to_uint8(prepare_photo(photo, size))
-    pictures = {
-        "label": paint_label(dataset, label, size),
-        "model": paint_label(dataset, predicted, size),
-        "photo": small,
-    }
-    frame = [share * side for share, side in zip(region.box, (size[1], size[0]) * 2, strict=True)]
+    photo, label = _small(dataset, sample)
+    size = photo.shape[:2]
+    pictures = {"label": label, "model": paint_label(dataset, predicted, size), "photo": photo}
+    frame = [share * side for share, side in zip(region.box, size[::-1] * 2, strict=True)]
     for name, picture in pictures.items():
         framed = Image.fromarray(picture)
         ImageDraw.Draw(framed).rectangle(frame, outline=(255, 0, 0), width=2)
@@ -151,10 +145,15 @@ def _write_sheet(path: Path, dataset: Dataset, samples: list[Sample]) -> None:
     rows, names = [], []
     for sample in spread(samples, SHOWN):
         with suppress(UserError):  # reported already
-            photo, label = dataset.read_photo(sample), dataset.read_label(sample)
-            size = (max(1, round(photo.shape[0] * WIDTH / photo.shape[1])), WIDTH)
-            small = photo_to_uint8(prepare_photo(photo, size))
-            rows.append({"photo": small, "label over photo": small // 2 + paint_label(dataset, label, size) // 2})
+            photo, label = _small(dataset, sample)
+            rows.append({"photo": photo, "label over photo": photo // 2 + label // 2})
             names.append(sample.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     sample_grid(rows, names=names, classes=dataset.label_domain.classes).save(path)
+
+
+def _small(dataset: Dataset, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """A photo and its label in colours, uint8[h,WIDTH,3]."""
+    photo = dataset.read_photo(sample)
+    size = (max(1, round(photo.shape[0] * WIDTH / photo.shape[1])), WIDTH)
+    return resized(photo, size), paint_label(dataset, dataset.read_label(sample), size)

@@ -11,7 +11,7 @@ from trainer.device import device_named
 from trainer.errors import UserError
 from trainer.grids import sample_grid
 from trainer.metrics.evaluate import labelled, spread
-from trainer.metrics.pictures import translations
+from trainer.metrics.predict import translations
 from trainer.training.checkpointing import load_method, open_run
 
 CELL = 192
@@ -36,16 +36,16 @@ class CompareOptions(MachineOptions):
 
 def compare(arguments: list[str]) -> int:
     """Write a grid that shows what several runs make of the same samples."""
-    asked = parse(CompareOptions, "compare", arguments, "Show the predictions of several runs side by side.")
-    if not asked.runs:
+    options = parse(CompareOptions, "compare", arguments, "Show the predictions of several runs side by side.")
+    if not options.runs:
         raise UserError("name the runs to compare: fewpair compare RUN RUN --split val --out GRID.png")
-    if asked.out.suffix.lower() != ".png":
-        raise UserError(f"--out {asked.out}: give a .png file")
-    if asked.samples < 1:
-        raise UserError(f"--samples {asked.samples}: give 1 or more")
-    use_threads(asked.threads)
-    device = device_named(asked.device)
-    folders = [open_run(path) for path in asked.runs]
+    if options.out.suffix.lower() != ".png":
+        raise UserError(f"--out {options.out}: give a .png file")
+    if options.samples < 1:
+        raise UserError(f"--samples {options.samples}: give 1 or more")
+    use_threads(options.threads)
+    device = device_named(options.device)
+    folders = [open_run(path) for path in options.runs]
     first, size = folders[0], folders[0].run.size
     for folder in folders:
         if (folder.run.data, folder.run.root, folder.run.size) != (first.run.data, first.run.root, size):
@@ -55,13 +55,13 @@ def compare(arguments: list[str]) -> int:
             ]
             raise UserError(f"the runs have different datasets or sizes ({'; '.join(both)})")
     dataset = first.dataset()
-    every = labelled(dataset, asked.split)
-    samples = spread(every, asked.samples)
+    every = labelled(dataset, options.split)
+    samples = spread(every, options.samples)
     rows: list[dict[str, np.ndarray]] = [{} for _ in samples]
-    caption = [f"{dataset.name} {asked.split}, {size[0]}x{size[1]}: {len(samples)} of {len(every)} samples"]
+    caption = [f"{dataset.name} {options.split}, {size[0]}x{size[1]}: {len(samples)} of {len(every)} samples"]
     for folder in folders:
-        method, _, step = load_method(folder.path, checkpoint=asked.checkpoint)
-        caption.append(f"{folder.path}: {folder.provenance(step, checkpoint=asked.checkpoint, weights='averaged')}")
+        method, _, step = load_method(folder.path, checkpoint=options.checkpoint)
+        caption.append(f"{folder.path}: {folder.provenance(step, checkpoint=options.checkpoint, weights='averaged')}")
         for row, sample in zip(rows, samples, strict=True):
             photo, label = dataset.read_photo(sample), dataset.read_label(sample)
             made = translations(method, dataset, photo, label, size=size, device=device, draw=every.index(sample))
@@ -74,7 +74,7 @@ def compare(arguments: list[str]) -> int:
         caption="\n".join(caption),
         classes=dataset.label_domain.classes,
     )
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    grid.save(asked.out, optimize=True)
-    print(f"wrote {asked.out}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(options.out, optimize=True)
+    print(f"wrote {options.out}")
     return 0

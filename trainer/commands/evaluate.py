@@ -56,31 +56,33 @@ class EvaluateOptions(MachineOptions):
 
 def evaluate(arguments: list[str]) -> int:
     """Evaluate a checkpoint on a split."""
-    asked = parse(EvaluateOptions, "evaluate", arguments, "Evaluate a run on a split; results go to RUN/evaluation.")
-    if asked.seeds == 1 or asked.seeds < 0:
-        raise UserError(f"--seeds {asked.seeds}: give 2 or more, or 0 to leave the diversity out")
-    use_threads(asked.threads)
-    device = device_named(asked.device)
-    folder = open_run(asked.run)
+    options = parse(EvaluateOptions, "evaluate", arguments, "Evaluate a run on a split; results go to RUN/evaluation.")
+    if options.seeds == 1 or options.seeds < 0:
+        raise UserError(f"--seeds {options.seeds}: give 2 or more, or 0 to leave the diversity out")
+    use_threads(options.threads)
+    device = device_named(options.device)
+    folder = open_run(options.run)
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     has_val = any(sample.complete for sample in dataset.splits.get("val", ()))
-    split = asked.split or ("val" if has_val else "train")
-    method, run, step = load_method(asked.run, checkpoint=asked.checkpoint, weights=asked.weights)
+    split = options.split or ("val" if has_val else "train")
+    method, run, step = load_method(options.run, checkpoint=options.checkpoint, weights=options.weights)
     result = evaluate_and_record(
         method,
         dataset,
         selection,
-        Scope(split, run.size, asked.limit, device, progress=True),
-        provenance=folder.provenance(step, checkpoint=asked.checkpoint, weights=asked.weights),
+        Scope(split, run.size, options.limit, device, progress=True),
+        provenance=folder.provenance(step, checkpoint=options.checkpoint, weights=options.weights),
         folder=folder.evaluations,
-        judge=None if asked.judge is None else open_judge(asked.judge, classes_of(dataset.label_domain), device=device),
-        features=None if asked.features is None else open_extractor(asked.features, device=device),
-        seeds=asked.seeds,
+        judge=None
+        if options.judge is None
+        else open_judge(options.judge, classes_of(dataset.label_domain), device=device),
+        features=None if options.features is None else open_extractor(options.features, device=device),
+        seeds=options.seeds,
     )
     others = dict(result.baselines)
-    if asked.split is None and not has_val and len(selection.pairs) > 1 and "per_class_iou" in result.figures:
-        others = {"cross_validation": cross_validate(folder, device=asked.device)} | others
+    if options.split is None and not has_val and len(selection.pairs) > 1 and "per_class_iou" in result.figures:
+        others = {"cross_validation": cross_validate(folder, device=options.device)} | others
     print(table(result.figures, others))
     for caution in result.cautions:
         print(f"caution: {caution}")

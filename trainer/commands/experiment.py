@@ -70,34 +70,34 @@ class ReportOptions:
 def experiment(arguments: list[str]) -> int:
     """Run what is missing, append each result, then write the pages. After Ctrl-C the same command continues."""
     about = f"Rebuild a paper's table. Tables: {', '.join(SHIPPED)}."
-    asked = parse(ExperimentOptions, "experiment", arguments, about)
-    use_threads(asked.threads)
-    table = open_table(asked.table)
-    setting = table.setting(asked.setting)
-    dataset = opened(setting.data, asked.root)
-    sources = _named("--unpaired-labels", asked.unpaired_labels)
-    rows = table.rows_of(setting, asked.rows)
+    options = parse(ExperimentOptions, "experiment", arguments, about)
+    use_threads(options.threads)
+    table = open_table(options.table)
+    setting = table.setting(options.setting)
+    dataset = opened(setting.data, options.root)
+    sources = _named("--unpaired-labels", options.unpaired_labels)
+    rows = table.rows_of(setting, options.rows)
     without = [row.name for row in rows if row.unpaired_labels and row.unpaired_labels not in sources]
     if without:
         print(f"skipped, because their source of label maps is not given with --unpaired-labels: {', '.join(without)}")
-    metrics = _metrics(table, asked)
-    if asked.judge is not None:
-        open_judge(asked.judge, classes_of(dataset.label_domain))
-    results = asked.out / f"{table.name}.jsonl"
+    metrics = _metrics(table, options)
+    if options.judge is not None:
+        open_judge(options.judge, classes_of(dataset.label_domain))
+    results = options.out / f"{table.name}.jsonl"
     done = {identity(each) for each in read_results(results) if not each["failed"]}
-    planned = _planned(table, setting, [row for row in rows if row.name not in without], asked)
+    planned = _planned(table, setting, [row for row in rows if row.name not in without], options)
     lacking = [(row, result) for row, result in planned if identity(result) not in done]
     counts = Counter(row.name for row, _ in lacking)
     print("missing runs: " + (", ".join(f"{name} {count}" for name, count in counts.items()) or "none"), flush=True)
-    if asked.dry_run:
+    if options.dry_run:
         return 0
-    jobs = [(result, *_prepared(table, setting, row, result["repeat"], asked, sources)) for row, result in lacking]
+    jobs = [(result, *_prepared(table, setting, row, result["repeat"], options, sources)) for row, result in lacking]
     failed = 0
     try:
         for number, (result, folder, method) in enumerate(jobs, 1):
             try:
                 result |= measure(
-                    folder, method, setting.splits, metrics=metrics, device=asked.device, threads=asked.threads
+                    folder, method, setting.splits, metrics=metrics, device=options.device, threads=options.threads
                 )
                 state = f"done in {result['seconds']:.0f} s"
             except UserError as error:
@@ -107,7 +107,7 @@ def experiment(arguments: list[str]) -> int:
             append(results, result)
             print(f"[{number}/{len(jobs)}] {result['row']}, seed {result['repeat']}: {state}", flush=True)
     finally:
-        written = write_pages(table, setting, read_results(results), asked.out)
+        written = write_pages(table, setting, read_results(results), options.out)
         print(f"wrote {', '.join(map(str, written))}", flush=True)
     return 1 if failed else 0
 
@@ -115,49 +115,51 @@ def experiment(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """Write the page of runs, or the Markdown page, the CSV file and the plot of a table from its results."""
     about = f"Show runs side by side, or write a table's pages from its results. Tables: {', '.join(SHIPPED)}."
-    asked = parse(ReportOptions, "report", arguments, about)
-    if not asked.subjects:
+    options = parse(ReportOptions, "report", arguments, about)
+    if not options.subjects:
         raise UserError("name runs, as in fewpair report RUN RUN, or a table with --results and --out")
-    if asked.results is None:
-        folders = [open_run(Path(each)) for each in asked.subjects]
+    if options.results is None:
+        folders = [open_run(Path(each)) for each in options.subjects]
         name = "-".join(["report", *(folder.path.name for folder in folders[1:])])
         print(f"wrote {write_report(folders, folders[0].path / f'{name}.html')}")
         return 0
-    if len(asked.subjects) > 1:
-        raise UserError(f"{' '.join(asked.subjects)}: name one table with --results, or runs without it")
-    table = open_table(asked.subjects[0])
-    results = read_results(asked.results)
+    if len(options.subjects) > 1:
+        raise UserError(f"{' '.join(options.subjects)}: name one table with --results, or runs without it")
+    table = open_table(options.subjects[0])
+    results = read_results(options.results)
     if not any(each["table"] == table.name for each in results):
         raise UserError(
-            f"--results {asked.results} has no result of {table.name}; `fewpair experiment {table.name}` writes them"
+            f"--results {options.results} has no result of {table.name}; `fewpair experiment {table.name}` writes them"
         )
-    written = write_pages(table, table.setting(asked.setting), results, asked.out)
+    written = write_pages(table, table.setting(options.setting), results, options.out)
     print(f"wrote {', '.join(map(str, written))}")
     return 0
 
 
-def _metrics(table: Table, asked: ExperimentOptions) -> list[str]:
+def _metrics(table: Table, options: ExperimentOptions) -> list[str]:
     """Return the options of `fewpair evaluate` for the table's metrics. Raises UserError before training."""
     figures = [metric.figure for metric in table.metrics]
-    words = [] if asked.judge is None else ["--judge", str(asked.judge)]
-    if asked.judge is None and any(figure.startswith("judge_") for figure in figures):
+    words = [] if options.judge is None else ["--judge", str(options.judge)]
+    if options.judge is None and any(figure.startswith("judge_") for figure in figures):
         raise UserError(
             f"{table.name} scores generated photos with a segmentation model: give one with --judge "
             "(train it with `fewpair train judge`, then `fewpair export`)"
         )
     if any(figure.startswith(("fid", "kid", "precision", "recall")) for figure in figures):
-        if asked.features is None:
+        if options.features is None:
             raise UserError(f"{table.name} compares sets of photos: give a feature extractor with --features")
-        open_extractor(asked.features)
-        words += ["--features", asked.features]
+        open_extractor(options.features)
+        words += ["--features", options.features]
     return words
 
 
-def _planned(table: Table, setting: Setting, rows: Sequence[Row], asked: ExperimentOptions) -> list[tuple[Row, Result]]:
+def _planned(
+    table: Table, setting: Setting, rows: Sequence[Row], options: ExperimentOptions
+) -> list[tuple[Row, Result]]:
     """Return the rows, each with what tells its result from others; every row once before any is repeated."""
-    precision = resolve_precision("auto", device_named(asked.device))
+    precision = resolve_precision("auto", device_named(options.device))
     about = {"table": table.name, "setting": setting.name, "precision": precision, "failed": None}
-    counts = {row.name: asked.repeats or setting.repeats_of(row) for row in rows}
+    counts = {row.name: options.repeats or setting.repeats_of(row) for row in rows}
     return [
         (row, about | {"row": row.name, "repeat": repeat, "rule": row.rule or "-"})
         for repeat in range(max(counts.values(), default=0))
@@ -167,7 +169,7 @@ def _planned(table: Table, setting: Setting, rows: Sequence[Row], asked: Experim
 
 
 def _prepared(
-    table: Table, setting: Setting, row: Row, repeat: int, asked: ExperimentOptions, sources: Mapping[str, str]
+    table: Table, setting: Setting, row: Row, repeat: int, options: ExperimentOptions, sources: Mapping[str, str]
 ) -> tuple[RunDir, Method]:
     """Select the pairs of a run as `fewpair train` does, and create its folder."""
     steps = round(setting.steps * row.steps_factor)
@@ -175,9 +177,9 @@ def _prepared(
         run = Run(
             recipe=f"{table.name}/{row.name}",
             method=row.method,
-            config=config_of(setting, row, _named("--weights", asked.weights)),
+            config=config_of(setting, row, _named("--weights", options.weights)),
             data=setting.data,
-            root=None if asked.root is None else str(asked.root),
+            root=None if options.root is None else str(options.root),
             pairs=row.pairs,
             unpaired=None if row.unpaired == "all" else row.unpaired,
             size=setting.size,
@@ -187,19 +189,19 @@ def _prepared(
             balanced=row.balanced,
             rule=row.rule or "random",
             pool_rule=row.pool_rule,
-            features=asked.features,
+            features=options.features,
             unpaired_labels=sources.get(row.unpaired_labels or ""),
-            precision=resolve_precision("auto", device_named(asked.device)),
+            precision=resolve_precision("auto", device_named(options.device)),
             evaluate_every=max(1, steps // setting.validations),
             save_every=min(200, max(1, steps // 2)),
         )
-        options = TrainOptions(out=asked.out / "runs", run=run, pairs=row.pairs, device=asked.device)
-        selection = selected(options, run)
+        training = TrainOptions(out=options.out / "runs", run=run, pairs=row.pairs, device=options.device)
+        selection = selected(training, run)
         run = completed(run, run, selection)
         method = check_run(run, selection.dataset, selection)
     except ValueError as error:
         raise UserError(f"{table.name}, row {row.name}: {error}") from error
-    return folder_of(asked.out / "runs", run, selection), method
+    return folder_of(options.out / "runs", run, selection), method
 
 
 def _named(option: str, given: Sequence[str]) -> dict[str, str]:

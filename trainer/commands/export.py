@@ -39,10 +39,10 @@ class ExportOptions:
 def export(arguments: list[str]) -> int:
     """Write a run to OUT/NAME/ as ONNX."""
     about = "Write a run to OUT/NAME/ as ONNX, compared with torch in onnxruntime."
-    asked = dict(vars(parse(ExportOptions, "export", arguments, about)))
-    use_threads(asked.pop("threads"))
-    run, out = asked.pop("run"), asked.pop("out")
-    for path in sorted(write(run, out, **asked).iterdir()):
+    options = dict(vars(parse(ExportOptions, "export", arguments, about)))
+    use_threads(options.pop("threads"))
+    run, out = options.pop("run"), options.pop("out")
+    for path in sorted(write(run, out, **options).iterdir()):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
     print(f"Next: fewpair serve --models {out}")
     return 0

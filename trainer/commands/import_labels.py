@@ -16,8 +16,7 @@ from trainer.data.formats.convert import BACKGROUND, Overlaps, Summary, Table, c
 from trainer.data.formats.photos import Photos
 from trainer.data.formats.recognise import READERS, opened_export, read_export
 from trainer.data.formats.shapes import VOID, Label
-from trainer.data.layouts.files import number_of
-from trainer.data.selection.selection import first_of
+from trainer.data.layouts.files import first_of, number_of
 from trainer.errors import UserError
 
 
@@ -44,20 +43,22 @@ class ImportOptions:
 
 def import_labels(arguments: list[str]) -> int:
     """`fewpair import EXPORT --out FOLDER`: write the folder, check it, and report what was read and dropped."""
-    asked = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
-    own = asked.out / "photos"
-    project, own_classes = own.is_dir(), asked.out / "classes.csv"
-    if asked.out.exists() and any(asked.out.iterdir()) and not project:
-        raise UserError(f"--out {asked.out} is not empty and has no photos/: name a new folder, or one with photos/")
-    if project and asked.photos is not None:
-        raise UserError(f"--photos {asked.photos}: the photos are those of {own}; leave --photos out")
-    if own_classes.exists() and asked.classes is not None:
-        raise UserError(f"--classes {asked.classes}: the classes are those of {own_classes}; leave --classes out")
-    given = _given(asked.classes or str(own_classes)) if asked.classes or own_classes.exists() else None
-    with opened_export(asked.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
+    options = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
+    own = options.out / "photos"
+    project, own_classes = own.is_dir(), options.out / "classes.csv"
+    if options.out.exists() and any(options.out.iterdir()) and not project:
+        raise UserError(f"--out {options.out} is not empty and has no photos/: name a new folder, or one with photos/")
+    if project and options.photos is not None:
+        raise UserError(f"--photos {options.photos}: the photos are those of {own}; leave --photos out")
+    if options.photos is not None and not options.photos.is_dir():
+        raise UserError(f"--photos {options.photos}: there is no such folder")
+    if own_classes.exists() and options.classes is not None:
+        raise UserError(f"--classes {options.classes}: the classes are those of {own_classes}; leave --classes out")
+    given = _given(options.classes or str(own_classes)) if options.classes or own_classes.exists() else None
+    with opened_export(options.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
         name, export = read_export(root, files, given)
         labels = given or export.labels
-        print(f"{asked.export}: {name}")
+        print(f"{options.export}: {name}")
         if labels is None:
             labels = tuple(
                 Label(label)
@@ -65,32 +66,32 @@ def import_labels(arguments: list[str]) -> int:
             )
             print("the export lists no classes: they are the labels that occur, by name (--classes fixes them)")
         background = next((label.name for label in labels if label.name in BACKGROUND), VOID)
-        table = class_table(labels, asked.unlabelled or background)
+        table = class_table(labels, options.unlabelled or background)
         named = [row.name for row in table.classes.rows if not row.ignore]
-        if len(named) == 1 and asked.unlabelled is None:
+        if len(named) == 1 and options.unlabelled is None:
             raise UserError(
                 f"{named[0]} is the only class and the pixels in no shape are void, so that nothing could be learnt: "
                 "say --unlabelled background if they are background, or --unlabelled void"
             )
         if own_classes.exists():
             own_names = {label.name for label in given or ()}
-            if asked.unlabelled not in {None, VOID, *own_names}:
-                raise UserError(f"--unlabelled {asked.unlabelled}: it is no class of {own_classes}: add it there")
+            if options.unlabelled not in {None, VOID, *own_names}:
+                raise UserError(f"--unlabelled {options.unlabelled}: it is no class of {own_classes}: add it there")
             if table.outside == IGNORE and not any(label.ignore for label in given or ()):
                 raise UserError(
-                    f"{own_classes} has no void class for the pixels in no shape: add the line 255,void,0,0,0,1 to it, "
-                    "or name their class with --unlabelled"
+                    f"{own_classes} has no void class for the pixels in no shape: add the line "
+                    "255,void,224,224,192,1 to it, or name their class with --unlabelled"
                 )
-        source = own if project else asked.photos or root
+        source = own if project else options.photos or root
         photos = Photos(source, masks=export.masks, embedded=None if project else Path(embedded))
-        overlaps: Overlaps = asked.overlaps or ("order" if export.ordered else "area")
-        summary = convert(export.pictures(), photos, asked.out, table, overlaps)
+        overlaps: Overlaps = options.overlaps or ("order" if export.ordered else "area")
+        summary = convert(export.pictures(), photos, options.out, table, overlaps)
     for line in _report(summary, table, photos, overlaps):
         print(line)
     if not summary.labelled:
-        raise UserError(f"{asked.export}: no label could be read, for the reasons above")
-    confirmed = ["--void", "255"] if asked.unlabelled == VOID else []
-    return check_command([str(asked.out), "--out", str(asked.out / "overlay.png"), *confirmed])
+        raise UserError(f"{options.export}: no label could be read, for the reasons above")
+    confirmed = ["--void", "255"] if options.unlabelled == VOID else []
+    return check_command([str(options.out), "--out", str(options.out / "overlay.png"), *confirmed])
 
 
 def _given(text: str) -> tuple[Label, ...]:

@@ -12,11 +12,12 @@ import tyro
 from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.dataset import Dataset
-from trainer.data.selection.choose import Doubt, select
+from trainer.data.selection.choose import Uncertainty, select
 from trainer.data.selection.rules import RULES, coverage, random_coverage
 from trainer.data.selection.selection import Picks, Selection
 from trainer.device import device_named
 from trainer.errors import UserError
+from trainer.grids import contact_sheet
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
 from trainer.metrics.predict import predict_probabilities
@@ -62,49 +63,49 @@ class PairsOptions(MachineOptions):
 
 def pairs(arguments: list[str]) -> int:
     """`fewpair pairs`: select the k photos to label."""
-    asked = parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
-    sheet_file = asked.out.with_name(f"{asked.out.stem}-sheet.png")
-    copies = asked.out.parent / "to_label" / asked.out.stem
-    for path in (asked.out, sheet_file, copies):
+    options = parse(PairsOptions, "pairs", arguments, f"Datasets: {', '.join(CATALOGUE)}. Rules: {', '.join(RULES)}.")
+    if options.out.is_dir():
+        raise UserError(f"--out {options.out} is a folder: name a file, as in {options.out / 'pairs.json'}")
+    sheet_file = options.out.with_name(f"{options.out.stem}-sheet.png")
+    copies = options.out.parent / "to_label" / options.out.stem
+    for path in (options.out, sheet_file, copies):
         if path.exists():
             raise UserError(f"{path} exists: give another file with --out, or remove it")
-    if asked.pairs < 1:
-        raise UserError(f"--pairs {asked.pairs}: give 1 or more")
-    refuse_seed(asked.seed)
-    use_threads(asked.threads)
-    dataset = opened(asked.data, asked.root)
+    if options.pairs < 1:
+        raise UserError(f"--pairs {options.pairs}: give 1 or more")
+    refuse_seed(options.seed)
+    use_threads(options.threads)
+    dataset = opened(options.data, options.root)
     selection = select(
         dataset,
-        k=asked.pairs,
-        unpaired=asked.unpaired,
-        rule=asked.rule,
-        pool_rule=asked.pool_rule,
-        seed=asked.seed,
-        unlabelled=asked.unlabelled or asked.after is not None,
-        doubt=None if asked.after is None else _doubt(asked.after, asked.device),
+        k=options.pairs,
+        unpaired=options.unpaired,
+        rule=options.rule,
+        pool_rule=options.pool_rule,
+        seed=options.seed,
+        unlabelled=options.unlabelled or options.after is not None,
+        uncertainty=None if options.after is None else _uncertainty(options.after, options.device),
         # a random selection is measured too where an extractor is named
         features=extractor(
-            [asked.rule, asked.pool_rule],
-            asked.features,
-            device=asked.device,
-            measure=asked.features is not None or asked.after is not None,
+            [options.rule, options.pool_rule],
+            options.features,
+            device=options.device,
+            measure=options.features is not None or options.after is not None,
         ),
-        measure=True,
-        cache=asked.cache or asked.out.parent / "features",
-        progress=True,
+        cache=options.cache or options.out.parent / "features",
     )
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     picks = selection.picks
     total = 0 if picks is None else len(picks.samples)
     sizes = () if picks is None else picks.cluster_sizes
     shares = [f"represents {size} of {total} ({100 * size / total:.1f} %)" for size in sizes]
     shares = shares or [""] * len(selection.pairs)
-    doubts = (picks.doubts if picks else ()) or [""] * len(selection.pairs)
+    confidences = (picks.confidences if picks else ()) or [""] * len(selection.pairs)
     _write_sheet(sheet_file, selection, shares)
-    asked.out.write_text(selection.to_json())
+    options.out.write_text(selection.to_json())
     for note in selection.notes:
         print(note)
-    for rank, (sample, *reasons) in enumerate(zip(selection.pairs, shares, doubts, strict=True), 1):
+    for rank, (sample, *reasons) in enumerate(zip(selection.pairs, shares, confidences, strict=True), 1):
         why = "; ".join(filter(None, reasons))
         print(f"{rank:>4}  {sample.photo}  {why}".rstrip() + ("" if sample.label else "  (to be labelled)"))
     if selection.pool_picks:
@@ -112,46 +113,44 @@ def pairs(arguments: list[str]) -> int:
     print(_quality(picks) if picks else "selected at random; --rule kmeans-medoid selects photos that cover the set")
     to_label = [sample.photo or "" for sample in selection.pairs if sample.label is None]
     print(f"{dataset.place}: {selection.counted()}{', once these are labelled' if to_label else ''}")
-    print(f"wrote {asked.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
+    print(f"wrote {options.out} for `fewpair train --pairs`, and the contact sheet {sheet_file}")
     if to_label:
         for photo in to_label:
             (copies / photo).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2((dataset.root or Path()) / photo, copies / photo)
         print(f"Copies of the photos to label are in {copies}.")
         print(
-            f"Next: fewpair import EXPORT --out {asked.root} reads what a labelling tool exports; or save the label "
+            f"Next: fewpair import EXPORT --out {options.root} reads what a labelling tool exports; or save the label "
             f"map of each photo marked above under its name{_where(dataset, to_label[0])}. Then: fewpair train --data "
-            f"{asked.data} --root {asked.root} --pairs {asked.out} --out RUN"
+            f"{options.data} --root {options.root} --pairs {options.out} --out RUN"
         )
     return 0
 
 
-def _doubt(model: Path, device: str) -> Doubt:
-    """How sure a run, or an exported model, is of a photo."""
+def _uncertainty(model: Path, device: str) -> Uncertainty:
+    """How unsure a run, or an exported model, is of a photo."""
     if (model / "manifest.json").is_file():
         judge = open_judge(model, None, device=device_named(device))
         if not judge.has_confidence:
             raise UserError(f"--after {model}: it gives no confidence: name the run of a segmenter, or another export")
-        names, ask = judge.classes.names, judge.label_and_confidence
+        names, read = judge.classes.names, judge.label_and_confidence
     else:
         method, run, _ = load_method(model)
         names = classes_of(method.label_domain).names
 
-        def ask(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def read(photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             found = predict_probabilities(method, photo, size=run.size, device=device_named(device))
             return found.argmax(0), found.max(0) * 255
 
-    def doubt(photo: np.ndarray) -> tuple[float, str]:
-        indices, confidence = ask(photo)
+    def uncertainty(photo: np.ndarray) -> tuple[float, str]:
+        indices, confidence = read(photo)
         unsure = 1 - confidence.ravel() / 255
         return float(unsure.mean()), names[np.bincount(indices.ravel(), unsure).argmax()]
 
-    return doubt
+    return uncertainty
 
 
 def _write_sheet(path: Path, selection: Selection, shares: list[str]) -> None:
-    from trainer.grids import contact_sheet  # imports matplotlib, which takes a second
-
     by_rule = f"by {selection.rule} (seed {selection.seed}, {selection.features})"
     how = "at random" if selection.rule == "random" else by_rule
     photos = (selection.dataset.read_photo(sample) for sample in selection.pairs)

@@ -103,17 +103,17 @@ def train(arguments: list[str]) -> int:
         recipe, arguments = named(RECIPES, arguments[0], what="recipe"), arguments[1:]
         default = TrainOptions(out=tyro.MISSING, run=recipe, pairs=recipe.pairs)
     about = f"Train {recipe.method}. Expected: {recipe.expected}. Datasets: {', '.join(CATALOGUE)}."
-    asked = parse(TrainOptions, f"train {recipe.recipe}", arguments, about, default=default)
-    use_threads(asked.threads)
-    device_named(asked.device)
-    refuse_seed(asked.run.seed)
-    selection = selected(asked, recipe)
-    run = completed(asked.run, recipe, selection)
+    options = parse(TrainOptions, f"train {recipe.recipe}", arguments, about, default=default)
+    use_threads(options.threads)
+    device_named(options.device)
+    refuse_seed(options.run.seed)
+    selection = selected(options, recipe)
+    run = completed(options.run, recipe, selection)
     if without_recipe:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
-    check_selection(selection, void=asked.void == IGNORE)
-    return _trained(start(asked.out, run, selection.dataset, selection, method=method, device=asked.device))
+    check_selection(selection, void=options.void == IGNORE)
+    return _trained(start(options.out, run, selection.dataset, selection, method=method, device=options.device))
 
 
 def recipes() -> str:
@@ -133,12 +133,12 @@ def recipes() -> str:
     )
 
 
-def selected(asked: TrainOptions, recipe: Run) -> Selection:
+def selected(options: TrainOptions, recipe: Run) -> Selection:
     """Select the pairs or read those of a file, and take unpaired label maps from another dataset where one is named.
 
     Features are kept in the folder `features` beside the run, for the next one.
     """
-    run, path = asked.run, asked.pairs
+    run, path = options.run, options.pairs
     dataset = opened(run.data, run.root)
     source = None if run.unpaired_labels is None else open_source(run.unpaired_labels)
     if isinstance(path, Path):
@@ -150,7 +150,7 @@ def selected(asked: TrainOptions, recipe: Run) -> Selection:
             raise UserError(
                 f"--pairs {path}: there is no such file, and it is no number; write one with `fewpair pairs`"
             )
-        selection = Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=source)
+        selection = Selection.from_json(path.read_bytes(), dataset, source=str(path), labels_of=source)
         for note in selection.notes:
             print(note)
         most: int | None = len(selection.unpaired_photos)
@@ -161,18 +161,17 @@ def selected(asked: TrainOptions, recipe: Run) -> Selection:
             unpaired=run.unpaired,
             rule=run.rule,
             pool_rule=run.pool_rule,
-            features=extractor((run.rule, run.pool_rule), run.features, device=asked.device),
-            cache=asked.out.parent / "features",
-            progress=True,
+            features=extractor((run.rule, run.pool_rule), run.features, device=options.device),
+            cache=options.out.parent / "features",
             seed=run.seed,
         )
         most = run.unpaired
     if source is not None and selection.external is None:
-        selection = with_external_labels(selection, source, label_map=asked.label_map, count=most)
+        selection = with_external_labels(selection, source, label_map=options.label_map, count=most)
         print(f"{len(selection.unpaired_labels)} unpaired label maps come from {source.place}")
-    elif asked.label_map is not None:
+    elif options.label_map is not None:
         raise UserError(
-            f"--label-map {asked.label_map} says what the classes of --unpaired-labels become: give both, and only "
+            f"--label-map {options.label_map} says what the classes of --unpaired-labels become: give both, and only "
             "where no file of --pairs says it already"
         )
     return selection

@@ -11,7 +11,8 @@ from serving.imaging.labels import read_label
 from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import Dataset, Sample, image_errors
-from trainer.data.selection.selection import Selection, first_of
+from trainer.data.layouts.files import first_of
+from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 
 DECODED = 50
@@ -53,18 +54,18 @@ class Report:
         if self.unlabelled:
             share = 100 * self.unlabelled / self.pixels.sum()
             problem += f"; the value 255, which is read as void, is in {share:.3g} % of the pixels"
-        told = any(row.id == IGNORE for row in self.classes.rows)
-        if void or not (len(present) <= 1 or (self.unlabelled and not told)):
+        has_void = any(row.id == IGNORE for row in self.classes.rows)
+        if void or not (len(present) <= 1 or (self.unlabelled and not has_void)):
             return [], [problem]
         if self.unlabelled:
-            cure = (
+            remedy = (
                 f"if 255 is meant to be {absent[0]}, write that class's id instead; if it means not labelled, "
                 f"confirm it with --void 255 (in fewpair import: --unlabelled {absent[0]} or --unlabelled void)"
             )
         else:
-            cure = "label the others too, or confirm with --void 255 that everything else is void"
+            remedy = "label the others too, or confirm with --void 255 that everything else is void"
             problem += f": {present[0] if present else 'no class'} alone is labelled"
-        return [f"{problem}: {cure}"], []
+        return [f"{problem}: {remedy}"], []
 
     def palette_warnings(self) -> list[str]:
         """Return a warning where indices are taken as ids though the palettes show other colours."""
@@ -112,13 +113,14 @@ def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -
 
 
 def check_selection(selection: Selection, *, void: bool) -> None:
-    """Check the samples of a run before it starts, and print warnings. Raises UserError with all errors."""
+    """Check the samples of a run and of `val` before it starts; print warnings. Raises UserError with all errors."""
     dataset, external = selection.dataset, selection.external
     paired = {(sample.photo, sample.label) for sample in selection.pairs}
     pools = [*selection.unpaired_photos, *(selection.unpaired_labels if external is None else ())]
     report = check(dataset, selection.pairs, decoded=DECODED)
     others = [sample for sample in dict.fromkeys(pools) if (sample.photo, sample.label) not in paired]
-    reports = [report, check(dataset, others, decoded=0)]
+    val = [sample for sample in dataset.splits.get("val", ()) if sample.complete]
+    reports = [report, check(dataset, others, decoded=0), check(dataset, val, decoded=DECODED)]
     if external is not None:
         labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]
         reports.append(check(external, labels, decoded=0))

@@ -33,9 +33,11 @@ def read_classes(path: Path) -> Classes:
             rows: list[ClassRow] = []
             for record in reader:
                 row = _class_row(f"{path} line {reader.line_num}", record, identity=identity)
-                for earlier in rows:
-                    if row.id == earlier.id or row.name == earlier.name:
-                        what = f"id {row.id}" if row.id == earlier.id else f"name {row.name!r}"
+                for field in ("id", "name", "color"):
+                    value = getattr(row, field)
+                    earlier = next((each for each in rows if getattr(each, field) == value), None)
+                    if earlier is not None:
+                        what = f"{field.replace('color', 'colour')} {value!r}"
                         raise UserError(
                             f"{path} line {reader.line_num}: {what} is already taken by {earlier.name} (id "
                             f"{earlier.id})"

@@ -1,7 +1,7 @@
 """What a dataset is: samples by split, what its two sides are, and how a sample is read from its files."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,12 @@ def read_image(path: Path) -> np.ndarray:
     """A picture file as uint8[H,W,3]."""
     with image_errors(path):
         return read_photo(path)
+
+
+def resized(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize to (height, width): a picture uint8[H,W,3] by Pillow's bicubic (antialiased), ids [H,W] by nearest."""
+    how = Image.Resampling.BICUBIC if array.ndim == 3 else Image.Resampling.NEAREST
+    return np.array(Image.fromarray(array).resize((size[1], size[0]), how))
 
 
 @contextmanager

@@ -2,20 +2,19 @@
 
 import csv
 import dataclasses
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.batch import Classes, random
 from trainer.data.catalogue import CATALOGUE, open_dataset
 from trainer.data.dataset import Dataset
 from trainer.data.selection.selection import Selection, external_labels
-from trainer.errors import UserError
+from trainer.errors import UserError, suggestion
 
 VOID = "void"
-"""In a label map: the class is ignored."""
+"""In a class mapping: the class is ignored."""
 
-LabelMap = Mapping[str, str | None]
+ClassMapping = Mapping[str, str | None]
 """{class of the other dataset: class of the run, or None for void}, for every class of the other dataset."""
 
 
@@ -75,7 +74,7 @@ def with_external_labels(
     )
 
 
-def _same_names(theirs: Classes, own: Classes, *, names: tuple[str, str]) -> LabelMap:
+def _same_names(theirs: Classes, own: Classes, *, names: tuple[str, str]) -> ClassMapping:
     unknown = [name for name in theirs.names if name not in own.names]
     if unknown:
         raise UserError(
@@ -86,7 +85,7 @@ def _same_names(theirs: Classes, own: Classes, *, names: tuple[str, str]) -> Lab
     return {name: name for name in theirs.names}
 
 
-def _read(path: Path, theirs: Classes, own: Classes, *, names: tuple[str, str]) -> LabelMap:
+def _read(path: Path, theirs: Classes, own: Classes, *, names: tuple[str, str]) -> ClassMapping:
     """The mapping in a CSV file `from,to`; every class of the other table that is not void has a line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -107,7 +106,8 @@ def _read(path: Path, theirs: Classes, own: Classes, *, names: tuple[str, str]) 
         name, target = row
         for word, known, place in ((name, {*theirs.names, *ignored}, names[0]), (target, targets.keys(), names[1])):
             if word not in known:
-                raise UserError(f"{where}: {place} has no class {word!r}{_similar(word, known)}")
+                has = f"; it has {', '.join(known)}"
+                raise UserError(f"{where}: {place} has no class {word!r}{suggestion(word, known, otherwise=has)}")
         if name in mapping:
             raise UserError(f"{where}: {name} is mapped to {mapping[name] or VOID} already")
         if name in ignored and targets[target] is not None:
@@ -119,8 +119,3 @@ def _read(path: Path, theirs: Classes, own: Classes, *, names: tuple[str, str]) 
     if all(mapping[name] is None for name in theirs.names):
         raise UserError(f"{path} maps every class of {names[0]} to {VOID}: no label would be left")
     return {name: mapping[name] for name in theirs.names}
-
-
-def _similar(name: str, names: Collection[str]) -> str:
-    similar = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {similar[0]}?" if similar else f"; it has {', '.join(names)}"

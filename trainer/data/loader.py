@@ -6,23 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainer.batch import Batch, LabelMap, Pairs, Photo, random
-from trainer.data.dataset import Dataset, Sample
+from trainer.data.dataset import Dataset, Sample, resized
+from trainer.data.selection.rare_classes import SamplingWeights
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 
-if TYPE_CHECKING:
-    from trainer.data.selection.rare_classes import SamplingWeights
-
 ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
+AHEAD = 3
+"""Batches that are made while a step runs."""
 
 
 class _Stream(NamedTuple):
@@ -37,10 +36,9 @@ class _Stream(NamedTuple):
 class Loader:
     """Batches of `batch` pairs, unpaired photos and unpaired labels; an empty stream gives batch length 0.
 
-    Each stream visits each of its samples once an epoch, in a fresh order that depends on (seed, stream, epoch) alone.
-    Balanced, both halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise all
-    streams keep the pace of the longest one: a half with a tenth of its samples is filled in every tenth step and is
-    empty in the others.
+    Each stream visits each of its samples once an epoch, in a new order that depends on (seed, stream, epoch) alone.
+    Balanced, both halves are filled in every step, so a smaller stream begins its epochs more often. Otherwise the
+    halves are filled in proportion to their sizes: one with a tenth of the other's samples in every tenth step.
 
     In the steps of sampling weights the pairs have no epochs: each is drawn with replacement, by its probability.
     """
@@ -56,7 +54,7 @@ class Loader:
         progressive: Sequence[tuple[int, int, int]] = (),
         enlarge: bool = True,
         balanced: bool = True,
-        weights: "SamplingWeights | None" = None,
+        weights: SamplingWeights | None = None,
         sides: Iterable[str] = (),
         cache_bytes: int = 2 << 30,
         rank: int = 0,
@@ -89,20 +87,20 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """Return the batch of one step (from 0), on the CPU; each of `world` processes has its own share."""
         size = self.size_at(step)
-        paired, unpaired = self._turns(step)  # of the step that all processes share, so that all fill the same halves
+        paired, unpaired = self._filled_before(step)  # of the step that all processes share: they fill the same halves
         step = step * self._world + self._rank
-        photo, label, *others = self._tensors(self._pairs, size=size, step=step, turn=paired)
-        (unpaired_photo,) = self._tensors(self._unpaired_photos, size=size, step=step, turn=unpaired)
-        (unpaired_label,) = self._tensors(self._unpaired_labels, size=size, step=step, turn=unpaired)
+        photo, label, *others = self._tensors(self._pairs, size=size, step=step, filled=paired)
+        (unpaired_photo,) = self._tensors(self._unpaired_photos, size=size, step=step, filled=unpaired)
+        (unpaired_label,) = self._tensors(self._unpaired_labels, size=size, step=step, filled=unpaired)
         sides = dict(zip(self._pairs.sides[2:], others, strict=True))
         return Batch(paired=Pairs(photo, label, sides), unpaired=Pairs(unpaired_photo, unpaired_label))
 
-    def prefetch(self, start: int, stop: int, *, ahead: int = 3) -> Iterator[Batch]:
+    def prefetch(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start..stop-1, made by a background thread that ends when the iterator is closed."""
         worker = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
             steps = iter(range(start, stop))
-            made = deque(worker.submit(self.batch, step) for step in islice(steps, ahead))
+            made = deque(worker.submit(self.batch, step) for step in islice(steps, AHEAD))
             while made:
                 batch = made.popleft().result()
                 made.extend(worker.submit(self.batch, step) for step in islice(steps, 1))
@@ -110,25 +108,25 @@ class Loader:
         finally:
             worker.shutdown(cancel_futures=True)
 
-    def _turns(self, step: int) -> tuple[int | None, int | None]:
+    def _filled_before(self, step: int) -> tuple[int | None, int | None]:
         """How often the paired and the unpaired half were filled before this step; None where it stays empty."""
         if self.balanced:
             return step, step
         photos, labels = self.selection.unpaired_photos, self.selection.unpaired_labels
         lengths = len(self.selection.pairs), max(len(photos), len(labels))
         longest = max(lengths)
-        turns = [(step * length // longest, (step + 1) * length // longest) for length in lengths]
-        paired, unpaired = (before if before < after else None for before, after in turns)
+        counts = [(step * length // longest, (step + 1) * length // longest) for length in lengths]
+        paired, unpaired = (before if before < after else None for before, after in counts)
         return paired, unpaired
 
     def _tensors(
-        self, stream: "_Stream", *, size: tuple[int, int], step: int, turn: int | None
+        self, stream: "_Stream", *, size: tuple[int, int], step: int, filled: int | None
     ) -> list[LabelMap | Photo]:
-        """The crops of one stream in this step, the given turn of its half: a tensor for each side of the stream."""
+        """The crops of one stream in this step: a tensor for each side. `filled` is how often its half was before."""
         height, width = size
         crops = []
-        for index in range(self._length if stream.samples and turn is not None else 0):
-            sample = stream.samples[self._place(stream, step=step, turn=turn or 0, index=index)]
+        for index in range(self._length if stream.samples and filled is not None else 0):
+            sample = stream.samples[self._place(stream, step=step, filled=filled or 0, index=index)]
             arrays = [self._enlarged(stream, sample, side, size=size) for side in stream.sides]
             rng = random(self.seed, step, f"augment {stream.name}", index)
             top = int(rng.integers(arrays[0].shape[0] - height + 1))
@@ -144,12 +142,12 @@ class Loader:
             for side in stream.sides
         ]
 
-    def _place(self, stream: "_Stream", *, step: int, turn: int, index: int) -> int:
+    def _place(self, stream: "_Stream", *, step: int, filled: int, index: int) -> int:
         """The sample at one position of a batch."""
         if stream is self._pairs and self.weights is not None and step // self._world in self.weights.steps:
             return self.weights.draw(random(self.seed, step, "draw pairs", index))
         count = len(stream.samples)
-        epoch, place = divmod((turn * self._world + self._rank) * self._length + index, count)
+        epoch, place = divmod((filled * self._world + self._rank) * self._length + index, count)
         return _permutation(self.seed, epoch, stream.name, count)[place]
 
     def _enlarged(self, stream: "_Stream", sample: Sample, side: str, *, size: tuple[int, int]) -> np.ndarray:
@@ -159,7 +157,7 @@ class Loader:
         enlarged = (round(self.enlarged * size[0]), round(self.enlarged * size[1]))
         if cached is not None and cached.shape[:2] == enlarged:
             return cached
-        array = _resized(_read(stream.dataset, sample, side), enlarged)
+        array = resized(_read(stream.dataset, sample, side), enlarged)
         with self._lock:
             cached = self._cache.pop(key, None)  # of another size, of an earlier stage
             self._room += 0 if cached is None else cached.nbytes
@@ -171,25 +169,18 @@ class Loader:
 
 def prepare_photo(photo: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Photo uint8[H,W,3] -> Float[3,*size] in [-1,1], by Pillow's bicubic, as the server resizes an upload."""
-    return _tensor(_resized(photo, size)[None])[0]
+    return _tensor(resized(photo, size)[None])[0]
 
 
 def prepare_label(label: np.ndarray, size: tuple[int, int]) -> Tensor:
     """Class indices uint8[H,W] -> Long[*size] by Pillow's nearest; a picture uint8[H,W,3] is prepared like a photo."""
-    return _tensor(_resized(label, size)[None])[0]
+    return _tensor(resized(label, size)[None])[0]
 
 
 def photo_to_uint8(photo: Tensor) -> np.ndarray:
     """Float[...,3,H,W] in [-1,1] -> uint8[...,H,W,3], rounded and clamped."""
     levels = photo.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()
-
-
-def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic (antialiased) for pictures, nearest for indices."""
-    height, width = size
-    how = Image.Resampling.BICUBIC if array.ndim == 3 else Image.Resampling.NEAREST
-    return np.array(Image.fromarray(array).resize((width, height), how))
 
 
 def _tensor(arrays: np.ndarray) -> LabelMap | Photo:

@@ -18,7 +18,6 @@ class Remapped(Dataset):
     table: np.ndarray = field(kw_only=True, compare=False)
 
     def read_photo(self, sample: Sample) -> np.ndarray:
-        """The photo as uint8[H,W,3]."""
         return self.original.read_photo(sample)
 
     def read_label(self, sample: Sample) -> np.ndarray:
@@ -26,11 +25,9 @@ class Remapped(Dataset):
         return self.table[self.original.read_label(sample)]
 
     def digest(self, sample: Sample, side: Side) -> str:
-        """The sha256 of the file."""
         return self.original.digest(sample, side)
 
     def size(self, sample: Sample, side: Side) -> tuple[int, int]:
-        """(height, width) of one side."""
         return self.original.size(sample, side)
 
 

@@ -14,7 +14,7 @@ from trainer.data.synthetic import scenes
 from trainer.export.graphs import NOISE, Graph
 from trainer.export.parity import mirrored, run, translated
 from trainer.grids import sample_grid
-from trainer.metrics.pictures import colourise, paint_label
+from trainer.metrics.predict import paint_label
 
 SCENES = (3, 11)
 """Which scenes of split `val` a preview shows."""
@@ -91,7 +91,7 @@ def _first_output(graph: Graph, given: np.ndarray) -> np.ndarray:
 
 
 def _shown(label: np.ndarray, classes: Classes | None) -> np.ndarray:
-    return label if classes is None else colourise(classes.id_to_index()[label], classes)
+    return label if classes is None else classes.index_to_color()[classes.id_to_index()[label]]
 
 
 def _number(value: object) -> str:

@@ -160,6 +160,8 @@ def _whole_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{target} could not be written ({error}): free some space or name another --out") from error
     finally:
+        if former.exists() and not target.exists():
+            former.rename(target)
         for left in (building, former):
             shutil.rmtree(left, ignore_errors=True)
 

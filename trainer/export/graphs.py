@@ -25,7 +25,7 @@ LARGE = 256
 
 
 @dataclass(frozen=True)
-class Spot:
+class Port:
     """An input or output of a graph, as the manifest describes it."""
 
     name: str
@@ -50,8 +50,8 @@ class Graph:
     """What is shipped."""
     under_test: onnx.ModelProto | None
     """The same nodes with the float output RAW beside; None where a method decodes its labels itself."""
-    input: Spot
-    outputs: tuple[Spot, ...]
+    input: Port
+    outputs: tuple[Port, ...]
     noise_shape: tuple[int, ...] | None
 
 
@@ -125,11 +125,11 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     unit = method.multiple_of
     if size[0] % unit or size[1] % unit:
         raise UserError(f"the run's size {size[0]}x{size[1]} is not a multiple of {unit}, which its method needs")
-    wrapper, spot, outputs = _described(method, direction, domain)
+    wrapper, port, outputs = _described(method, direction, domain)
     height, width = (unit * torch.export.Dim(f"{word}_over_{unit}", min=2) for word in ("height", "width"))
     # A dimension of one unit would not be taken for a dynamic one.
     example = tuple(max(side, 2 * unit) for side in size)
-    shape = (2, *example, 3) if spot.layout == "NHWC" else (2, *example)
+    shape = (2, *example, 3) if port.layout == "NHWC" else (2, *example)
     arguments: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.uint8),)
     dynamic: tuple[dict[int, Any], ...] = ({0: "batch", 1: height, 2: width},)
     noise_shape = method.noise_shape if direction == "to_photo" else None
@@ -140,7 +140,7 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     model = _exported(
         wrapper,
         arguments,
-        inputs=[spot.name, *([NOISE] if noise_shape is not None else [])],
+        inputs=[port.name, *([NOISE] if noise_shape is not None else [])],
         outputs=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
         dynamic=dynamic,
         half=half,
@@ -149,7 +149,7 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     if has_raw:
         under_test = copy.deepcopy(model)
         model.graph.output.pop()
-    return Graph(direction, model, under_test, spot, outputs, noise_shape)
+    return Graph(direction, model, under_test, port, outputs, noise_shape)
 
 
 def draw_style(method: Method, *, half: bool) -> onnx.ModelProto:
@@ -199,8 +199,8 @@ def with_rounded_weights(method: Method) -> Method:
     return rounded
 
 
-def store_half(model: onnx.ModelProto) -> int:
-    """Turn every large fp32 initializer that fp16 holds exactly into an fp16 one and a Cast; returns how many."""
+def store_half(model: onnx.ModelProto) -> None:
+    """Turn every large fp32 initializer that fp16 holds exactly into an fp16 one and a Cast."""
     casts = []
     for position, weights in enumerate(model.graph.initializer):
         if weights.data_type != onnx.TensorProto.FLOAT:
@@ -218,20 +218,19 @@ def store_half(model: onnx.ModelProto) -> int:
     nodes = [*casts, *copy.deepcopy(list(model.graph.node))]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return len(casts)
 
 
-def _described(method: Method, direction: Direction, domain: Domain) -> tuple[nn.Module, Spot, tuple[Spot, ...]]:
-    label_side = Spot("label", "label") if domain.kind == "classes" else Spot("picture", "picture")
+def _described(method: Method, direction: Direction, domain: Domain) -> tuple[nn.Module, Port, tuple[Port, ...]]:
+    label_side = Port("label", "label") if domain.kind == "classes" else Port("picture", "picture")
     if direction == "to_photo":
         indices = None if domain.classes is None else domain.classes.id_to_index().astype(np.int64)
-        return ToPhoto(method, indices), label_side, (Spot("photo", "photo"),)
+        return ToPhoto(method, indices), label_side, (Port("photo", "photo"),)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, 4 * method.multiple_of, 4 * method.multiple_of)
         has_scores = domain.kind == "classes" and method.label_scores(probe) is not None
-    outputs = (label_side, Spot("confidence", "confidence")) if has_scores else (label_side,)
+    outputs = (label_side, Port("confidence", "confidence")) if has_scores else (label_side,)
     ids = None if domain.classes is None else domain.classes.index_to_id()
-    return ToLabel(method, ids), Spot("photo", "photo"), outputs
+    return ToLabel(method, ids), Port("photo", "photo"), outputs
 
 
 def _strip(model: onnx.ModelProto) -> None:

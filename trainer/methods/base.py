@@ -224,9 +224,9 @@ class PicturePool(nn.Module):
                 continue
             draw = random(self.seed, step, self.stream, rank() * len(fakes) + index)
             if draw.random() < 0.5:
-                slot = int(draw.integers(self.capacity))
-                answer.append(self.pictures[slot].clone())
-                self.pictures[slot] = fake
+                chosen = int(draw.integers(self.capacity))
+                answer.append(self.pictures[chosen].clone())
+                self.pictures[chosen] = fake
             else:
                 answer.append(fake)
         return torch.stack(answer)

@@ -115,7 +115,7 @@ class Painter(FromLabels):
         return torch.cat([code, code.new_full((len(code), 1), STYLED)], 1)
 
     def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:
-        """Fit what a label map lets expect of a photo's code."""
+        """Fit the prior of a photo's code given its label map."""
         rows = []
         with torch.no_grad():
             for batch in batches:

@@ -190,8 +190,6 @@ class MeanTeacher(Segmentation):
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         weight = self._weight(i)
-        if weight == 0 and not len(batch.paired.photo):
-            return  # unbalanced sampling in the warm-up
         pairs = self._augmented(batch.paired, i)
         self._count(pairs.label)
         views = [pairs]
@@ -199,11 +197,10 @@ class MeanTeacher(Segmentation):
             views.append(self._labelled_by_the_teacher(batch.unpaired.photo, pairs, i))
         scores = self.segmenter(torch.cat([view.photo for view in views])).split([len(view.photo) for view in views])
 
-        terms = self.supervised_losses(scores[0], pairs.label) if len(pairs.photo) else {}
+        terms = self.supervised_losses(scores[0], pairs.label)
         if weight > 0:
             terms["unpaired"] = weight * losses.cross_entropy(scores[1], views[1].label)
-        if terms:
-            yield Update("segmenter", terms)
+        yield Update("segmenter", terms)
         if self.teacher is not None:
             self.teacher.follow(self.segmenter, i)
 
@@ -214,7 +211,7 @@ class MeanTeacher(Segmentation):
         certainty, label = torch.softmax(self.teacher(photo).float(), 1).max(1)
         label = torch.where(certainty >= config.confidence, label, IGNORE)
         photo, label = rescaled(photo, label, self.draws(i, "rescale unpaired", len(photo)), strength=config.rescale)
-        if config.class_mix and len(pairs.photo) == len(photo):
+        if config.class_mix:
             photo, label = class_mixed(
                 pairs.photo,
                 pairs.label,

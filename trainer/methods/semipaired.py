@@ -85,6 +85,11 @@ class SemiPaired(FromLabels):
         segmenter = () if self.segmenter is None else (self.segmenter,)
         initialise(config.first_weights, self.generator, self.discriminator, *segmenter)
 
+    def load_pretrained(self) -> None:
+        super().load_pretrained()
+        if self.config.segmenter is not None:
+            self._teacher_network()
+
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         groups = super().parameter_groups()
         discriminator = groups["discriminator"]._replace(ema=self.config.ema_discriminator)
@@ -139,14 +144,19 @@ class SemiPaired(FromLabels):
         if self.segmenter is not None:
             return self.segmenter(fake)
         if self.config.segmenter is not None:
-            if not self._teacher:
-                self._teacher.append(load_segmenter(Path(self.config.segmenter), classes=self.classes))
-            scores = self._teacher[0].to(fake.device)(fake)
+            scores = self._teacher_network().to(fake.device)(fake)
             return torch.nn.functional.pad(scores, (0, 0, 0, 0, 1, 1))  # the places of "generated" and of void
         if self.config.reverse == "unfrozen":
             return self.discriminator(fake)
         with frozen(self.discriminator):
             return self.discriminator(fake)
+
+    def _teacher_network(self) -> PyramidSegmenter:
+        """The segmenter of `reverse=teacher`, read once."""
+        if not self._teacher:
+            assert self.config.segmenter is not None
+            self._teacher.append(load_segmenter(Path(self.config.segmenter), classes=self.classes))
+        return self._teacher[0]
 
     def _cycle(self, scores: Scores, label: LabelMap) -> Tensor:
         """The cross-entropy over the C classes, without "generated" and void.

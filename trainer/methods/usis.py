@@ -20,7 +20,7 @@ class Config(UnpairedConfig):
     """The choices of `usis`; the defaults are the paper's (section 4). The learning rates are constant."""
 
     segmentation: float = 1.0
-    """Weight of the segmenter's word for the generator."""
+    """Weight of the segmenter's cross-entropy in the generator's loss."""
 
 
 class Usis(FromLabels):

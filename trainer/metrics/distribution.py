@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
+from trainer.data.selection.features import open_features
 from trainer.errors import UserError
 from trainer.metrics.segmentation import Figures
 
@@ -48,8 +49,6 @@ def open_extractor(given: str, *, device: str | torch.device = "cpu") -> Extract
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix != ".onnx":
         return Extractor(INCEPTION, _inception(path, device), sha256)
-    from trainer.data.selection.features import open_features  # imports timm, which takes seconds
-
     source = open_features(path, device=device)
     return Extractor(source.name, source.of_pictures, sha256)
 

@@ -6,8 +6,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from trainer.batch import random
-from trainer.data.dataset import Dataset
-from trainer.data.loader import photo_to_uint8, prepare_photo
+from trainer.data.dataset import Dataset, resized
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, labelled, mean_distance, spread
 from trainer.metrics.predict import predict_photos
@@ -32,7 +31,7 @@ def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> 
         made = partial(predict_photos, method, labels, size=scope.size, draws=[index], device=scope.device)
         generated.append(mean_distance(made(stream=f"diversity-{seed}")[0] for seed in range(seeds)))
     order = random(0, 0, "real photos").permutation(len(every))[: len(generated) * seeds]
-    photos = [photo_to_uint8(prepare_photo(dataset.read_photo(every[place]), scope.size)) for place in order]
+    photos = [resized(dataset.read_photo(every[place]), scope.size) for place in order]
     size, endless = min(seeds, len(photos)), cycle(photos)
     real = [mean_distance(list(islice(endless, size))) for _ in generated] if size > 1 else []
     return {

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from trainer.batch import IGNORE, Classes, Domain
-from trainer.data.dataset import Dataset, Sample
-from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.data.dataset import Dataset, Sample, resized
 from trainer.errors import UserError
 from trainer.methods.base import Method
 from trainer.metrics.predict import Size, predict_labels, predict_photos
-from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
+from trainer.metrics.segmentation import Confusion, Figures
 from trainer.progress import progress_bar
 
 BATCH, SEARCHED = 8, 40
@@ -87,14 +86,14 @@ def evaluate_to_label(method: Method, dataset: Dataset, scope: Scope) -> Report:
         for prediction, (index, sample, _, label) in zip(predictions, batch, strict=True):
             score: float | None
             if confusion is None or at_size is None:
-                truth = photo_to_uint8(prepare_photo(label, scope.size))
+                truth = resized(label, scope.size)
                 distances.append(l1_levels(truth, prediction))
                 score = maps_accuracy(truth, prediction)
             else:
                 alone = Confusion(confusion.classes)
-                alone.add(label, resize_nearest(prediction, label.shape))
+                alone.add(label, resized(prediction, label.shape))
                 confusion.matrix += alone.matrix
-                kept = resize_nearest(resize_nearest(label, scope.size), label.shape)
+                kept = resized(resized(label, scope.size), label.shape)
                 at_size.add(np.where(kept == IGNORE, IGNORE, label), kept)
                 score = alone.mean_iou
             if score is not None:
@@ -120,7 +119,7 @@ def evaluate_to_photo(method: Method, dataset: Dataset, scope: Scope, *, metrics
         indices, labels = [index for index, *_ in batch], [label for *_, label in batch]
         predictions = predict_photos(method, labels, size=scope.size, draws=indices, device=scope.device)
         for prediction, (index, sample, photo, label) in zip(predictions, batch, strict=True):
-            truth = photo_to_uint8(prepare_photo(photo, scope.size))
+            truth = resized(photo, scope.size)
             distances.append(l1_levels(truth, prediction))
             scores.append(SampleScore(psnr(truth, prediction), index, sample.name))
             for metric in metrics:
@@ -144,8 +143,7 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
     classes = classes_of(dataset.label_domain)
     votes = np.zeros((classes.count, *scope.size), dtype=np.int64)
     for sample in pairs:
-        label = prepare_label(dataset.read_label(sample), scope.size)
-        votes += label.numpy() == np.arange(classes.count)[:, None, None]
+        votes += resized(dataset.read_label(sample), scope.size) == np.arange(classes.count)[:, None, None]
     if not votes.any():
         raise UserError(f"{dataset.place}: the labels of the {len(pairs)} training pairs are void everywhere")
     commonest = int(votes.sum(axis=(1, 2)).argmax())
@@ -157,7 +155,7 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
     samples = labelled(dataset, scope.split, limit=scope.limit)
     for truth in map(dataset.read_label, samples):
         for name, guess in guesses.items():
-            confusions[name].add(truth, resize_nearest(guess, truth.shape))
+            confusions[name].add(truth, resized(guess, truth.shape))
     return {name: {**confusion.figures(), "samples": len(samples)} for name, confusion in confusions.items()}
 
 
@@ -223,7 +221,7 @@ def psnr(truth: np.ndarray, picture: np.ndarray) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
-def maps_accuracy(truth: np.ndarray, picture: np.ndarray, *, below: int = 20) -> float:
+def maps_accuracy(truth: np.ndarray, picture: np.ndarray) -> float:
     """Return the share of pixels whose channels differ by less than 20 levels (Shukla et al., section 6, maps)."""
     difference = np.abs(truth.astype(np.int16) - picture.astype(np.int16)).max(axis=-1)
-    return float((difference < below).mean())
+    return float((difference < 20).mean())

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Classes
+from trainer.data.dataset import resized
 from trainer.errors import UserError
 from trainer.metrics.predict import Size
-from trainer.metrics.segmentation import Confusion, Figures, resize_nearest
+from trainer.metrics.segmentation import Confusion, Figures
 from trainer.onnx_session import open_session
 
 WANTED = "give the folder of a segmenter of these classes: fewpair train judge, then fewpair export"
@@ -41,8 +41,8 @@ class Judge:
 
     def label_and_confidence(self, photo: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class indices and confidence (0..255; 255 everywhere for a model without), uint8[h,w] each."""
-        resized = Image.fromarray(photo).resize(self._size[::-1], Image.Resampling.BICUBIC)
-        ids, *confidence = (output[0] for output in self._session.run(None, {"photo": np.asarray(resized)[None]}))
+        outputs = self._session.run(None, {"photo": resized(photo, self._size)[None]})
+        ids, *confidence = (output[0] for output in outputs)
         indices: np.ndarray = self._ids[ids]
         if (indices == IGNORE).any():
             raise UserError(f"{self.name} returned an id that is not a class of its table")
@@ -59,7 +59,7 @@ class FcnScore:
     def add(self, generated: np.ndarray, real: np.ndarray, label: np.ndarray) -> None:
         """Segment both photos, resize the results to the label's size with nearest, and count."""
         for confusion, photo in zip(self._confusions.values(), (generated, real), strict=True):
-            confusion.add(label, resize_nearest(self.judge.label(photo), label.shape))
+            confusion.add(label, resized(self.judge.label(photo), label.shape))
 
     def figures(self) -> Figures:
         """Return `judge_mean_iou` and so on for generated photos, `judge_on_real_mean_iou` and so on for real ones."""

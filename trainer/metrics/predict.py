@@ -1,4 +1,4 @@
-"""Inference for evaluation: a method's predictions in fp32 and eval mode, at the network's resolution."""
+"""Inference for evaluation, in fp32 and eval mode at the network's resolution, and its pictures for sample grids."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.batch import random
+from trainer.data.dataset import Dataset, resized
 from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
 from trainer.errors import UserError
 from trainer.methods.base import Method
@@ -70,3 +71,32 @@ def predict_photos(
         ).to(device)
     with evaluating(method, device):
         return photo_to_uint8(method.to_photo(prepared.to(device), noise).cpu())
+
+
+def translations(
+    method: Method,
+    dataset: Dataset,
+    photo: np.ndarray,
+    label: np.ndarray,
+    *,
+    size: Size,
+    device: str | torch.device = "cpu",
+    draw: int = 0,
+) -> dict[str, np.ndarray]:
+    """Return a sample and all that the method makes of it, uint8[h,w,3] at the network's size, by column heading."""
+    pictures = {"photo": resized(photo, size), "label": paint_label(dataset, label, size)}
+    predicted = None
+    if "to_label" in method.directions:
+        predicted = predict_labels(method, [photo], size=size, device=device)[0]
+        pictures["label from photo"] = paint_label(dataset, predicted, size)
+    if "to_photo" in method.directions:
+        for title, known in (("photo from label", label), ("reconstructed photo", predicted)):
+            if known is not None:
+                pictures[title] = predict_photos(method, [known], size=size, device=device, draws=[draw])[0]
+    return pictures
+
+
+def paint_label(dataset: Dataset, label: np.ndarray, size: Size) -> np.ndarray:
+    """Return a label of the dataset as a picture uint8[H,W,3], resized to `size` as the networks see it."""
+    shown, classes = resized(label, size), dataset.label_domain.classes
+    return shown if classes is None else classes.index_to_color()[shown]

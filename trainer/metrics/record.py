@@ -25,7 +25,7 @@ from trainer.metrics.evaluate import (
     photos_of_classes,
 )
 from trainer.metrics.judge import FcnScore, Judge
-from trainer.metrics.pictures import translations
+from trainer.metrics.predict import translations
 from trainer.metrics.segmentation import Figures
 
 

@@ -1,7 +1,6 @@
 """Pixel accuracy, class accuracy and IoU of label maps, from one confusion matrix over all images."""
 
 import numpy as np
-from PIL import Image
 
 from trainer.batch import IGNORE, Classes
 
@@ -59,10 +58,3 @@ class Confusion:
         figure = self.figures()["mean_iou"]
         assert figure is None or isinstance(figure, float)
         return figure
-
-
-def resize_nearest(indices: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Resize class indices uint8[h,w] to (height, width) with Pillow's nearest."""
-    if indices.shape == tuple(shape):
-        return indices
-    return np.asarray(Image.fromarray(indices).resize((shape[1], shape[0]), Image.Resampling.NEAREST))

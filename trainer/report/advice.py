@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainer.data.selection.selection import first_of
+from trainer.data.layouts.files import first_of
 from trainer.methods import METHODS
 from trainer.run import Run
 

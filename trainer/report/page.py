@@ -21,7 +21,7 @@ from trainer.metrics.evaluate import spread
 from trainer.report.advice import advice, scores
 from trainer.training.checkpointing import RunDir, write_whole
 
-ROOM, GRIDS, RECORDS, PAIRS = 2_000_000, 4, 2, 24
+BYTES, GRIDS, RECORDS, PAIRS = 2_000_000, 4, 2, 24
 """Bytes for all pictures, which base64 makes a third larger; how many grids, evaluations and pairs a run shows."""
 COUNTED, POINTS = 200, 150
 """In how many label maps pixels are counted at most, and the most points of a curve; a longer one is averaged."""
@@ -32,17 +32,17 @@ SHARES = ("pixel_accuracy", "mean_class_accuracy", "mean_iou", "picture_accuracy
 def write_report(folders: Sequence[RunDir], path: Path) -> Path:
     """Write the page of these runs. It shows pictures of the dataset, so it belongs into a run's folder."""
     runs = {str(folder.path): folder for folder in folders}
-    room = ROOM // (len(folders) * (GRIDS + RECORDS + 1))
+    budget = BYTES // (len(folders) * (GRIDS + RECORDS + 1))
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
     content = page.render(
-        runs=[_run(folder, name, room) for name, folder in runs.items()],
+        runs=[_run(folder, name, budget) for name, folder in runs.items()],
         charts=_charts({name: folder.logged() for name, folder in runs.items()}),
     )
     write_whole(path, content)
     return path
 
 
-def _run(folder: RunDir, name: str, room: int) -> dict[str, Any]:
+def _run(folder: RunDir, name: str, budget: int) -> dict[str, Any]:
     """What the page says of one run; its keys are used in page.html."""
     run, dataset, lines = folder.run, folder.dataset(), folder.logged()
     selection, classes = folder.selection(dataset), dataset.label_domain.classes
@@ -64,11 +64,13 @@ def _run(folder: RunDir, name: str, room: int) -> dict[str, Any]:
         "last": next((line for line in reversed(lines) if "peak_memory_mib" in line), None),
         "best": (figure, *max(values, key=lambda each: each[1])) if values else None,
         "notices": [line for line in lines if "notice" in line],
-        "looks": sum(any(name.startswith("watch/") for name in line) for line in lines),
+        "checks": sum(any(name.startswith("watch/") for name in line) for line in lines),
         "next": advice(run, lines, records[paths[0]] if paths else None, pixels),
-        "evaluations": [records[each] | {"grid": _picture(each.with_suffix(".png"), room)} for each in paths[:RECORDS]],
-        "grids": {int(grid.stem.partition("-")[2]): _picture(grid, room) for grid in grids},
-        "pairs": _picture(_pairs(dataset, selection), room),
+        "evaluations": [
+            records[each] | {"grid": _picture(each.with_suffix(".png"), budget)} for each in paths[:RECORDS]
+        ],
+        "grids": {int(grid.stem.partition("-")[2]): _picture(grid, budget) for grid in grids},
+        "pairs": _picture(_pairs(dataset, selection), budget),
         "command": shlex.join(machine.get("command", ())),
         "pixels": pixels,
     }
@@ -122,8 +124,8 @@ def _pairs(dataset: Dataset, selection: Selection) -> Image.Image | None:
     return contact_sheet(map(dataset.read_photo, shown), names, captions, title=title) if shown else None
 
 
-def _picture(source: Path | Image.Image | None, room: int) -> str:
-    """A picture as a data URI of at most `room` bytes, or of the smallest width; empty where there is none."""
+def _picture(source: Path | Image.Image | None, budget: int) -> str:
+    """A picture as a data URI of at most `budget` bytes, or of the smallest width; empty where there is none."""
     if source is None or (isinstance(source, Path) and not source.is_file()):
         return ""
     image = (Image.open(source) if isinstance(source, Path) else source).convert("RGB")
@@ -131,6 +133,6 @@ def _picture(source: Path | Image.Image | None, room: int) -> str:
         content = io.BytesIO()
         image.thumbnail((width, 4 * width))
         image.save(content, "WEBP", quality=80)
-        if content.tell() <= room:
+        if content.tell() <= budget:
             break
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()

@@ -120,10 +120,8 @@ class RunDir:
 
     def truncate_log(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after `step`: a killed run logged them, and they will be run again."""
-        if not self.metrics.exists():
-            return
-        kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
-        write_whole(self.metrics, "".join(line + "\n" for line in kept))
+        kept = [line for line in self.logged() if line["step"] <= step]
+        write_whole(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def create_run(path: Path, run: Run, selection: Selection) -> RunDir:
@@ -150,7 +148,10 @@ def open_run(path: Path) -> RunDir:
     config = path / "config.json"
     if not config.is_file():
         raise UserError(f"{path} is not the folder of a run: it holds no config.json")
-    return RunDir(path, from_json(json.loads(config.read_text())))
+    try:
+        return RunDir(path, from_json(json.loads(config.read_bytes())))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} cannot be read as JSON ({error}): it is not the file of a run") from error
 
 
 def last_good(folder: RunDir) -> str:
@@ -204,10 +205,3 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.fsync(folder)  # the rename lasts through a power cut
     finally:
         os.close(folder)
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")  # the last line of a killed process may be cut

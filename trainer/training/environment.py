@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -37,12 +38,12 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
+    """The commit of the project's checkout: not that of another repository in which the package is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return "unknown"
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    answer = subprocess.run(command, cwd=root, capture_output=True, text=True)
     return answer.stdout.strip() if answer.returncode == 0 else "unknown"
 
 

@@ -59,7 +59,7 @@ def train(
             saving = evaluate or state.step % run.save_every == 0 or state.step in run.keep
             # Whatever is saved is logged, so that each loss behind a checkpoint was checked.
             log = saving or state.step % run.log_every == 0
-            # All processes must ask together, so not after each step.
+            # All processes must call `any_process`, so several do it only where they log.
             stopping = (log or world() == 1) and any_process(interrupted(), device)
             if log or stopping:
                 refuse_not_finite(folder, state, losses, device)

@@ -10,11 +10,11 @@ from trainer.data.dataset import Dataset
 from trainer.grids import sample_grid
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, evaluate_to_label, evaluate_to_photo, spread
-from trainer.metrics.pictures import translations
+from trainer.metrics.predict import translations
 from trainer.training.checkpointing import RunDir
 from trainer.training.logger import Logger
 from trainer.training.state import TrainState
-from trainer.training.watch import look, notices
+from trainer.training.watch import measure, notices
 
 LIMIT = 200
 """The most samples of `val` that are evaluated during training, spread evenly; `fewpair evaluate` takes all."""
@@ -63,13 +63,13 @@ class Validation:
         return improved
 
     def watch(self, state: TrainState, logger: Logger, *, photos: bool) -> None:
-        """Log what `look` finds, and print what is wrong, with the remedy, once a run."""
+        """Log what `measure` finds, and print what is wrong, with the remedy, once a run."""
         seconds = round(state.elapsed, 3)
-        logger.write(look(state.method, self.dataset, self.shown, self.scope, photos=photos), seconds=seconds)
+        logger.write(measure(state.method, self.dataset, self.shown, self.scope, photos=photos), seconds=seconds)
         lines = self.folder.logged()
-        told = {line.get("notice") for line in lines}
+        known = {line.get("notice") for line in lines}
         for kind, sentence in notices(lines, self.folder.run.config).items():
-            if kind not in told:
+            if kind not in known:
                 logger.write({}, seconds=seconds, notice=kind, sentence=sentence)
                 print(f"warning: step {state.step}: {sentence}", flush=True)
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.dataset import Dataset, Sample
-from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.data.dataset import Dataset, Sample, resized
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, l1_levels, mean_distance
 from trainer.metrics.predict import predict_labels, predict_photos
 
-LOOKS, WINDOW = 2, 25
+CHECKS, WINDOW = 2, 25
 """What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
 SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON, UNREAD = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05, 0.7
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
@@ -22,7 +21,7 @@ loss: how little it moves where it learns nothing, and how small it is where it 
 noise that is read in a photo lies from that which it was made with: sqrt(2/pi) = .80 where photos do not show it."""
 
 
-def look(
+def measure(
     method: Method, dataset: Dataset, shown: Sequence[tuple[Sample, Sample]], scope: Scope, *, photos: bool
 ) -> dict[str, float]:
     """Return figures `watch/...` on samples of a photo and of a label; of `photos`, once trained at this size, too."""
@@ -31,11 +30,11 @@ def look(
     real = [dataset.read_photo(sample) for sample, _ in shown]
     labels = [dataset.read_label(sample) for _, sample in shown]
     if "to_label" in method.directions and classes is not None:
-        truth = np.stack([prepare_label(label, size).numpy() for label in labels])
+        truth = np.stack([resized(label, size) for label in labels])
         figures["watch/classes"] = _count(predict_labels(method, real, size=size, device=scope.device))
         figures["watch/classes_of_labels"] = _count(truth[truth < classes.count])
     if "to_photo" in method.directions and photos:
-        real = [photo_to_uint8(prepare_photo(photo, size)) for photo in real]
+        real = [resized(photo, size) for photo in real]
         made, again = (
             predict_photos(method, labels, size=size, draws=[draw] * len(labels), device=scope.device, stream="watch")
             for draw in (0, 1)
@@ -50,13 +49,13 @@ def look(
 
 def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     """Return {kind: what is wrong and the remedy} from the lines of metrics.jsonl and the method's config."""
-    looks = [line for line in lines if any(name.startswith("watch/") for name in line)][-LOOKS:]
+    checks = [line for line in lines if any(name.startswith("watch/") for name in line)][-CHECKS:]
 
     def within(name: str, low: float, high: float) -> bool:
-        return len(looks) == LOOKS and all(low <= each.get(f"watch/{name}", nan) < high for each in looks)
+        return len(checks) == CHECKS and all(low <= each.get(f"watch/{name}", nan) < high for each in checks)
 
     def stays(name: str, limit: float) -> bool:
-        return within(name, 0, limit) and looks[-1][f"watch/{name}"] - looks[0][f"watch/{name}"] < RISING * limit
+        return within(name, 0, limit) and checks[-1][f"watch/{name}"] - checks[0][f"watch/{name}"] < RISING * limit
 
     lr, found = _option(config, "lr"), {}
     other = _option(config, "lr_discriminator" if hasattr(config, "lr_discriminator") else "lr")

@@ -19,7 +19,8 @@ from trainer.data.formats.geometry import rasterised
 from trainer.data.formats.photos import Photos
 from trainer.data.formats.shapes import VOID, Label, Picture, Unusable
 from trainer.data.formats.voc import BORDER, voc_color
-from trainer.errors import UserError
+from trainer.data.layouts.files import first_of
+from trainer.errors import BrokenFile, UserError
 
 Overlaps = Literal["order", "area"]
 BACKGROUND = ("background", "_background_")
@@ -55,8 +56,12 @@ class Summary:
 def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
     """Number the classes in the order of the labels. `unlabelled` is void or a class, which comes first if new.
 
-    Labels with ids are the rows of a class table and stay as they are, void ones too; else void is 255.
+    Labels with ids are the rows of a class table and stay as they are, void ones too; else void is 255. Each class has
+    its own colour: the label's, unless an earlier one has it.
     """
+    twice = [name for name, count in Counter(label.name for label in labels).items() if count > 1]
+    if twice:
+        raise UserError(f"the classes have {first_of(twice)} twice: give each class a name of its own with --classes")
     if unlabelled not in {VOID, *(label.name for label in labels)}:
         labels = [Label(unlabelled, (0, 0, 0)), *labels]
     numbers = (number for number in range(IGNORE) if number not in {label.id for label in labels})
@@ -73,12 +78,15 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
             raise UserError(f"the labels have more than {IGNORE} classes: list fewer with --classes")
         else:
             ids[label.name] = next(numbers) if label.id is None else label.id
-            color = label.color or ((0, 0, 0) if label.name in BACKGROUND else next(colours))
+            color = label.color or ((0, 0, 0) if label.name in BACKGROUND else None)
+            taken = {row.color for row in rows}
+            color = next(colours) if color is None or color in taken else color
             rows.append(ClassRow(ids[label.name], label.name, color, label.ignore))
     if all(row.ignore for row in rows):
         raise UserError("the labels have no class but void: list the classes with --classes")
     if not any(row.ignore for row in rows):
-        rows.append(ClassRow(void, VOID, BORDER, ignore=True))
+        border = next(colours) if BORDER in {row.color for row in rows} else BORDER
+        rows.append(ClassRow(void, VOID, border, ignore=True))
     return Table(Classes(tuple(rows)), ids, ids[unlabelled])
 
 
@@ -106,7 +114,7 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
             with image_errors(photo):
                 size = image_size(photo)
             label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
-        except Unusable as reason:
+        except (Unusable, BrokenFile) as reason:
             summary.dropped[str(reason)].append(picture.name)
             continue
         labelled[photo] = picture.name

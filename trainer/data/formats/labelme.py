@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.formats.geometry import box, ellipse, polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_json, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_json, read_text, shapes_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
@@ -24,7 +24,7 @@ def listed_names(root: Path) -> list[str] | None:
     """Return the names in what labelme reads with --labels, else in what its converters write; None without either."""
     for path in (root / "labels.txt", root / "class_names.txt"):
         if path.is_file():
-            return [name for line in path.read_text(encoding="utf-8-sig").splitlines() if (name := line.strip())]
+            return [name for line in read_text(path).splitlines() if (name := line.strip())]
     return None
 
 

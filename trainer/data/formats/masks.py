@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainer.data.formats.photos import PHOTO_FOLDERS
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, one_size
+from trainer.data.layouts.files import PICTURES, first_of
 from trainer.errors import UserError
 
 NAMES_NO_CLASS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "png")
@@ -19,7 +21,7 @@ def is_mask(path: Path) -> bool:
         with Image.open(path) as picture:
             grey = picture.mode == "L"
             return picture.mode == "1" or (grey and set(np.unique(np.asarray(picture)).tolist()) <= {0, 255})
-    except OSError:
+    except (OSError, SyntaxError):  # Pillow's for broken PNG files
         return False
 
 
@@ -32,11 +34,29 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
             f"{unnamed} holds masks of 0 and 255. Which class 255 is, or whether it means not labelled, they do not "
             "say: move the masks of each class into a folder with its name, as in masks/road/0001.png"
         )
+    beside = sorted({file for folder in folders for file in folder.parent.glob("*/*") if file not in paths})
+    others = [
+        str(file) for file in beside if file.suffix.lower() in PICTURES and (file.parent in folders or _grey(file))
+    ]
+    if others:
+        raise UserError(
+            f"{first_of(others)}: beside masks of 0 and 255, but no whole PNG of 0 and 255. Save them as such, or move "
+            "them elsewhere"
+        )
     by_name = defaultdict(list)
     for path in paths:
         by_name[(path.parent.parent.relative_to(root) / path.stem).as_posix()].append(path)
     labels = tuple(Label(name) for name in sorted({folder.name for folder in folders}))
     return Export(labels, lambda: _pictures(by_name), ordered=False, masks=tuple(folders))
+
+
+def _grey(path: Path) -> bool:
+    """Whether a picture has one channel, as masks have, and is not in a folder of photos."""
+    try:
+        with Image.open(path) as picture:
+            return len(picture.getbands()) == 1 and path.parent.name not in PHOTO_FOLDERS
+    except OSError:
+        return False
 
 
 def _pictures(by_name: dict[str, list[Path]]) -> Iterator[Picture]:

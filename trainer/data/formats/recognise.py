@@ -35,8 +35,11 @@ def opened_export(path: Path) -> Iterator[tuple[Path, list[Path]]]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(unpacked)
-            except zipfile.BadZipFile as error:
-                raise UserError(f"{path} cannot be read as a ZIP ({error}): export it again") from error
+            except (zipfile.BadZipFile, RuntimeError) as error:
+                problem = "it is broken, has a password or an unknown compression"
+                raise UserError(
+                    f"{path} cannot be unpacked ({problem}): export it again, or unpack it first"
+                ) from error
             path = Path(unpacked)
         elif path.is_file():
             yield path.parent, [path]
@@ -51,7 +54,7 @@ def read_export(root: Path, files: Sequence[Path], given: Sequence[Label] | None
     """Return the name of the format and what its reader returns. Raises UserError unless one format is found."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        kind = _kind(file)
+        kind = _kind(file, root)
         if kind:
             found[kind].append(file)
     if "VOC masks" in found or len(found) > 1:
@@ -85,7 +88,7 @@ def _complete(root: Path, name: str) -> Iterator[None]:
         raise UserError(f"{root} holds {name} without {missing}: export it again") from missing
 
 
-def _kind(file: Path) -> str | None:
+def _kind(file: Path, root: Path) -> str | None:
     ending = file.suffix.lower()
     if ending == ".json":
         return _kind_of_json(read_json(file), file)
@@ -93,7 +96,8 @@ def _kind(file: Path) -> str | None:
         return "CVAT for images" if cvat.parsed(file).tag == "annotations" else None
     if ending == ".png" and voc.FOLDERS & set(file.parts):
         return "VOC masks"
-    if ending == ".png" and not any(part.startswith("Segmentation") for part in file.parts) and masks.is_mask(file):
+    below = file.relative_to(root).parts
+    if ending == ".png" and not any(part.startswith("Segmentation") for part in below) and masks.is_mask(file):
         return "binary masks"
     if ending == ".txt" and file.name not in ("labelmap.txt", "classes.txt") and yolo.is_label_file(file):
         return "YOLO segmentation"

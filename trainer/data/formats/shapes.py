@@ -93,11 +93,19 @@ def one_size(
     return next(((height, width) for height, width in sizes), None), shapes, []
 
 
+def read_text(path: Path) -> str:
+    """Return the content of a text file. Raises UserError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}): save it as UTF-8") from error
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file. Raises UserError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): export it again") from error
 
 

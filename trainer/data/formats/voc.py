@@ -9,7 +9,7 @@ from serving.imaging.decode import ImageError
 from serving.imaging.domain import IGNORE, ClassRow, Domain
 from serving.imaging.labels import read_label
 from trainer.data.formats.labelme import listed_names
-from trainer.data.formats.shapes import VOID, Export, Label, Picture, Shape
+from trainer.data.formats.shapes import VOID, Export, Label, Picture, Shape, read_text
 from trainer.errors import UserError
 
 FOLDERS = {"SegmentationClass", "SegmentationClassPNG"}
@@ -45,7 +45,7 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 def _labelmap(path: Path) -> list[Label]:
     """Read lines `name:r,g,b:parts:actions`; a line without a colour gets VOC's."""
     labels = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(path).splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, rest = line.partition(":")
             levels = [int(level) for level in rest.partition(":")[0].split(",") if level.strip()]

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from trainer.data.formats.geometry import polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_text, shapes_of
 from trainer.errors import UserError
 
 LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")
@@ -17,7 +17,7 @@ LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")
 def is_label_file(path: Path) -> bool:
     """Whether every line is a class and coordinates."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         return False
     return any(lines) and all(LINE.fullmatch(line) for line in lines if line.strip())
@@ -38,7 +38,7 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 def _names(root: Path) -> list[str] | None:
     for path in sorted([*root.rglob("*.yaml"), *root.rglob("*.yml")]):
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            document = yaml.safe_load(read_text(path))
         except yaml.YAMLError as error:
             raise UserError(f"{path} cannot be read as YAML ({error})") from error
         names = document.get("names") if isinstance(document, dict) else None
@@ -47,12 +47,12 @@ def _names(root: Path) -> list[str] | None:
                 str(names[key]) for key in (sorted(names, key=int) if isinstance(names, dict) else range(len(names)))
             ]
     listed = next(iter(sorted(root.rglob("classes.txt"))), None)
-    return None if listed is None else listed.read_text(encoding="utf-8-sig").strip().splitlines()
+    return None if listed is None else read_text(listed).strip().splitlines()
 
 
 def _picture(root: Path, path: Path, labels: Sequence[Label]) -> Picture:
     """Points stay shares of the photo: a size of 1x1 is scaled to the photo's."""
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(path).splitlines() if line.strip()]
     shapes, dropped = shapes_of(lines, lambda words: _shape(words, labels))
     folder = ["images" if part == "labels" else part for part in path.parent.relative_to(root).parts]
     return Picture("/".join([*folder, path.stem]), (1, 1), shapes, dropped)

@@ -4,7 +4,7 @@ import importlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,17 +75,21 @@ def by_stem(root: Path, folder: Path, *, ending: str = "", ignored: Counter[str]
     `ignored`. No file is opened.
     """
     found: dict[str, str] = {}
+    clashes: list[str] = []
     prefix = "" if folder == root else folder.relative_to(root).as_posix() + "/"
     for path in sorted(_pictures_below(folder, Counter() if ignored is None else ignored)):
         if not path.endswith(ending):
             continue
+        if any("\ud800" <= character <= "\udfff" for character in path):  # bytes that are no text
+            raise UserError(f"{folder}: the file name {path!a} is not UTF-8 (from an archive of Windows?): rename it")
         stem = unicodedata.normalize("NFC", path[: -len(ending)] if ending else path.rpartition(".")[0])
         if stem in found:
-            raise UserError(
-                f"{root}: {found[stem]} and {prefix}{path} share the name {stem}, so pairs would be ambiguous: "
-                "remove or rename one"
-            )
+            clashes.append(f"{found[stem]} and {prefix}{path}")
         found[stem] = prefix + path
+    if clashes:
+        raise UserError(
+            f"{root}: {first_of(clashes)} share a name, so pairs would be ambiguous: remove or rename one of each"
+        )
     return found
 
 
@@ -108,6 +112,11 @@ def number_of(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def first_of(names: Sequence[str]) -> str:
+    """The first five names and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def counted(pairs: int, photos: int, labels: int = 0) -> str:
     """6 pairs, 34 other photos; also other label maps where there are some."""
     parts = [number_of(pairs, "pair"), number_of(photos, "other photo"), number_of(labels, "other label map")]
@@ -128,9 +137,9 @@ def _pictures_below(folder: Path, ignored: Counter[str]) -> list[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((f"{prefix}{entry.name}/", entry.path))
-                elif not entry.is_file():
-                    continue
-                elif name.endswith(readable):
+                elif entry.is_dir():
+                    ignored["that link to a folder"] += 1
+                elif name.endswith(readable):  # a broken link too: it is reported where it is read
                     found.append(prefix + entry.name)
                 elif not name.endswith(NO_PICTURES):
                     ignored[Path(name).suffix or "without an ending"] += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -10,14 +10,13 @@ from tqdm import tqdm
 from serving.imaging.ranking import rank
 from trainer.batch import random
 from trainer.data.dataset import Dataset, Sample
+from trainer.data.layouts.files import first_of
+from trainer.data.selection.features import FeatureExtractor
 from trainer.data.selection.rules import BY_FEATURES, RULES
-from trainer.data.selection.selection import Picks, Selection, first_of
+from trainer.data.selection.selection import Picks, Selection
 from trainer.errors import UserError
 
-if TYPE_CHECKING:  # imports torch and timm, which take seconds
-    from trainer.data.selection.features import FeatureExtractor
-
-Doubt = Callable[[np.ndarray], tuple[float, str]]
+Uncertainty = Callable[[np.ndarray], tuple[float, str]]
 """A photo uint8[H,W,3] -> a model's mean uncertainty of it, 0 to 1, and the class that has the greatest part in it."""
 
 
@@ -29,19 +28,18 @@ def select(
     seed: int,
     rule: str = "random",
     pool_rule: str = "random",
-    features: "FeatureExtractor | None" = None,
-    measure: bool = False,
+    features: FeatureExtractor | None = None,
     cache: Path | None = None,
-    progress: bool = False,
     unlabelled: bool = False,
-    doubt: Doubt | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> Selection:
     """Select k pairs of `train` within a pool of `unpaired` samples (None: all; 0: no pool, pairs from all of `train`).
 
     "all" keeps every pair of `train`, or as many as the pool holds. `pool_rule` selects the pool from all photos,
     `rule` the pairs from the pool; one seed gives the same random pairs whatever the size of the pool. With
-    `unlabelled` photos without a label are selected beside all that have one, which come first and count; with `doubt`,
-    which says how sure a model is of a photo, by the rule `uncertain`. With `measure` random pairs get features too.
+    `unlabelled` photos without a label are selected beside all that have one, which come first and count; with
+    `uncertainty`, which says how unsure a model is of a photo, by the rule `uncertain`. With `features` random pairs
+    are measured too.
     """
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (unlabelled or sample.label is not None)}
@@ -58,30 +56,29 @@ def select(
         notes.append(f"--unpaired {unpaired}: {dataset.place} has {len(train)} training samples; all of them are used")
         unpaired, pool_rule = None, "random"
     _check(dataset, count, unpaired, rules=(rule, pool_rule), eligible=len(eligible), unlabelled=unlabelled)
-    rule = rule if doubt is None else "uncertain"
+    rule = rule if uncertainty is None else "uncertain"
     by_features = (rule, pool_rule) != ("random", "random")
-    extractor = features if by_features or measure else None
+    extractor = features if by_features or k != "all" else None
 
     def pick(among: Sequence[Sample], wanted: int, by: str) -> Picks:
         """Pick by rule; `random` picks the first."""
         assert extractor is not None
         ordered = sorted(among, key=lambda sample: sample.name)  # must not depend on how a folder is listed
-        rows = extractor.of_samples(dataset, ordered, cache=cache, progress=progress)
+        rows = extractor.of_samples(dataset, ordered, cache=cache)
         labelled = [row for row, sample in enumerate(ordered) if unlabelled and sample.label is not None]
         if by == "random":
             places = [ordered.index(sample) for sample in among[:wanted]]
         elif by == "uncertain":
-            assert doubt is not None
-            bar = tqdm(ordered, desc="model", unit="photo", disable=not progress)
-            doubts = [(0.0, "") if sample.label else doubt(dataset.read_photo(sample)) for sample in bar]
-            uncertainty = np.array([unsure for unsure, _ in doubts])
-            chosen, near = rank(rows, uncertainty, wanted - len(labelled), labelled=labelled)
+            assert uncertainty is not None
+            bar = tqdm(ordered, desc="model", unit="photo")
+            found = [(0.0, "") if sample.label else uncertainty(dataset.read_photo(sample)) for sample in bar]
+            unsure = np.array([mean for mean, _ in found])
+            chosen, near = rank(rows, unsure, wanted - len(labelled), labelled=labelled)
             names = [f"{ordered[row].name} (like {ordered[twin].name})" for row, twin in sorted(near.items())]
             if names:
                 notes.append(f"{len(names)} near-duplicates are set aside: {first_of(names)}")
-            told = (f"mean confidence {1 - doubts[row][0]:.2f}, least sure of {doubts[row][1]}" for row in chosen)
-            reasons = (*("" for _ in labelled), *told)
-            return Picks(tuple(ordered), rows, (*labelled, *chosen), reasons)
+            reasons = (f"mean confidence {1 - unsure[row]:.2f}, least sure of {found[row][1]}" for row in chosen)
+            return Picks(tuple(ordered), rows, (*labelled, *chosen), (*("" for _ in labelled), *reasons))
         else:
             places = BY_FEATURES[by](rows, wanted, seed, labelled=labelled[:wanted])
         return Picks(tuple(ordered), rows, tuple(places))
@@ -97,8 +94,9 @@ def select(
         pool = pool_picks.chosen
     elif unpaired:
         first = [sample for sample in shuffled if sample in eligible][:count]
-        pool = [*first, *(sample for sample in shuffled if sample not in set(first))][:unpaired]
-    inside = [sample for sample in shuffled if sample in eligible.intersection(pool)]
+        pool = list(dict.fromkeys([*first, *shuffled]))[:unpaired]
+    labelled_pool = eligible.intersection(pool)
+    inside = [sample for sample in shuffled if sample in labelled_pool]
     if count > len(inside):
         raise UserError(
             f"--pairs {count}: of the pool of {unpaired} that --pool-rule {pool_rule} selected from {dataset.place}, "

@@ -3,18 +3,19 @@
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from trainer.data.dataset import Dataset, Sample
+from trainer.data.dataset import Dataset, Sample, resized
 from trainer.errors import UserError
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
+from trainer.onnx_session import open_session
 
 SIDE = 224
 """Height and width of the input of every extractor."""
@@ -38,11 +39,9 @@ class FeatureExtractor:
 
     def of_pictures(self, pictures: np.ndarray) -> np.ndarray:
         """uint8[N,H,W,3] -> Float32[N,D]."""
-        return self._forward(np.stack([_resized(picture) for picture in pictures]))
+        return self._forward(np.stack([resized(picture, (SIDE, SIDE)) for picture in pictures]))
 
-    def of_samples(
-        self, dataset: Dataset, samples: Sequence[Sample], *, cache: Path | None, progress: bool
-    ) -> np.ndarray:
+    def of_samples(self, dataset: Dataset, samples: Sequence[Sample], *, cache: Path | None) -> np.ndarray:
         """Float32[N,D] of the samples, in their order.
 
         `cache` is a folder; its file `<name>.npz` maps the sha256 of a photo's file to its features. It is written at
@@ -53,12 +52,12 @@ class FeatureExtractor:
         keys = [bytes.fromhex(dataset.digest(sample, "photo")) for sample in samples]
         new = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
         waiting = list(new)
-        bar = tqdm(total=len(waiting), desc="features", unit="photo", disable=not progress)
+        bar = tqdm(total=len(waiting), desc="features", unit="photo")
         try:
             with bar, ThreadPoolExecutor(torch.get_num_threads()) as threads:
                 for at in range(0, len(waiting), 8 * BATCH):
                     group = waiting[at : at + 8 * BATCH]
-                    photos = threads.map(lambda key: _resized(dataset.read_photo(new[key])), group)
+                    photos = threads.map(lambda key: resized(dataset.read_photo(new[key]), (SIDE, SIDE)), group)
                     known |= dict(zip(group, self._forward(np.stack(list(photos))), strict=True))
                     bar.update(len(group))
         finally:
@@ -105,11 +104,6 @@ def open_features(source: Path | None, *, device: torch.device | str = "cpu") ->
     return extractor
 
 
-def _resized(photo: np.ndarray) -> np.ndarray:
-    """uint8[H,W,3] -> uint8[224,224,3]."""
-    return np.asarray(Image.fromarray(photo).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-
-
 def _read_cache(path: Path | None) -> dict[bytes, np.ndarray]:
     """{sha256 of a photo's file: its features}; empty if there is no cache yet."""
     if path is None or not path.is_file():
@@ -117,7 +111,7 @@ def _read_cache(path: Path | None) -> dict[bytes, np.ndarray]:
     try:
         with np.load(path) as file:
             return dict(zip(map(bytes, file["sha256"]), file["features"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a cache of features ({error}): remove it") from error
 
 
@@ -143,8 +137,6 @@ def _pooled(encoder: Encoder, device: torch.device | str) -> Extract:
 
 def _onnx(path: Path, device: torch.device | str) -> Extract:
     """An ONNX model. Raises UserError if it cannot be read, or if its input or output differ from the contract."""
-    from trainer.onnx_session import open_session
-
     try:
         session = open_session(path.read_bytes(), device)
         names = [[each.name for each in side] for side in (session.get_inputs(), session.get_outputs())]

@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from trainer.batch import IGNORE, Phase
-from trainer.data.dataset import Dataset, Sample
+from trainer.data.dataset import Dataset, Sample, resized
 from trainer.errors import UserError
 
 
@@ -40,9 +39,8 @@ def sampling_weights(
     if not within or not pairs or classes is None:
         return None
 
-    labels = (Image.fromarray(dataset.read_label(sample)) for sample in pairs)
-    small = (np.asarray(label.resize((size[1], size[0]), Image.Resampling.NEAREST)) for label in labels)
-    probabilities = sampling_probabilities(class_pixels(small, classes.count))
+    labels = (resized(dataset.read_label(sample), size) for sample in pairs)
+    probabilities = sampling_probabilities(class_pixels(labels, classes.count))
     print(f"Rare-class sampling in steps {within.start + 1} to {within.stop} of {steps}", flush=True)
     return SamplingWeights(tuple(probabilities.tolist()), within)
 

@@ -1,14 +1,14 @@
 """A run's training samples: the pairs and the two unpaired pools, and the file pairs.json that keeps them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from trainer.data.dataset import Dataset, Sample, Side
-from trainer.data.layouts.files import counted
+from trainer.data.layouts.files import counted, first_of
 from trainer.data.remapped import over_classes
 from trainer.data.selection.rules import nearest
 from trainer.errors import BrokenFile, UserError
@@ -21,8 +21,8 @@ class Picks:
     samples: tuple[Sample, ...]
     features: np.ndarray
     indices: tuple[int, ...]
-    doubts: tuple[str, ...] = ()
-    """For each pick how sure the model is of it; empty where no model was asked."""
+    confidences: tuple[str, ...] = ()
+    """For each pick how sure the model is of it; empty where there is no model."""
 
     @property
     def chosen(self) -> tuple[Sample, ...]:
@@ -112,7 +112,7 @@ class Selection:
 
     @classmethod
     def from_json(
-        cls, text: str, dataset: Dataset, *, source: str = "pairs.json", labels_of: Dataset | None = None
+        cls, text: str | bytes, dataset: Dataset, *, source: str = "pairs.json", labels_of: Dataset | None = None
     ) -> "Selection":
         """Read a pairs.json and compare it with the dataset; `labels_of` is the dataset of external labels.
 
@@ -195,18 +195,13 @@ class Selection:
         )
 
 
-def first_of(paths: Sequence[str]) -> str:
-    """The first five paths and how many more there are."""
-    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-
-
 def external_labels(dataset: Dataset, source: Dataset, mapping: Mapping[str, str | None] | None) -> Dataset:
     """`source` with its labels over the classes of `dataset`."""
     classes = dataset.label_domain.classes
     return source if mapping is None or classes is None else over_classes(source, classes, mapping)
 
 
-def _parsed(text: str, *, source: str) -> Mapping[str, Any]:
+def _parsed(text: str | bytes, *, source: str) -> Mapping[str, Any]:
     fields = {"name", "photo", "label", "photo_sha256", "label_sha256"}
     try:
         content: dict[str, Any] = json.loads(text)
@@ -215,7 +210,7 @@ def _parsed(text: str, *, source: str) -> Mapping[str, Any]:
         sound = {"photos", "labels"} <= set(content["unpaired"]) and {"dataset", "rule", "seed"} <= set(content)
         if not sound or any(set(record) != fields for record in content["pairs"]):
             raise KeyError
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{source} is not a pairs.json of `fewpair pairs`: run it again") from error
     return content
 

@@ -22,7 +22,7 @@ C = CLASSES.count
 
 
 def still(name: str, **changes: Any) -> Any:
-    """In eval mode nothing moves by being looked at, so that every figure can be found a second time."""
+    """The method in eval mode, in which a forward pass changes nothing, so that every figure can be computed again."""
     method = tiny_method(name, **changes).eval()
     stir(method, 0.1)  # at first noise and label hardly count for what is painted, nor the photo for what is read in it
     return method
@@ -135,9 +135,7 @@ def test_semipaired_minimises_its_equations_in_its_order() -> None:
 
 
 @pytest.mark.parametrize(("reverse", "reader"), [("unfrozen", "discriminator"), ("separate", "segmenter")])
-def test_a_reverse_mapper_of_the_ablations_learns_to_read_what_the_generator_now_paints(
-    reverse: str, reader: str
-) -> None:
+def test_a_reverse_mapper_of_the_ablations_learns_from_the_current_generator(reverse: str, reader: str) -> None:
     method = still("semipaired", reverse=reverse, cycle=2.0, adversarial=0.5)
     play, network = turns(method), getattr(method, reader)
     next(play), next(play)

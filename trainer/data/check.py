@@ -119,7 +119,7 @@ def check_selection(selection: Selection, *, void: bool) -> None:
     pools = [*selection.unpaired_photos, *(selection.unpaired_labels if external is None else ())]
     report = check(dataset, selection.pairs, decoded=DECODED)
     others = [sample for sample in dict.fromkeys(pools) if (sample.photo, sample.label) not in paired]
-    val = [sample for sample in dataset.splits.get("val", ()) if sample.complete]
+    val = [sample for sample in dataset.splits.get("val", ()) if sample.complete and dataset.root]  # scenes are drawn
     reports = [report, check(dataset, others, decoded=0), check(dataset, val, decoded=DECODED)]
     if external is not None:
         labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]

@@ -109,7 +109,7 @@ def _read_cache(path: Path | None) -> dict[bytes, np.ndarray]:
     if path is None or not path.is_file():
         return {}
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             return dict(zip(map(bytes, file["sha256"]), file["features"], strict=True))
     except (OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read as a cache of features ({error}): remove it") from error

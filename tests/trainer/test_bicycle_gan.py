@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from tests.trainer.factories import SIZE, tiny_batch, tiny_config, tiny_method
 from tests.trainer.test_networks import count
-from tests.trainer.test_what_a_step_plays import still
+from tests.trainer.test_step_equations import still
 from trainer.batch import Batch, Domain, Pairs
 from trainer.methods import METHODS
 from trainer.networks.patchgan import Patch, TwoScalePatchGAN

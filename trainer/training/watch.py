@@ -71,8 +71,8 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
         found["checkerboard"] = f"photos have a checkerboard that real ones lack: train longer, or lower {lr}"
     logged = [line for line in lines if "peak_memory_mib" in line]
     if latent := getattr(config, "latent", 0):
-        unread = np.array([line["generator/latent"] for line in logged[-LOOKS * WINDOW :]]) / latent
-        if len(unread) == LOOKS * WINDOW and unread.reshape(LOOKS, WINDOW).mean(1).min() > UNREAD:
+        unread = np.array([line["generator/latent"] for line in logged[-CHECKS * WINDOW :]]) / latent
+        if len(unread) == CHECKS * WINDOW and unread.reshape(CHECKS, WINDOW).mean(1).min() > UNREAD:
             found["latent"] = (
                 f"the noise cannot be read back from photos (error {unread.mean():.2f}, chance is .80): "
                 f"lower {_option(config, 'kl')}"

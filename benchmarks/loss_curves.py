@@ -48,6 +48,7 @@ LEFT_OUT = {
     "mean-teacher-compact": "not compared: another network, schedule and colour jitter since ([camvid.md](camvid.md))",
     "painter-compact": "not compared: new",
     "pix2pixhd-compact": "not compared: new",
+    "dance-compact": "not compared: new",
     "scenes-demo": "not compared: it trains `mean_teacher` since, not `hybrid`",
 }
 PAPERS = """\

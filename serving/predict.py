@@ -196,7 +196,12 @@ def _in_process(
     translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
     print(f"{model.name}, {direction}, on {model.provider}", file=sys.stderr)
 
+    model.in_order, folder = True, None
+
     def answer(file: Path) -> bytes:
+        nonlocal folder
+        if file.parent != folder:  # a clip of its own
+            model.before, folder = None, file.parent
         return translate(Picture(clean_name(file.name), file.read_bytes), _EXECUTION)[0].body
 
     return answer, model.manifest.label

@@ -38,6 +38,7 @@ COMMANDS = {
     "studio": Command(
         "pick, label and train in the browser, on a folder of photos", "serving.__main__", "main", "train,serve,studio"
     ),
+    "poses": Command("draw poses as pictures, those of another person too", "trainer.commands.poses", "poses"),
     "demo": Command("pairs, train, evaluate, export and serve on drawn street scenes", "trainer.demo", "main"),
 }
 

@@ -103,6 +103,16 @@ RECIPES: dict[str, Run] = {
             ema=0.99,
             **COMPACT,
         ),
+        _run(
+            "dance-compact",
+            "dance",
+            PAIRED | {"data": "walker", "size": (96, 128), "steps": 1200, "enlarge": False, "evaluate_every": 600},
+            halvings=3,
+            global_steps=600,
+            frozen_steps=0,
+            ema=0.99,
+            **COMPACT,
+        ),
         _run("spade-compact", "spade", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
         _run("oasis-compact", "oasis", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
         _run("tcr-compact", "tcr", PHOTOS, lr_discriminator=1e-3, **NARROW),
@@ -115,6 +125,15 @@ RECIPES: dict[str, Run] = {
             "pix2pixhd",
             CITYSCAPES | PAIRED | {"size": (512, 1024), "steps": 892_500, "evaluate_every": 29_750},
             edges="instances",
+        ),
+        # The released code's sizes; the numbers of steps are ours.
+        _run(
+            "dance-paper",
+            "dance",
+            PAIRED
+            | {"data": "clips", "size": (512, 1024), "steps": 200_000, "enlarge": False, "evaluate_every": 20_000},
+            global_steps=130_000,
+            frozen_steps=0,
         ),
         _run("spade-paper", "spade", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),
         _run(

@@ -44,10 +44,11 @@ class Direction:
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
     noise: NoiseSpec | None
+    previous: TensorSpec | None = None  # the photo of the frame before; 128 everywhere where there is none
 
     @property
     def input_names(self) -> set[str]:
-        return {self.input.name} | ({self.noise.name} if self.noise else set())
+        return {spec.name for spec in (self.input, self.noise, self.previous) if spec}
 
     @property
     def output_names(self) -> set[str]:

@@ -57,6 +57,8 @@ class ExportedModel:
     sessions: Mapping[DirectionName, onnxruntime.InferenceSession]
     style: onnxruntime.InferenceSession | None  # reads the style of photos
     batches: bool = False  # whether pictures of different requests may share a run
+    in_order: bool = False  # whether each photo is made with the one before it, where the graph takes that
+    before: Bytes | None = None
 
     @property
     def name(self) -> str:
@@ -161,6 +163,10 @@ class ExportedModel:
         """
         spec = self.manifest.directions[direction]
         names = [output.name for output in spec.outputs]
+        if spec.previous is not None:
+            shape = (*feed[spec.input.name].shape[:3], 3)
+            before = self.before if self.before is not None and self.before.shape == shape else None
+            feed = {**feed, spec.previous.name: np.full(shape, 128, np.uint8) if before is None else before}
         try:
             found = self.sessions[direction].run(names, dict(feed), None if cancel is None else cancel.options)
         except _BAD_SIZE as error:
@@ -168,6 +174,8 @@ class ExportedModel:
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
             hint = "Send larger pictures; GET /v1/models tells the size the model runs at."
             raise Refusal(400, "unfit_size", message, hint=hint) from error
+        if spec.previous is not None and self.in_order:
+            self.before = np.asarray(found[0])
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def read_style(self, photo: Bytes) -> Noise:

@@ -67,6 +67,7 @@ TINY: dict[str, dict[str, Any]] = {
     "mean_teacher": {"width": 4, "warm_up": 0, "confidence": 0.0, **ENCODER},
     "painter": {"widths": (8, 8, 8, 8, 4, 4), "hidden": 4, "noise": 4, "width": 4, "segmenter": None, **ENCODER},
     "pix2pixhd": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
+    "dance": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
     "spade": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
     "oasis": {"width": 4, "noise": 4, "first_weights": "torch"},
     "tcr": {"width": 4, "noise": 4, "first_weights": "torch"},
@@ -147,9 +148,11 @@ def tiny_label(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> t
 
 
 def tiny_half(length: int, *, size: tuple[int, int] = SIZE, seed: int = 0) -> Pairs:
-    """Photos and labels that have nothing to do with each other."""
+    """Photos and labels that have nothing to do with each other, and such a frame before each."""
     generator = torch.Generator().manual_seed(seed)
-    return Pairs(torch.rand(length, 3, *size, generator=generator) * 2 - 1, tiny_label(length, size=size, seed=seed))
+    photo, previous = (torch.rand(length, 3, *size, generator=generator) * 2 - 1 for _ in range(2))
+    sides = {"previous_photo": previous, "previous_label": tiny_label(length, size=size, seed=seed + 99)}
+    return Pairs(photo, tiny_label(length, size=size, seed=seed), sides)
 
 
 def tiny_batch(*, length: int = 1, size: tuple[int, int] = SIZE, seed: int = 0) -> Batch:

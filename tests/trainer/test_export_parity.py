@@ -91,7 +91,8 @@ def test_a_method_s_graph_agrees_with_torch_at_three_sizes_and_holds_no_spectral
     assert third.raw_max_difference is None or third.raw_max_difference < 1e-3
     assert replace(third, raw_max_difference=None).excess() is None
     noise = {} if graph.noise_shape is None else {"noise": torch.randn(3, *graph.noise_shape).numpy()}
-    answers = parity.run(graph.model, {graph.input.name: photos if direction == "to_label" else labels} | noise)
+    extra = noise | ({"previous": photos} if graph.previous else {})
+    answers = parity.run(graph.model, {graph.input.name: photos if direction == "to_label" else labels} | extra)
     assert len(np.unique(answers[graph.outputs[0].name])) > 1, "answers that are all alike would agree by chance"
 
 

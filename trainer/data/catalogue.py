@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trainer.data.dataset import Dataset
 from trainer.data.layouts.aligned import MAPS_TERMS, aligned, facades, facades_pictures, unaligned
+from trainer.data.layouts.clips import clips, drawn_walker
 from trainer.data.layouts.folders import camvid, folders, labels, pictures
 from trainer.data.layouts.published import ade20k, cityscapes, coco_stuff
 from trainer.data.layouts.scenes import synthetic_scenes
@@ -32,6 +33,8 @@ CATALOGUE: dict[str, Callable[[str, Path | None], Dataset]] = {
     "unaligned": unaligned,  # trainA/ and trainB/ as CycleGAN publishes them: pictures, no pairs
     "folders": folders,  # your own photos/, labels/ and classes.csv
     "pictures": pictures,  # your own photos/ and labels/, pictures on both sides
+    "clips": clips,  # frames of videos of one person, and their poses
+    "walker": drawn_walker,  # such clips of a drawn figure
     "labels": labels,  # label maps and classes.csv, for --unpaired-labels
 }
 """The datasets that `--data` names."""

@@ -55,6 +55,8 @@ class Dataset:
     """What the user should know of the files that were found."""
     sides: Mapping[str, SideKind] = field(default_factory=dict)
     """The further sides that every pair of this dataset has."""
+    flips: bool = True
+    """Whether a mirrored sample could be one of the dataset's; not before a fixed camera."""
 
     @property
     def place(self) -> str:

@@ -131,7 +131,7 @@ class Loader:
             rng = random(self.seed, step, f"augment {stream.name}", index)
             top = int(rng.integers(arrays[0].shape[0] - height + 1))
             left = int(rng.integers(arrays[0].shape[1] - width + 1))
-            flip = -1 if rng.random() < 0.5 else 1
+            flip = -1 if rng.random() < 0.5 and stream.dataset.flips else 1
             crops.append(tuple(array[top : top + height, left : left + width][:, ::flip] for array in arrays))
         if crops:
             return [_tensor(np.stack(arrays)) for arrays in zip(*crops, strict=True)]

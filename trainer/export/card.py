@@ -11,7 +11,7 @@ from PIL import Image
 from trainer.batch import Classes, Domain, random
 from trainer.data.dataset import Dataset, Sample
 from trainer.data.synthetic import scenes
-from trainer.export.graphs import NOISE, Graph
+from trainer.export.graphs import NOISE, PREVIOUS, Graph
 from trainer.export.parity import mirrored, run, translated
 from trainer.grids import sample_grid
 from trainer.metrics.predict import paint_label
@@ -87,6 +87,8 @@ def _first_output(graph: Graph, given: np.ndarray) -> np.ndarray:
     feeds = {graph.input.name: given[None]}
     if graph.noise_shape is not None:
         feeds[NOISE] = random(0, 0, "preview").standard_normal((1, *graph.noise_shape), dtype=np.float32)
+    if graph.previous:
+        feeds[PREVIOUS] = np.full((1, *given.shape[:2], 3), 128, np.uint8)
     return run(graph.model, feeds)[graph.outputs[0].name][0]
 
 

@@ -18,7 +18,7 @@ import onnx
 from trainer.batch import Domain
 from trainer.errors import UserError
 from trainer.export.card import card, pairs_picture, preview
-from trainer.export.graphs import NOISE, Direction, Graph, draw_graph, draw_style, with_rounded_weights
+from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, with_rounded_weights
 from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
@@ -121,6 +121,7 @@ def export(
                 "input": graph.input.described(),
                 "outputs": [output.described() for output in graph.outputs],
                 "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
+                **({"previous": Port(PREVIOUS, "photo").described()} if graph.previous else {}),
             }
             for graph in graphs
         }

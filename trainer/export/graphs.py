@@ -20,6 +20,7 @@ OPSET = 20
 RAW = "raw"
 """The float output that a graph under test has beside its uint8 ones; a shipped file does not have it."""
 NOISE = "noise"
+PREVIOUS = "previous"
 LARGE = 256
 """Weights with at least this many elements are worth storing in half the bytes."""
 
@@ -53,6 +54,8 @@ class Graph:
     input: Port
     outputs: tuple[Port, ...]
     noise_shape: tuple[int, ...] | None
+    previous: bool = False
+    """Whether the photo before it is a second input, PREVIOUS u8[N,H,W,3]."""
 
 
 class Translation(nn.Module):
@@ -86,11 +89,17 @@ class ToLabel(Translation):
 
 
 class ToPhoto(Translation):
-    """`label` u8[N,H,W] in raw ids (unknown ones are void) or `picture` u8[N,H,W,3] -> `photo` u8 and Float."""
+    """`label` u8[N,H,W] in raw ids (unknown ones are void) or `picture` u8[N,H,W,3] -> `photo` u8 and Float.
 
-    def forward(self, label: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
+    `extra` is the noise Float, or the photo before u8[N,H,W,3], where the method takes one.
+    """
+
+    def forward(self, label: Tensor, extra: Tensor | None = None) -> tuple[Tensor, ...]:
         known = to_float(label) if self.table is None else looked_up(self.table, label.long())
-        photo = self.method.to_photo(known, noise)
+        if self.method.takes_previous and extra is not None:
+            photo = self.method.next_photo(known, to_float(extra))
+        else:
+            photo = self.method.to_photo(known, extra)
         return to_levels(photo), photo
 
 
@@ -133,14 +142,18 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     arguments: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.uint8),)
     dynamic: tuple[dict[int, Any], ...] = ({0: "batch", 1: height, 2: width},)
     noise_shape = method.noise_shape if direction == "to_photo" else None
+    previous = method.takes_previous and direction == "to_photo"
     if noise_shape is not None:
         arguments = (*arguments, torch.zeros(2, *noise_shape))
         dynamic = (*dynamic, {0: torch.export.Dim.AUTO})  # found equal to the batch; naming it again would be warned of
+    if previous:
+        arguments = (*arguments, torch.zeros((2, *example, 3), dtype=torch.uint8))
+        dynamic = (*dynamic, dict.fromkeys(range(3), torch.export.Dim.AUTO))
     has_raw = direction == "to_photo" or domain.kind == "picture" or len(outputs) == 2
     model = _exported(
         wrapper,
         arguments,
-        inputs=[port.name, *([NOISE] if noise_shape is not None else [])],
+        inputs=[port.name, *([NOISE] if noise_shape is not None else []), *([PREVIOUS] if previous else [])],
         outputs=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
         dynamic=dynamic,
         half=half,
@@ -149,7 +162,7 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     if has_raw:
         under_test = copy.deepcopy(model)
         model.graph.output.pop()
-    return Graph(direction, model, under_test, port, outputs, noise_shape)
+    return Graph(direction, model, under_test, port, outputs, noise_shape, previous)
 
 
 def draw_style(method: Method, *, half: bool) -> onnx.ModelProto:

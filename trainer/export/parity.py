@@ -12,7 +12,7 @@ from trainer.batch import IGNORE, Classes, random
 from trainer.data.loader import photo_to_uint8
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
-from trainer.export.graphs import NOISE, RAW, Graph
+from trainer.export.graphs import NOISE, PREVIOUS, RAW, Graph
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
 from trainer.onnx_session import open_session
@@ -81,7 +81,9 @@ def compared(graph: Graph, method: Method, photos: np.ndarray, labels: np.ndarra
     if graph.noise_shape is not None:
         noise = random(method.seed, 0, "parity").standard_normal((len(given), *graph.noise_shape), dtype=np.float32)
         feeds[NOISE] = noise
-    expected = _by_torch(graph, method, given, noise)
+    if graph.previous:
+        feeds[PREVIOUS] = photos
+    expected = _by_torch(graph, method, given, noise, feeds.get(PREVIOUS))
     answers = run(graph.model, feeds)
     raw = None
     if graph.under_test is not None:
@@ -146,13 +148,18 @@ def mirrored(photo: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
 
 
-def _by_torch(graph: Graph, method: Method, given: np.ndarray, noise: np.ndarray | None) -> dict[str, np.ndarray]:
+def _by_torch(
+    graph: Graph, method: Method, given: np.ndarray, noise: np.ndarray | None, previous: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """What the method answers through its own interface, with numpy's lookups and rounding around it."""
     classes = method.label_domain.classes
     with evaluating(method, "cpu"):
         if graph.direction == "to_photo":
             known = _float(given) if classes is None else torch.from_numpy(classes.id_to_index()[given]).long()
-            photo = method.to_photo(known, None if noise is None else torch.from_numpy(noise))
+            if previous is None:
+                photo = method.to_photo(known, None if noise is None else torch.from_numpy(noise))
+            else:
+                photo = method.next_photo(known, _float(previous))
             return {"photo": photo_to_uint8(photo), RAW: photo.numpy()}
         answer = method.to_label(_float(given))
         if classes is None:

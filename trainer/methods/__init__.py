@@ -3,6 +3,7 @@
 from trainer.methods.base import Method
 from trainer.methods.bicycle_gan import BicycleGAN
 from trainer.methods.cyclegan import CycleGAN
+from trainer.methods.dance import Dance
 from trainer.methods.hybrid import Hybrid
 from trainer.methods.oasis import Oasis
 from trainer.methods.painter import Painter
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "mean_teacher": MeanTeacher,
     "painter": Painter,
     "pix2pixhd": Pix2PixHD,
+    "dance": Dance,
     "spade": Spade,
     "oasis": Oasis,
     "tcr": Tcr,

@@ -77,6 +77,8 @@ class Method(nn.Module):
     noise_shape: tuple[int, ...] | None = None
     style_size: tuple[int, int] | None = None
     """Height and width at which `style_of` reads photos; None: the method has none."""
+    takes_previous: bool = False
+    """Whether a photo is made of a label and the photo before it, by `next_photo`."""
     spares_a_half: bool = False
     """Whether a method that reads both halves of the Batch can train with either of them empty (Run.balanced)."""
     rare_classes: Phase = "never"
@@ -138,6 +140,10 @@ class Method(nn.Module):
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         """Label map (or picture) -> photo. Offered where `directions` says so."""
         raise NotImplementedError(f"{type(self).__name__} does not translate labels to photos")
+
+    def next_photo(self, label: LabelMap | Photo, previous: Photo) -> Photo:
+        """Label map (or picture) and the photo of the frame before -> photo. Offered where `takes_previous`."""
+        raise NotImplementedError(f"{type(self).__name__} makes each photo by itself")
 
     def style_of(self, photo: Photo) -> Tensor:
         """Photo Float[B,3,*style_size] -> the noise Float[B,*noise_shape] that gives photos its look."""

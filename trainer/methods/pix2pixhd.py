@@ -61,6 +61,8 @@ class Pix2PixHD(Translator):
     paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     photo_generator: ResNetGenerator
+    frames: ClassVar[int] = 1
+    """How many photos in a row the discriminators see; the generator sees the others of them."""
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
         super().__init__(config, label_domain, size=size, seed=seed)
@@ -70,11 +72,12 @@ class Pix2PixHD(Translator):
         self.channels += self.has_edges
         if config.edges == "instances":
             self.sides |= {"instances"}
+        seen, judged = self.channels + 3 * (self.frames - 1), self.frames * (self.channels + 3) - 3
         self.photo_generator = ResNetGenerator(
-            self.channels, 3, width=config.width, blocks=config.blocks, tanh=True, halvings=config.halvings
+            seen, 3, width=config.width, blocks=config.blocks, tanh=True, halvings=config.halvings
         )
-        self.enhancer = LocalEnhancer(self.channels, width=max(1, config.width // 2), features=config.width)
-        self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales, spectral=False)
+        self.enhancer = LocalEnhancer(seen, width=max(1, config.width // 2), features=config.width)
+        self.discriminator = MultiScalePatchGAN(judged, width=config.width, scales=config.scales, spectral=False)
         self.multiple_of = 2 * self.photo_generator.multiple_of
         self.smallest = 2 * self.multiple_of
         self.perceptual: PerceptualLoss | None = None
@@ -130,7 +133,8 @@ class Pix2PixHD(Translator):
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching * losses.feature_matching_l1(known, judged)
         if self.perceptual is not None:
-            terms["perceptual"] = config.perceptual * self.perceptual(fake, real)
+            frames = zip(fake.split(3, 1), real.split(3, 1), strict=True)
+            terms["perceptual"] = config.perceptual * torch.stack([self.perceptual(*each) for each in frames]).sum()
         yield Update(moving, terms)
 
         judged = self.discriminator(fake.detach(), drawn, skip=skip)
@@ -161,7 +165,7 @@ class Pix2PixHD(Translator):
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         if self.enhanced:
             return self.generated(self.encode(label))
-        return interpolate(self.generated(self.encode(_half(label))), scale_factor=2.0, mode="bilinear")
+        return interpolate(self.generated(self.encode(half(label))), scale_factor=2.0, mode="bilinear")
 
     def _schedule(self, step: int, steps: int) -> float:
         """Each of the two stages with a size of its own begins at the full rate."""
@@ -171,10 +175,10 @@ class Pix2PixHD(Translator):
 
 def _halved(pairs: Pairs) -> Pairs:
     """Pairs at half the size: photos as the second discriminator sees them, ids by nearest."""
-    return Pairs(halved(pairs.photo), _half(pairs.label), {name: _half(side) for name, side in pairs.sides.items()})
+    return Pairs(halved(pairs.photo), half(pairs.label), {name: half(side) for name, side in pairs.sides.items()})
 
 
-def _half(label: Any) -> Any:
+def half(label: Any) -> Any:
     """A label map or a picture at half the size."""
     return label[:, ::2, ::2] if label.ndim == 3 else halved(label)
 

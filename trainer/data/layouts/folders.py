@@ -27,7 +27,7 @@ def folders(name: str, root: Path | None) -> Dataset:
     """A user's own photos and label maps, with a class table."""
     text = "photos/NAME.jpg, labels/NAME.png and classes.csv (splits: train/photos, train/labels, val/photos, ...)"
     layout = Layout.at(name, root, text)
-    splits = _split_folders(layout.root)
+    splits = split_folders(layout.root)
     layout.require(splits["train"] / "photos")  # before the class table, which is missing too in a wrong folder
     return _listed(layout, splits, ("photos", "labels"), terms="yours", classes=_table(layout))
 
@@ -36,7 +36,7 @@ def pictures(name: str, root: Path | None) -> Dataset:
     """A user's own pictures on both sides."""
     text = "photos/NAME.jpg and labels/NAME.png (splits: train/photos, train/labels, val/photos, ...)"
     layout = Layout.at(name, root, text)
-    return _listed(layout, _split_folders(layout.root), ("photos", "labels"), terms="yours", classes=None)
+    return _listed(layout, split_folders(layout.root), ("photos", "labels"), terms="yours", classes=None)
 
 
 def labels(name: str, root: Path | None) -> Dataset:
@@ -69,7 +69,7 @@ def _listed(
     return layout.dataset(splits, terms=terms, classes=classes, notes=tuple(notes))
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
     """Sub-folders with photos or labels are splits; without one called train, the root itself is `train`."""
     found = {
         folder.name: folder

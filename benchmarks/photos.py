@@ -51,7 +51,8 @@ def main() -> None:
             kid = compare_sets(*sets)["kid"]
             ratios = ", ".join(f"{one / other:.2f}" for one, other in zip(energy(generated), energy(real), strict=True))
             level, chroma = (f"{of(generated):.0f} ({of(real):.0f})" for of in (np.mean, mean_chroma))
-            lines.append(f"| `{model.name}` | {split} | {len(real)} | {kid:.2f} | {ratios} | {level} | {chroma} |")
+            name = f"`{model.name}`" + (" in the style of each real photo" if options.own_style else "")
+            lines.append(f"| {name} | {split} | {len(real)} | {kid:.2f} | {ratios} | {level} | {chroma} |")
             print(lines[-1], flush=True)
     between_markers(options.into, "own-style" if options.own_style else "photos", "\n".join(lines))
 
@@ -61,8 +62,10 @@ def photos(model: Path, options: argparse.Namespace, split: str) -> Iterator[tup
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
     direction = manifest["directions"]["to_photo"]
     session = onnxruntime.InferenceSession(str(model / direction["file"]), providers=["CPUExecutionProvider"])
-    style = manifest.get("style") if options.own_style else None
-    reader = style and onnxruntime.InferenceSession(str(model / style["file"]), providers=["CPUExecutionProvider"])
+    reader = None
+    if options.own_style:
+        file = str(model / manifest["style"]["file"])
+        reader = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     height, width = (manifest["resize"][side] for side in ("height", "width"))
     dataset = open_dataset(options.data, options.root)
     ids = classes_of(dataset.label_domain).index_to_id()
@@ -73,7 +76,7 @@ def photos(model: Path, options: argparse.Namespace, split: str) -> Iterator[tup
         feeds = {direction["input"]["name"]: ids[np.asarray(indices)][None]}
         photo = dataset.read_photo(sample)
         if reader:
-            (feeds["noise"],) = reader.run(None, {"photo": _small(photo, style["size"])[None]})
+            (feeds["noise"],) = reader.run(None, {"photo": _small(photo, manifest["style"]["size"])[None]})
         elif direction["noise"]:
             shape = (1, *direction["noise"]["shape"])
             feeds["noise"] = random(0, number, "benchmark photos").standard_normal(shape, dtype=np.float32)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from serving.imaging.annotations import FORMATS
 from serving.imaging.domain import ClassRow, Domain
 from tests.serving.process import running_server
 from trainer.__main__ import main
+from trainer.data.class_table import read_classes
 from trainer.data.synthetic import scenes
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +71,16 @@ def label_by_hand(folder: Path, truth: dict[str, np.ndarray], domain: Domain) ->
     for pick in json.loads((folder / "pairs.json").read_text())["pairs"]:
         tool.add(Path(Path(pick["photo"]).name), truth[pick["name"]], photo=folder / "mine" / pick["photo"])
     tool.close()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_class_table_of_a_page_is_one_that_a_model_can_have(page, tmp_path):
+    table = re.search(
+        r"^    id,name,r,g,b,ignore\n(?:    .+\n)+", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    (tmp_path / "classes.csv").write_text(textwrap.dedent(table.group()), encoding="utf-8")
+    rows = read_classes(tmp_path / "classes.csv").rows
+    assert len({row.color for row in rows}) == len(rows)  # the server refuses models of which two classes look alike
 
 
 def test_the_figures_of_the_readme_are_those_of_the_results():

@@ -75,7 +75,9 @@ def checked_ids(values: NDArray[np.integer[Any]], domain: Domain, *, erased: Mas
         message = f"the label map holds ids that belong to no class: {_listed(named, len(unknown))}. {_known(domain)}"
         hint = "The class table lists the classes with their ids."
         if unknown == [IGNORE]:
-            hint = "If 255 means not labelled, give the class table an ignored class, for example 255,void,0,0,0,1."
+            hint = (
+                "If 255 means not labelled, give the class table an ignored class, for example 255,void,224,224,192,1."
+            )
         raise ImageError(400, "unknown_class_id", message, hint=hint)
     return values.astype(np.uint8)
 

@@ -109,10 +109,12 @@ class Project:
 
     def save_classes(self, rows: Sequence[ClassRow]) -> None:
         """Replace the class table. Raises Refusal where it is not one, or lacks a class that label maps use."""
-        hint = "Each class needs an id of its own from 0 to 254 and a name of its own; at least one is not void."
-        ids, names = [row.id for row in rows], [row.name for row in rows]
-        if len({*ids}) < len(ids) or len({*names}) < len(names) or all(row.ignore for row in rows):
-            raise Refusal(400, "class_table", "two classes have the same id or name, or all are void.", hint=hint)
+        hint = "Each class needs an id from 0 to 254, a name and a colour of its own; at least one is not void."
+        ids = [row.id for row in rows]
+        columns = (ids, [row.name for row in rows], [row.color for row in rows])
+        if any(len({*column}) < len(rows) for column in columns) or all(row.ignore for row in rows):
+            message = "two classes have the same id, name or colour, or all are void."
+            raise Refusal(400, "class_table", message, hint=hint)
         used = {id for counts in self._counts().values() for id in counts}
         lost = [row.name for row in self.classes() if row.id in used - {*ids}]
         if lost:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from serving.api.auth import client_of
 from serving.errors import Refusal, ServingError
+from serving.imaging.domain import ClassRow
 from serving.studio.project import Project
 from serving.studio.routes import model_name
 from serving.studio.work import Work, run_folders, runs_of
@@ -57,6 +58,17 @@ def test_a_label_map_that_cannot_be_read_is_named(project):
     write(project.root / "labels" / "a.png", 7)
     with pytest.raises(Refusal, match=r"labels/a\.png: the label map holds ids that belong to no class: 7"):
         project.labelled()
+
+
+@pytest.mark.parametrize(
+    ("id", "name", "color"), [(1, "sky", (1, 2, 3)), (2, "road", (1, 2, 3)), (2, "sky", (0, 0, 0))]
+)
+def test_classes_with_the_same_id_name_or_colour_are_refused_and_nothing_is_lost(project, id, name, color):
+    rows = (ClassRow(1, "road", (128, 64, 128), False), ClassRow(255, "void", (0, 0, 0), True))
+    project.save_classes(rows)
+    with pytest.raises(Refusal, match="two classes have the same id, name or colour"):
+        project.save_classes((ClassRow(id, name, color, False), *rows))
+    assert project.classes() == rows
 
 
 def test_export_accepts_the_models_name_of_any_folder(tmp_path):

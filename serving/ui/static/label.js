@@ -124,7 +124,9 @@ export default class Label extends Pane {
 
   #addClass() {
     const id = Math.max(...project.state.classes.map((row) => row.id % 255)) + 1; // 255 is void
-    const color = levels(COLOURS[id % COLOURS.length]);
+    const used = project.state.classes.map((row) => String(row.color));
+    const free = COLOURS.map(levels).find((each) => !used.includes(String(each)));
+    const color = free ?? [...crypto.getRandomValues(new Uint8Array(3))];
     return this.#saveClasses([...this.#rows, { id, name: `class ${id}`, color }]);
   }
 

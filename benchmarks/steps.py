@@ -68,7 +68,8 @@ def runs(*, quick: bool) -> list[Run]:
     chosen = []
     for name in METHODS:
         recipes = [run for run in RECIPES.values() if run.method == name]
-        wanted = [run for run in recipes if run.recipe in (f"{name}-compact", f"{name}-paper")] or recipes[:1]
+        names = {f"{name.replace('_', '-')}-{size}" for size in ("compact", "paper")}
+        wanted = [run for run in recipes if run.recipe in names] or recipes[:1]
         chosen += [_tiny(wanted[0])] if quick and wanted else wanted
         if not wanted:
             raise SystemExit(f"no recipe trains {name}: add one to RECIPES")

@@ -114,6 +114,8 @@ RECIPES: dict[str, Run] = {
             **COMPACT,
         ),
         _run("spade-compact", "spade", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
+        # The kernels are kept: at this size they fit.
+        _run("cc-fpse-compact", "cc_fpse", PHOTOS | {"unpaired": 0}, recompute=False, lr_discriminator=1e-3, **NARROW),
         _run("oasis-compact", "oasis", PHOTOS | {"unpaired": 0}, lr_discriminator=1e-3, **NARROW),
         _run("tcr-compact", "tcr", PHOTOS, lr_discriminator=1e-3, **NARROW),
         _run("usis-compact", "usis", PHOTOS | {"pairs": 0}, lr_discriminator=2e-4, **NARROW),
@@ -136,6 +138,7 @@ RECIPES: dict[str, Run] = {
             frozen_steps=0,
         ),
         _run("spade-paper", "spade", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),
+        _run("cc-fpse-paper", "cc_fpse", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),
         _run(
             "oasis-paper",
             "oasis",

@@ -69,6 +69,7 @@ TINY: dict[str, dict[str, Any]] = {
     "pix2pixhd": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
     "dance": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
     "spade": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
+    "cc_fpse": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
     "oasis": {"width": 4, "noise": 4, "first_weights": "torch"},
     "tcr": {"width": 4, "noise": 4, "first_weights": "torch"},
     "usis": {"width": 4, "noise": 4, "first_weights": "torch"},
@@ -76,7 +77,7 @@ TINY: dict[str, dict[str, Any]] = {
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
-SIZES = dict.fromkeys(("mean_teacher", "painter", "spade", "oasis", "tcr", "usis", "semipaired"), (64, 64))
+SIZES = dict.fromkeys(("mean_teacher", "painter", "spade", "cc_fpse", "oasis", "tcr", "usis", "semipaired"), (64, 64))
 """For the methods that need other multiples than SIZE has."""
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
@@ -89,6 +90,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("mean_teacher", {"unpaired": 0.0}),
     ("pix2pixhd", {"label_as": "colours", "edges": "none", "scales": 2, "feature_matching": 0.0}),
     ("spade", {"norm": "instance", "scales": 1, "feature_matching": 0.0}),
+    ("cc_fpse", {"norm": "instance", "recompute": False, "feature_matching": 0.0}),
     ("usis", {"generator": "oasis", "norm": "instance"}),
     ("semipaired", {"reverse": "unfrozen", "generator": "oasis", "label_mix": 10.0}),
     ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "first_weights": "xavier"}),

@@ -24,7 +24,7 @@ from trainer.experiment.tables import SHIPPED, open_table
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "tables"
 PRINTED = {"s0-t1": 11, "s0-t2": 14, "s0-t3": 4, "s0-t4": 8, "s0-t5": 3, "s0-t6": 2, "s0-t7": 20, "s0-t8": 11}
-PRINTED |= {"s0-t9": 14, "s1-t1": 17, "s1-t2": 8, "s3-t1": 6, "s3-t2": 3}
+PRINTED |= {"s0-t9": 14, "s1-t1": 18, "s1-t2": 8, "s3-t1": 6, "s3-t2": 3}
 """How many rows each paper's table has."""
 
 TABLE = """

@@ -81,4 +81,4 @@ def test_a_misspelt_choice_is_refused_on_the_command_line_and_in_a_table(tmp_pat
 @pytest.mark.parametrize("name", WITH_THE_CHOICE)
 def test_the_default_is_the_released_initialisation_and_compact_recipes_take_torchs(name: str) -> None:
     assert METHODS[name].config_class().first_weights == "xavier"
-    assert RECIPES[f"{name}-compact"].config.first_weights == "torch"
+    assert RECIPES[f"{name.replace('_', '-')}-compact"].config.first_weights == "torch"

@@ -129,7 +129,7 @@ def test_a_label_side_of_pictures_is_translated_as_pictures(name: str) -> None:
     assert method.to_label(batch.paired.photo).shape == batch.paired.photo.shape
 
 
-@pytest.mark.parametrize("name", ["supervised", "spade", "oasis", "tcr", "usis", "semipaired"])
+@pytest.mark.parametrize("name", ["supervised", "spade", "cc_fpse", "oasis", "tcr", "usis", "semipaired"])
 def test_a_method_over_classes_says_that_it_needs_them(name: str) -> None:
     with pytest.raises(ValueError, match="class table"):
         METHODS[name](tiny_method(name).config, Domain("picture"), size=SIZE, seed=0)
@@ -146,6 +146,7 @@ def test_a_method_over_classes_says_that_it_needs_them(name: str) -> None:
         ("tripathy", ["generators", "discriminators"]),
         ("pix2pixhd", ["global", "discriminator"]),
         ("spade", ["generator", "discriminator"]),
+        ("cc_fpse", ["generator", "discriminator"]),
         ("oasis", ["generator", "discriminator"]),
         ("tcr", ["generator", "discriminator"]),
         ("usis", ["generator", "segmenter", "discriminator"]),

@@ -1,4 +1,4 @@
-"""The networks of OASIS, USIS, SPADE and the semi-paired method have the papers' sizes and shapes."""
+"""The networks of OASIS, USIS, SPADE, CC-FPSE and the semi-paired method have the papers' sizes and shapes."""
 
 import copy
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from trainer.errors import UserError
 from trainer.networks.frozen import frozen, keeping_buffers
 from trainer.networks.init import SpectralConv2d, fuse_spectral_norm, update_spectral_norm
 from trainer.networks.normalisation import estimate_statistics
+from trainer.networks.predicted_kernels import CcFpseGenerator
+from trainer.networks.pyramid_discriminator import PyramidDiscriminator
 from trainer.networks.segmenting_discriminator import ResidualBlock, SegmentingDiscriminator
 from trainer.networks.spade import OasisGenerator, Spade
 from trainer.networks.swagan import SwaganDiscriminator, with_spread
@@ -69,6 +71,39 @@ def test_the_networks_have_the_published_number_of_parameters(
     assert count(OasisGenerator(channels, width=64, norm="batch")) == oasis
     assert count(WaveletSpadeGenerator(channels, width=64, norm="batch")) == wavelet
     assert count(SegmentingDiscriminator(channels, width=64)) == discriminator
+
+
+@pytest.mark.parametrize(
+    ("channels", "more", "generator", "discriminator"),
+    [
+        (36, True, 119_966_979, 5_175_873),
+        (151, False, 125_254_211, 5_190_593),
+        (184, False, 126_793_859, 5_194_817),
+    ],
+)
+@pytest.mark.usefixtures("meta")
+def test_the_networks_of_cc_fpse_have_the_parameters_of_the_released_code_but_those_it_never_uses(
+    channels: int, more: bool, generator: int, discriminator: int
+) -> None:
+    never_used = 26_112  # two batch norms beside each conditional convolution, left out by its forward pass
+    ours = CcFpseGenerator(channels, width=64, norm="batch", more=more, recompute=True)
+    assert count(ours) == generator - never_used
+    assert count(PyramidDiscriminator(channels, width=64)) == discriminator
+
+
+@pytest.mark.usefixtures("meta")
+def test_the_networks_of_cc_fpse_have_the_published_shapes() -> None:
+    label = torch.zeros(2, 36, 256, 512)
+    generator = CcFpseGenerator(36, width=64, norm="batch", more=True, recompute=True)
+    wide = [(1024, 4, 8), (1024, 8, 16), (1024, 16, 32), (512, 32, 64), (256, 64, 128), (128, 128, 256), (64, 256, 512)]
+    assert shapes(generator, generator.blocks, label) == (wide, (3, 256, 512))
+    generator = CcFpseGenerator(36, width=64, norm="instance", more=False, recompute=True)
+    square = [1024, 1024, 1024, 512, 256, 128, 64]
+    sides = [8, 16, 16, 32, 64, 128, 256]
+    expected = [(channels, side, side) for channels, side in zip(square, sides, strict=True)]
+    assert shapes(generator, generator.blocks, label[..., :256]) == (expected, (3, 256, 256))
+    scores = [scale[-1].shape for scale in PyramidDiscriminator(36, width=64)(torch.zeros(2, 3, 256, 512), label)]
+    assert scores == [(2, 1, 64, 128), (2, 1, 32, 64), (2, 1, 16, 32)]
 
 
 @pytest.mark.usefixtures("meta")

@@ -223,6 +223,40 @@ def inconsistency(method: Any) -> float:
     return (before - after).abs().permute(0, 2, 3, 1)[inside[:, 0] == 1].mean().item()
 
 
+def test_cc_fpse_minimises_its_equations_in_its_order() -> None:
+    method = still("cc_fpse", feature_matching=3.0)
+    play, drawn, layers = turns(method), method.encode(PAIRED.label), []
+    for layer in list(method.discriminator.encoder)[1:]:
+        layer.register_forward_hook(lambda _, __, out: layers.append(out.detach()))
+
+    def scores(photo: Tensor) -> list[Tensor]:
+        layers.clear()
+        return [scale[-1] for scale in method.discriminator(photo, drawn)]
+
+    scores(PAIRED.photo)
+    known = list(layers)
+    judged = scores(method.generator(drawn))
+    distances = [(one - other).abs().mean().item() for one, other in zip(known, layers, strict=True)]
+    assert (len(judged), len(distances)) == (3, 4)
+    plays(
+        next(play),
+        "generator",
+        {"adversarial": -sum(each.mean().item() for each in judged) / 3, "feature_matching": 3 * sum(distances) / 4},
+    )
+
+    update = next(play)
+    real, fake = scores(PAIRED.photo), scores(method.generator(drawn))
+    plays(
+        update,
+        "discriminator",
+        {
+            "real": sum((1 - each).clamp(min=0).mean().item() for each in real) / 3,
+            "fake": sum((1 + each).clamp(min=0).mean().item() for each in fake) / 3,
+        },
+    )
+    assert next(play, None) is None
+
+
 def test_spade_minimises_its_equations_in_its_order() -> None:
     method = still("spade", feature_matching=3.0)
     play, drawn = turns(method), method.encode(PAIRED.label)

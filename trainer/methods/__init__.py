@@ -2,6 +2,7 @@
 
 from trainer.methods.base import Method
 from trainer.methods.bicycle_gan import BicycleGAN
+from trainer.methods.cc_fpse import CcFpse
 from trainer.methods.cyclegan import CycleGAN
 from trainer.methods.dance import Dance
 from trainer.methods.hybrid import Hybrid
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "pix2pixhd": Pix2PixHD,
     "dance": Dance,
     "spade": Spade,
+    "cc_fpse": CcFpse,
     "oasis": Oasis,
     "tcr": Tcr,
     "usis": Usis,

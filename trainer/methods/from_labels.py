@@ -28,7 +28,7 @@ GENERATORS: dict[GeneratorName, type[WaveletSpadeGenerator] | type[OasisGenerato
 
 @dataclass(frozen=True)
 class FromLabelsConfig:
-    """The options that `spade`, `oasis`, `tcr`, `usis` and `semipaired` share."""
+    """The options that `spade`, `cc_fpse`, `oasis`, `tcr`, `usis` and `semipaired` share."""
 
     width: int = 64
     """Channels of the last layer of the generator, and of the first or last of each discriminator and segmenter."""

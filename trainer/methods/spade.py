@@ -1,9 +1,10 @@
 """SPADE of Park et al.: spatially-adaptive normalisation and a multi-scale PatchGAN, from pairs alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from trainer import losses
 from trainer.batch import Batch, Domain
@@ -15,16 +16,14 @@ from trainer.networks.spade import SpadeGenerator
 
 
 @dataclass(frozen=True)
-class Config(FromLabelsConfig):
-    """The choices of `spade`; the defaults are the paper's (Park et al., section 4, appendix A).
+class HingeConfig(FromLabelsConfig):
+    """The options that `spade` and `cc_fpse` share.
 
     The learning rates are constant over the first half of the steps, then linear to zero.
     """
 
     more: bool = False
-    """One doubling more in the generator: the paper's for 256x512."""
-    scales: int = 2
-    """Discriminators, each on pictures half as large as the one before."""
+    """One doubling more in the generator: the papers' for 256x512."""
     feature_matching: float = 10.0
     """Weight of the L1 distance in the discriminators' features."""
     perceptual: float = 10.0
@@ -32,26 +31,28 @@ class Config(FromLabelsConfig):
     vgg: str | None = None
     """VGG-19's weights for it, a file; None: torchvision's, fetched once."""
     ema: float = 0.999
-    """Decay of the generator's running average (ours; the paper evaluates the weights themselves: --weights raw)."""
+    """Decay of the generator's running average (ours; the papers evaluate the weights themselves: --weights raw)."""
 
 
-class Spade(FromLabels):
+@dataclass(frozen=True)
+class Config(HingeConfig):
+    """The choices of `spade`; the defaults are the paper's (Park et al., section 4, appendix A)."""
+
+    scales: int = 2
+    """Discriminators, each on pictures half as large as the one before."""
+
+
+class HingeFromLabels(FromLabels):
     """L_G = -D(G(m), m) + feature_matching L_fm + perceptual L_vgg against the hinge loss of D(x, m) and D(G(m), m).
 
-    The generator moves first; the discriminators then see new photos of it. There is no noise and no encoder of styles.
+    The generator moves first; the discriminator then sees new photos of it. There is no noise and no encoder of styles.
     """
 
-    config_class = Config
-    config: Config
+    config: HingeConfig
+    discriminator: nn.Module
+    """(photo, label) -> for each scale its outputs; the last are the logits."""
     betas = (0.0, 0.9)
     schedule = staticmethod(constant_then_linear)
-
-    def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
-        super().__init__(config, label_domain, size=size, seed=seed)
-        self.generator = SpadeGenerator(self.channels, width=config.width, norm=config.norm, more=config.more)
-        self.multiple_of = self.generator.multiple_of
-        self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
-        initialise(config.first_weights, self.generator, self.discriminator)
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         config, photo, label = self.config, batch.paired.photo, batch.paired.label
@@ -62,7 +63,7 @@ class Spade(FromLabels):
         if config.feature_matching:
             with torch.no_grad():
                 known = self.discriminator(photo, drawn)
-            terms["feature_matching"] = config.feature_matching * losses.feature_matching_l1(known, judged)
+            terms["feature_matching"] = config.feature_matching * self.matched(known, judged)
         if self.perceptual is not None:
             terms["perceptual"] = config.perceptual * self.perceptual(fake, photo)
         yield Update("generator", terms)
@@ -75,3 +76,21 @@ class Spade(FromLabels):
             "fake": torch.stack([losses.hinge(scale[-1], real=False) for scale in on_fake]).mean(),
         }
         yield Update("discriminator", terms)
+
+    def matched(self, known: Sequence[Sequence[Tensor]], judged: Sequence[Sequence[Tensor]]) -> Tensor:
+        """L_fm between the discriminator's outputs for real photos and for generated ones."""
+        return losses.feature_matching_l1(known, judged)
+
+
+class Spade(HingeFromLabels):
+    """The SPADE generator against PatchGANs of several scales, by the losses of `HingeFromLabels`."""
+
+    config_class = Config
+    config: Config
+
+    def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, label_domain, size=size, seed=seed)
+        self.generator = SpadeGenerator(self.channels, width=config.width, norm=config.norm, more=config.more)
+        self.multiple_of = self.generator.multiple_of
+        self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
+        initialise(config.first_weights, self.generator, self.discriminator)

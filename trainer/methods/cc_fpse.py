@@ -1,0 +1,49 @@
+"""CC-FPSE of Liu et al.: kernels predicted from the label map, and a discriminator with a feature pyramid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer import losses
+from trainer.batch import Domain
+from trainer.methods.spade import HingeConfig, HingeFromLabels
+from trainer.networks.init import initialise
+from trainer.networks.predicted_kernels import CcFpseGenerator
+from trainer.networks.pyramid_discriminator import PyramidDiscriminator
+
+
+@dataclass(frozen=True)
+class Config(HingeConfig):
+    """The choices of `cc_fpse`; the defaults are those of the released code (Liu et al. 2019)."""
+
+    feature_matching: float = 20.0
+    """Weight of the L1 distance in the discriminator's features."""
+    recompute: bool = True
+    """Compute the predicted kernels again in the backward pass instead of keeping them: less memory, more time."""
+
+
+class CcFpse(HingeFromLabels):
+    """SPADE's losses and order with another generator and another discriminator.
+
+    The label map enters the discriminator by a product alone.
+    """
+
+    config_class = Config
+    smallest = PyramidDiscriminator.smallest
+    config: Config
+
+    def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
+        super().__init__(config, label_domain, size=size, seed=seed)
+        self.generator = CcFpseGenerator(
+            self.channels, width=config.width, norm=config.norm, more=config.more, recompute=config.recompute
+        )
+        self.multiple_of = self.generator.multiple_of
+        self.discriminator = PyramidDiscriminator(self.channels, width=config.width)
+        initialise(config.first_weights, self.generator, self.discriminator)
+
+    def matched(self, known: Sequence[Sequence[Tensor]], judged: Sequence[Sequence[Tensor]]) -> Tensor:
+        """The mean over the encoder's four layers of mean |D_l(x) - D_l(x')|."""
+        real, fake = ([layer for scale in outputs for layer in scale[:-1]] for outputs in (known, judged))
+        return torch.stack([losses.difference(one, other) for one, other in zip(real, fake, strict=True)]).mean()

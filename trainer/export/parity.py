@@ -17,7 +17,7 @@ from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
 from trainer.onnx_session import open_session
 
-RAW_TOLERANCE = 1e-4
+RAW_TOLERANCE = 1e-3  # an eighth of a photo's level; torch's own rounding reaches 2e-4 in cc_fpse
 VALUES_TOLERANCE = 1e-3
 IDS_TOLERANCE = 1e-3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import signal
 from collections.abc import AsyncIterator
@@ -45,8 +46,9 @@ class PageMount:
 
     async def _open(self) -> None:
         try:
-            self._page = await asyncio.to_thread(_build, self._backend)
-            async with self._page.router.lifespan_context(self._page):
+            module = await asyncio.to_thread(importlib.import_module, "serving.ui.page")
+            self._page = page = await asyncio.to_thread(module.build_page, self._backend)
+            async with page.router.lifespan_context(self._page):
                 logger.info("the page is open at /ui")
                 await self._stopping.wait()
         except Exception:
@@ -93,12 +95,6 @@ class PageMount:
             await asyncio.gather(work, stop, return_exceptions=True)
             if streaming and self._stopping.is_set():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _build(backend: Backend) -> FastAPI:
-    from serving.ui.page import build_page
-
-    return build_page(backend)
 
 
 def _on_signal(callback: Any) -> None:

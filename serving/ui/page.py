@@ -21,10 +21,7 @@ from serving.inference.pipeline import Backend
 
 _STATIC = Path(__file__).parent / "static"
 _TITLE = "fewpair: paint a street, get a photo"
-_SUMMARY = (
-    "Paint a map of a street and watch it become a photo, or turn a photo into a map. Learned from a few "
-    "labelled photos."
-)
+_SUMMARY = "Paint a map of a street and see it become a photo, or read a photo as a map. Learned from few labels."
 _TABS = {"paint": "Paint → photo", "read": "Photo → map"}
 _STUDIO_TABS = {"pick": "Pick", "label": "Label", "train": "Train", "read": "Photo → map"} | _TABS
 _HEAD = '<link rel="stylesheet" href="page/page.css">'

@@ -201,11 +201,10 @@ class Project:
         names = [name for name, digest in digests.items() if digest in known]
         if len(names) < 3:
             return {"points": [], "near": []}
-        from sklearn.decomposition import PCA  # takes a second
-        from sklearn.preprocessing import minmax_scale
-
         features = np.stack([known[digests[name]] for name in names]).astype(np.float64)
-        plane = minmax_scale(PCA(2, random_state=0).fit_transform(features))
+        left, scale, _ = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)
+        plane = left[:, :2] * scale[:2]
+        plane = (plane - plane.min(axis=0)) / np.maximum(np.ptp(plane, axis=0), 1e-9)
         points = [{"name": name, "x": x, "y": y} for name, (x, y) in zip(names, plane.round(4).tolist(), strict=True)]
         picks = [names.index(row["name"]) for row in (self.picks() or {"photos": []})["photos"] if row["name"] in names]
         return {"points": points, "near": [names[row] for row in _near(features, picks)]}

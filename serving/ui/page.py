@@ -24,7 +24,6 @@ _TITLE = "fewpair: paint a street, get a photo"
 _SUMMARY = "Paint a map of a street and see it become a photo, or read a photo as a map. Learned from few labels."
 _TABS = {"paint": "Paint → photo", "read": "Photo → map"}
 _STUDIO_TABS = {"pick": "Pick", "label": "Label", "train": "Train", "read": "Photo → map"} | _TABS
-_HEAD = '<link rel="stylesheet" href="page/page.css">'
 # In the HTML itself: Gradio's script adds its `head` later, when the browser has asked for /favicon.ico.
 _EARLY = '<link rel="icon" type="image/svg+xml" href="page/icon.svg">' + "".join(
     f'<link rel="modulepreload" href="page/{name}.js">'
@@ -69,7 +68,7 @@ def build_page(backend: Backend) -> FastAPI:
         _blocks(studio=backend.settings.studio is not None),
         path="/ui",
         theme=_THEME,
-        head=_HEAD,
+        head='<link rel="stylesheet" href="page/page.css">',
         footer_links=[],
         run_history=False,
         ssr_mode=False,

@@ -49,9 +49,9 @@ class Served:
 
 
 @router.get("", responses=_errors(), summary="The server")
-async def server(request: Request) -> schemas.ServerMetadata:
+async def server(request: Request) -> dict[str, str | list[str]]:
     """Its name, its version, and the extensions of the protocol that it supports."""
-    return schemas.ServerMetadata(name="fewpair", version=request.app.version, extensions=["binary_tensor_data"])
+    return {"name": "fewpair", "version": request.app.version, "extensions": ["binary_tensor_data"]}
 
 
 @router.get("/health/live", responses=_errors(), summary="Whether the server is alive")

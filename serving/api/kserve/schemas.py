@@ -72,14 +72,6 @@ class KServeError(BaseModel):
     error: str
 
 
-class ServerMetadata(BaseModel):
-    """The server."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
 class TensorMetadata(BaseModel):
     """An input or an output."""
 

@@ -7,6 +7,8 @@ All photos are compared at 96x128, box-filtered, whatever a model's size: KID (e
 at periods of 2, 4 and 8 pixels relative to the real photos'; mean level and mean chroma (largest minus smallest
 channel) in levels of 0 to 255. Noise is drawn with seed 0. With --own-style each photo has the style that the model
 reads in the real one, instead of noise: what would be left of the distance if the label map told the light.
+--bound puts real photos of `train` in the place of generated ones: all of them, and for each photo of the split the
+nearest one in the features that are compared.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from PIL import Image
 from benchmarks.model_page import between_markers
 from trainer.batch import random
 from trainer.data.catalogue import open_dataset
+from trainer.data.dataset import Dataset
 from trainer.metrics.distribution import compare_sets, open_extractor
 from trainer.metrics.evaluate import classes_of, labelled
 
@@ -31,56 +34,74 @@ PERIODS = {"2": (0.42, 0.5), "4": (0.21, 0.29), "8": (0.105, 0.145)}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--data", required=True)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--features", required=True)
     parser.add_argument("--splits", nargs="+", required=True)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--own-style", action="store_true")
+    parser.add_argument("--bound", action="store_true")
     options = parser.parse_args()
     extractor = open_extractor(options.features)
+    dataset = open_dataset(options.data, options.root)
     lines = [
-        "| model | split | photos | KID | energy at 2, 4, 8 px | mean level (real) | mean chroma (real) |",
+        "| photos | split | photos | KID | energy at 2, 4, 8 px | mean level (real) | mean chroma (real) |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
+
+    def features(pictures: np.ndarray) -> np.ndarray:
+        return extractor.of_pictures(enlarged(pictures)).astype(np.float64)
+
+    def compare(name: str, split: str, pictures: np.ndarray, real: np.ndarray) -> None:
+        kid = compare_sets(features(pictures), features(real))["kid"]
+        ratios = ", ".join(f"{one / other:.2f}" for one, other in zip(energy(pictures), energy(real), strict=True))
+        level, chroma = (f"{of(pictures):.0f} ({of(real):.0f})" for of in (np.mean, mean_chroma))
+        lines.append(f"| {name} | {split} | {len(real)} | {kid:.2f} | {ratios} | {level} | {chroma} |")
+        print(lines[-1], flush=True)
+
     for split in options.splits:
+        real = real_photos(dataset, split)
         for model in options.models:
-            generated, real = (np.stack(each) for each in zip(*photos(model, options, split), strict=True))
-            sets = (extractor.of_pictures(enlarged(each)).astype(np.float64) for each in (generated, real))
-            kid = compare_sets(*sets)["kid"]
-            ratios = ", ".join(f"{one / other:.2f}" for one, other in zip(energy(generated), energy(real), strict=True))
-            level, chroma = (f"{of(generated):.0f} ({of(real):.0f})" for of in (np.mean, mean_chroma))
             name = f"`{model.name}`" + (" in the style of each real photo" if options.own_style else "")
-            lines.append(f"| {name} | {split} | {len(real)} | {kid:.2f} | {ratios} | {level} | {chroma} |")
-            print(lines[-1], flush=True)
-    between_markers(options.into, "own-style" if options.own_style else "photos", "\n".join(lines))
+            compare(name, split, np.stack(list(generated(model, dataset, split, own_style=options.own_style))), real)
+        if options.bound and split != "train":
+            known = real_photos(dataset, "train")
+            distances = np.linalg.norm(features(real)[:, None] - features(known)[None], axis=-1)
+            compare(f"all {len(known)} real photos of `train`", split, known, real)
+            compare("the nearest real photo of `train` to each", split, known[distances.argmin(1)], real)
+    marker = "bound" if options.bound else "own-style" if options.own_style else "photos"
+    between_markers(options.into, marker, "\n".join(lines))
 
 
-def photos(model: Path, options: argparse.Namespace, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """A generated and a real photo for each label map of the split, both uint8[96,128,3]."""
+def real_photos(dataset: Dataset, split: str) -> np.ndarray:
+    """The photos that have a label map, uint8[N,96,128,3]."""
+    return np.stack([_small(dataset.read_photo(sample)) for sample in labelled(dataset, split)])
+
+
+def generated(model: Path, dataset: Dataset, split: str, *, own_style: bool) -> Iterator[np.ndarray]:
+    """A generated photo for each label map of the split, uint8[96,128,3]."""
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
     direction = manifest["directions"]["to_photo"]
     session = onnxruntime.InferenceSession(str(model / direction["file"]), providers=["CPUExecutionProvider"])
     reader = None
-    if options.own_style:
+    if own_style:
         file = str(model / manifest["style"]["file"])
         reader = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     height, width = (manifest["resize"][side] for side in ("height", "width"))
-    dataset = open_dataset(options.data, options.root)
     ids = classes_of(dataset.label_domain).index_to_id()
     for number, sample in enumerate(labelled(dataset, split)):
         indices = Image.fromarray(dataset.read_label(sample).astype(np.uint8)).resize(
             (width, height), Image.Resampling.NEAREST
         )
         feeds = {direction["input"]["name"]: ids[np.asarray(indices)][None]}
-        photo = dataset.read_photo(sample)
         if reader:
-            (feeds["noise"],) = reader.run(None, {"photo": _small(photo, manifest["style"]["size"])[None]})
+            photo = _small(dataset.read_photo(sample), manifest["style"]["size"])
+            (feeds["noise"],) = reader.run(None, {"photo": photo[None]})
         elif direction["noise"]:
             shape = (1, *direction["noise"]["shape"])
             feeds["noise"] = random(0, number, "benchmark photos").standard_normal(shape, dtype=np.float32)
-        yield _small(session.run(None, feeds)[0][0]), _small(photo)
+        yield _small(session.run(None, feeds)[0][0])
 
 
 def enlarged(pictures: np.ndarray) -> np.ndarray:

@@ -66,10 +66,25 @@ async def model(name: Name, backend: Ready) -> ModelCard:
 )
 async def pairs(name: Name, backend: Ready) -> Response:
     """Each photo above its label map; 404 where the photos may not be passed on, as those of datasets."""
-    path = backend.settings.models / backend.models.find(name).name / "pairs.jpg"
+    path = backend.models.find(name).manifest.folder / "pairs.jpg"
     if not path.is_file():
         raise Refusal(404, "no_pairs", f"the photos that model {name} learned from are not part of it.")
-    return FileResponse(path, media_type="image/jpeg")
+    return FileResponse(path)
+
+
+@router.get(
+    "/{name}/examples/{file}",
+    response_class=Response,
+    responses={200: openapi.PICTURE, **openapi.errors(404, 503)},
+    summary="A picture to try a model with",
+)
+async def example(name: Name, file: str, backend: Ready) -> Response:
+    """`EXAMPLE.jpg`, a photo, and for a model that makes photos `EXAMPLE.png`, the label map that it was made of."""
+    manifest = backend.models.find(name).manifest
+    path = manifest.folder / "examples" / file
+    if path.stem not in manifest.examples or not path.is_file():
+        raise Refusal(404, "no_example", f"model {name} has no example {file}.", hint="/v1/models lists them.")
+    return FileResponse(path)
 
 
 @admin.post(

@@ -14,6 +14,7 @@ from serving.api import schemas
 
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 JPEG: dict[str, Any] = {"description": "A JPEG.", "content": {"image/jpeg": BINARY}}
+PICTURE: dict[str, Any] = {"description": "A JPEG or PNG.", "content": {"image/jpeg": BINARY, "image/png": BINARY}}
 ZIP: dict[str, Any] = {"description": "The answers, and `index.json`.", "content": {"application/zip": BINARY}}
 TAGS = [
     {"name": "translate", "description": "Send a picture, get its translation."},

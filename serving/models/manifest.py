@@ -83,6 +83,7 @@ class Manifest:
     metrics: Mapping[str, Any]
     parity: Mapping[str, Any]
     style: StyleGraph | None = None
+    examples: tuple[str, ...] = ()
 
     @property
     def graphs(self) -> tuple[Direction | StyleGraph, ...]:

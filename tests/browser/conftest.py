@@ -21,7 +21,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touc
 def page_server(tmp_path_factory):
     models = tmp_path_factory.mktemp("models") / "exported"
     shutil.copytree(ROOT / "exported", models)
-    write_model(models / "painter-with-style", directions=("to_photo",), style=True)
+    write_model(models / "painter-with-style", directions=("to_photo",), style=True, examples=True)
     with running_server(models, tmp_path_factory.mktemp("server")) as running:
         yield running
 

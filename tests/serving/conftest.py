@@ -14,7 +14,7 @@ def models(tmp_path_factory):
     """Five folders: a model as it should be, one at a fixed size, one of one direction that does not say how sure
     it is, one between two kinds of pictures, and a broken one."""
     folder = tmp_path_factory.mktemp("models")
-    write_model(folder / "tiny", style=True)
+    write_model(folder / "tiny", style=True, examples=True)
     write_model(
         folder / "fixed",
         resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 CLASSES = [
     {"id": 0, "name": "dark", "color": [64, 0, 128], "ignore": False},
@@ -160,6 +161,7 @@ def write_model(
     noise: bool = True,
     confidence: bool = True,
     style: bool = False,
+    examples: bool = False,
     **changes: Any,
 ) -> Path:
     """An exported folder; `changes` replace entries of its manifest."""
@@ -184,6 +186,14 @@ def write_model(
         }
     if style:
         changes["style"] = {**_stored(folder / "style.onnx", style_graph()), "size": [2, 3]}
+    if examples:
+        changes["examples"] = ["two-halves"]
+        (folder / "examples").mkdir()
+        ids = np.zeros((32, 48), np.uint8)
+        ids[16:] = 2
+        Image.fromarray(ids).save(folder / "examples/two-halves.png")
+        colours = np.array([row["color"] for row in CLASSES], np.uint8)
+        Image.fromarray(colours[ids]).save(folder / "examples/two-halves.jpg")
     return _write_manifest(folder, described, **changes)
 
 

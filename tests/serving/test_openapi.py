@@ -53,6 +53,7 @@ OPERATIONS = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
     ("GET", "/v1/models/{name}/pairs"),
+    ("GET", "/v1/models/{name}/examples/{file}"),
     ("POST", "/v1/segment"),
     ("POST", "/v1/synthesize"),
     ("POST", "/v1/style"),

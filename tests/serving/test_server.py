@@ -265,6 +265,17 @@ def test_a_model_without_its_pairs_says_so(http):
     assert error_of(http.get("/v1/models/tiny/pairs"), 404)["code"] == "no_pairs"
 
 
+def test_the_examples_of_a_model_are_served_and_only_those(http, models):
+    (card,) = (row for row in http.get("/v1/models").json()["models"] if row["name"] == "tiny")
+    assert card["examples"] == ["two-halves"]
+    for ending, kind in (("jpg", "image/jpeg"), ("png", "image/png")):
+        answer = http.get(f"/v1/models/tiny/examples/two-halves.{ending}")
+        assert answer.headers["Content-Type"] == kind
+        assert answer.content == (models / f"tiny/examples/two-halves.{ending}").read_bytes()
+    for name in ("three.jpg", "two-halves.gif", "..%2Fmanifest.json"):
+        error_of(http.get(f"/v1/models/tiny/examples/{name}"), 404)
+
+
 def test_every_refusal_has_the_one_shape(http):
     for method, path, status in (("GET", "/nowhere", 404), ("GET", "/segment", 405), ("DELETE", "/v1/models", 405)):
         assert path in error_of(http.request(method, path), status)["message"]

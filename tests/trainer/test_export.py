@@ -90,7 +90,9 @@ def drawn(one_way_graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def exported(classes_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(classes_run, tmp_path_factory.mktemp("exported"), name="little", force=True)
+    drawings = tmp_path_factory.mktemp("drawings")
+    Image.fromarray(np.array([[0, 3], [255, 5]], np.uint8)).save(drawings / "My street.png")
+    return export(classes_run, tmp_path_factory.mktemp("exported"), name="little", force=True, examples=drawings)
 
 
 def test_the_folder_obeys_the_contract_and_its_digests_are_its_files(classes_run: Path, exported: Path) -> None:
@@ -98,6 +100,7 @@ def test_the_folder_obeys_the_contract_and_its_digests_are_its_files(classes_run
     jsonschema.Draft202012Validator(schema()).validate(manifest)
     assert sorted(path.name for path in exported.iterdir()) == [
         "README.md",
+        "examples",
         "manifest.json",
         "pairs.jpg",
         "preview.png",
@@ -123,6 +126,25 @@ def test_the_folder_obeys_the_contract_and_its_digests_are_its_files(classes_run
     card = (exported / "README.md").read_text()
     for heading in ("Data and terms", "How it was trained", "Figures", "Limits", "Parity", "License"):
         assert f"## {heading}" in card
+
+
+def test_an_example_is_a_map_in_the_models_classes_and_at_its_size_with_the_photo_that_the_model_makes_of_it(
+    exported: Path,
+) -> None:
+    assert json.loads((exported / "manifest.json").read_text())["examples"] == ["my-street"]
+    with Image.open(exported / "examples/my-street.png") as picture:
+        ids = np.array(picture)
+    assert np.array_equal(ids, np.array([[0, 3], [255, 5]], np.uint8).repeat(16, 0).repeat(24, 1))
+    (made,) = session(exported / "to_photo.onnx").run(None, {"label": ids[None]})
+    with Image.open(exported / "examples/my-street.jpg") as picture:
+        assert np.abs(np.array(picture).astype(int) - made[0]).mean() < 4  # JPEG
+
+
+def test_a_folder_without_pictures_is_no_folder_of_examples(one_way_run: Path, drawn: None, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no pictures for --examples"):
+        export(one_way_run, tmp_path / "exported", force=True, examples=tmp_path / "empty")
+    assert not any((tmp_path / "exported").iterdir())
 
 
 def test_a_unet_with_colour_output_has_no_confidence_and_needs_multiples_of_its_strides(
@@ -202,7 +224,7 @@ def test_over_a_tolerance_nothing_is_written_and_the_earlier_export_stays(
 ) -> None:
     out = tmp_path / "exported"
     shutil.copytree(exported, out / "little")
-    before = {path.name: path.read_bytes() for path in (out / "little").iterdir()}
+    before = {path: path.read_bytes() for path in (out / "little").rglob("*.*")}
     honest = parity.run
     monkeypatch.setattr(
         parity, "run", lambda model, feeds: {name: value + 1 for name, value in honest(model, feeds).items()}
@@ -213,7 +235,7 @@ def test_over_a_tolerance_nothing_is_written_and_the_earlier_export_stays(
     ):
         export(one_way_run, out, name="little", force=True, overwrite=True)
     assert [path.name for path in out.iterdir()] == ["little"]
-    assert {path.name: path.read_bytes() for path in (out / "little").iterdir()} == before
+    assert {path: path.read_bytes() for path in (out / "little").rglob("*.*")} == before
 
 
 @pytest.mark.usefixtures("drawn")

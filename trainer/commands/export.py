@@ -32,6 +32,8 @@ class ExportOptions:
     """Replace an earlier export of the same name."""
     description: str | None = None
     """One or two sentences for the model list; None: made from the run."""
+    examples: Path | None = None
+    """A folder of pictures to try the model with, which go with it: label maps, or photos where it makes no photos."""
     threads: int | None = None
     """CPU threads of torch; None: as many as torch chooses."""
 
@@ -42,7 +44,7 @@ def export(arguments: list[str]) -> int:
     options = dict(vars(parse(ExportOptions, "export", arguments, about)))
     use_threads(options.pop("threads"))
     run, out = options.pop("run"), options.pop("out")
-    for path in sorted(write(run, out, **options).iterdir()):
+    for path in sorted(path for path in write(run, out, **options).rglob("*") if path.is_file()):
         print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
     print(f"Next: fewpair serve --models {out}")
     return 0

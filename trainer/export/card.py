@@ -1,5 +1,6 @@
 """The card and the preview of an exported model; previews show synthetic pictures, never those of a dataset."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,14 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from serving.imaging.decode import encode_grey, encode_photo, read_photo
+from serving.imaging.labels import read_label
 from trainer.batch import Classes, Domain, random
-from trainer.data.dataset import Dataset, Sample
+from trainer.data.class_table import imaging_domain
+from trainer.data.dataset import Dataset, Sample, image_errors, resized
+from trainer.data.layouts.files import PICTURES
 from trainer.data.synthetic import scenes
+from trainer.errors import UserError
 from trainer.export.graphs import NOISE, PREVIOUS, Graph
 from trainer.export.parity import mirrored, run, translated
 from trainer.grids import sample_grid
@@ -71,6 +77,34 @@ def pairs_picture(dataset: Dataset, pairs: Sequence[Sample]) -> Image.Image:
         photo = Image.fromarray(dataset.read_photo(pair)).resize((width, height), Image.Resampling.LANCZOS)
         columns.append(np.concatenate([np.asarray(photo), paint_label(dataset, dataset.read_label(pair), PAIR_SIZE)]))
     return Image.fromarray(np.concatenate(columns, axis=1))
+
+
+def write_examples(
+    source: Path, graphs: Sequence[Graph], domain: Domain, *, size: Sequence[int], out: Path
+) -> list[str]:
+    """Write an example NAME.jpg for each picture in `source`, and return their names.
+
+    A model that makes photos gets label maps (class ids or colours): NAME.png are their ids, NAME.jpg what it makes of
+    them. Another one gets photos. Raises UserError where there are none or one cannot be read.
+    """
+    painter = next((graph for graph in graphs if graph.direction == "to_photo"), None)
+    files = [path for path in sorted(source.iterdir()) if path.suffix.lower() in PICTURES]
+    if not files:
+        raise UserError(f"{source} holds no pictures for --examples")
+    out.mkdir()
+    names = []
+    for path in files:
+        names.append(re.sub("[^a-z0-9]+", "-", path.stem.lower()))
+        with image_errors(path):
+            if painter and domain.classes:
+                known = imaging_domain(domain.classes)
+                given = resized(read_label(path, known).ids, size)
+                (out / f"{names[-1]}.png").write_bytes(encode_grey(given))
+            else:
+                given = resized(read_photo(path), size)
+        picture = _first_output(painter, given) if painter else given
+        (out / f"{names[-1]}.jpg").write_bytes(encode_photo(picture, "jpeg"))
+    return names
 
 
 def card(manifest: Mapping[str, Any], *, rounding: str | None) -> str:

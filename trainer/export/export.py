@@ -17,7 +17,7 @@ import onnx
 
 from trainer.batch import Domain
 from trainer.errors import UserError
-from trainer.export.card import card, pairs_picture, preview
+from trainer.export.card import card, pairs_picture, preview, write_examples
 from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, with_rounded_weights
 from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
@@ -49,11 +49,13 @@ def export(
     force: bool = False,
     overwrite: bool = False,
     description: str | None = None,
+    examples: Path | None = None,
 ) -> Path:
     """Write the run's method to `out`/<name>/ under the manifest contract and return that folder.
 
     A direction that was not evaluated or does not exceed its baseline is left out unless `force`; where none is left,
-    the export is refused. `half` stores the weights in fp16; `overwrite` replaces an earlier export of the name. Raises
+    the export is refused. `half` stores the weights in fp16; `overwrite` replaces an earlier export of the name;
+    `examples` is a folder of label maps (for a model that makes photos) or photos, which go with the model. Raises
     UserError where parity with torch exceeds a tolerance; then, and whenever else it fails, `out` is left as it was.
     """
     folder = open_run(run_path)
@@ -127,6 +129,9 @@ def export(
         }
         if style is not None and style_size is not None:
             manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
+        if examples is not None:
+            place = building / "examples"
+            manifest["examples"] = write_examples(examples, graphs, trained.label_domain, size=run.size, out=place)
         preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
         if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)

@@ -44,7 +44,7 @@ export default class Head extends Pane {
     const measured = Object.entries(metrics).find(unseen);
     const right = measured && this.direction === "to_label" ? Math.round(100 * measured[1].pixel_accuracy) : 0;
     const drawn = terms.startsWith("synthetic"); // the one kind of photos that models carry with them
-    this.$(".taught-by").textContent = pairs ? `Learned from only ${pairs} labelled photos.` : "";
+    this.$(".taught-by").textContent = pairs ? `Learned from ${pairs} labelled photos.` : "";
     this.$(".right").textContent = right ? `It gets ${right} of 100 pixels right on photos it never saw.` : "";
     this.$("summary").textContent = drawn ? "See them, and more about this model" : "About this model";
     this.$(".description").textContent = [description, terms && `Data: ${terms}.`].filter(Boolean).join(" ");

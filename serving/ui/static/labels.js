@@ -51,6 +51,10 @@ export function inClasses(map, classes) {
   return { ...map, ids: map.ids.map((id) => table[id]), classes };
 }
 
+/** Whether a class of the map has a namesake in the class table; void does not count. */
+export const related = (map, classes) =>
+  painted(map.classes).some((row) => classes.some(({ name }) => [plain(row.name), row.also].includes(plain(name))));
+
 /** A map at another size, by the nearest pixel. */
 export function resized(map, width, height) {
   const ids = Uint8Array.from({ length: width * height }, (_, index) => {

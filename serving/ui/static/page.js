@@ -140,6 +140,19 @@ export class Pane {
     Object.assign(this.$(".problem"), { hidden: !sentence, textContent: sentence });
   }
 
+  /** Offer the model's own examples, or the streets where it has none. */
+  offerScenes() {
+    const { name, examples } = this.model;
+    this.streets ??= [...this.$(".scenes").children];
+    this.$(".scenes").replaceChildren(...(examples.length ? examples : this.streets).map((example) => {
+      if (example.firstChild) return example;
+      const button = this.streets[0].cloneNode(true);
+      const src = address(`models/${name}/examples/${example}.jpg`);
+      Object.assign(button.firstChild, { src, alt: example.replaceAll("-", " ") });
+      return button;
+    }));
+  }
+
   /** The picture of a scene: that of a button, the one that the URL names, or the first. */
   scene(button) {
     const all = [...this.$(".scenes").children];

@@ -1,7 +1,7 @@
 // The pane "Paint → photo": a canvas, and its photo beside it after each stroke.
 
 import { LabelCanvas } from "./canvas.js";
-import { SCENE_CLASSES, encodePng, inClasses, plain, readIds, resized } from "./labels.js";
+import { SCENE_CLASSES, encodePng, inClasses, plain, readIds, related, resized } from "./labels.js";
 import { Pane, address, ask, download, fill, fitted, openPhoto, page, showBlob, translate, wait } from "./page.js";
 import { MapView, readPhoto } from "./view.js";
 
@@ -43,7 +43,8 @@ export default class Paint extends Pane {
     this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = !page.model("to_label");
     page.addEventListener("to_photo", () => {
       this.#showStyle(null);
-      this.#begin(() => this.canvas.map ?? this.#sceneMap());
+      this.offerScenes();
+      this.#begin(() => this.#kept(this.canvas.map));
     });
     page.addEventListener("edit", ({ detail }) => {
       this.mark();
@@ -52,8 +53,9 @@ export default class Paint extends Pane {
     this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
     this.#showStyle(null);
     const kept = JSON.parse(sessionStorage.getItem("map"));
+    this.offerScenes();
     this.mark(this.$(".scenes").children[page.state.get("scene")]);
-    this.#begin(() => (kept ? { ...kept, ids: Uint8Array.fromBase64(kept.ids) } : this.#sceneMap()));
+    this.#begin(() => this.#kept(kept && { ...kept, ids: Uint8Array.fromBase64(kept.ids) }));
   }
 
   /** Open a map on the canvas, in the model's classes and at its size, over a photo where it is of one. */
@@ -70,10 +72,17 @@ export default class Paint extends Pane {
     }, "begin");
   }
 
+  /** The map that was there before, unless the model knows none of its classes and has an example of its own. */
+  #kept(map) {
+    const { classes, examples } = this.model;
+    return map && (!examples.length || related(map, classes)) ? map : this.#sceneMap();
+  }
+
   /** The map of a scene, which lies beside its picture. */
   async #sceneMap(button) {
     const png = await ask(this.scene(button).src.replace(".jpg", ".png"));
-    return { ...(await readIds(await png.blob())), classes: SCENE_CLASSES };
+    const classes = this.model.examples.length ? this.model.classes : SCENE_CLASSES;
+    return { ...(await readIds(await png.blob())), classes };
   }
 
   async #mapFile(file) {

@@ -30,7 +30,11 @@ export default class Read extends Pane {
       page.open("paint");
     });
     this.on("[data-output]", "click", ({ dataset: { output } }) => this.#save(output));
-    page.addEventListener("to_label", () => this.run());
+    this.offerScenes();
+    page.addEventListener("to_label", () => {
+      if (!page.studio) this.offerScenes();
+      this.run();
+    });
     this.attempt(async () => {
       if (page.studio) await this.#showUnlabelled();
       page.addEventListener("tab", () => this.#first());

@@ -87,6 +87,13 @@ RECIPES: dict[str, Run] = {
             | {"expected": "KID .44 on CamVid val, .33 on devtest, one seed (docs/results/camvid.md)"},
         ),
         _run(
+            "painter-facades",
+            "painter",
+            PAIRED
+            | {"data": "facades", "size": (256, 256), "progressive": ((0.8, 128, 128),)}
+            | {"batch": 4, "steps": 3000, "evaluate_every": 3000},
+        ),
+        _run(
             "judge",
             "judge",
             CAMVID

@@ -27,7 +27,7 @@ _PLAIN = {  # status -> code, message, hint
     400: ("wrong_host", "this server does not answer to the host name {host!r}.", "FEWPAIR_ALLOWED_HOSTS lists names."),
     404: ("not_found", "there is nothing at {path}.", "GET /v1/docs shows the API, GET /v1/models the models."),
     405: ("method_not_allowed", "{method} is not allowed at {path}.", "GET /v1/docs lists the methods of each URL."),
-    416: ("no_such_range", "{path} has no bytes in the range that is asked for.", "Content-Range tells its size."),
+    416: ("no_such_range", "{path} has no bytes in the range that is asked for.", "Send bytes=FIRST-LAST, below its size."),
     500: ("internal", "the server failed to answer.", "Tell the operator the X-Request-ID: the log says more."),
     503: ("not_ready", "the server is not ready.", ""),
 }
@@ -138,7 +138,8 @@ class ErrorShape:
         await self._app(scope, receive, reshape)
 
     def _refusal(self, status: int, scope: Scope) -> Refusal:
-        code, message, hint = _PLAIN.get(status, _PLAIN[500])
+        reading = status == 400 and "route" in scope  # a Range header that Starlette cannot read: not a wrong host
+        code, message, hint = _PLAIN[416] if reading else _PLAIN.get(status, _PLAIN[500])
         host, path = Headers(scope=scope).get("host", "")[:200], path_of(scope)[:200]
         message = message.format(host=host, path=path, method=scope["method"])
         return Refusal(status, code, (status == 503 and self._why_not_ready()) or message, hint=hint)

@@ -276,6 +276,12 @@ def test_the_examples_of_a_model_are_served_and_only_those(http, models):
         error_of(http.get(f"/v1/models/tiny/examples/{name}"), 404)
 
 
+@pytest.mark.parametrize(("header", "status"), [("bytes=90000000-", 416), ("bytes=abc", 400), ("words", 400)])
+def test_a_range_that_a_file_does_not_have_or_that_cannot_be_read_is_named(http, header, status):
+    answer = http.get("/v1/models/tiny/examples/two-halves.png", headers={"Range": header})
+    assert error_of(answer, status)["code"] == "no_such_range"
+
+
 def test_every_refusal_has_the_one_shape(http):
     for method, path, status in (("GET", "/nowhere", 404), ("GET", "/segment", 405), ("DELETE", "/v1/models", 405)):
         assert path in error_of(http.request(method, path), status)["message"]

@@ -79,7 +79,7 @@ class Job:
     failed: int
     progress: float  # 0 to 1
     seconds_left: float | None
-    failures: dict[str, Refusal]  # the first 100 pictures that were refused
+    failures: list[tuple[str, Refusal]]  # name and error of the first 100 pictures that were refused
     error: Refusal | None  # why the job failed
 
     @property
@@ -268,6 +268,6 @@ def _job(response: httpx.Response) -> Job:
     return Job(
         **{name: state[name] for name in ("id", "state", "progress", "seconds_left")},
         **state["pictures"],
-        failures={one["name"]: _error(one["error"]) for one in state["failures"]},
+        failures=[(one["name"], _error(one["error"])) for one in state["failures"]],
         error=None if state["error"] is None else _error(state["error"]),
     )

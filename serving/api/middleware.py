@@ -27,7 +27,11 @@ _PLAIN = {  # status -> code, message, hint
     400: ("wrong_host", "this server does not answer to the host name {host!r}.", "FEWPAIR_ALLOWED_HOSTS lists names."),
     404: ("not_found", "there is nothing at {path}.", "GET /v1/docs shows the API, GET /v1/models the models."),
     405: ("method_not_allowed", "{method} is not allowed at {path}.", "GET /v1/docs lists the methods of each URL."),
-    416: ("no_such_range", "{path} has no bytes in the range that is asked for.", "Send bytes=FIRST-LAST, below its size."),
+    416: (
+        "no_such_range",
+        "{path} has no bytes in the range that is asked for.",
+        "Send bytes=FIRST-LAST, below its size.",
+    ),
     500: ("internal", "the server failed to answer.", "Tell the operator the X-Request-ID: the log says more."),
     503: ("not_ready", "the server is not ready.", ""),
 }

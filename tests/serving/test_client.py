@@ -128,6 +128,14 @@ def test_patience_reaches_jobs_and_files_are_sent_whole_again(tmp_path):
         assert len(first) == len(second)
 
 
+def test_two_refused_pictures_of_one_name_are_two_failures():
+    errors = [{"code": code, "message": "no.", "hint": ""} for code in ("broken_image", "too_many_pixels")]
+    failures = [{"name": "a.png", "error": error} for error in errors]
+    with Scripted((200, {**JOB, "failures": failures})) as server, Client(server.url) as client:
+        found = client.jobs.find("job").failures
+    assert [(name, error.code) for name, error in found] == [("a.png", "broken_image"), ("a.png", "too_many_pixels")]
+
+
 def test_waiting_for_a_job_survives_a_restart_of_the_server():
     with Scripted((200, JOB)) as server:
         client = Client(server.url)

@@ -1,9 +1,10 @@
-"""Draws the pictures that show the shipped models: README's grid and the page's link preview, without dataset photos.
+"""Draws the pictures that show the shipped models: README's grids and the page's link preview, without dataset photos.
 
 python -m benchmarks.pictures
 
 Label maps are those of the page's examples, whose ids are CamVid's. Photos are what `camvid-painter` makes of them with
-seed 1; below them is what `camvid-segmenter` reads in these photos.
+seed 1; below them is what `camvid-segmenter` reads in these photos. Fronts are the examples of `facades-painter`, each
+with three seeds.
 """
 
 from pathlib import Path
@@ -36,6 +37,21 @@ def main() -> None:
         if scene == SCENES[0]:
             preview(rows[:2]).save(STATIC / "preview.jpg", quality=88)
     grid.save(ROOT / "docs/street.jpg", quality=90)
+    fronts().save(ROOT / "docs/fronts.jpg", quality=90)
+
+
+def fronts() -> Image.Image:
+    """Each example above its photos with seeds 1 to 3."""
+    painter = open_model("facades-painter")
+    examples = [ROOT / "exported/facades-painter/examples" / f"{name}.png" for name in painter.manifest.examples]
+    side = 256 + GAP
+    grid = Image.new("RGB", (len(examples) * side - GAP, 4 * side - GAP), "white")
+    for column, example in enumerate(examples):
+        label = np.asarray(Image.open(example))
+        photos = [painter.run_batch("to_photo", label[None], seeds=[seed])["photo"][0] for seed in (1, 2, 3)]
+        for row, picture in enumerate([coloured(painter, label), *map(Image.fromarray, photos)]):
+            grid.paste(picture, (column * side, row * side))
+    return grid
 
 
 def open_model(name: str) -> ExportedModel:

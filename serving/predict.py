@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -150,7 +151,7 @@ def _listed(given: Path, out: Path, *, heif: bool) -> tuple[list[Path], Counter[
         raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
     files = [
         file
-        for file in sorted(given.rglob("*"))
+        for file in sorted(given.rglob("*"), key=_by_number)  # frames in a row: 9 before 10
         if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
     ]
     endings = (file.suffix.lower() for file in files)
@@ -173,6 +174,10 @@ def _watched(given: Path, out: Path, *, heif: bool) -> Iterator[Path]:
                     yield file
                 looked[file] = state
         time.sleep(_POLL)
+
+
+def _by_number(file: Path) -> str:
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), str(file))
 
 
 def _register_heif() -> bool:
@@ -211,6 +216,9 @@ def _on_server(
     args: argparse.Namespace, client: Client, segment: SegmentParameters, synthesize: SynthesizeParameters
 ) -> tuple[Translate, Domain]:
     model = client.model(args.model)
+    if model.get("previous"):
+        message = f"{args.model} makes each frame after the one before it, which a server does not."
+        raise ServingError(message, hint="Run fewpair predict without --server.")
     direction = _direction(args.direction, model["directions"], name=args.model)
     domain = Domain("classes", tuple(ClassRow(**{**row, "color": tuple(row["color"])}) for row in model["classes"]))
     print(f"{args.model}, {direction}, on {args.server}", file=sys.stderr)

@@ -32,17 +32,20 @@ def rank() -> int:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes; a missing one counts as zero."""
+    """Replace each gradient by its mean over the processes; a missing one counts as zero.
+
+    One that is missing on all stays so: Adam would count a step of zero.
+    """
     if world() == 1:
         return
-    gradients = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients.append(parameter.grad)
-    means = sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients])) / world()
-    for gradient, mean in zip(gradients, means.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    moving = list(parameters)
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in moving]
+    flags = torch.tensor([each.grad is not None for each in moving]).to(gradients[0])
+    *means, counts = (sum_over_processes(torch.cat([*map(torch.flatten, gradients), flags])) / world()).split(
+        [*(each.numel() for each in moving), len(moving)]
+    )
+    for parameter, mean, count in zip(moving, means, counts.tolist(), strict=True):
+        parameter.grad = mean.view_as(parameter) if count else None
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

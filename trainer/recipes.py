@@ -116,7 +116,6 @@ RECIPES: dict[str, Run] = {
             PAIRED | {"data": "walker", "size": (96, 128), "steps": 1200, "enlarge": False, "evaluate_every": 600},
             halvings=3,
             global_steps=600,
-            frozen_steps=0,
             ema=0.99,
             **COMPACT,
         ),
@@ -142,7 +141,6 @@ RECIPES: dict[str, Run] = {
             PAIRED
             | {"data": "clips", "size": (512, 1024), "steps": 200_000, "enlarge": False, "evaluate_every": 20_000},
             global_steps=130_000,
-            frozen_steps=0,
         ),
         _run("spade-paper", "spade", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),
         _run("cc-fpse-paper", "cc_fpse", CITYSCAPES | PAIRED | {"batch": 16, "steps": 37_200}, more=True),

@@ -119,4 +119,5 @@ def _entry(model: ExportedModel, models: Repository) -> dict[str, Any]:
         "confidence": model.has_confidence,
         "seeded": to_photo is not None and to_photo.noise is not None,
         "style": manifest.style is not None,
+        "previous": to_photo is not None and to_photo.previous is not None,
     }

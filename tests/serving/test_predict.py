@@ -11,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as raised
 from PIL import Image, PngImagePlugin
 
 from serving.__main__ import main
+from serving.client import Client
 from serving.errors import Refusal, ServingError
 from serving.models.model import ExportedModel
 from serving.predict import predict
@@ -247,3 +248,9 @@ def test_tiles_are_run_where_they_are_asked_for(models, server, photos, tmp_path
         predict([str(models / "tiny"), *forbidden])
     assert predict(["tiny", *forbidden, "--server", server.url]) == 1
     assert "model tiny cannot be run in tiles" in capsys.readouterr().err
+
+
+def test_frames_in_a_row_are_not_made_by_a_server(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(Client, "model", lambda _, name: {"directions": ["to_photo"], "classes": [], "previous": True})
+    with pytest.raises(ServingError, match="walk makes each frame after the one before it"):
+        predict(["walk", str(photos), "--out", str(tmp_path / "there"), "--server", "http://127.0.0.1:9"])

@@ -84,26 +84,38 @@ def test_a_dancer_filmed_larger_and_elsewhere_is_brought_back() -> None:
     assert np.allclose(normalised(source, target), target, atol=1e-6)
 
 
-def test_feet_keep_their_share_of_the_way_and_figures_grow_with_it() -> None:
-    def figures(feet: list[float], heights: list[float]) -> np.ndarray:
-        """Poses of a nose and a toe."""
-        poses = np.zeros((len(feet), POINTS, 3))
-        for pose, foot, height in zip(poses, feet, heights, strict=True):
-            pose[0], pose[19] = (50, foot - height, 1), (50, foot, 1)
-        return poses
+def figures(feet: list[float], heights: list[float]) -> np.ndarray:
+    """Poses of a nose and a toe."""
+    poses = np.zeros((len(feet), POINTS, 3))
+    for pose, foot, height in zip(poses, feet, heights, strict=True):
+        pose[0], pose[19] = (50, foot - height, 1), (50, foot, 1)
+    return poses
 
+
+def test_feet_keep_their_share_of_the_way_and_figures_grow_with_it() -> None:
     target = figures([100, 106, 110, 115, 120], [40, 40, 50, 60, 60])
     source = figures([200, 215, 220, 225, 240], [50, 50, 50, 50, 50])
     moved = normalised(source, target)
     # far: 215 of the source, 106 of the target; 200 and 100 are at least half as far from the median as the closest
     share = (np.array([200, 215, 220, 225, 240]) - 215) / 25
     feet = 106 + share * 14
-    heights = 40 + share * 20
+    heights = 40 + np.clip(share, 0, 1) * 20
     assert np.allclose(moved[:, 19, 1], feet)
     assert np.allclose(moved[:, 19, 1] - moved[:, 0, 1], heights)
     source[3, 0, 2] = 0  # the head is not seen: the frame is treated as the one before
     again = normalised(source, target)
     assert np.allclose(again[3, 0, 1] - again[2, 0, 1], (225 - 50 - 220 + 50) * heights[2] / 50)
+
+
+def test_a_dancer_who_stands_still_keeps_the_same_height_though_the_feet_tremble() -> None:
+    target = figures(list(range(200, 261)), list(range(60, 121)))  # walks in depth
+    feet = [300 + (frame % 3) / 2 for frame in range(40)]
+    moved = normalised(figures(feet, [100] * 40), target)
+    heights = moved[:, 19, 1] - moved[:, 0, 1]
+    assert heights.max() / heights.min() < 1.03
+    hop = [*feet[:20], 270.0, *feet[20:]]
+    moved = normalised(figures(hop, [100] * 41), target)
+    assert abs((moved[20, 19, 1] - moved[20, 0, 1]) / heights.mean() - 1) < 0.03
 
 
 def test_poses_without_feet_cannot_be_moved() -> None:
@@ -129,7 +141,7 @@ def test_a_frame_comes_with_the_frame_and_the_pose_before_it_in_its_clip(tmp_pat
     assert [(each.name, each.path("previous_photo")) for each in dataset.samples("train")] == [
         ("one/9", "photos/one/9.png"),
         ("one/10", None),
-        ("one/11", "photos/one/9.png"),
+        ("one/11", "photos/one/11.png"),
         ("two/1", "photos/two/1.png"),
         ("two/2", "photos/two/1.png"),
     ]

@@ -85,7 +85,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     here = tmp_path_factory.mktemp("broken")
     tiny_folder(here / "data")
     folders = {}
-    for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2)):
+    for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2), ("pix2pixhd", 1000)):
         run = tiny_run(name, data="folders", root=str(here / "data"), steps=4, evaluate_every=evaluate_every)
         folders[name] = create_run(here / name, run, material_for(run)[1])
     torchrun(SHARE, *folders.values())
@@ -107,6 +107,13 @@ def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken
     assert differences(unbroken.load("last"), resumed.load("last")) == []
     with pytest.raises(UserError, match="saved by 2 processes"):
         resume(folder, device="cpu")
+
+    (first, _), (second, _) = methods_of(broken["pix2pixhd"])
+    assert unlike(first, second) == []
+    adam = broken["pix2pixhd"].load("last")["optimisers"]["discriminator"]["state"]
+    names = [name.removeprefix("discriminator.") for name in first if name.startswith("discriminator.")]
+    steps = {name.split(".")[1]: int(adam[place]["step"]) for place, name in enumerate(names)}
+    assert steps["0"] + 1 == steps["1"] == steps["2"], "the finest discriminator rests in the first stage, which has one step"
 
     (weights, buffers), (other_weights, other_buffers) = methods_of(broken["semipaired"])
     assert unlike(weights, other_weights) == []

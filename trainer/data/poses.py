@@ -1,6 +1,7 @@
 """Poses as OpenPose writes them: read, adapted to another person and camera, and drawn as pictures."""
 
 import json
+import re
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from pathlib import Path
@@ -33,10 +34,15 @@ CONFIDENT = 0.05
 
 def pose_files(folder: Path) -> dict[str, Path]:
     """{name: file} of the poses below a folder, NAME.json or NAME_keypoints.json. Raises UserError."""
-    paths = sorted(folder.rglob("*.json"))
+    paths = sorted(folder.rglob("*.json"), key=lambda path: by_number(str(path)))
     if not paths:
         raise UserError(f"{folder} holds no poses: give a folder of the JSON files that OpenPose writes")
     return {path.relative_to(folder).with_suffix("").as_posix().removesuffix("_keypoints"): path for path in paths}
+
+
+def by_number(name: str) -> str:
+    """A key that sorts names as their numbers do: frame 9 before frame 10."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), name)
 
 
 def read_pose(path: Path) -> Pose:
@@ -82,7 +88,8 @@ def normalised(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises UserError where no frame has both.
 
     # Unlike the released code: figures are scaled about the middle of their own steps, not of the picture, after the
-    # source was scaled to the target's median figure, so that the sizes of the pictures need not be known.
+    # source was scaled to the target's median figure, so that the sizes of the pictures need not be known; and no
+    # further than at the two lines.
     """
     feet, heights = _feet_and_heights(target, "the person to look like")
     source = source.copy()
@@ -90,17 +97,17 @@ def normalised(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     own_feet, own_heights = _feet_and_heights(source, "the dancer")
     far, close = _range(feet)
     own_far, own_close = _range(own_feet)
+    extent, own_extent = close - far, own_close - own_far
+    if own_extent < extent:  # the source's range, about the middle of the target's
+        far, close = (far + close - own_extent) / 2, (far + close + own_extent) / 2
     scales = [
-        _tallest(feet, heights, line, close - far) / _tallest(own_feet, own_heights, own_line, own_close - own_far)
+        _tallest(feet, heights, line, extent) / _tallest(own_feet, own_heights, own_line, own_extent)
         for line, own_line in ((far, own_far), (close, own_close))
     ]
-    if own_close - own_far < close - far:  # the source's range, about the middle of the target's
-        middle, half = (far + close) / 2, (own_close - own_far) / 2
-        far, close = middle - half, middle + half
 
     foot = _filled(np.where(np.isnan(own_heights), np.nan, own_feet))
-    share = (foot - own_far) / max(own_close - own_far, 1e-6)
-    scale = scales[0] + share * (scales[1] - scales[0])
+    share = (foot - own_far) / max(own_extent, 1e-6)
+    scale = scales[0] + np.clip(share, 0, 1) * (scales[1] - scales[0])  # a hop does not shrink the figure
     goal = far + share * (close - far)
     source[:, :, 0] = scale[:, None] * (source[:, :, 0] - _middle(source)) + _middle(target)
     source[:, :, 1] = scale[:, None] * (source[:, :, 1] - foot[:, None]) + goal[:, None]

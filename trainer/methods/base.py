@@ -56,7 +56,8 @@ class Method(nn.Module):
     """A paper. A subclass names its parameter groups, yields its updates in the paper's order, and translates.
 
     A step never yields inside a `with`, and builds no graph before a `yield` that is used after it, except through
-    tensors whose path holds no parameter that just moved. All randomness is a function of (seed, step, rank).
+    tensors whose path holds no parameter that just moved. All randomness is a function of (seed, step, rank), but
+    dropout's, which is torch's own; a checkpoint holds its state.
     """
 
     config_class: ClassVar[type]

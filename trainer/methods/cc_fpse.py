@@ -40,6 +40,7 @@ class CcFpse(HingeFromLabels):
             self.channels, width=config.width, norm=config.norm, more=config.more, recompute=config.recompute
         )
         self.multiple_of = self.generator.multiple_of
+        self.smallest = max(self.smallest, 2 * self.multiple_of)  # norms want more than one pixel at the coarsest level
         self.discriminator = PyramidDiscriminator(self.channels, width=config.width)
         initialise(config.first_weights, self.generator, self.discriminator)
 

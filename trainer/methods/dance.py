@@ -19,6 +19,8 @@ class Config(Pix2PixHDConfig):
 
     edges: Literal["classes", "instances", "none"] = "none"
     """Poses are pictures, which have no classes."""
+    frozen_steps: int = 0
+    """The released code trains both generators at once in the second stage."""
     perceptual: float = 5.0
     """Weight of the VGG loss of each of the two frames."""
 

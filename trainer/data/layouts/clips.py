@@ -1,7 +1,6 @@
 """Clips: frames of videos with the pose in each, and the frame and the pose before as further sides."""
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,7 +12,7 @@ from trainer.batch import Domain
 from trainer.data.dataset import Dataset, Sample, Side, SideKind
 from trainer.data.layouts.files import Layout, by_stem, matched
 from trainer.data.layouts.folders import split_folders
-from trainer.data.poses import Pose, draw_pose, pose_files, read_pose
+from trainer.data.poses import Pose, by_number, draw_pose, pose_files, read_pose
 from trainer.data.synthetic import walker
 from trainer.errors import UserError
 
@@ -102,12 +101,16 @@ def drawn_walker(name: str, root: Path | None) -> Dataset:
 
 
 def _in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Samples by clip and number, each pair with the one before it as sides; the first of a clip comes after itself."""
-    ordered = sorted(samples, key=lambda each: re.sub(r"\d+", lambda number: number[0].zfill(12), each.name))
+    """Samples by clip and number, each pair with the one before it as sides.
+
+    The first of a clip, and the first after a frame without a pose, comes after itself.
+    """
     found: list[Sample] = []
     before: Sample | None = None
-    for sample in ordered:
-        if sample.photo is not None and sample.label is not None:
+    for sample in sorted(samples, key=lambda each: by_number(each.name)):
+        if not sample.complete:
+            before = None
+        elif sample.photo is not None and sample.label is not None:
             if before is None or _clip(before) != _clip(sample):
                 before = sample
             sides = (("previous_photo", before.photo or ""), ("previous_label", before.label or ""))

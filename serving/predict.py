@@ -61,7 +61,10 @@ def predict(argv: Sequence[str]) -> int:
             given = stack.enter_context(tempfile.NamedTemporaryFile())
             given.write(sys.stdin.buffer.read())
             given.flush()
-            sys.stdout.buffer.write(translate(Path(given.name)))
+            try:
+                sys.stdout.buffer.write(translate(Path(given.name)))
+            except RUN_FAILURES as error:
+                raise ServingError(f"the model could not be run on it: {error}.", hint="Send a smaller one.") from error
             return 0
         if args.watch:
             with suppress(KeyboardInterrupt):

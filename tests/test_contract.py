@@ -187,7 +187,7 @@ def test_what_predict_writes_for_a_labelling_tool_is_imported_unchanged(format, 
     ids = np.random.default_rng(0).choice([2, 5, 7, 255], (2, 9, 12)).astype(np.uint8).repeat(3, 1).repeat(3, 2)
     ids[:, 8:20, 8:28], ids[:, 10:14, 12:20] = 2, 7  # a region with a hole, in which another class lies
     writer = FORMATS[format](tmp_path / "export", domain)
-    for number, name in enumerate(("a.png", "deep/b.png")):
+    for number, name in enumerate(("a & 100%25+#.png", "deep/b.png")):
         photo = tmp_path / "photos" / name
         photo.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((27, 36, 3), 100 * number, np.uint8)).save(photo)

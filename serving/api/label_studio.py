@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
 from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.requests import Request
+from starlette.responses import Response
 
 from serving.api import openapi
-from serving.api.requests import Ready, while_connected
+from serving.api.requests import Ready, parse_json, spooled, while_connected
 from serving.errors import Refusal
 from serving.imaging.annotations import brush_value, outlines, studio_results
 from serving.imaging.decode import PixelBudget
 from serving.inference.archive import Picture
 from serving.inference.outputs import Segmentation, shares
 from serving.inference.pipeline import Execution, segmented
+from serving.inference.scheduler import Admission
 from serving.inference.scheduler import Task as Worker
 from serving.models.model import ExportedModel
 from serving.settings import Settings
@@ -49,31 +52,48 @@ async def health(backend: Ready) -> dict[str, str]:
     return {"status": "UP", "model_class": backend.models.choose(None, "to_label").name}
 
 
-@router.post("/setup", responses=openapi.errors(400, 404, 503), summary="Check a labelling interface")
-async def setup(sent: Sent, backend: Ready) -> dict[str, str]:
+_BODY = openapi.body(Sent, kind="application/json", raw=())
+
+
+@router.post(
+    "/setup", responses=openapi.errors(400, 404, 503), openapi_extra=_BODY, summary="Check a labelling interface"
+)
+async def setup(request: Request, backend: Ready) -> dict[str, str]:
     """The model; 400 where the interface has none of its classes as a label."""
     model = backend.models.choose(None, "to_label")
+    async with spooled(request) as body, backend.scheduler.admit() as admission:
+        sent = await admission.work(lambda _: _parsed(body))
     _tags(sent.label_config, model)
     return {"model_version": model.name}
 
 
-@router.post("/predict", responses=openapi.errors(400, 404, 413, 503, 504), summary="Predict tasks")
-async def predict(request: Request, sent: Sent, backend: Ready) -> dict[str, Any]:
+@router.post(
+    "/predict", responses=openapi.errors(400, 404, 413, 503, 504), openapi_extra=_BODY, summary="Predict tasks"
+)
+async def predict(request: Request, backend: Ready) -> Response:
     """Regions of the default model for each task, with the mean confidence as score."""
+    backend.scheduler.check_capacity()
     model = backend.models.choose(None, "to_label")
-    tag, field = _tags(sent.label_config, model)
     limits = backend.limits(PixelBudget(backend.settings.max_pixels_in_all).spend)
 
-    def work(address: str, worker: Worker) -> dict[str, Any]:
+    def work(address: str, tag: ElementTree.Element, worker: Worker) -> dict[str, Any]:
         picture = Picture("photo", partial(_photo, address, backend.settings))
         found = segmented(model, "auto", picture, Execution(limits, worker, backend.scheduler.batch))
         return {"result": _results(found, tag), "score": found.mean_confidence}
 
-    async def predicted() -> list[dict[str, Any]]:
-        async with backend.scheduler.admit() as admission:
-            return [await admission.work(partial(work, str(task.data.get(field)))) for task in sent.tasks]
+    async def predicted(admission: Admission, body: IO[bytes]) -> bytes:
+        sent = await admission.work(lambda _: _parsed(body))
+        tag, field = _tags(sent.label_config, model)
+        found = [await admission.work(partial(work, str(task.data.get(field)), tag)) for task in sent.tasks]
+        return await admission.work(lambda _: json.dumps({"results": found, "model_version": model.name}).encode())
 
-    return {"results": await while_connected(request, predicted()), "model_version": model.name}
+    async with spooled(request) as body, backend.scheduler.admit() as admission:
+        answer = await while_connected(request, predicted(admission, body))
+    return Response(answer, media_type="application/json")
+
+
+def _parsed(body: IO[bytes]) -> Sent:
+    return parse_json(Sent, body.read(), "bad_request", "Send what Label Studio sends to an ML backend.")
 
 
 def _results(found: Segmentation, tag: ElementTree.Element) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ _PLAIN = {  # status -> code, message, hint
     503: ("not_ready", "the server is not ready.", ""),
 }
 
+_UNREADABLE = ("bad_request", "the body sent to {path} cannot be read.", "Send JSON in UTF-8.")
+
 
 def path_of(scope: Scope) -> str:
     """The path of a request below the root path."""
@@ -142,11 +144,14 @@ class ErrorShape:
         await self._app(scope, receive, reshape)
 
     def _refusal(self, status: int, scope: Scope) -> Refusal:
-        reading = status == 400 and "route" in scope  # a Range header that Starlette cannot read: not a wrong host
-        code, message, hint = _PLAIN[416] if reading else _PLAIN.get(status, _PLAIN[500])
-        host, path = Headers(scope=scope).get("host", "")[:200], path_of(scope)[:200]
+        headers = Headers(scope=scope)
+        code, message, hint = _PLAIN.get(status, _PLAIN[500])
+        if status == 400 and "route" in scope:  # the host was right
+            code, message, hint = _PLAIN[416] if "range" in headers else _UNREADABLE
+        host, path = headers.get("host", "")[:200], path_of(scope)[:200]
         message = message.format(host=host, path=path, method=scope["method"])
-        return Refusal(status, code, (status == 503 and self._why_not_ready()) or message, hint=hint)
+        retry = {"Retry-After": "5"} if status == 503 else None
+        return Refusal(status, code, (status == 503 and self._why_not_ready()) or message, hint=hint, headers=retry)
 
 
 class RequestBody:

@@ -9,6 +9,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Annotated, Any, TypeVar
 
 from fastapi import Depends
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +23,8 @@ from serving.inference.pipeline import Backend, translate, translator
 from serving.settings import Settings
 
 T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+MOST_JSON_VALUES = 2_000_000  # parsed, they may take half a gigabyte
 _IMAGES = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
 RAW_KINDS = (*(f"image/{kind}" for kind in _IMAGES), "application/zip", "application/octet-stream")
 _IN_MEMORY = 2**20  # a larger body is kept on disk until it is decoded
@@ -92,6 +95,19 @@ async def spooled(request: Request) -> AsyncIterator[IO[bytes]]:
         yield body
 
 
+def parse_json(schema: type[Model], text: bytes, code: str, hint: str) -> Model:
+    """Return a body of JSON as a model. Raises Refusal with the code where it is none, or holds too many values."""
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MOST_JSON_VALUES:
+        message = f"the JSON holds more than {MOST_JSON_VALUES} values."
+        raise Refusal(413, "too_many_values", message, hint="Send less at once, and tensors as binary data.")
+    try:
+        return schema.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "the body"
+        raise Refusal(400, code, f"{where[:80]}: {problem['msg']}.", hint=hint) from None
+
+
 @asynccontextmanager
 async def read_form(
     request: Request, *, max_pictures: int
@@ -104,6 +120,9 @@ async def read_form(
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise too_many_pictures(max_pictures) from None
+        if error.message.startswith("Part exceeded"):
+            message = f"a field without a file name is over {_MAX_FIELD_BYTES // 1024} KiB."
+            raise Refusal(400, "field_too_long", message, hint=_HINT) from None
         raise _broken(error.message.rstrip(".")) from None
     try:
         if not parser.complete:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -142,7 +143,7 @@ class LabelStudio(Annotations):
         brushes = [(row, brush_value(mask)) for row, mask in _masks(ids, self._rows)]
         results = studio_results(brushes, ids.shape, kind="brushlabels", tag="label", image="image")
         prediction = {"model_version": "fewpair", "result": results}
-        address = f"/data/local-files/?d={name.as_posix()}"
+        address = f"/data/local-files/?d={quote(name.as_posix())}"
         self._items.append({"data": {"image": address}, "predictions": [prediction]})
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,10 +142,11 @@ def _synthesize(
         named = [{**headers, "X-Seed": str(seed)} for seed in seeds]
     else:
         seeds, named = [np.array(parameters.style.split(","), np.float32)], [headers]
-    photos = run_prepared(model, "to_photo", prepared, execution, seeds=seeds)
-    with trace.stage("encode"):
-        bodies = [encode_photo(photo, parameters.format) for photo, _ in photos]
-    return tuple(Answer(body, MEDIA_TYPES[parameters.format], one) for body, one in zip(bodies, named, strict=True))
+    made = []
+    for (photo, _), one in zip(run_prepared(model, "to_photo", prepared, execution, seeds=seeds), named, strict=True):
+        with trace.stage("encode"):
+            made.append(Answer(encode_photo(photo, parameters.format), MEDIA_TYPES[parameters.format], one))
+    return tuple(made)
 
 
 def _read_style(model: ExportedModel, picture: Picture, execution: Execution) -> tuple[Answer, ...]:
@@ -183,18 +184,24 @@ def run_prepared(
     execution: Execution,
     *,
     seeds: Sequence[int | Noise],
-) -> list[tuple[Bytes, Bytes | None]]:
-    """Run a prepared picture once for each seed or noise: main output and confidence, at the picture's own size."""
+) -> Iterator[tuple[Bytes, Bytes | None]]:
+    """Run a prepared picture once for each seed or noise: main output and confidence, at the picture's own size.
+
+    One after another, as photos of 100 megapixels take 300 MB each.
+    """
     grid, scaled = prepared.grid, prepared.scaled
+    found: Iterable[Outputs]
     if scaled is not None:
         execution.progress(0, 1)
         together = execution.run(model, direction, np.repeat(scaled.pixels[None], len(seeds), axis=0), seeds)
-        found = [{name: value[index] for name, value in together.items()} for index in range(len(seeds))]
+        found = ({name: value[index] for name, value in together.items()} for index in range(len(seeds)))
     else:
         assert grid is not None
-        found = [_run_tiles(model, direction, prepared.pixels, grid, execution, seed) for seed in seeds]
-    with current_trace().stage("encode"):
-        return [model.answers(direction, outputs, scaled) for outputs in found]
+        found = (_run_tiles(model, direction, prepared.pixels, grid, execution, seed) for seed in seeds)
+    for outputs in found:
+        with current_trace().stage("encode"):
+            answer = model.answers(direction, outputs, scaled)
+        yield answer
 
 
 def _run_tiles(

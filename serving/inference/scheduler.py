@@ -173,7 +173,8 @@ class Scheduler:
             while (queue := self._next_queue()) is None:
                 if self._closed:
                     return False
-                self._changed.wait(_JOB_PATIENCE if self._jobs else None)
+                until = self._jobs[0].queued_at + _JOB_PATIENCE if self._jobs else None
+                self._changed.wait(until and max(0.0, until - time.monotonic()))
             batch = self._take_batch(queue)
         if batch:
             self._run(batch)
@@ -260,7 +261,8 @@ class Admission:
             async with asyncio.timeout(wait):
                 await scheduler.permits.acquire()
         except TimeoutError:
-            raise scheduler.busy("waited_too_long", f"the request waited {wait:.1f} s in the queue.") from None
+            why = f"the request would not reach the device within {scheduler.queue_wait:g} s."
+            raise scheduler.busy("waited_too_long", why) from None
         finally:
             scheduler.without_permit -= 1
             current_trace().add("wait", time.monotonic() - started)

@@ -104,7 +104,7 @@ def read_manifest(folder: Path) -> Manifest:
     problem = jsonschema.exceptions.best_match(_validator().iter_errors(raw))
     if problem is not None:
         where = "/".join(str(part) for part in problem.absolute_path) or "the top level"
-        raise _broken(f"{path} breaks the manifest schema at {where}: {problem.message}.")
+        raise _broken(f"{path} breaks the manifest schema at {where}: {problem.message[:300]}.")
     if raw["name"] != folder.resolve().name:
         message = f"{path} says its name is {raw['name']}, but its folder is called {folder.resolve().name}."
         raise ModelError(message, hint="Rename one of them.")

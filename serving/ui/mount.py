@@ -75,10 +75,12 @@ class PageMount:
             headers["host"] = host
             del headers["x-forwarded-host"]
         root_path = scope.get("root_path", "").removesuffix("/ui")  # the page is built for its full path
-        streaming = False
+        streaming = events = False
 
         async def note(message: Message) -> None:
-            nonlocal streaming
+            nonlocal streaming, events
+            if message["type"] == "http.response.start":
+                events = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
             streaming = message.get("more_body", message["type"] == "http.response.start")
             await send(message)
 
@@ -87,8 +89,8 @@ class PageMount:
         stop = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
+            if work.done() or not events:  # other requests are finished
+                await work
         finally:
             work.cancel()
             stop.cancel()

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.requests import spooled
 from serving.errors import Refusal
 from serving.imaging.decode import encode_grey
 from serving.imaging.labels import read_label
@@ -50,12 +51,18 @@ def build_page(backend: Backend) -> FastAPI:
         return JSONResponse(refusal.body(), status_code=refusal.status)
 
     @app.post("/ui/map")
-    async def read_map(request: Request, model: str) -> Response:
+    async def read_map(request: Request, model: str | None = None) -> Response:
         """Read a label map as the API does with snap, and return its ids as a grey PNG."""
-        domain, file = backend.models.choose(model, "to_photo").manifest.label, await request.body()
-        async with backend.scheduler.admit() as admission:
-            label = await admission.work(lambda _: read_label(file, domain, backend.limits(), snap=True))
-        return Response(encode_grey(label.ids), media_type="image/png", headers={"X-Label-Spelling": label.spelling})
+        backend.scheduler.check_capacity()
+        domain = backend.models.choose(model, "to_photo").manifest.label
+
+        def work(file: bytes) -> tuple[bytes, str]:
+            label = read_label(file, domain, backend.limits(), snap=True)
+            return encode_grey(label.ids), label.spelling
+
+        async with spooled(request) as body, backend.scheduler.admit() as admission:
+            ids, spelling = await admission.work(lambda _: work(body.read()))
+        return Response(ids, media_type="image/png", headers={"X-Label-Spelling": spelling})
 
     @app.post("/ui/gradio_api/upload")
     async def refuse_uploads() -> None:

@@ -1,5 +1,6 @@
 """How a server ends: on SIGTERM it finishes its requests; killed, it comes back."""
 
+import asyncio
 import os
 import signal
 import time
@@ -9,6 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.inference.pipeline import Backend
+from serving.settings import Settings
+from serving.ui.mount import PageMount
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import running_server, workers_of
@@ -79,3 +83,24 @@ def test_a_killed_server_comes_back_by_itself_and_ends_with_its_launcher(models,
         while isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.Response):
             assert time.monotonic() < end, "the server still answers"
             time.sleep(0.2)
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("image/png", True), ("text/event-stream", False)])
+def test_a_stop_waits_for_requests_of_the_page_but_for_its_event_streams(kind, whole):
+    async def page(_, __, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind.encode())]})
+        await asyncio.sleep(0.2)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async def main():
+        mount, sent = PageMount(Backend(Settings())), []
+        mount._page = page
+
+        async def keep(message):
+            sent.append(message)
+            mount._stopping.set()
+
+        await mount({"type": "http", "headers": []}, None, keep)
+        return b"".join(message.get("body", b"") for message in sent)
+
+    assert asyncio.run(main()) == (b"late" if whole else b"")

@@ -251,7 +251,7 @@ def test_what_is_wrong_for_every_picture_is_refused_at_once_and_nothing_is_kept(
         (submit(http, file_of(ramp()), seed="7"), 400, "unknown_field"),
         (submit(http, file_of(ramp()), answers="json"), 400, "unknown_field"),
         (submit(http, file_of(ramp()), model="tiny", tiles="always"), 400, "tiling_forbidden"),
-        (submit(http, file_of(ramp()), model="x" * 70_000), 400, "broken_form"),
+        (submit(http, file_of(ramp()), model="x" * 70_000), 400, "field_too_long"),
         (submit(http, ("a.zip", zip_of({}))), 400, "no_image"),
         (submit(http, ("a.zip", many)), 413, "too_many_pictures"),
         (submit(http, *[b"x"] * 9), 413, "too_many_pictures"),

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import tracemalloc
 
 import httpx
 import numpy as np
 import pytest
 
-from serving.api.kserve.tensors import JSON_LENGTH, parse
+from serving.api.kserve.schemas import Tensor
+from serving.api.kserve.tensors import JSON_LENGTH, parse, read_inputs
 from serving.app import create_app
 from serving.errors import Refusal
 from serving.models.model import draw_noise
@@ -178,7 +180,7 @@ NOISE = tensor("noise", np.zeros((1, 3)), datatype="FP32")
         ([tensor("photo", PHOTO, data=[[0] * 6] * 2)], {}, "is neither flat nor nested as its shape"),
         ([tensor("photo", PHOTO, data=[256] * 12)], {}, "not whole numbers from 0 to 255"),
         ([tensor("photo", PHOTO, data=[10**30] * 12)], {}, "not whole numbers from 0 to 255"),
-        ([tensor("photo", PHOTO, data=["a"] * 12)], {}, "not whole numbers from 0 to 255"),
+        ([tensor("photo", PHOTO, data=[True] * 12)], {}, "holds values that are not numbers"),
         ([tensor("photo", PHOTO)], {"outputs": [{"name": "depth"}]}, "there is no output 'depth'"),
         ([tensor("photo", PHOTO)], {"outputs": [{"name": "label"}] * 2}, "asked for twice"),
         ([tensor("photo", PHOTO)], {"parameters": {"binary_data_output": "yes"}}, "should be a valid boolean"),
@@ -195,6 +197,15 @@ NOISE = tensor("noise", np.zeros((1, 3)), datatype="FP32")
 def test_tensors_that_are_not_the_models_are_refused_with_what_is_wrong(http, inputs, more, words):
     model = "tiny.to_photo" if {"label", "noise"} & {one["name"] for one in inputs} else "tiny.to_label"
     assert words in refused(infer(http, model, *inputs, **more), 400)
+
+
+def test_long_strings_as_data_take_no_more_memory_than_they_are_sent_with():
+    sent = Tensor(name="photo", shape=[1, 10, 10, 3], datatype="UINT8", data=["a" * 10**6] + [""] * 299)
+    tracemalloc.start()
+    with pytest.raises(Refusal, match="holds values that are not numbers"):
+        read_inputs([sent], memoryview(b""))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_sides_that_are_no_multiples_are_refused_with_the_size_to_pad_to(http):

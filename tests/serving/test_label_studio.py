@@ -64,6 +64,23 @@ def test_label_studio_connects_and_learns_at_once_where_no_label_fits(studio):
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"label_config": "\xff"}', 400, "bad_request"),
+        (b'{"label_config": "\\ud800"}', 400, "bad_request"),
+        (b"[" * 100_000, 400, "bad_request"),
+        (b'{"label_config": ' + b"1" * 5000 + b"}", 400, "bad_request"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", 413, "too_many_values"),
+        (b"", 400, "empty_upload"),
+    ],
+)
+@pytest.mark.parametrize("path", ["setup", "predict"])
+def test_a_body_that_is_not_what_label_studio_sends_is_refused(studio, path, body, status, code):
+    answer = studio.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
 def test_brush_predictions_are_the_label_map_in_the_interface_s_own_tags(studio, tmp_path):
     uri = f"data:image/png;base64,{base64.b64encode(file_of(PHOTO)).decode()}"
     addresses = (uri, "/data/upload/1/ab%20c.png", "http://studio:8080/data/local-files/?d=upload/1/ab%20c.png")
@@ -104,7 +121,6 @@ def test_polygon_predictions_outline_the_regions_in_percent(studio, tmp_path):
         "http://[",
         f"/data/upload/{'long' * 100}.png",
         "/data/upload/%ff.png",
-        "/data/local-files/?d=\ud800.png",
         None,
     ],
 )

@@ -35,6 +35,10 @@ def test_a_manifest_that_cannot_be_read_is_refused_with_the_reason(tmp_path):
     folder = change(write_model(tmp_path / "tiny"), metrics={"val": {"mean_iou": float("nan")}})
     with pytest.raises(ModelError, match="NaN is no number of JSON"):
         read_manifest(folder)
+    (folder / "manifest.json").write_text(json.dumps(["long"] * 10_000))
+    with pytest.raises(ModelError, match="breaks the manifest schema at the top level") as caught:
+        read_manifest(folder)
+    assert len(str(caught.value)) < 1000
     (folder / "manifest.json").write_text("{half")
     with pytest.raises(ModelError, match="cannot be read as JSON"):
         read_manifest(folder)

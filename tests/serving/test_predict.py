@@ -160,6 +160,20 @@ def test_one_picture_comes_from_standard_input_and_its_answer_goes_to_standard_o
     assert capsysbinary.readouterr().out == (tmp_path / "street.png").read_bytes()
 
 
+def test_a_model_that_cannot_be_run_on_the_picture_of_standard_input_says_so(models, monkeypatch):
+    run = ExportedModel.run_batch
+
+    def run_small(model, direction, pixels, **options):
+        if pixels.shape[1] == 112:
+            raise raised.RuntimeException("no memory")
+        return run(model, direction, pixels, **options)
+
+    monkeypatch.setattr(ExportedModel, "run_batch", run_small)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file_of(noise(100, 30)))))
+    with pytest.raises(ServingError, match="the model could not be run on it: no memory"):
+        predict([str(models / "labels-only"), "-"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [["-", "--out", "out"], ["-", "--watch"], ["photos"], ["photos", "--out", "out", "--watch", "--as", "coco"]],

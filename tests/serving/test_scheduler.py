@@ -312,7 +312,7 @@ def test_a_request_of_several_pictures_that_waited_too_long_is_refused_as_a_whol
         while not backend.scheduler.permits.locked():
             await backend.scheduler.permits.acquire()
         pictures = [Picture(name, lambda: file_of(ramp())) for name in ("a.png", "b.png")]
-        with pytest.raises(Refusal, match="in the queue") as refused:
+        with pytest.raises(Refusal, match=r"would not reach the device within 0\.05 s") as refused:
             await translate(pictures, translator(backend.models, SegmentParameters()), backend)
         backend.scheduler.close()
         return refused.value.status

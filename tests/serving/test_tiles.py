@@ -15,7 +15,7 @@ from serving.inference.archive import Picture
 from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 from tests.serving.backends import answer_of, answer_to, backend_of
 from tests.serving.factory import RADIUS, write_blurring_model, write_model
-from tests.serving.pictures import file_of, noise, pixels_of
+from tests.serving.pictures import file_of, noise, pixels_of, stripes
 
 SIDE = 48
 
@@ -174,3 +174,16 @@ def test_the_memory_does_not_grow_with_the_tiles():
     tracemalloc.stop()
     answers, strip = height * width * 4, 128 * width * 3 * 4
     assert peak < answers + 3 * strip
+
+
+def test_the_photos_of_several_seeds_are_held_one_at_a_time(tmp_path):
+    write_model(tmp_path / "tiny", resize={"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"})
+    backend = backend_of(tmp_path)
+    picture = Picture("map", lambda: file_of(stripes(1500, 2000)))
+    translate = pipeline.translator(backend.models, SynthesizeParameters(count=8, format="jpeg"))
+    tracemalloc.start()
+    assert len(translate(picture, pipeline.Execution(backend.limits()))) == 8
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    backend.scheduler.close()
+    assert peak < 5 * 1500 * 2000 * 3

@@ -19,8 +19,8 @@ from tests.serving.test_server import error_of, segment
 PHOTO = file_of(ramp(), "JPEG", quality=100)
 
 
-def form(disposition, *, kind=b"multipart/form-data; boundary=B"):
-    body = b"--B\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n--B--\r\n" % (disposition, PHOTO)
+def form(disposition, *, content=PHOTO, kind=b"multipart/form-data; boundary=B"):
+    body = b"--B\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n--B--\r\n" % (disposition, content)
     return {"content": body, "headers": {"content-type": kind.decode()}}
 
 
@@ -44,6 +44,9 @@ def test_a_picture_that_is_sent_as_text_is_refused_with_the_way_to_send_it(http)
     error = error_of(http.post("/v1/segment", **form(b'name="image"')), 400)
     assert error["message"] == "the field 'image' holds no file."
     assert "curl -F image=@street.jpg" in error["hint"]
+    for name in (b'name="image"', b"name=\"image\"; filename*=UTF-8''a.jpg"):
+        error = error_of(http.post("/v1/segment", **form(name, content=bytes(100_000))), 400)
+        assert error["message"] == "a field without a file name is over 64 KiB."
 
 
 def test_media_types_are_read_in_any_letter_case(http):

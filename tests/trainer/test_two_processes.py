@@ -113,7 +113,9 @@ def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken
     adam = broken["pix2pixhd"].load("last")["optimisers"]["discriminator"]["state"]
     names = [name.removeprefix("discriminator.") for name in first if name.startswith("discriminator.")]
     steps = {name.split(".")[1]: int(adam[place]["step"]) for place, name in enumerate(names)}
-    assert steps["0"] + 1 == steps["1"] == steps["2"], "the finest discriminator rests in the first stage, which has one step"
+    assert steps["0"] + 1 == steps["1"] == steps["2"], (
+        "the finest discriminator rests in the first stage, which has one step"
+    )
 
     (weights, buffers), (other_weights, other_buffers) = methods_of(broken["semipaired"])
     assert unlike(weights, other_weights) == []

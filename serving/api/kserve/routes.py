@@ -16,8 +16,8 @@ from starlette.responses import Response
 
 from serving.api import openapi
 from serving.api.kserve import schemas, tensors
-from serving.api.kserve.tensors import JSON_LENGTH, MOST_JSON_VALUES, require
-from serving.api.requests import Ready, spooled, while_connected
+from serving.api.kserve.tensors import JSON_LENGTH, require
+from serving.api.requests import MOST_JSON_VALUES, Ready, spooled, while_connected
 from serving.errors import Refusal
 from serving.imaging.decode import Bytes
 from serving.imaging.labels import checked_ids

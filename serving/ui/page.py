@@ -14,7 +14,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api.requests import spooled
 from serving.errors import Refusal
 from serving.imaging.decode import encode_grey
 from serving.imaging.labels import read_label
@@ -56,12 +55,14 @@ def build_page(backend: Backend) -> FastAPI:
         backend.scheduler.check_capacity()
         domain = backend.models.choose(model, "to_photo").manifest.label
 
-        def work(file: bytes) -> tuple[bytes, str]:
+        file = await request.body()
+
+        def work(_: object) -> tuple[bytes, str]:
             label = read_label(file, domain, backend.limits(), snap=True)
             return encode_grey(label.ids), label.spelling
 
-        async with spooled(request) as body, backend.scheduler.admit() as admission:
-            ids, spelling = await admission.work(lambda _: work(body.read()))
+        async with backend.scheduler.admit() as admission:
+            ids, spelling = await admission.work(work)
         return Response(ids, media_type="image/png", headers={"X-Label-Spelling": spelling})
 
     @app.post("/ui/gradio_api/upload")

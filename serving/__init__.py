@@ -1,4 +1,4 @@
-"""The half of fewpair that serves exported models over REST and in the browser; it never imports torch or trainer."""
+"""The package that serves exported models over REST and in the browser; it never imports torch or trainer."""
 
 import os
 

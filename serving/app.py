@@ -81,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings, backend, metrics = app.state.settings, app.state.backend, app.state.metrics
     scheduler = backend.scheduler
     scheduler.on_run = metrics.count_run
-    metrics.watch(inside=lambda: scheduler.inside, waiting=lambda: scheduler.waiting)
+    metrics.watch(admitted=lambda: scheduler.admitted, waiting=lambda: scheduler.waiting)
 
     reloading = asyncio.Lock()
 

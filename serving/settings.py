@@ -54,7 +54,9 @@ class Settings(BaseSettings):
 
     config: Path | None = Field(default=None, description="TOML file of settings")
     models: Path = Field(
-        default=None, validate_default=True, description="folder of exported models; ./exported, or what is installed"
+        default=None,
+        validate_default=True,
+        description="folder of exported models; ./exported, or the installed models",
     )
     default_model: str | None = Field(default=None, description="model used when a request names none")
     device: Device = Field(default="auto", description="auto: CUDA where it works; cuda: refuse to start without")
@@ -63,7 +65,9 @@ class Settings(BaseSettings):
     port: int = Field(default=3000, ge=1, le=65535, description="port to listen on")
     root_path: str = Field(default="", description="path prefix of the reverse proxy; auto: its X-Forwarded-Prefix")
     open: CliToggleFlag[bool] = Field(default=False, description="allow a public address without tokens")
-    public: CliToggleFlag[bool] = Field(default=False, description="for anybody: no jobs and tokens, but a rate limit")
+    public: CliToggleFlag[bool] = Field(
+        default=False, description="allow a public address without tokens, with a rate limit and without jobs"
+    )
     tokens: CliSuppress[Tokens] = Field(default=(), description="bearer tokens, one a line")
     tokens_file: Path | None = Field(default=None, description="file of bearer tokens, one a line")
     admin_token: CliSuppress[SecretStr | None] = Field(default=None, description="token of the operator")

@@ -42,8 +42,8 @@ class AllowedHosts(TrustedHostMiddleware):
 class BearerTokens:
     """Requires one of the tokens for everything but health probes.
 
-    Programs send `Authorization: Bearer TOKEN`. A browser is asked for a password (Basic), which is the token, with any
-    user name: so the page and the API's document work as they do without tokens.
+    Programs send `Authorization: Bearer TOKEN`. Browsers send it as a password (Basic), with any user
+    name: so the page and the API's document work as they do without tokens.
     """
 
     def __init__(self, app: ASGIApp, tokens: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class BearerTokens:
             return
         by_browser = path_of(scope) == "/" or path_of(scope).startswith(_BROWSER_PATHS)
         challenge = 'Basic realm="fewpair: the token is the password"' if by_browser else 'Bearer realm="fewpair"'
-        message = "the request carries none of the tokens that this server asks for."
+        message = "the request carries none of the tokens that this server requires."
         refusal = Refusal(401, "no_token", message, hint=_HINT, headers={"WWW-Authenticate": challenge})
         await error_response(refusal, scope)(scope, receive, send)
 

@@ -143,7 +143,7 @@ async def read_form(
 
 
 class _FormParser(MultiPartParser):
-    """Starlette's, which does not tell a whole form from one that was cut off."""
+    """Starlette's, which does not distinguish a whole form from one that was cut off."""
 
     complete = False
 

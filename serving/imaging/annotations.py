@@ -94,9 +94,16 @@ class Labelme(Annotations):
         drawn = outlines(ids, self._domain, min_area=self._min_area)
         shapes = [{"label": one.row.name, "points": one.outline.tolist(), **polygon} for one in drawn]
         target = (self._out / name).with_suffix(".json")
-        place = Path(os.path.relpath(photo.resolve(), target.resolve().parent)).as_posix()
+        image_path = Path(os.path.relpath(photo.resolve(), target.resolve().parent)).as_posix()
         size = {"imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}
-        document = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imagePath": place, "imageData": None, **size}
+        document = {
+            "version": "5.0.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image_path,
+            "imageData": None,
+            **size,
+        }
         self._write(name.with_suffix(".json"), document)
 
     def close(self) -> None:
@@ -216,12 +223,12 @@ def studio_results(
 def brush_value(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """Return Label Studio's bit stream of a mask bool[H,W], as runs of RGBA that are all 255 or all 0."""
     bits = [f"{4 * mask.size:032b}{8 - 1:05b}", *(f"{count - 1:04b}" for count in _LENGTH_BITS)]
-    for place, length in enumerate(_runs(mask)):
+    for index, length in enumerate(_runs(mask)):
         left = 4 * length
         while left:
             part = min(left, 2 ** _LENGTH_BITS[-1])
             size = next(size for size, count in enumerate(_LENGTH_BITS) if part <= 2**count)
-            bits.append(f"1{size:02b}{part - 1:0{_LENGTH_BITS[size]}b}{255 * (place % 2):08b}")
+            bits.append(f"1{size:02b}{part - 1:0{_LENGTH_BITS[size]}b}{255 * (index % 2):08b}")
             left -= part
     text = "".join(bits)
     stream = int(text.ljust(-(-len(text) // 8) * 8, "0"), 2).to_bytes(-(-len(text) // 8))

@@ -82,7 +82,7 @@ class Scheduler:
         self.batch = batch
         self.timeout = timeout
         self.queue_wait = queue_wait or math.inf
-        self.inside = 0  # requests admitted and not yet answered
+        self.admitted = 0  # requests admitted and not yet answered
         self.without_permit = 0  # of these, how many wait for a permit
         self.seconds_a_picture = 0.0  # on the device, in the last runs
         self.permits = asyncio.Semaphore(permits)
@@ -104,18 +104,18 @@ class Scheduler:
 
     def check_capacity(self) -> None:
         """Raise Refusal (503) where no further request is admitted."""
-        if self.inside >= self._capacity:
-            raise self.busy("overloaded", f"the server already has {self.inside} requests waiting.")
+        if self.admitted >= self._capacity:
+            raise self.busy("overloaded", f"the server already has {self.admitted} requests waiting.")
 
     @contextlib.asynccontextmanager
     async def admit(self) -> AsyncIterator[Admission]:
         """Admit a request whose body has arrived. Raises Refusal (503) where the queue is full."""
         self.check_capacity()
-        self.inside += 1
+        self.admitted += 1
         try:
             yield Admission(self, asyncio.get_running_loop().time() + self.timeout)
         finally:
-            self.inside -= 1
+            self.admitted -= 1
             with self._changed:
                 self._changed.notify_all()
 
@@ -152,7 +152,7 @@ class Scheduler:
 
     def busy(self, code: str, message: str) -> Refusal:
         """Return a refusal (503); Retry-After is the admitted requests x the mean run, at most `queue_wait`."""
-        seconds = math.ceil(min(self.inside * self.seconds_a_picture, self.queue_wait))
+        seconds = math.ceil(min(self.admitted * self.seconds_a_picture, self.queue_wait))
         headers = {"Retry-After": f"{min(_LONGEST_RETRY, max(1, seconds))}"}
         return Refusal(503, code, message, hint="Try again when the server is less busy.", headers=headers)
 
@@ -181,7 +181,7 @@ class Scheduler:
         return True
 
     def _next_queue(self) -> deque[_Entry] | None:
-        """Return the queue that is served next. A job's run yields while a request is inside, up to its patience."""
+        """Return the queue that is served next. A job's run yields while a request is admitted, up to its patience."""
         for queue in (self._requests, self._jobs):
             while queue and queue[0].result.cancelled():
                 queue.popleft()
@@ -189,7 +189,7 @@ class Scheduler:
             return self._jobs
         if self._requests:
             return self._requests
-        return self._jobs if self._jobs and not self.inside else None
+        return self._jobs if self._jobs and not self.admitted else None
 
     def _take_batch(self, queue: deque[_Entry]) -> list[_Entry]:
         """Remove the first entry from its queue, with others of its key up to `most` images."""

@@ -95,7 +95,7 @@ class Jobs:
 
     async def result(self, id: str) -> Path:
         """Return the ZIP of a job that has ended. Raises Refusal where it has not, or has none."""
-        job, hint = await self.find(id), f"GET /v1/jobs/{id} tells more."
+        job, hint = await self.find(id), f"GET /v1/jobs/{id} shows its state."
         if not job.ended:
             headers = {"Retry-After": "5"}
             raise Refusal(409, "not_finished", f"the job is {job.state}.", hint=hint, headers=headers)

@@ -149,7 +149,7 @@ class Store:
         self._database.executescript(_TABLES)
 
     def reserve(self, job: str, *, size: int, queue: int, bytes_in_all: int) -> None:
-        """Reserve a place in the queue and room for an upload that begins. Raises Refusal where there is none."""
+        """Reserve a queue entry and room for an upload that begins. Raises Refusal where there is none."""
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO jobs (id, operation, options, state, bytes, created)"

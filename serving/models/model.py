@@ -172,7 +172,7 @@ class ExportedModel:
         except _BAD_SIZE as error:
             sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
-            hint = "Send larger pictures; GET /v1/models tells the size the model runs at."
+            hint = "Send larger pictures; GET /v1/models shows the size the model runs at."
             raise Refusal(400, "unfit_size", message, hint=hint) from error
         if spec.previous is not None and self.in_order:
             self.before = np.asarray(found[0])

@@ -1,4 +1,4 @@
-"""Commands of `fewpair` as subprocesses, one after another, and the progress that the folders of runs tell."""
+"""Commands of `fewpair` as subprocesses, one after another, and the progress that the folders of runs show."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def room_of_uploads(batch):
     with contextlib.suppress(Refusal):
         while True:
             scheduler.check_capacity()
-            scheduler.inside = admitted = admitted + 1
+            scheduler.admitted = admitted = admitted + 1
     scheduler.close()
     return admitted * (settings.max_bytes + 2**16)
 

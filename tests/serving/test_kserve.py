@@ -182,7 +182,7 @@ NOISE = tensor("noise", np.zeros((1, 3)), datatype="FP32")
         ([tensor("photo", PHOTO, data=[10**30] * 12)], {}, "not whole numbers from 0 to 255"),
         ([tensor("photo", PHOTO, data=[True] * 12)], {}, "holds values that are not numbers"),
         ([tensor("photo", PHOTO)], {"outputs": [{"name": "depth"}]}, "there is no output 'depth'"),
-        ([tensor("photo", PHOTO)], {"outputs": [{"name": "label"}] * 2}, "asked for twice"),
+        ([tensor("photo", PHOTO)], {"outputs": [{"name": "label"}] * 2}, "requested twice"),
         ([tensor("photo", PHOTO)], {"parameters": {"binary_data_output": "yes"}}, "should be a valid boolean"),
         ([tensor("photo", PHOTO)], {"id": 42}, "id: Input should be a valid string"),
         ([tensor("label", LABEL + 9)], {}, "ids that belong to no class: 9 (4 pixels"),

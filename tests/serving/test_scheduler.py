@@ -76,7 +76,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
     refused, ends, queue = asyncio.run(main())
     assert {(error.status, error.code, error.headers["Retry-After"]) for error in refused} == {(503, "overloaded", "1")}
     assert ends == [0, 2, 4, 6, "overloaded", "overloaded"]  # one runs, two are decoded ahead, one waits
-    assert (queue.inside, queue.waiting) == (0, 0)
+    assert (queue.admitted, queue.waiting) == (0, 0)
 
 
 def test_retry_after_is_the_queue_length_times_the_mean_of_the_last_runs_and_at_most_queue_wait():
@@ -162,7 +162,7 @@ def test_a_permit_is_kept_until_its_thread_is_done_whatever_became_of_its_reques
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        left = queue.inside
+        left = queue.admitted
         go.set()
         assert await ask(queue, Device(), 4) == 8
         return decoding.most, left

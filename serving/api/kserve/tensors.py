@@ -74,7 +74,7 @@ def requested_outputs(request: InferenceRequest, outputs: Sequence[str]) -> dict
     for output in request.outputs:
         known = output.name in outputs
         require(known, f"there is no output {output.name[:80]!r}.", f"Outputs: {', '.join(outputs)}.")
-        require(output.name not in requested, f"the output {output.name} is asked for twice.")
+        require(output.name not in requested, f"the output {output.name} is requested twice.")
         binary = output.parameters.binary_data
         requested[output.name] = as_bytes if binary is None else binary
     return requested

@@ -27,16 +27,22 @@ SCENES = (3, 11)
 PAIR_SIZE, SHOWN_PAIRS = (120, 160), 8
 
 
-def preview(graphs: Sequence[Graph], label_domain: Domain, *, size: tuple[int, int], name: str) -> Image.Image:
+def preview(
+    graphs: Sequence[Graph], label_domain: Domain, *, size: tuple[int, int], name: str, examples: Path | None
+) -> Image.Image:
     """Show the graphs on synthetic pictures: photo, label, and what the model makes of them, with a legend.
 
-    Street scenes where the model knows most of their classes; else blocks of the model's own classes in their colours.
+    Label maps of `examples` where there are some; else street scenes where the model knows most of their classes; else
+    blocks of the model's own classes in their colours.
     """
     classes = label_domain.classes
     streets = classes is None or len(set(classes.names) & set(scenes.CLASSES.names)) > classes.count // 2
+    maps = [np.asarray(Image.open(path)) for path in sorted(examples.glob("*.png"))] if examples else []
     rows = []
-    for index in SCENES:
-        if classes is None or streets:
+    for place, index in enumerate(SCENES):
+        if place < len(maps):
+            known, photo = maps[place], _shown(maps[place], classes)
+        elif classes is None or streets:
             photo, label = scenes.draw(index, height=size[0], width=size[1], split="val")
             known = mirrored(photo) if classes is None else translated(label, classes)
         else:
@@ -50,7 +56,7 @@ def preview(graphs: Sequence[Graph], label_domain: Domain, *, size: tuple[int, i
                 row["photo from label"] = _first_output(graph, known)
         rows.append(row)
     drawn = "street scenes" if streets else "blocks of its classes"
-    caption = f"{name} on {drawn} that fewpair draws itself"
+    caption = f"{name} on {'its examples' if maps else f'{drawn} that fewpair draws itself'}"
     return sample_grid(rows, scale=max(1, 200 // size[1]), caption=caption, classes=classes)
 
 

@@ -130,9 +130,10 @@ def export(
         if style is not None and style_size is not None:
             manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
         if examples is not None:
-            place = building / "examples"
-            manifest["examples"] = write_examples(examples, graphs, trained.label_domain, size=run.size, out=place)
-        preview(graphs, trained.label_domain, size=run.size, name=name).save(building / "preview.png", optimize=True)
+            given, examples = examples, building / "examples"
+            manifest["examples"] = write_examples(given, graphs, trained.label_domain, size=run.size, out=examples)
+        shown = preview(graphs, trained.label_domain, size=run.size, name=name, examples=examples)
+        shown.save(building / "preview.png", optimize=True)
         if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)
         (building / "README.md").write_text(card(manifest, rounding=rounding), encoding="utf-8")

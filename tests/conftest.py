@@ -13,6 +13,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
 
+LONGEST = ("test_export_parity.py", "browser/test_studio.py", "test_tutorial.py")
+"""Files of minutes; a file is run by one process."""
+
 NO_BROWSER = "there is no Chromium: install it with `apt-get install chromium`"
 
 
@@ -22,6 +25,11 @@ def pytest_xdist_auto_num_workers(config):
     rented machines.)
     """
     return min(CORES, MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no process runs one while the others have nothing left."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
 
 
 def pytest_runtest_setup(item):

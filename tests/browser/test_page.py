@@ -274,9 +274,11 @@ def test_a_model_of_other_classes_opens_with_its_own_example(open_page):
             "document.querySelector('#paint [data-state]').pane.canvas.map.ids.every((id) => [0, 2].includes(id))"
         )
         current(page)
+        assert page.is_hidden("#paint .read-back")
         page.select_option(".model", "camvid-painter")
         page.wait_for_selector("#paint .scene img[alt='cars between trees']")
         assert page.locator("#paint .scene").count() == 4
+        assert page.is_visible("#paint .read-back")
 
 
 def test_a_photo_gives_its_style_to_the_painted_map_until_it_is_dropped(open_page):

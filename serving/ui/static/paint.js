@@ -40,10 +40,9 @@ export default class Paint extends Pane {
     this.on(".save-photo", "click", () => download(this.photo, `photo-seed-${this.seed}.jpg`));
     this.on(".save-map", "click", async () => download(await encodePng(this.canvas.map), "map.png"));
     this.on(".read-back", "click", () => this.#readBack());
-    this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = !page.model("to_label");
     page.addEventListener("to_photo", () => {
       this.#showStyle(null);
-      this.offerScenes();
+      this.#offerStarts();
       this.#begin(() => this.#kept(this.canvas.map));
     });
     page.addEventListener("edit", ({ detail }) => {
@@ -53,7 +52,7 @@ export default class Paint extends Pane {
     this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
     this.#showStyle(null);
     const kept = JSON.parse(sessionStorage.getItem("map"));
-    this.offerScenes();
+    this.#offerStarts();
     this.mark(this.$(".scenes").children[page.state.get("scene")]);
     this.#begin(() => this.#kept(kept && { ...kept, ids: Uint8Array.fromBase64(kept.ids) }));
   }
@@ -70,6 +69,14 @@ export default class Paint extends Pane {
       this.canvas.open(resized(inClasses(map, this.model.classes), width, height), photo);
       this.#changed(true);
     }, "begin");
+  }
+
+  /** Offer the scenes, and what needs a reader of photos where there is one that knows the model's classes. */
+  #offerStarts() {
+    this.offerScenes();
+    const reader = page.model("to_label");
+    const unread = !reader || !related(reader, this.model.classes);
+    this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = unread;
   }
 
   /** The map that was there before, unless the model knows none of its classes and has an example of its own. */

@@ -60,6 +60,7 @@ _BODY = openapi.body(Sent, kind="application/json", raw=())
 )
 async def setup(request: Request, backend: Ready) -> dict[str, str]:
     """The model; 400 where the interface has none of its classes as a label."""
+    backend.scheduler.check_capacity()
     model = backend.models.choose(None, "to_label")
     async with spooled(request) as body, backend.scheduler.admit() as admission:
         sent = await admission.work(lambda _: _parsed(body))

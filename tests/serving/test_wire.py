@@ -7,8 +7,11 @@ import threading
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 
-from serving.app import create_app, middleware
+from serving.api.middleware import ErrorShape
+from serving.app import create_app, middleware, respond_to_error
 from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
@@ -115,3 +118,22 @@ class TestRootPath:
             assert get(one_model, "/v1/openapi.json", "auto", **headers).json()["servers"] == [{"url": url}]
         headers = {"X-Forwarded-Prefix": "/sub"}
         assert get(one_model, "/v1/openapi.json", **headers).json()["servers"] == [{"url": "/"}]
+
+
+@pytest.mark.parametrize("body", [b'"\xff"', b"[" * 100_000, b"1" * 5000])
+def test_json_that_cannot_be_read_is_no_wrong_host(body):
+    app = FastAPI()
+    app.add_exception_handler(HTTPException, respond_to_error)
+
+    @app.post("/numbers")
+    async def numbers(_: list[int]) -> None: ...
+
+    async def send():
+        transport = httpx.ASGITransport(ErrorShape(app, lambda: None))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.post("/numbers", content=body, headers={"Content-Type": "application/json"})
+
+    answer = asyncio.run(send())
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "bad_request")
+    assert error["message"] == "the body sent to /numbers cannot be read."

@@ -140,9 +140,15 @@ def test_an_example_is_a_map_in_the_models_classes_and_at_its_size_with_the_phot
         assert np.abs(np.array(picture).astype(int) - made[0]).mean() < 4  # JPEG
 
 
-def test_a_folder_without_pictures_is_no_folder_of_examples(one_way_run: Path, drawn: None, tmp_path: Path) -> None:
+def test_a_folder_without_pictures_or_with_two_of_one_name_is_refused_as_examples(
+    one_way_run: Path, drawn: None, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no pictures for --examples"):
+        export(one_way_run, tmp_path / "exported", force=True, examples=tmp_path / "empty")
+    for name in ("My street", "my_street"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "empty" / f"{name}.png")
+    with pytest.raises(UserError, match=r"my_street\.png is the second example with the name my-street"):
         export(one_way_run, tmp_path / "exported", force=True, examples=tmp_path / "empty")
     assert not any((tmp_path / "exported").iterdir())
 

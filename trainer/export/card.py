@@ -91,7 +91,7 @@ def write_examples(
     """Write an example NAME.jpg for each picture in `source`, and return their names.
 
     A model that makes photos gets label maps (class ids or colours): NAME.png are their ids, NAME.jpg what it makes of
-    them. Another one gets photos. Raises UserError where there are none or one cannot be read.
+    them. Another one gets photos. Raises UserError where there are none, one cannot be read, or two have one name.
     """
     painter = next((graph for graph in graphs if graph.direction == "to_photo"), None)
     files = [path for path in sorted(source.iterdir()) if path.suffix.lower() in PICTURES]
@@ -101,6 +101,8 @@ def write_examples(
     names = []
     for path in files:
         names.append(re.sub("[^a-z0-9]+", "-", path.stem.lower()))
+        if names[-1] in names[:-1]:
+            raise UserError(f"{path} is the second example with the name {names[-1]}: give it another of a-z 0-9 -")
         with image_errors(path):
             if painter and domain.classes:
                 known = imaging_domain(domain.classes)

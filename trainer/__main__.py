@@ -89,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
         parts = (paths, error.strerror or str(error), HINTS.get(error.errno or 0))
         print(f"fewpair: {': '.join(part for part in parts if part)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nfewpair: stopped by Ctrl-C", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nfewpair: {str(interrupt) or 'stopped by Ctrl-C'}", file=sys.stderr)
         return 130
     return 2
 

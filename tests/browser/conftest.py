@@ -39,10 +39,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def open_page(browser, page_server):
-    """Open the page as a new visitor; a script that fails, or a request to another host, fails the test."""
+    """Open the page as a new visitor; a script that fails, or a request for another place, fails the test."""
 
     @contextlib.contextmanager
-    def open_page(where: str = "", **options):
+    def open_page(where: str = "", url: str = page_server.url, **options):
         context = browser.new_context(**{**DESKTOP, **options})
         page = context.new_page()
         page.set_default_timeout(60_000)
@@ -51,11 +51,11 @@ def open_page(browser, page_server):
         page.on(
             "request",
             lambda request: (
-                None if request.url.startswith((page_server.url, "data:", "blob:")) else errors.append(request.url)
+                None if request.url.startswith((f"{url}/", "data:", "blob:")) else errors.append(request.url)
             ),
         )
-        until_open(page, page_server.url)
-        page.goto(f"{page_server.url}/ui/{where}")
+        until_open(page, url)
+        page.goto(f"{url}/ui/{where}")
         page.wait_for_selector("[data-state=current]", timeout=120_000)
         yield page
         context.close()

@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from tests.browser.conftest import PHONE
+from tests.serving.process import ROOT, running_server
 
 pytestmark = pytest.mark.browser
 SKY, BUILDING, ROAD, TREE, CAR, VOID = 0, 1, 3, 5, 8, 11
@@ -216,7 +217,7 @@ def test_a_request_that_came_too_soon_is_repeated_when_the_server_says(page):
     paint_tab(page)
     current(page)
     asked = []
-    pattern = re.compile("/v1/synthesize.*seed=1$")  # not the other looks
+    pattern = re.compile("/v1/synthesize.*seed=1$")  # not the other variations
 
     def answer(route):
         asked.append(time.monotonic())
@@ -250,19 +251,19 @@ def test_a_photo_is_gone_while_the_one_of_another_map_is_on_its_way_and_after_a_
     assert page.is_hidden("#paint .problem")
 
 
-def test_other_looks_are_offered_and_one_can_be_kept(page):
+def test_other_photos_of_the_map_are_offered_and_one_can_be_kept(page):
     paint_tab(page)
     page.locator("#paint .scene").first.click()
-    page.wait_for_selector("#paint .look")
+    page.wait_for_selector("#paint .variation")
     first = shown(page, "#paint .answer .photo")
-    looks = page.locator("#paint .look")
-    assert looks.count() == 4
-    looks.nth(2).click()
+    variations = page.locator("#paint .variation")
+    assert variations.count() == 4
+    variations.nth(2).click()
     current(page)
     assert "seed=3" in page.url
     assert shown(page, "#paint .answer .photo") != first
-    page.wait_for_selector("#paint .look")
-    looks.first.click()
+    page.wait_for_selector("#paint .variation")
+    variations.first.click()
     current(page)
 
 
@@ -521,3 +522,17 @@ def test_on_a_phone_nothing_scrolls_sideways_and_a_finger_paints(open_page):
         read_tab(page)
         page.wait_for_selector("#read .legend small")
         assert page.evaluate(wide) == 390
+
+
+def test_below_a_path_prefix_the_page_asks_for_nothing_outside_it(open_page, tmp_path):
+    prefix = "/street"
+    with (
+        running_server(ROOT / "exported", tmp_path, FEWPAIR_ROOT_PATH=prefix) as server,
+        open_page(url=server.url + prefix) as page,
+    ):
+        before = shown(page, "#paint .answer .photo")
+        tool(page, "brush", CAR)
+        drag(page, (100, 100), (140, 110))
+        assert shown(page, "#paint .answer .photo") != before
+        read_tab(page)
+        assert page.url.startswith(f"{server.url}{prefix}/ui/")

@@ -106,7 +106,7 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, fo
     page.get_by_role("tab", name="Train").click()
     page.evaluate("document.querySelector('#train .steps').options[0].value = '60'")  # of 320, for the sake of time
     page.click("#train [type=submit]")
-    page.wait_for_selector("#train .pace >> text=Step")
+    page.wait_for_selector("#train .training-status >> text=Step")
     page.wait_for_selector("#train .rounds td", timeout=600_000)
     assert "of 100 pixels right" in page.inner_text("#train .verdict")
     assert page.locator("#train .grid img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
@@ -188,7 +188,7 @@ def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(browser, s
     until_open(page, studio.url)
     page.goto(f"{studio.url}/ui/#tab=train")
     page.click("#train .resume")
-    page.wait_for_selector("#train .pace >> text=Step 20 of 60 at 96x128, 30 s left")
+    page.wait_for_selector("#train .training-status >> text=Step 20 of 60 at 96x128, 30 s left")
     assert resumed == ["POST"]
     assert page.is_visible("#train .stop")
     assert page.is_hidden("#train .resume")

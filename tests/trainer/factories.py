@@ -224,3 +224,28 @@ def after_each_step(call: Callable[[int], None]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Logger, "tick", tick)
         yield
+
+
+def flat(state: Any, path: str = "") -> dict[str, Any]:
+    """A checkpoint's leaves under their paths."""
+    if isinstance(state, dict):
+        return {key: value for name, inner in state.items() for key, value in flat(inner, f"{path}/{name}").items()}
+    if isinstance(state, list | tuple):
+        return {
+            key: value for index, inner in enumerate(state) for key, value in flat(inner, f"{path}/{index}").items()
+        }
+    return {path: state}
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The paths at which two checkpoints differ, the clock aside."""
+    left, right = flat(one), flat(other)
+    assert left.keys() == right.keys()
+    return [
+        path
+        for path in left
+        if path != "/elapsed"
+        and not (
+            torch.equal(left[path], right[path]) if isinstance(left[path], torch.Tensor) else left[path] == right[path]
+        )
+    ]

@@ -160,7 +160,7 @@ def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):
         (("--config.patch", "286", "--size", "64x96"), "--size 64x96: hybrid needs at least 96x96"),
         (("--config.pairs-cross-entropy", "inf"), "--config.pairs-cross-entropy inf: give 0 or more"),
         (("--pairs", "0"), "hybrid learns from pairs, but the selection from scenes has none: use --pairs 1 or more"),
-        (("--pairs", "5000"), "--pairs 5000 is more than the 500 training pairs of scenes"),
+        (("--pairs", "5000"), "5000 pairs are more than the 500 training pairs of scenes"),
         (("--pairs", "nowhere.json"), "--pairs nowhere.json: there is no such file, and it is no number"),
         (("--data", "camvid"), "--data camvid needs --root FOLDER"),
         (("--data", "cityscape"), "cityscape is not a dataset; did you mean cityscapes? Known: "),

@@ -20,6 +20,7 @@ from tests.trainer.factories import (
     LABELS,
     VARIANTS,
     after_each_step,
+    differences,
     encoder_file,
     material_for,
     tiny_batch,
@@ -52,31 +53,6 @@ from trainer.training.validation import Validation
 
 class Killed(Exception):
     """Stands for a power cut between two steps."""
-
-
-def flat(state: Any, path: str = "") -> dict[str, Any]:
-    """A checkpoint's leaves under their paths."""
-    if isinstance(state, dict):
-        return {key: value for name, inner in state.items() for key, value in flat(inner, f"{path}/{name}").items()}
-    if isinstance(state, list | tuple):
-        return {
-            key: value for index, inner in enumerate(state) for key, value in flat(inner, f"{path}/{index}").items()
-        }
-    return {path: state}
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The paths at which two checkpoints differ, the clock aside."""
-    left, right = flat(one), flat(other)
-    assert left.keys() == right.keys()
-    return [
-        path
-        for path in left
-        if path != "/elapsed"
-        and not (
-            torch.equal(left[path], right[path]) if isinstance(left[path], torch.Tensor) else left[path] == right[path]
-        )
-    ]
 
 
 def small_run(folder: Path, name: str, **changes: Any) -> Run:
@@ -312,7 +288,7 @@ def test_ctrl_c_in_the_last_evaluation_stops_the_run(tmp_path: Path) -> None:
     assert folder.load("last")["step"] == 3
 
 
-def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path) -> None:
     run = small_run(tmp_path, "supervised", steps=5, save_every=4)
     dataset, selection = material_for(run)
     folder = create_run(tmp_path / "run", run, selection)
@@ -321,10 +297,10 @@ def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path, capsys:
         if step == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), after_each_step(press):
+    said = f"stopped at step 2 of {folder.run.steps}; continue with: fewpair train --resume {folder.path}"
+    with pytest.raises(KeyboardInterrupt, match=said), after_each_step(press):
         train_run(folder, dataset, selection, device="cpu")
     assert folder.load("last")["step"] == 2
-    assert "--resume" in capsys.readouterr().out
     with pytest.raises(UserError, match="has no checkpoint best; it has last: add --checkpoint last"):
         folder.load("best")
 

@@ -1,6 +1,7 @@
 """The painter: its generator, its discriminators, DiffAugment, and the pseudo-labels of unpaired photos."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ def test_a_segmenter_of_another_method_or_class_table_is_refused(segmenter: Path
         load_segmenter(segmenter, classes=CLASSES.count)
     with pytest.raises(UserError, match="cannot be read as a run of mean_teacher"):
         load_segmenter(tmp_path, classes=3)
+    for name in ("config.json", "last.ckpt"):
+        shutil.copytree(segmenter, tmp_path / name)
+        (tmp_path / name / name).write_bytes((segmenter / name).read_bytes()[:100])
+        with pytest.raises(UserError, match=f"{name} cannot be read as a run of mean_teacher"):
+            load_segmenter(tmp_path / name, classes=scenes.CLASSES.count)
 
 
 def test_a_hybrid_starts_from_the_segmenter_and_trains_it(segmenter: Path) -> None:

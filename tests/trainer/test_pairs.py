@@ -25,7 +25,7 @@ def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
     with pytest.raises(
         UserError,
-        match=r"--pairs 5000 is more than the 4 training pairs of folders in .*; --pairs all uses all of them",
+        match=r"5000 pairs are more than the 4 training pairs of folders in .*; `fewpair train --pairs all` uses",
     ):
         select(dataset, k=5000, unpaired=None, seed=0)
 

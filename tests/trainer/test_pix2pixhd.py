@@ -13,6 +13,7 @@ from tests.trainer import publishers
 from tests.trainer.factories import (
     SIZE,
     after_each_step,
+    differences,
     material_for,
     tiny_batch,
     tiny_config,
@@ -20,7 +21,6 @@ from tests.trainer.factories import (
     tiny_method,
     tiny_run,
 )
-from tests.trainer.test_loop import differences
 from trainer.batch import IGNORE, Batch, Domain, Pairs
 from trainer.commands.session import check_run, resume
 from trainer.data.loader import Loader

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.trainer.factories import tiny_folder, tiny_run
+from tests.trainer.factories import after_each_step, tiny_folder, tiny_run
 from trainer.__main__ import main
 from trainer.commands import evaluate as command
 from trainer.commands.session import start
@@ -120,5 +122,8 @@ def test_without_val_evaluate_cross_validates_on_the_pairs_and_marks_figures_of_
     said = capsys.readouterr().out
     assert "fold 3 of 3: trained on 2 pairs, evaluated on 1" in said
     assert re.search(r"this run \(seen in training\) +cross validation", said)
+    with after_each_step(lambda _: os.kill(os.getpid(), signal.SIGINT)):
+        assert main(["evaluate", str(folder.path), "--device", "cpu"]) == 130
+    assert "cross-validation was stopped in fold 1, and is not kept" in capsys.readouterr().err
     page = words((folder.path / "report.html").read_text())
     assert page.index("cross-validation in 3 folds") < page.index("photos seen in training")

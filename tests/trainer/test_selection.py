@@ -267,7 +267,7 @@ def test_the_sheet_shows_the_selected_photos_in_their_order(tmp_path):
         photo = np.full((30, 40, 3), np.maximum(np.array(colours[min(number // 4, 2)]) - number % 4, 0), np.uint8)
         write(root / "photos" / f"street{number}.png", photo)
     out = tmp_path / "pairs.json"
-    assert main(pairs_command(root, out, "--pairs", "3", "--rule", "kmeans-medoid", "--unlabelled")) == 0
+    assert main(pairs_command(root, out, "--k", "3", "--rule", "kmeans-medoid", "--unlabelled")) == 0
     selected = json.loads(out.read_text())
     assert selected["clusters"] == [4, 4, 1]
     with Image.open(tmp_path / "pairs-sheet.png") as sheet:

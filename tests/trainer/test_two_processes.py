@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.factories import material_for, tiny_folder, tiny_run
-from tests.trainer.test_loop import differences
+from tests.trainer.factories import differences, material_for, tiny_folder, tiny_run
 from trainer.commands.session import resume
 from trainer.errors import UserError
 from trainer.training.checkpointing import RunDir, create_run, open_run
 
+OTHERS = (("bicycle_gan", 1000), ("cc_fpse", 1000), ("dance", 1000))
 # Each run up to its third step; then each process writes down its own method, so that they can be compared. After that
 # the first run is gone on with, in a copy of its folder, and made once more from its beginning.
 SHARE = """
@@ -85,8 +85,9 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     here = tmp_path_factory.mktemp("broken")
     tiny_folder(here / "data")
     folders = {}
-    for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2), ("pix2pixhd", 1000)):
-        run = tiny_run(name, data="folders", root=str(here / "data"), steps=4, evaluate_every=evaluate_every)
+    for name, evaluate_every in (("hybrid", 1000), ("semipaired", 2), ("pix2pixhd", 1000), *OTHERS):
+        data = {"data": "walker", "unpaired": 0} if name == "dance" else {"data": "folders", "root": str(here / "data")}
+        run = tiny_run(name, **data, steps=4, evaluate_every=evaluate_every)
         folders[name] = create_run(here / name, run, material_for(run)[1])
     torchrun(SHARE, *folders.values())
     return folders
@@ -116,6 +117,10 @@ def test_two_processes_share_a_run_hold_equal_weights_and_resume_together(broken
     assert steps["0"] + 1 == steps["1"] == steps["2"], (
         "the finest discriminator rests in the first stage, which has one step"
     )
+
+    for name, _ in OTHERS:
+        first, second = (weights for weights, _ in methods_of(broken[name]))
+        assert unlike(first, second) == []
 
     (weights, buffers), (other_weights, other_buffers) = methods_of(broken["semipaired"])
     assert unlike(weights, other_weights) == []

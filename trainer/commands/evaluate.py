@@ -109,6 +109,10 @@ def cross_validate(folder: RunDir, *, device: str) -> Figures:
         progressive=(),
         steps=STEPS,
     )
+    print(
+        f"cross-validation trains {folds} small segmenters, some minutes in all; --split train leaves it out",
+        flush=True,
+    )
     for fold in range(folds):
         held = tuple(pairs[place] for place in order[fold::folds])
         learned = tuple(pair for pair in pairs if pair not in held)
@@ -116,7 +120,10 @@ def cross_validate(folder: RunDir, *, device: str) -> Figures:
         print(f"fold {fold + 1} of {folds}: trained on {len(learned)} pairs, evaluated on {len(held)}", flush=True)
         with tempfile.TemporaryDirectory() as place:
             selection = Selection(part, learned, (), (), rule="random", pool_rule="random", seed=run.seed)
-            method, *_ = load_method(start(Path(place) / "run", small, part, selection, device=device).path)
+            try:
+                method, *_ = load_method(start(Path(place) / "run", small, part, selection, device=device).path)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"cross-validation was stopped in fold {fold + 1}, and is not kept") from None
         report = evaluate_to_label(method, part, Scope("held", small.size, device=device_named(device)))
         total.matrix += np.array(report.details["confusion"])
         scores.append(report.figures["mean_iou"] or 0.0)

@@ -4,10 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
@@ -34,7 +32,7 @@ class PairsOptions(MachineOptions):
 
     data: str
     """The dataset: one of the catalogue."""
-    pairs: Annotated[int, tyro.conf.arg(aliases=["--k"])]
+    k: int
     """How many photos keep, or get, their label map."""
     out: Path
     """Where to write pairs.json, for `fewpair train --pairs`. Beside it: a contact sheet, and to_label/ with copies of
@@ -71,14 +69,14 @@ def pairs(arguments: list[str]) -> int:
     for path in (options.out, sheet_file, copies):
         if path.exists():
             raise UserError(f"{path} exists: give another file with --out, or remove it")
-    if options.pairs < 1:
-        raise UserError(f"--pairs {options.pairs}: give 1 or more")
+    if options.k < 1:
+        raise UserError(f"--k {options.k}: give 1 or more")
     refuse_seed(options.seed)
     use_threads(options.threads)
     dataset = opened(options.data, options.root)
     selection = select(
         dataset,
-        k=options.pairs,
+        k=options.k,
         unpaired=options.unpaired,
         rule=options.rule,
         pool_rule=options.pool_rule,

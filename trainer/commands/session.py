@@ -60,7 +60,7 @@ def train_run(
     method: Method | None = None,
     device: str = "auto",
 ) -> RunDir:
-    """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to Ctrl-C."""
+    """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to KeyboardInterrupt."""
     run = folder.run
     place = join(device_named(device))
     lock = folder.lock() if rank() == 0 else nullcontext()
@@ -74,10 +74,8 @@ def train_run(
             folder.note_resumed()
         state = train(folder, method, dataset, selection, device=place, interrupted=interrupted)
     if interrupted() or state.step < run.steps:  # another process's signal stops this one too
-        if rank() == 0:
-            again = f"fewpair train --resume {folder.path}"
-            print(f"stopped at step {state.step} of {run.steps}; continue with: {again}", flush=True)
-        raise KeyboardInterrupt
+        again = f"fewpair train --resume {folder.path}"
+        raise KeyboardInterrupt(f"stopped at step {state.step} of {run.steps}; continue with: {again}")
     return folder
 
 

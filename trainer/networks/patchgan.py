@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d
 from trainer.batch import OneHot, Photo
 from trainer.networks.init import SpectralConv2d, xavier
 from trainer.networks.normalisation import BatchNorm
-from trainer.networks.resnet import initialise
+from trainer.networks.resnet import initialise_normal
 
 Patch = Literal[1, 16, 34, 70, 142, 286]
 Norm = Literal["instance", "batch"]
@@ -41,7 +41,7 @@ class PatchGAN(nn.Module):
             channels = wider
         stack.append(nn.Conv2d(channels, 1, side, padding=padding))
         self.model = nn.Sequential(*stack)
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         return self.model(picture)
@@ -76,7 +76,7 @@ class MultiScalePatchGAN(nn.Module):
         # The name is in checkpoints.
         self.critics = nn.ModuleList(_Scale(3 + channels, width, spectral=spectral) for _ in range(scales))
         if not spectral:
-            initialise(self)
+            initialise_normal(self)
 
     def forward(self, photo: Photo, label: OneHot, *, skip: int = 0) -> list[list[Tensor]]:
         picture = torch.cat([label, photo], 1)

@@ -1,6 +1,7 @@
 """A segmentation network on a pretrained encoder: a light feature-pyramid decoder."""
 
 import json
+import pickle
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def load_segmenter(run: Path, *, classes: int) -> PyramidSegmenter:
     try:
         method = json.loads((run / "config.json").read_text())
         state = torch.load(run / "last.ckpt", map_location="cpu", weights_only=True)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"{run} cannot be read as a run of mean_teacher ({error}); name its folder") from error
     if method["method"] != "mean_teacher":
         raise UserError(f"{run} is a run of {method['method']}; a run of mean_teacher is needed here")

@@ -36,7 +36,7 @@ class ResNetGenerator(nn.Module):
         if tanh:
             layers.append(nn.Tanh())
         self.model = nn.Sequential(*layers)
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         return self.model(picture)
@@ -53,16 +53,16 @@ class LocalEnhancer(nn.Module):
     At full width (32 and 64 features) there are 319 715 parameters with 36 channels.
     """
 
-    def __init__(self, channels: int, *, width: int, features: int, blocks: int = 3) -> None:
+    def __init__(self, channels: int, *, width: int, features: int) -> None:
         super().__init__()
         front: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels, width, 7)]
         front += [nn.InstanceNorm2d(width), nn.ReLU(), nn.Conv2d(width, features, 3, stride=2, padding=1)]
         self.front = nn.Sequential(*front, nn.InstanceNorm2d(features), nn.ReLU())
-        back: list[nn.Module] = [ResidualBlock(features) for _ in range(blocks)]
+        back: list[nn.Module] = [ResidualBlock(features) for _ in range(3)]
         back.append(nn.ConvTranspose2d(features, width, 3, stride=2, padding=1, output_padding=1))
         back += [nn.InstanceNorm2d(width), nn.ReLU(), nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh()]
         self.back = nn.Sequential(*back)
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, label: Tensor, features: Tensor) -> Tensor:
         return self.back(self.front(label) + features)
@@ -87,7 +87,7 @@ class ResidualBlock(nn.Module):
         return features + self.conv_block(features)
 
 
-def initialise(network: nn.Module) -> None:
+def initialise_normal(network: nn.Module) -> None:
     """Weights of (transposed) convolutions ~ N(0, 0.02), of batch norms ~ N(1, 0.02), biases 0, as in pix2pix."""
     for module in network.modules():
         if isinstance(module, BatchNorm):

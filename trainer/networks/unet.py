@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, relu
 
 from trainer.networks.normalisation import BatchNorm
-from trainer.networks.resnet import initialise
+from trainer.networks.resnet import initialise_normal
 from trainer.networks.spade import with_noise
 
 DROPPED = 3
@@ -52,7 +52,7 @@ class UNetGenerator(nn.Module):
             transposed = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=level == 0 or noise > 0)
             dropout = depth > 0 and level > 3 if noise else depth < DROPPED and level > 0
             self.decoder.append(_layer(transposed, norm=norm if level > 0 else None, dropout=dropout))
-        initialise(self)
+        initialise_normal(self)
 
     def forward(self, picture: Tensor, noise: Tensor | None = None) -> Tensor:
         features, passed = picture, []

@@ -294,16 +294,16 @@ export class LabelCanvas extends EventTarget {
     return this.$(".map").getBoundingClientRect().width / this.map.width;
   }
 
-  /** Scroll so that a point of the map lies at a place of the window. */
-  #scrollTo([x, y], place) {
-    const [left, top] = this.#at(place);
+  /** Scroll so that a point of the map lies under a position of the pointer. */
+  #scrollTo([x, y], pointer) {
+    const [left, top] = this.#at(pointer);
     this.viewport.scrollBy((x - left) * this.#scale(), (y - top) * this.#scale());
   }
 
-  /** Zoom; what is at a place of the window, by default the middle, stays there. */
-  #zoomBy(factor, place = null) {
+  /** Zoom; what is under the pointer, by default the middle, stays there. */
+  #zoomBy(factor, pointer = null) {
     const { left, top, width, height } = this.viewport.getBoundingClientRect();
-    const fixed = place ?? { clientX: left + width / 2, clientY: top + height / 2 };
+    const fixed = pointer ?? { clientX: left + width / 2, clientY: top + height / 2 };
     const point = this.#at(fixed);
     this.#zoom = clamp(this.#zoom * factor, 1, 16);
     this.viewport.style.setProperty("--zoom", this.#zoom);

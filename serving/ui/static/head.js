@@ -6,7 +6,7 @@ export default class Head extends Pane {
   constructor(root) {
     super(root);
     if (page.studio) this.$(".lead").textContent = "Label a few of your photos, train, and see your own model at work.";
-    this.tell(trouble);
+    this.showProblem(trouble);
     this.on(".model", "change", ({ value: name }) => {
       for (const direction of page.models.find((model) => model.name === name).directions) {
         page.remember({ [direction]: name });

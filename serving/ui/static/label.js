@@ -99,7 +99,7 @@ export default class Label extends Pane {
     this.$(".saved").textContent = "Saving…";
     this.#saving = this.#saving.then(() => this.attempt(async () => {
       await project.send("PUT", `labels/${name}`, await encodePng(map));
-      this.tell(null);
+      this.showProblem(null);
       this.$(".saved").textContent = "Saved.";
     }));
   }

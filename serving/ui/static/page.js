@@ -108,13 +108,13 @@ export class Pane {
     this.root.addEventListener(event, ({ target }) => {
       const element = target.closest(selector);
       if (!element) return;
-      this.tell(null);
+      this.showProblem(null);
       this.attempt(() => work(element));
     });
   }
 
   /**
-   * Call `work(signal)`, and tell what goes wrong. A task that has a name is given up when a newer one of that name
+   * Call `work(signal)`, and show its error. A task that has a name is given up when a newer one of that name
    * begins: its signal is aborted. Where "answer" fails before there is one, the pane is cleared.
    */
   async attempt(work, name) {
@@ -131,12 +131,12 @@ export class Pane {
         this.clear();
         this.root.dataset.state = "failed";
       }
-      this.tell(problem.message);
+      this.showProblem(problem.message);
     }
   }
 
-  /** Show a sentence where the eye is, or take it away. */
-  tell(sentence) {
+  /** Show a sentence on top of the pane, or remove it. */
+  showProblem(sentence) {
     Object.assign(this.$(".problem"), { hidden: !sentence, textContent: sentence });
   }
 

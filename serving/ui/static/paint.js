@@ -7,8 +7,8 @@ import { MapView, readPhoto } from "./view.js";
 
 const DEFAULT_SIDE = 512; // of a map, for models that work at any size
 const STYLE_SIDE = 512; // at most, of a photo whose style is read
-const LOOKS = 4;
-const LOOKS_AFTER = 900; // milliseconds without a stroke
+const VARIATIONS = 4;
+const VARIATIONS_AFTER = 900; // milliseconds without a stroke
 
 export default class Paint extends Pane {
   #asked = null; // the ids whose photo was asked for last
@@ -32,7 +32,7 @@ export default class Paint extends Pane {
       this.#showStyle(null);
       this.run();
     });
-    this.on(".look", "click", ({ value }) => {
+    this.on(".variation", "click", ({ value }) => {
       this.seed = Number(value);
       page.remember({ seed: value });
       this.run();
@@ -104,8 +104,8 @@ export default class Paint extends Pane {
   #changed(settled) {
     if (settled) page.keep("map", { ...this.canvas.map, ids: this.canvas.map.ids.toBase64() });
     if (this.#asked === this.canvas.map.ids) return;
-    this.tell(null);
-    this.$(".looks").replaceChildren();
+    this.showProblem(null);
+    this.$(".variations").replaceChildren();
     this.$(".back").hidden = true;
     const busy = this.root.dataset.state === "waiting";
     this.root.dataset.state = "waiting";
@@ -118,8 +118,8 @@ export default class Paint extends Pane {
       this.root.dataset.state = "current";
       this.$(".status").textContent = "The photo shows the map as it is now.";
       if (!this.model.seeded || this.style) return;
-      await wait(LOOKS_AFTER);
-      await this.#showLooks(signal);
+      await wait(VARIATIONS_AFTER);
+      await this.#showVariations(signal);
     }, "answer");
   }
 
@@ -170,19 +170,19 @@ export default class Paint extends Pane {
   }
 
   /** Show photos of the same map by other seeds; a click keeps one. */
-  async #showLooks(signal) {
+  async #showVariations(signal) {
     const png = await encodePng(this.canvas.map);
-    const first = this.seed - ((this.seed - 1) % LOOKS);
-    const looks = new Map([[this.seed, this.photo]]);
-    for (let seed = first; seed < first + LOOKS; seed++) {
+    const first = this.seed - ((this.seed - 1) % VARIATIONS);
+    const variations = new Map([[this.seed, this.photo]]);
+    for (let seed = first; seed < first + VARIATIONS; seed++) {
       if (seed === this.seed) continue;
-      looks.set(seed, await translate("synthesize", png, { model: this.model.name, seed }, signal));
+      variations.set(seed, await translate("synthesize", png, { model: this.model.name, seed }, signal));
     }
-    fill(this.$(".looks"), [...looks.keys()].sort((a, b) => a - b), (button, seed) => {
+    fill(this.$(".variations"), [...variations.keys()].sort((a, b) => a - b), (button, seed) => {
       const image = button.firstChild;
       Object.assign(button, { value: seed, ariaPressed: seed === this.seed });
-      image.alt = `Look ${seed}`;
-      showBlob(image, looks.get(seed)).then(() => URL.revokeObjectURL(image.src));
+      image.alt = `Variation ${seed}`;
+      showBlob(image, variations.get(seed)).then(() => URL.revokeObjectURL(image.src));
     });
   }
 

@@ -24,7 +24,7 @@ export default class Pick extends Pane {
     this.$(".in-folder").textContent = `${photos.length} photos in ${folder}, ${labelled} of them labelled.`;
     this.$("form button").disabled = work.running;
     this.$("form button").textContent = labelled ? "Pick more" : picks ? "Pick again" : "Pick them";
-    if (work.kind === "pick" && work.error) this.tell(work.error);
+    if (work.kind === "pick" && work.error) this.showProblem(work.error);
     this.root.dataset.state = picking ? "waiting" : "current";
     this.$(".picked").hidden = !picks;
     if (!picks || picking) return;

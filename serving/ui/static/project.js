@@ -3,7 +3,7 @@
 import { address, ask, fill } from "./page.js";
 
 const STUDIO = new URL("../studio/", document.baseURI);
-const POLL = 1000; // milliseconds between looks at running work
+const POLL = 1000; // milliseconds between two requests for the state of running work
 
 /** A path below /studio, in which names of photos may have slashes. */
 export const at = (path, parameters) => address(path.split("/").map(encodeURIComponent).join("/"), parameters, STUDIO);
@@ -12,7 +12,7 @@ class Project extends EventTarget {
   state = null;
   #timer = null;
 
-  /** Ask for the state, tell the panes ("change", and "done" when work has ended), and go on while work runs. */
+  /** Ask for the state, send the panes ("change", and "done" when work has ended), and go on while work runs. */
   async refresh() {
     clearTimeout(this.#timer);
     const before = this.state?.work.running;

@@ -148,7 +148,7 @@ export default class Read extends Pane {
 
   clear() {
     this.photo = null;
-    this.tell(null);
+    this.showProblem(null);
     this.$(".found").hidden = true;
     this.$(".legend").replaceChildren();
     this.$(".status").textContent = "";

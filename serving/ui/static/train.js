@@ -32,8 +32,8 @@ export default class Train extends Pane {
     this.$(".resume").hidden = work.running || !run || (run.step === run.steps && run.exported);
     this.root.dataset.state = training ? "waiting" : "current";
     this.$("progress").value = work.command === "train" ? (run?.step ?? 0) / (run?.steps ?? 1) : 1;
-    this.$(".pace").textContent = DOING[work.command] ?? pace(run);
-    if (work.kind === "train" && work.error) this.tell(work.error);
+    this.$(".training-status").textContent = DOING[work.command] ?? progressOf(run);
+    if (work.kind === "train" && work.error) this.showProblem(work.error);
     this.$(".progress").hidden = !run?.loss.length;
     if (run?.loss.length) this.#showRun(run);
     this.#showRounds(runs.filter(({ evaluation }) => evaluation), training);
@@ -43,9 +43,9 @@ export default class Train extends Pane {
 
   #showRun({ name, loss, score, steps, samples }) {
     const most = Math.max(...loss.map(([, value]) => value));
-    const place = (top) => ([step, value]) => [(300 * step) / steps, 100 - (96 * value) / top];
-    this.$(".loss").setAttribute("points", loss.map(place(most)).join(" "));
-    this.$(".score").setAttribute("points", score.map(place(1)).join(" "));
+    const point = (top) => ([step, value]) => [(300 * step) / steps, 100 - (96 * value) / top];
+    this.$(".loss").setAttribute("points", loss.map(point(most)).join(" "));
+    this.$(".score").setAttribute("points", score.map(point(1)).join(" "));
     const grid = samples.at(-1);
     this.$(".grid").hidden = !grid;
     if (grid) this.$(".grid img").src = at(`runs/${name}/samples/${grid}`);
@@ -67,7 +67,7 @@ export default class Train extends Pane {
   }
 }
 
-function pace(run) {
+function progressOf(run) {
   if (!run?.step) return "Starting…";
   const { step, steps, size, seconds_left: left } = run;
   const time = left < 90 ? `${Math.ceil(left)} s left` : `about ${Math.round(left / 60)} min left`;

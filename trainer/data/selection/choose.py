@@ -99,7 +99,7 @@ def select(
     inside = [sample for sample in shuffled if sample in labelled_pool]
     if count > len(inside):
         raise UserError(
-            f"--pairs {count}: of the pool of {unpaired} that --pool-rule {pool_rule} selected from {dataset.place}, "
+            f"{count} pairs: of the pool of {unpaired} that --pool-rule {pool_rule} selected from {dataset.place}, "
             f"only {len(inside)} have a label: use a larger --unpaired, or label the others first (`fewpair pairs "
             "--unlabelled` lists them)"
         )
@@ -129,7 +129,7 @@ def _check(
 ) -> None:
     place, (rule, pool_rule) = dataset.place, rules
     what = "training photos" if unlabelled else "training pairs"
-    remedy = "" if unlabelled else "; --pairs all uses all of them"
+    remedy = "" if unlabelled else "; `fewpair train --pairs all` uses all of them"
     for wrong, problem in (
         (rule not in RULES, f"--rule {rule}: there is no such rule; the rules are {', '.join(RULES)}"),
         (pool_rule not in RULES, f"--pool-rule {pool_rule}: there is no such rule; the rules are {', '.join(RULES)}"),
@@ -137,13 +137,13 @@ def _check(
             pool_rule != "random" and not unpaired,
             f"--pool-rule {pool_rule} selects the unpaired pool: give its size, as in --unpaired 200",
         ),
-        (k < 0 or (unpaired or 0) < 0, f"--pairs {k} --unpaired {unpaired}: neither can be negative"),
+        (k < 0 or (unpaired or 0) < 0, f"{k} pairs and --unpaired {unpaired}: neither can be negative"),
         (
             k and not eligible,
-            f"--pairs {k}: no photo of {place} has a label of the same file name; `fewpair pairs --unlabelled` selects "
+            f"{k} pairs: no photo of {place} has a label of the same file name; `fewpair pairs --unlabelled` selects "
             "photos to label",
         ),
-        (k > eligible, f"--pairs {k} is more than the {eligible} {what} of {place}{remedy}"),
+        (k > eligible, f"{k} pairs are more than the {eligible} {what} of {place}{remedy}"),
         (
             unpaired and unpaired < k,
             f"--unpaired {unpaired} is smaller than the {k} pairs selected from it: use at least {k}, or 0 (pairs "

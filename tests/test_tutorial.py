@@ -20,7 +20,7 @@ from trainer.data.synthetic import scenes
 
 ROOT = Path(__file__).parents[1]
 SHORTER = {
-    "fewpair train --root mine --out": "--size 64x96 --steps 160 --config.warm-up 80",
+    "fewpair train --root mine --out": "--size 64x96 --steps 60 --config.warm-up 30",
     "fewpair train --root mine --to photo": "--size 64x96 --steps 2",
 }
 """What is added to commands that take long."""

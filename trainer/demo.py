@@ -56,8 +56,8 @@ def make(options: DemoOptions) -> None:
     from trainer.data.catalogue import open_dataset
 
     run = str(options.run)
-    if options.run.exists():
-        print(f"1. Continue the training in {run}", flush=True)
+    if (options.run / "config.json").exists():
+        print(f"1. Continue the training in {run}, to the step it was planned for", flush=True)
         train(["--resume", run])
     else:
         print("1. Train on labelled and unlabelled scenes", flush=True)

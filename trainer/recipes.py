@@ -34,10 +34,10 @@ COMPACT: Values = {"width": 32, "blocks": 6}
 """Networks that train on a CPU."""
 CLASSES: Values = COMPACT | {"label_as": "classes"}
 COLOURS: Values = COMPACT | {"label_as": "colours"}
-NARROW: Values = {"width": 12, "lr": 1e-3, "ema": 0.99, "first_weights": "torch"}
+NARROW: Values = {"width": 12, "lr": 1e-3, "ema": 0.99, "initialisation": "torch"}
 """The label -> photo methods at a size that trains on a CPU. The rates are ten times the papers': so few steps at so
 small a width want more."""
-PIX2PIX: Values = {"generator": "unet", "norm": "batch", "game": "vanilla"}
+PIX2PIX: Values = {"generator": "unet", "norm": "batch", "gan_loss": "vanilla"}
 """The networks and the GAN loss of the UCSD report, which are pix2pix's own."""
 SMALL: Values = PIX2PIX | {"width": 32, "levels": 6}
 """A U-Net for the compact sizes: 64 divides them."""

@@ -74,7 +74,7 @@ class Run:
     enlarge: bool = True
     """Resize training pictures to 286/256 of the crop's size, as in pix2pix; off: to the size itself, flipped only."""
     balanced: bool = True
-    """Fill both halves in every step; off: fill a smaller half as seldom as its set is smaller (the 20_unbal row)."""
+    """Fill both halves in every step; off: fill each half in proportion to its number of samples."""
     rule: str = "random"
     """How the pairs are selected: random, kmeans-medoid, typical or kcenter."""
     pool_rule: str = "random"
@@ -97,6 +97,10 @@ class Run:
     """The result that this recipe is expected to reach."""
 
 
+RENAMED = {"game": "gan_loss", "first_weights": "initialisation"}
+"""Options of earlier versions, by their former names."""
+
+
 def from_json(values: dict[str, Any]) -> Run:
     """Read the JSON of `dataclasses.asdict`. Raises UserError on a method or field that this version does not know."""
     name = values.get("method")
@@ -107,6 +111,7 @@ def from_json(values: dict[str, Any]) -> Run:
 
 def _built(kind: type, values: dict[str, Any]) -> Any:
     fields = {field.name for field in dataclasses.fields(kind)}
+    values = {RENAMED.get(name, name): value for name, value in values.items()}
     values = {name: value for name, value in values.items() if name in fields or value is not None}
     unknown = sorted(values.keys() - fields)  # not the options of an earlier version that were not used
     if unknown:

@@ -28,7 +28,7 @@ FRESH: tuple[tuple[str, DirectionName], ...] = (
     ("painter-compact", "to_photo"),
     ("hybrid-compact", "to_label"),
 )
-"""Recipes whose networks are compared with torch too, by their first weights, as no run's weights are shipped."""
+"""Recipes whose networks are compared with torch too, by their initial weights, as no run's weights are shipped."""
 
 Feed = dict[str, np.ndarray]
 Actions = dict[str, Callable[[], Any]]
@@ -49,7 +49,7 @@ def measure(*, threads: int, quick: bool) -> list[Figure]:
     for recipe, name in FRESH[2:] if quick else FRESH:
         with fresh(recipe, name) as (direction, network):
             feed = random_feed(direction, RECIPES[recipe].size)
-            of = {"graph": f"{recipe} {name}, first weights", "size": _size(feed)}
+            of = {"graph": f"{recipe} {name}, initial weights", "size": _size(feed)}
             inputs = [torch.from_numpy(value) for value in feed.values()]
             actions = onnx_actions(direction, feed, threads)
             actions["torch eager"] = lambda network=network, inputs=inputs: network(*inputs)[0]  # type: ignore[misc]
@@ -90,7 +90,7 @@ def onnx_actions(direction: Direction, feed: Feed, threads: int) -> Actions:
 
 @contextlib.contextmanager
 def fresh(recipe: str, name: DirectionName) -> Iterator[tuple[Direction, torch.nn.Module]]:
-    """A direction of a recipe's network with its first weights: exported into a temporary folder, and in torch."""
+    """A direction of a recipe's network with its initial weights: exported into a temporary folder, and in torch."""
     run = RECIPES[recipe]
     method = build_method(run, Domain("classes", CLASSES)).eval()
     graph = draw_graph(method, name, size=run.size, half=False)

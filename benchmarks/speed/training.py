@@ -33,7 +33,7 @@ Losses = Iterator[tuple[str, list[Any]]]
 
 def hybrid(method: Any, batch: Batch, i: int) -> Losses:
     """Trainer.methods.hybrid with each half on its own."""
-    config, gan = method.config, losses.GAN_LOSSES[method.config.game]
+    config, gan = method.config, losses.GAN_LOSSES[method.config.gan_loss]
     label_d, photo_d = method.label_discriminator, method.photo_discriminator
     made, on_label, on_photo = [], [], []
     for name, half in (("paired", batch.paired), ("unpaired", batch.unpaired)):

@@ -39,13 +39,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("program", "photos", "options", "may_fail"),
     [
         # Large photos: ten times as many small ones as the server can answer are more than it can accept connections.
         ("load", "large", ["--seconds", "1", "--", "--no-ui", "--queue", "4"], {"normal", "p99", "10 x the capacity"}),
-        ("endurance", "small", ["--seconds", "24", "--", "--threads", "1"], {"memory grows"}),
+        ("endurance", "small", ["--seconds", "16", "--", "--threads", "1"], {"memory grows"}),
         ("uploads", "small", ["--count", "300"], {"memory grows"}),
     ],
 )

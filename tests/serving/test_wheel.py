@@ -41,7 +41,7 @@ def shipped():
 def test_the_wheel_holds_the_contract_and_the_shipped_models(wheel):
     models = shipped()
     assert models
-    files = {path.relative_to(ROOT) for model in models for path in model.iterdir()}
+    files = {path.relative_to(ROOT) for model in models for path in model.rglob("*") if path.is_file()}
     assert all((model / "manifest.json").relative_to(ROOT) in files for model in models)
     expected = {"exported/manifest.schema.json", "exported/README.md", *(path.as_posix() for path in files)}
     names = wheel.namelist()

@@ -68,12 +68,12 @@ TINY: dict[str, dict[str, Any]] = {
     "painter": {"widths": (8, 8, 8, 8, 4, 4), "hidden": 4, "noise": 4, "width": 4, "segmenter": None, **ENCODER},
     "pix2pixhd": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
     "dance": {"width": 4, "blocks": 1, "halvings": 2, "perceptual": 0.0, "global_steps": 1, "frozen_steps": 1},
-    "spade": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
-    "cc_fpse": {"width": 4, "perceptual": 0.0, "first_weights": "torch"},
-    "oasis": {"width": 4, "noise": 4, "first_weights": "torch"},
-    "tcr": {"width": 4, "noise": 4, "first_weights": "torch"},
-    "usis": {"width": 4, "noise": 4, "first_weights": "torch"},
-    "semipaired": {"width": 4, "noise": 4, "perceptual": 0.0, "first_weights": "torch"},
+    "spade": {"width": 4, "perceptual": 0.0, "initialisation": "torch"},
+    "cc_fpse": {"width": 4, "perceptual": 0.0, "initialisation": "torch"},
+    "oasis": {"width": 4, "noise": 4, "initialisation": "torch"},
+    "tcr": {"width": 4, "noise": 4, "initialisation": "torch"},
+    "usis": {"width": 4, "noise": 4, "initialisation": "torch"},
+    "semipaired": {"width": 4, "noise": 4, "perceptual": 0.0, "initialisation": "torch"},
 }
 """For each method the changes to its config that make it small. A new method adds its line."""
 
@@ -82,18 +82,18 @@ SIZES = dict.fromkeys(("mean_teacher", "painter", "spade", "cc_fpse", "oasis", "
 
 CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("tripathy", {"paired_steps": 0}),
-    ("pix2pix", {"generator": "unet", "levels": 4, "norm": "batch", "game": "vanilla"}),
+    ("pix2pix", {"generator": "unet", "levels": 4, "norm": "batch", "gan_loss": "vanilla"}),
     ("pix2pix", {"generator": "unet-no-skip", "levels": 4, "patch": 16, "direction": "to_photo", "distance": "half"}),
     ("cyclegan", {"generator": "unet", "levels": 4, "norm": "batch", "patch": 1, "cycle_distance": "l2"}),
-    ("hybrid", {"game": "relativistic-average", "patch": 16, "distance": "l2", "cycle_distance": "half"}),
-    ("hybrid", {"game": "hinge", "label_as": "classes"}),
+    ("hybrid", {"gan_loss": "relativistic-average", "patch": 16, "distance": "l2", "cycle_distance": "half"}),
+    ("hybrid", {"gan_loss": "hinge", "label_as": "classes"}),
     ("mean_teacher", {"unpaired": 0.0}),
     ("pix2pixhd", {"label_as": "colours", "edges": "none", "scales": 2, "feature_matching": 0.0}),
     ("spade", {"norm": "instance", "scales": 1, "feature_matching": 0.0}),
     ("cc_fpse", {"norm": "instance", "recompute": False, "feature_matching": 0.0}),
     ("usis", {"generator": "oasis", "norm": "instance"}),
     ("semipaired", {"reverse": "unfrozen", "generator": "oasis", "label_mix": 10.0}),
-    ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "first_weights": "xavier"}),
+    ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "initialisation": "xavier"}),
 ]
 """Choices of single methods that change which networks play, or what on."""
 

@@ -202,7 +202,11 @@ def test_files_of_other_types_are_counted_by_type(tmp_path):
     make_folders(tmp_path)
     for name in ("a.cr2", "b.CR2", "c.psd", "notes.txt", ".hidden.psd"):
         (tmp_path / "photos" / name).write_bytes(b"x")
-    assert "files of types that cannot be read were ignored: 2 .cr2, 1 .psd" in open_folders(tmp_path).notes
+    note = "files of types that cannot be read were ignored: 2 .cr2, 1 .psd"
+    assert note in open_folders(tmp_path).notes
+    (tmp_path / "labels").rename(tmp_path / "trainB")
+    (tmp_path / "photos").rename(tmp_path / "trainA")
+    assert note in open_dataset("unaligned", tmp_path).notes
 
 
 def test_heic_photos_are_named_as_ignored_without_their_plugin_and_read_with_it(tmp_path, monkeypatch):

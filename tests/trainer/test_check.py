@@ -30,11 +30,11 @@ def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
     words = (
         "train",
         "hybrid-compact",
-        "--data=folders",
         f"--root={tmp_path}/own",
         *TINY,
         "--pairs=1",
         "--unpaired=all",
+        "--data=folders",
     )
     assert "street1.png is 10x30 (height x width), but its photo photos/street1.jpg is 20x30" in said(
         capsys, *words, "--out", str(tmp_path / "run")
@@ -45,16 +45,10 @@ def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
 def test_a_photo_that_cannot_be_read_is_refused_before_training(tmp_path, capsys):
     make_folders(tmp_path / "own", count=4)
     (tmp_path / "own" / "photos" / "street2.jpg").write_bytes(b"no picture")
-    words = (
-        "train",
-        "cyclegan-compact",
-        "--data=folders",
-        f"--root={tmp_path}/own",
-        *TINY,
-        "--pairs=0",
-        "--unpaired=all",
-    )
-    assert "street2.jpg: the file is not an image" in said(capsys, *words, "--out", str(tmp_path / "run"))
+    words = ("train", "cyclegan-compact", "--data=folders", f"--root={tmp_path}/own", *TINY, "--pairs=0")
+    refusal = said(capsys, *words, "--unpaired=all", "--out", str(tmp_path / "run"))
+    assert "street2.jpg: the file is not an image" in refusal
+    assert "more files have the same problem" not in refusal
     assert not (tmp_path / "run").exists()
 
 
@@ -66,16 +60,8 @@ def trained(root: Path, tmp_path: Path, recipe: str, data: str, *more: str) -> P
 
 
 def test_a_step_on_aligned_pictures_with_pix2pix(tmp_path):
-    trained(
-        publishers.aligned(tmp_path / "maps", train=2, val=1),
-        tmp_path,
-        "pix2pix-compact-colours",
-        "maps",
-        "--pairs",
-        "2",
-        "--unpaired",
-        "0",
-    )
+    root = publishers.aligned(tmp_path / "maps", train=2, val=1)
+    trained(root, tmp_path, "pix2pix-compact-colours", "maps", "--pairs", "2", "--unpaired", "0")
 
 
 def test_a_step_on_unaligned_pictures_with_cyclegan_and_what_to_do_next(tmp_path, capsys):
@@ -84,15 +70,20 @@ def test_a_step_on_unaligned_pictures_with_cyclegan_and_what_to_do_next(tmp_path
     assert f"Next: fewpair export {out}" in capsys.readouterr().out
 
 
-def test_a_label_of_another_size_is_found_by_the_headers_of_the_files(tmp_path, monkeypatch):
+def test_all_label_maps_that_a_method_reads_are_checked_and_no_others(tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.data.check.DECODED", 1)
     own = open_folders(make_folders(tmp_path, count=4))
-    selection = select(own, k=4, unpaired=0, seed=0)
-    check_selection(selection, void=False)
+    selection = select(own, k=3, unpaired=4, seed=0)
+    reads = {"pairs", "unpaired photos", "unpaired label maps"}
+    check_selection(selection, reads=reads, void=False)
+    (other,) = set(selection.unpaired_labels) - set(selection.pairs)
+    write(tmp_path / other.label, np.full((20, 30), 44, np.uint8))
+    check_selection(selection, reads={"pairs", "unpaired photos"}, void=False)
     late = selection.pairs[2]
     write(tmp_path / late.photo, photo_of(0, height=30))
-    with pytest.raises(UserError, match=re.escape(f"{late.label} is 20x30")):
-        check_selection(selection, void=False)
+    for problem in (f"{late.label} is 20x30", f"{other.label}: the label map holds ids that belong to no class: 44"):
+        with pytest.raises(UserError, match=re.escape(problem)):
+            check_selection(selection, reads=reads, void=False)
 
 
 def test_val_is_checked_before_training_too(tmp_path, capsys):
@@ -124,18 +115,7 @@ def masks(root: Path, values: tuple[int, int], *, table: str = BINARY, count: in
 
 
 def train_on(root: Path, tmp_path: Path, *more: str) -> list[str]:
-    words = [
-        "train",
-        "supervised-compact",
-        "--data",
-        "folders",
-        "--root",
-        str(root),
-        "--pairs",
-        "all",
-        "--unpaired",
-        "0",
-    ]
+    words = ["train", "supervised-compact", "--data=folders", f"--root={root}", "--pairs=all", "--unpaired=0"]
     return [*words, *TINY, "--out", str(tmp_path / "run"), *more]
 
 
@@ -148,8 +128,9 @@ def test_a_mask_of_0_and_255_never_loses_its_class_silently(tmp_path, capsys):
         root = masks(tmp_path / str(number), (0, 255), table=BINARY + void)
         refusal = said(capsys, *train_on(root, tmp_path))
         assert "road occurs in no label map; the value 255, which is read as void, is in " in refusal
-        assert "if 255 is meant to be road, write that class's id instead" in refusal
+        assert "if 255 is meant to be a class, write that class's id instead" in refusal
         assert not (tmp_path / "run").exists()
+    assert "--void 0: give 255" in said(capsys, *train_on(root, tmp_path, "--void", "0"))
     assert main(train_on(root, tmp_path, "--void", "255")) == 0
     assert "warning: road occurs in no label map" in capsys.readouterr().out
     assert check(open_folders(masks(tmp_path / "c", (0, 1))), (), decoded=None).class_problems(void=False) == ([], [])

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ("--size=32x48", "--config.width=4", "--config.blocks=1", "--evaluate-every=1000", "--device=cpu", "--threads=1")
 
 
-def told(capsys) -> str:
+def error_text(capsys) -> str:
     """What was said on stderr, without tyro's boxes and line breaks."""
     return " ".join(capsys.readouterr().err.replace("│", " ").split())
 
@@ -36,7 +36,7 @@ def refused(capsys, *words: str) -> str:
     except SystemExit as left:  # tyro's own refusals
         code = left.code
     assert code == 2
-    said = told(capsys)
+    said = error_text(capsys)
     assert "Traceback" not in said
     return said
 
@@ -244,7 +244,7 @@ def test_ctrl_c_ends_in_a_short_line_and_130(capsys, monkeypatch):
 
     monkeypatch.setattr(command_line, "load", stopped)
     assert main(["train"]) == 130
-    assert told(capsys) == "fewpair: stopped by Ctrl-C"
+    assert error_text(capsys) == "fewpair: stopped by Ctrl-C"
 
 
 def test_predict_and_serve_pass_their_arguments_to_the_server(monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from trainer import __main__ as command_line
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def error_text(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that the command line ends in."""
     assert command_line.main(words) == 2
     said = capsys.readouterr().err
@@ -21,7 +21,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_pairs_under_a_file_are_refused_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes").write_text("a file")
-    assert str(tmp_path / "notes") in told(
+    assert str(tmp_path / "notes") in error_text(
         capsys, "pairs", "--data", "scenes", "--k", "2", "--out", str(tmp_path / "notes" / "p.json")
     )
 
@@ -41,7 +41,7 @@ def test_an_error_of_the_operating_system_is_reported_with_path_and_remedy(
         raise OSError(number, os.strerror(number), "out/place")
 
     monkeypatch.setattr(command_line, "load", lambda _: meets)
-    line = told(capsys, "train")
+    line = error_text(capsys, "train")
     assert line.startswith(f"fewpair: out/place: {os.strerror(number)}")
     assert remedy in line
 
@@ -54,5 +54,6 @@ def test_an_error_without_a_path_is_reported_too(
 
     monkeypatch.setattr(command_line, "load", lambda _: meets)
     assert (
-        told(capsys, "export") == "fewpair: No space left on device: free some space, or name a folder on another disk"
+        error_text(capsys, "export")
+        == "fewpair: No space left on device: free some space, or name a folder on another disk"
     )

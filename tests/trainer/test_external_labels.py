@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tests.trainer.folders import make_folders, open_folders, write
 from trainer.__main__ import main
 from trainer.batch import IGNORE
 from trainer.data.catalogue import open_dataset
-from trainer.data.external_labels import open_source, spelling, with_external_labels
+from trainer.data.external_labels import open_source, source_text, with_external_labels
 from trainer.data.loader import Loader
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
@@ -225,7 +226,7 @@ def test_pairs_json_says_where_the_labels_come_from(tmp_path, both):
         Selection.from_json(text, own, labels_of=own)
     other.file(other.samples("train")[1], "label").unlink()
     with pytest.raises(UserError, match=r"does not match folders in .* and labels in .* \(1 missing: town/1\.png\)"):
-        Selection.from_json(text, own, labels_of=open_source(spelling(other)))
+        Selection.from_json(text, own, labels_of=open_source(source_text(other)))
 
 
 def test_a_table_that_changed_since_is_refused(tmp_path, both):
@@ -234,7 +235,7 @@ def test_a_table_that_changed_since_is_refused(tmp_path, both):
     table = Path(other.root / "classes.csv")
     table.write_text(THEIRS.replace("lane", "track"))
     with pytest.raises(UserError, match=r"labels in .*: the class tables have changed since: run"):
-        Selection.from_json(selection.to_json(), own, labels_of=open_source(spelling(other)))
+        Selection.from_json(selection.to_json(), own, labels_of=open_source(source_text(other)))
 
 
 TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
@@ -250,18 +251,8 @@ def test_the_command_line_takes_external_labels_and_reads_the_pairs_json_of_such
     own, other = both
     mapping = written(tmp_path / "map.csv", MAP)
     common = ("train", "hybrid-compact", "--data", "folders", "--root", str(own.root), *TINY)
-    words = (
-        *common,
-        "--unpaired-labels",
-        f"labels:{other.root}",
-        "--label-map",
-        str(mapping),
-        "--pairs",
-        "2",
-        "--unpaired",
-        "3",
-    )
-    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    words = [*common, "--unpaired-labels", f"labels:{other.root}", "--label-map", str(mapping)]
+    assert main([*words, "--pairs=2", "--unpaired=3", "--out", str(tmp_path / "run")]) == 0
     assert "3 unpaired label maps come from labels in" in capsys.readouterr().out
     assert open_run(tmp_path / "run").run.unpaired_labels == f"labels:{Path(other.root).resolve()}"
     pairs = str(tmp_path / "run" / "pairs.json")
@@ -272,3 +263,13 @@ def test_the_command_line_takes_external_labels_and_reads_the_pairs_json_of_such
     )
     assert main([*again, "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "pairs.json").read_text() == Path(pairs).read_text()
+
+
+def test_photos_of_which_none_is_labelled_learn_from_external_labels_and_show_them(tmp_path, both):
+    own, other = both
+    shutil.rmtree(own.root / "labels")
+    mapping = written(tmp_path / "map.csv", MAP)
+    words = ["train", "cyclegan-compact", "--data=folders", f"--root={own.root}", "--pairs=0", "--unpaired=all", *TINY]
+    words += [f"--unpaired-labels=labels:{other.root}", f"--label-map={mapping}", f"--out={tmp_path / 'run'}"]
+    assert main(words) == 0
+    assert list((tmp_path / "run" / "samples").iterdir())

@@ -414,7 +414,7 @@ def test_binary_masks_of_two_splits_are_one_class_and_two_photos(tmp_path):
 def test_void_is_confirmed_where_the_import_offers_it(export, capsys):
     put(export / "x.json", coco(outline(SQUARE)))
     assert main(["import", str(export), "--out", str(export.parent / "asked")]) == 1
-    assert "(in fewpair import: --unlabelled road or --unlabelled void)" in capsys.readouterr().out
+    assert "(fewpair import: --unlabelled void)" in capsys.readouterr().out
     assert main(["import", str(export), "--unlabelled", "void", "--out", str(export.parent / "out")]) == 0
 
 

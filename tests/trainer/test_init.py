@@ -17,7 +17,7 @@ from trainer.recipes import RECIPES
 WITH_THE_CHOICE = tuple(
     name
     for name, method in METHODS.items()
-    if "first_weights" in {each.name for each in dataclasses.fields(method.config_class)}
+    if "initialisation" in {each.name for each in dataclasses.fields(method.config_class)}
 )
 
 
@@ -37,7 +37,7 @@ def layers(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear, tor
 @pytest.mark.parametrize("name", WITH_THE_CHOICE)
 def test_xavier_gives_every_convolution_the_released_deviation_and_no_bias(name: str) -> None:
     found = list(
-        layers(tiny_method(name, first_weights="xavier", **({"reverse": "separate"} if name == "semipaired" else {})))
+        layers(tiny_method(name, initialisation="xavier", **({"reverse": "separate"} if name == "semipaired" else {})))
     )
     assert sum(is_parametrized(layer, "weight") for _, layer, _ in found) > 10
     scaled = []
@@ -51,7 +51,7 @@ def test_xavier_gives_every_convolution_the_released_deviation_and_no_bias(name:
 
 
 def test_under_spectral_norm_the_new_weights_are_divided_by_their_own_largest_singular_value() -> None:
-    method = tiny_method("semipaired", first_weights="xavier").eval()
+    method = tiny_method("semipaired", initialisation="xavier").eval()
     for where, layer, weight in layers(method.discriminator):
         if is_parametrized(layer, "weight"):
             sigma = torch.linalg.matrix_norm(weight.detach().flatten(1), ord=2)
@@ -61,24 +61,13 @@ def test_under_spectral_norm_the_new_weights_are_divided_by_their_own_largest_si
 
 def test_a_misspelt_choice_is_refused_on_the_command_line_and_in_a_table(tmp_path, capsys) -> None:
     with pytest.raises(SystemExit):
-        main(
-            [
-                "train",
-                "oasis-compact",
-                "--root",
-                str(tmp_path),
-                "--out",
-                str(tmp_path / "run"),
-                "--config.first-weights",
-                "xaver",
-            ]
-        )
+        main(["train", "oasis-compact", f"--root={tmp_path}", f"--out={tmp_path}/run", "--config.initialisation=xaver"])
     assert "invalid choice 'xaver'" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="first_weights 'xaver': give torch or xavier"):
-        tiny_method("oasis", first_weights="xaver")
+    with pytest.raises(ValueError, match="initialisation 'xaver': give torch or xavier"):
+        tiny_method("oasis", initialisation="xaver")
 
 
 @pytest.mark.parametrize("name", WITH_THE_CHOICE)
 def test_the_default_is_the_released_initialisation_and_compact_recipes_take_torchs(name: str) -> None:
-    assert METHODS[name].config_class().first_weights == "xavier"
-    assert RECIPES[f"{name.replace('_', '-')}-compact"].config.first_weights == "torch"
+    assert METHODS[name].config_class().initialisation == "xavier"
+    assert RECIPES[f"{name.replace('_', '-')}-compact"].config.initialisation == "torch"

@@ -65,7 +65,7 @@ def test_the_dice_loss_is_its_equation_class_by_class_without_void_and_without_a
     assert losses.soft_dice(scores, torch.full_like(label, IGNORE)).item() == 0
 
 
-def test_all_pairs_are_every_pair_there_is_or_as_many_as_the_pool_holds(tmp_path: Path) -> None:
+def test_all_pairs_are_every_pair_there_is(tmp_path: Path) -> None:
     dataset = open_folders(make_folders(tmp_path, count=5))
     assert {entry.name for entry in select(dataset, k="all", unpaired=0, seed=0).pairs} == {
         f"street{n}" for n in range(5)
@@ -76,7 +76,6 @@ def test_all_pairs_are_every_pair_there_is_or_as_many_as_the_pool_holds(tmp_path
         f"street{n}" for n in (0, 1, 3, 4)
     }
     assert len(select(some, k="all", unpaired=None, seed=0).pairs) == 4
-    assert len(select(some, k="all", unpaired=3, seed=0).pairs) == 3
 
 
 def exported_judge(

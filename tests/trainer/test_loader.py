@@ -13,6 +13,7 @@ from tests.trainer.factories import tiny_method, tiny_run
 from tests.trainer.folders import first, make_folders, open_folders, photo_of, write
 from trainer.batch import IGNORE
 from trainer.commands.session import check_run, start
+from trainer.data import loader as loading
 from trainer.data.catalogue import open_dataset
 from trainer.data.loader import Loader, photo_to_uint8, prepare_label, prepare_photo
 from trainer.data.selection.choose import select
@@ -230,8 +231,10 @@ def test_a_wrong_id_is_refused(tmp_path):
         run(loader, steps=6)
 
 
-def test_the_cache_changes_nothing_but_the_time(tmp_path):
-    with_cache, without = tiny_loader(tmp_path), tiny_loader(tmp_path, cache_bytes=0)
+def test_the_cache_changes_nothing_but_the_time(tmp_path, monkeypatch):
+    with_cache = tiny_loader(tmp_path)
+    monkeypatch.setattr(loading, "CACHE", 0)
+    without = tiny_loader(tmp_path)
     for step in range(8):
         assert same(with_cache.batch(step), without.batch(step))
 

@@ -191,17 +191,8 @@ def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
     dataset, selection = material_for(run)
     folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
     held = {path.name for path in folder.path.iterdir()}
-    assert held >= {
-        "config.json",
-        "pairs.json",
-        "environment.json",
-        "metrics.jsonl",
-        "samples",
-        "last.ckpt",
-        "best.ckpt",
-        "step-000003.ckpt",
-        "tb",
-    }
+    assert held >= {"config.json", "pairs.json", "classes.csv", "environment.json", "metrics.jsonl", "samples", "tb"}
+    assert held >= {"last.ckpt", "best.ckpt", "step-000003.ckpt"}
     assert {path.name for path in folder.samples.iterdir()} == {"step-000002.png", "step-000004.png"}
     evaluated = [line for line in map(json.loads, folder.metrics.read_text().splitlines()) if "val/mean_iou" in line]
     assert [line["step"] for line in evaluated] == [2, 4]
@@ -463,9 +454,10 @@ def test_an_unbalanced_run_trains_on_one_half_alone_in_most_steps(tmp_path: Path
     assert ["generators/pairs_label" in line for line in losses] == [False, True, False, True]
 
 
-def test_a_config_json_from_before_a_field_existed_takes_its_default() -> None:
+def test_a_config_json_from_before_a_field_existed_or_was_renamed_is_read() -> None:
     values = dataclasses.asdict(RECIPES["hybrid-compact"])
     del values["balanced"], values["expected"], values["config"]["ema"]
+    values["config"]["game"] = values["config"].pop("gan_loss")
     assert from_json(values).balanced is True
     assert from_json(values).config.ema == 0.999
 

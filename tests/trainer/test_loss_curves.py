@@ -26,23 +26,23 @@ the gradient penalty of "semipaired separate" differed by 2e-4 at step 2, and on
 "spade instance" by 15 % at step 8.
 """
 TWO = {"width": 4, "blocks": 1, "pool": 3}
-TORCH = {"width": 4, "first_weights": "torch"}
+TORCH = {"width": 4, "initialisation": "torch"}
 SEMANTIC = TORCH | {"noise": 4, "r1_every": 4}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised": ("supervised", {"width": 4, "blocks": 1}),
     "judge": ("judge", {"width": 8}),
     "hybrid": ("hybrid", TWO),
-    "hybrid classes": ("hybrid", TWO | {"label_as": "classes", "game": "relativistic-average", "patch": 16}),
-    "hybrid hinge": ("hybrid", TWO | {"game": "hinge", "distance": "l2", "cycle_distance": "half"}),
+    "hybrid classes": ("hybrid", TWO | {"label_as": "classes", "gan_loss": "relativistic-average", "patch": 16}),
+    "hybrid hinge": ("hybrid", TWO | {"gan_loss": "hinge", "distance": "l2", "cycle_distance": "half"}),
     "pix2pix": ("pix2pix", {"width": 4, "blocks": 1}),
     "pix2pix unet": (
         "pix2pix",
-        {"width": 4, "generator": "unet", "levels": 4, "norm": "batch", "game": "vanilla", "direction": "to_photo"},
+        {"width": 4, "generator": "unet", "levels": 4, "norm": "batch", "gan_loss": "vanilla", "direction": "to_photo"},
     ),
     "cyclegan": ("cyclegan", TWO),
     "tripathy": ("tripathy", {"width": 4, "blocks": 1, "paired_steps": 10, "label_as": "classes"}),
-    "spade": ("spade", {"width": 4, "perceptual": 0.0, "first_weights": "xavier"}),
+    "spade": ("spade", {"width": 4, "perceptual": 0.0, "initialisation": "xavier"}),
     "spade instance": ("spade", TORCH | {"perceptual": 0.0, "norm": "instance", "lr": 1e-3}),
     "oasis": ("oasis", TORCH | {"noise": 4}),
     "tcr": ("tcr", TORCH | {"noise": 4}),

@@ -168,7 +168,7 @@ def losses_of_a_step(name: str, **changes: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("method", ["pix2pix", "cyclegan", "hybrid", "tripathy"])
 def test_a_method_uses_the_gan_loss_of_its_config(method: str) -> None:
-    by_loss = {name: losses_of_a_step(method, game=name) for name in losses.GAN_LOSSES}
+    by_loss = {name: losses_of_a_step(method, gan_loss=name) for name in losses.GAN_LOSSES}
     adversarial = [
         name
         for name in by_loss["lsgan"]

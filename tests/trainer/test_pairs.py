@@ -21,6 +21,14 @@ def test_without_a_number_the_pool_is_all_of_train_and_zero_means_none(tmp_path)
     assert select(dataset, k=2, unpaired=0, seed=0).unpaired_labels == ()
 
 
+def test_all_pairs_enlarge_a_smaller_pool_and_leave_a_rule_nothing_to_select(tmp_path):
+    dataset = open_folders(make_folders(tmp_path, count=6))
+    selection = select(dataset, k="all", unpaired=2, seed=0)
+    assert (len(selection.pairs), len(selection.unpaired_photos)) == (6, 6)
+    with pytest.raises(UserError, match="--rule kcenter selects pairs, and --pairs all keeps every one"):
+        select(dataset, k="all", unpaired=None, seed=0, rule="kcenter")
+
+
 def test_asking_for_more_pairs_than_there_are_says_how_many_there_are(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
     with pytest.raises(
@@ -175,6 +183,10 @@ def test_labelled_photos_may_be_moved_to_val_after_the_selection(tmp_path):
     assert later.notes[0].startswith(
         "pairs.json: 1 of its pairs are in another split now and are not trained on: photos/"
     )
+    of_run = Selection.from_json(text, open_folders(tmp_path), of_run=True)
+    assert [sample.name for sample in of_run.pairs] == [sample.name for sample in selection.pairs]
+    assert len(of_run.unpaired_photos) == 6
+    assert not of_run.notes
 
 
 def test_photos_may_be_moved_to_a_train_folder_after_the_selection(tmp_path):

@@ -127,3 +127,32 @@ def test_without_val_evaluate_cross_validates_on_the_pairs_and_marks_figures_of_
     assert "cross-validation was stopped in fold 1, and is not kept" in capsys.readouterr().err
     page = words((folder.path / "report.html").read_text())
     assert page.index("cross-validation in 3 folds") < page.index("photos seen in training")
+
+
+def test_photos_that_are_moved_to_val_after_the_training_count_as_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny_folder(tmp_path / "mine")
+    folder = trained(tmp_path / "run", root)
+    shutil.rmtree(root / "val")
+    name = folder.selection(folder.dataset()).pairs[0].name
+    for file in (f"photos/{name}.jpg", f"labels/{name}.png"):
+        (root / "val" / file).parent.mkdir(parents=True)
+        (root / "train" / file).rename(root / "val" / file)
+    assert main(["evaluate", str(folder.path), "--device", "cpu", "--split", "val"]) == 0
+    assert "1 of 1 evaluated photos were seen in training (1 as pairs)" in capsys.readouterr().out
+    record = json.loads((folder.evaluations / "val-best-averaged.json").read_text())
+    assert (record["pairs"], record["figures"]["seen_in_training"]) == (3, 1)
+
+
+def test_a_run_is_not_read_with_another_class_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny_folder(tmp_path / "mine")
+    folder = trained(tmp_path / "run", root)
+    table = root / "classes.csv"
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([first, *reversed(rows)]) + "\n")
+    for words in (["evaluate"], ["export", "--force"], ["train", "--resume"]):
+        assert main([*words, str(folder.path)]) == 2
+        assert "the class table of folders in" in capsys.readouterr().err
+    shutil.copy(folder.path / "classes.csv", table)
+    assert main(["evaluate", str(folder.path), "--device", "cpu"]) == 0

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import pytest
@@ -368,6 +369,10 @@ def test_the_power_iteration_of_spectral_norm_runs_in_fp32_under_autocast() -> N
     exact = SpectralConv2d(8, 8, 3)
     mixed, photo = copy.deepcopy(exact), torch.rand(1, 8, 6, 6)
     exact(photo)
+    autocast: list[bool] = []
+    norm = cast(nn.ModuleDict, mixed.parametrizations)["weight"]
+    norm.register_forward_pre_hook(lambda *_: autocast.append(torch.is_autocast_enabled("cpu")))
     with torch.autocast("cpu", torch.bfloat16):
         assert mixed(photo).dtype == torch.bfloat16
+    assert autocast == [False]
     assert same(vectors(mixed), vectors(exact))

@@ -109,7 +109,7 @@ def test_the_losses_are_least_squares_and_100_l1() -> None:
         100 * (made["G1(x)"] - drawn).abs()[counted].mean().item(), rel=1e-4
     )
     assert generators["pairs_photo"].item() == pytest.approx(100 * (made["G2(y)"] - x).abs().mean().item(), rel=1e-4)
-    assert (tripathy.Config().reconstruction, tripathy.Config().cycle, tripathy.Config().game) == (100, 1, "lsgan")
+    assert (tripathy.Config().reconstruction, tripathy.Config().cycle, tripathy.Config().gan_loss) == (100, 1, "lsgan")
 
 
 def test_a_run_that_ends_before_its_second_phase_is_refused_with_the_papers_share(tmp_path: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: how pairs are spelt, how tyro reads a dataclass, and checks that several of them make."""
+"""What the commands share: how pairs are written, how tyro reads a dataclass, and checks that several of them make."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from trainer.batch import IGNORE
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset
 from trainer.data.selection.features import FeatureExtractor, open_features
@@ -64,6 +65,13 @@ def use_threads(threads: int | None) -> None:
         if threads < 1:
             raise UserError(f"--threads {threads}: give 1 or more")
         torch.set_num_threads(threads)
+
+
+def confirms_void(void: int | None) -> bool:
+    """Whether --void confirms that void pixels are not labelled on purpose."""
+    if void not in (None, IGNORE):
+        raise UserError(f"--void {void}: give 255; another id is void where its row of the class table has ignore 1")
+    return void is not None
 
 
 def refuse_seed(seed: int) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
-from trainer.batch import IGNORE
-from trainer.commands.arguments import opened, parse
+from trainer.commands.arguments import confirms_void, opened, parse
 from trainer.commands.own_data import fitted_size
 from trainer.data.catalogue import CATALOGUE
 from trainer.data.check import check, class_table, grouped
@@ -44,7 +43,7 @@ class CheckOptions:
     out: Path | None = None
     """Where to write a sheet (PNG) of labels over their photos, with a legend; None: no sheet."""
     void: int | None = None
-    """255 confirms that pixels with this value are not labelled on purpose."""
+    """255 confirms that void pixels are not labelled on purpose."""
     with_run: Annotated[Path | None, tyro.conf.arg(aliases=["--with"])] = None
     """A run: also list labelled regions that are probably wrong. Where it learned from these labels, two small
     segmenters, each of which learns from one half of the photos, judge the other half."""
@@ -55,18 +54,16 @@ def check_command(arguments: list[str]) -> int:
     options = parse(CheckOptions, "check", arguments, f"Check a dataset. Datasets: {', '.join(CATALOGUE)}.")
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise UserError(f"--out {options.out}: give a .png file")
-    if options.void not in (None, IGNORE):
-        raise UserError(f"--void {options.void}: only 255 can be void without a row in the class table")
     dataset = opened(options.data, options.root)
     samples = [sample for split in dataset.splits.values() for sample in split]
     report = check(dataset, samples, decoded=None)
-    errors, warnings = report.class_problems(void=options.void is not None)
+    errors, warnings = report.class_problems(void=confirms_void(options.void))
     warnings += report.palette_warnings()
     errors += grouped(report.errors)
-    twins = report.near_duplicates()
-    if twins:
-        shown = first_of([f"{one} and {other}" for one, other in twins])
-        warnings.append(f"{number_of(len(twins), 'pair')} of near-duplicate photos: {shown}")
+    if alike := report.near_duplicates():
+        shown = first_of([f"{one} and {other}" for one, other in alike])
+        among = "" if report.compared == 1 else f" (one of {report.compared} photos was compared)"
+        warnings.append(f"{number_of(len(alike), 'pair')} of near-duplicate photos{among}: {shown}")
     complete = [sample for sample in samples if sample.complete]
     alone = [sum(sample.path(side) is None for sample in samples) for side in SIDES]
     print(f"{dataset.place}: {counted(len(complete), *alone)}")

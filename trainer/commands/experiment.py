@@ -16,7 +16,7 @@ from trainer.experiment.report import write_pages
 from trainer.experiment.results import Result, append, identity, read_results
 from trainer.experiment.run import config_of, folder_of, measure
 from trainer.experiment.tables import SHIPPED, Row, Setting, Table, open_table
-from trainer.methods.base import Method
+from trainer.methods.base import Direction, Samples
 from trainer.metrics.distribution import open_extractor
 from trainer.metrics.evaluate import classes_of
 from trainer.metrics.judge import open_judge
@@ -94,10 +94,16 @@ def experiment(arguments: list[str]) -> int:
     jobs = [(result, *_prepared(table, setting, row, result["repeat"], options, sources)) for row, result in lacking]
     failed = 0
     try:
-        for number, (result, folder, method) in enumerate(jobs, 1):
+        for number, (result, folder, directions, reads) in enumerate(jobs, 1):
             try:
                 result |= measure(
-                    folder, method, setting.splits, metrics=metrics, device=options.device, threads=options.threads
+                    folder,
+                    setting.splits,
+                    directions=directions,
+                    reads=reads,
+                    metrics=metrics,
+                    device=options.device,
+                    threads=options.threads,
                 )
                 state = f"done in {result['seconds']:.0f} s"
             except UserError as error:
@@ -170,8 +176,8 @@ def _planned(
 
 def _prepared(
     table: Table, setting: Setting, row: Row, repeat: int, options: ExperimentOptions, sources: Mapping[str, str]
-) -> tuple[RunDir, Method]:
-    """Select the pairs of a run as `fewpair train` does, and create its folder."""
+) -> tuple[RunDir, frozenset[Direction], frozenset[Samples]]:
+    """Select the pairs of a run as `fewpair train` does, and create its folder; its method's directions and reads."""
     steps = round(setting.steps * row.steps_factor)
     try:
         run = Run(
@@ -201,7 +207,7 @@ def _prepared(
         method = check_run(run, selection.dataset, selection)
     except ValueError as error:
         raise UserError(f"{table.name}, row {row.name}: {error}") from error
-    return folder_of(options.out / "runs", run, selection), method
+    return folder_of(options.out / "runs", run, selection), method.directions, method.reads
 
 
 def _named(option: str, given: Sequence[str]) -> dict[str, str]:

@@ -32,30 +32,30 @@ class PosesOptions:
 
 def poses(arguments: list[str]) -> int:
     """Draw each pose at the size of the photos."""
-    asked = parse(PosesOptions, "poses", arguments, "Draw poses of OpenPose as pictures.")
-    found = _poses_in(asked.poses)
-    photos = by_stem(asked.photos, asked.photos)
+    options = parse(PosesOptions, "poses", arguments, "Draw poses of OpenPose as pictures.")
+    found = _poses_in(options.poses)
+    photos = by_stem(options.photos, options.photos)
     missing = sorted(found.keys() - photos.keys())
     if missing:
-        raise UserError(f"{asked.photos} has no photo for {first_of(missing)}: name photos and poses alike")
+        raise UserError(f"{options.photos} has no photo for {first_of(missing)}: name photos and poses alike")
     sizes = {}
     for name in found:
-        path = asked.photos / photos[name]
+        path = options.photos / photos[name]
         with image_errors(path):
             sizes[name] = image_size(path)
-    if asked.dancer is not None:
+    if options.dancer is not None:
         if len(set(sizes.values())) > 1:
-            raise UserError(f"{asked.photos} has photos of several sizes: --dancer needs frames of one video")
-        others = _poses_in(asked.dancer)
+            raise UserError(f"{options.photos} has photos of several sizes: --dancer needs frames of one video")
+        others = _poses_in(options.dancer)
         moved = normalised(np.stack(list(others.values())), np.stack(list(found.values())))
         size = next(iter(sizes.values()))
         found, sizes = dict(zip(others, moved, strict=True)), dict.fromkeys(others, size)
     for name, pose in found.items():
-        target = asked.out / f"{name}.png"
+        target = options.out / f"{name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw_pose(pose, sizes[name])).save(target)
     empty = sum(not pose[:, 2].any() for pose in found.values())
-    print(f"wrote {number_of(len(found), 'picture')} to {asked.out}" + (f", {empty} without a person" * bool(empty)))
+    print(f"wrote {number_of(len(found), 'picture')} to {options.out}" + (f", {empty} without a person" * bool(empty)))
     return 0
 
 

@@ -28,13 +28,7 @@ SMALLEST = 32
 
 
 def start(
-    out: Path,
-    run: Run,
-    dataset: Dataset,
-    selection: Selection,
-    *,
-    method: Method | None = None,
-    device: str = "auto",
+    out: Path, run: Run, dataset: Dataset, selection: Selection, *, method: Method | None = None, device: str = "auto"
 ) -> RunDir:
     """Train a new run in the folder `out`; `method` is the result of `check_run`, if called. Raises UserError."""
     method = check_run(run, dataset, selection) if method is None else method
@@ -53,12 +47,7 @@ def resume(folder: RunDir, *, device: str = "auto") -> RunDir:
 
 
 def train_run(
-    folder: RunDir,
-    dataset: Dataset,
-    selection: Selection,
-    *,
-    method: Method | None = None,
-    device: str = "auto",
+    folder: RunDir, dataset: Dataset, selection: Selection, *, method: Method | None = None, device: str = "auto"
 ) -> RunDir:
     """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to KeyboardInterrupt."""
     run = folder.run
@@ -139,10 +128,7 @@ def _check_labels(segmenter: Path, selection: Selection) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM ask the loop to stop after the current step. A second signal stops immediately.
-
-    They are caught before the method is built: a KeyboardInterrupt within torch's lazy imports breaks them.
-    """
+    """SIGINT and SIGTERM ask the loop to stop after the current step. A second signal stops immediately."""
     signalled = False
 
     def handle(number: int, frame: FrameType | None) -> None:

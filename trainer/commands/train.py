@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from trainer.batch import IGNORE
 from trainer.commands.arguments import (
     MachineOptions,
     PairsOf,
     absolute,
+    confirms_void,
     extractor,
     opened,
     parse,
@@ -22,7 +22,7 @@ from trainer.commands.own_data import announce, recipe_for
 from trainer.commands.session import check_run, resume, start
 from trainer.data.catalogue import CATALOGUE, open_dataset
 from trainer.data.check import check_selection
-from trainer.data.external_labels import open_source, spelling, with_external_labels
+from trainer.data.external_labels import open_source, source_text, with_external_labels
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
 from trainer.device import device_named
@@ -48,7 +48,7 @@ class TrainOptions(MachineOptions):
     label_map: Path | None = None
     """A CSV file from,to: what each class of --unpaired-labels becomes (void too). Not needed for equal names."""
     void: int | None = None
-    """255 confirms that label pixels with this value are not labelled on purpose."""
+    """255 confirms that void pixels are not labelled on purpose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def train(arguments: list[str]) -> int:
         folder = open_run(again.resume)
         use_threads(folder.environment().get("threads") if again.threads is None else again.threads)
         return _trained(resume(folder, device=again.device))
-    if arguments == ["--help-all"]:
+    if "--help-all" in arguments:
         print(recipes(), end="")
         return 0
     without_recipe = not arguments or arguments[0].startswith("-")
@@ -107,12 +107,13 @@ def train(arguments: list[str]) -> int:
     use_threads(options.threads)
     device_named(options.device)
     refuse_seed(options.run.seed)
+    void = confirms_void(options.void)
     selection = selected(options, recipe)
     run = completed(options.run, recipe, selection)
     if without_recipe:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
-    check_selection(selection, void=options.void == IGNORE)
+    check_selection(selection, reads=method.reads, void=void)
     return _trained(start(options.out, run, selection.dataset, selection, method=method, device=options.device))
 
 
@@ -151,8 +152,6 @@ def selected(options: TrainOptions, recipe: Run) -> Selection:
                 f"--pairs {path}: there is no such file, and it is no number; write one with `fewpair pairs`"
             )
         selection = Selection.from_json(path.read_bytes(), dataset, source=str(path), labels_of=source)
-        for note in selection.notes:
-            print(note)
         most: int | None = len(selection.unpaired_photos)
     else:
         selection = select(
@@ -166,6 +165,8 @@ def selected(options: TrainOptions, recipe: Run) -> Selection:
             seed=run.seed,
         )
         most = run.unpaired
+    for note in selection.notes:
+        print(note)
     if source is not None and selection.external is None:
         selection = with_external_labels(selection, source, label_map=options.label_map, count=most)
         print(f"{len(selection.unpaired_labels)} unpaired label maps come from {source.place}")
@@ -187,7 +188,7 @@ def completed(run: Run, recipe: Run, selection: Selection) -> Run:
         progressive=recipe.progressive if run.size == recipe.size else (),
         rule=selection.rule,
         pool_rule=selection.pool_rule,
-        unpaired_labels=None if run.unpaired_labels is None else spelling(open_source(run.unpaired_labels)),
+        unpaired_labels=None if run.unpaired_labels is None else source_text(open_source(run.unpaired_labels)),
         features=absolute(run.features),
         pairs=len(selection.pairs),
         unpaired=max(len(selection.unpaired_photos), len(selection.unpaired_labels)),

@@ -1,7 +1,7 @@
 """Check the files of a dataset: broken files, sizes, ids and colours, pixels of each class, near-duplicate photos."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,15 +10,15 @@ from PIL import Image
 from serving.imaging.labels import read_label
 from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
-from trainer.data.dataset import Dataset, Sample, image_errors
+from trainer.data.dataset import SIDES, Dataset, Sample, image_errors
 from trainer.data.layouts.files import first_of
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 
 DECODED = 50
-"""How many samples `fewpair train` decodes; of the others it reads the headers (about 0.1 ms each)."""
+"""How many photos `fewpair train` decodes; of the others it reads the headers (about 0.1 ms each)."""
 COMPARED = 2000
-"""How many photos are compared with each other."""
+"""At most how many photos are compared with each other."""
 SAME = 3.0
 """Two photos are near-duplicates if their 16x16 thumbnails differ by less than this many levels on average."""
 
@@ -59,8 +59,8 @@ class Report:
             return [], [problem]
         if self.unlabelled:
             remedy = (
-                f"if 255 is meant to be {absent[0]}, write that class's id instead; if it means not labelled, "
-                f"confirm it with --void 255 (in fewpair import: --unlabelled {absent[0]} or --unlabelled void)"
+                "if 255 is meant to be a class, write that class's id instead (fewpair import: --unlabelled NAME); if "
+                "it means not labelled, confirm it with --void 255 (fewpair import: --unlabelled void)"
             )
         else:
             remedy = "label the others too, or confirm with --void 255 that everything else is void"
@@ -77,11 +77,14 @@ class Report:
             "`fewpair check ROOT --out check.png` shows whether they are"
         ]
 
+    @property
+    def compared(self) -> int:
+        """`near_duplicates` compares every so manieth photo."""
+        return max(1, -(-len(self.thumbnails) // COMPARED))
+
     def near_duplicates(self) -> list[tuple[str, str]]:
         """Photos that look nearly the same."""
-        names = list(self.thumbnails)
-        step = max(1, len(names) // COMPARED)
-        names = names[::step]
+        names = list(self.thumbnails)[:: self.compared]
         if len(names) < 2:
             return []
         rows = np.stack([self.thumbnails[name] for name in names]).astype(np.int16)
@@ -93,37 +96,39 @@ class Report:
 
 
 def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -> Report:
-    """Read samples: the first `decoded` (None: all) whole, of the others the headers."""
+    """Read all label maps and the first `decoded` photos (None: all), of the other photos the headers."""
     classes = dataset.label_domain.classes
     report = Report(classes, pixels=np.zeros(0 if classes is None else classes.count + 1, np.int64))
     for place, sample in enumerate(samples):
-        for side, read in (("photo", _read_photo), ("label", _read_label)):
+        for side in SIDES:
             if sample.path(side) is None:
                 continue
             try:
-                if decoded is None or place < decoded:
-                    read(dataset, sample, report)
-                elif side == "photo":
-                    dataset.size(sample, "photo")
+                if side == "label":
+                    _read_label(dataset, sample, report)
+                elif decoded is None or place < decoded:
+                    _read_photo(dataset, sample, report)
                 else:
-                    dataset.refuse_sizes(sample)
+                    dataset.size(sample, "photo")
             except UserError as error:
                 report.errors.append(str(error))
     return report
 
 
-def check_selection(selection: Selection, *, void: bool) -> None:
-    """Check the samples of a run and of `val` before it starts; print warnings. Raises UserError with all errors."""
-    dataset, external = selection.dataset, selection.external
-    paired = {(sample.photo, sample.label) for sample in selection.pairs}
-    pools = [*selection.unpaired_photos, *(selection.unpaired_labels if external is None else ())]
+def check_selection(selection: Selection, *, reads: Collection[str], void: bool) -> None:
+    """Check what a method `reads` of a selection, and `val`, before a run; print warnings. Raises UserError."""
+    dataset, labels_from = selection.dataset, selection.labels_from
     report = check(dataset, selection.pairs, decoded=DECODED)
-    others = [sample for sample in dict.fromkeys(pools) if (sample.photo, sample.label) not in paired]
-    val = [sample for sample in dataset.splits.get("val", ()) if sample.complete and dataset.root]  # scenes are drawn
-    reports = [report, check(dataset, others, decoded=0), check(dataset, val, decoded=DECODED)]
-    if external is not None:
-        labels = [Sample(sample.name, None, sample.label) for sample in selection.unpaired_labels]
-        reports.append(check(external, labels, decoded=0))
+    reports, known = [report], set(selection.pairs)
+    if dataset.root is not None:  # else they are drawn
+        val = [sample for sample in dataset.splits.get("val", ()) if sample.complete]
+        reports.append(check(dataset, val, decoded=DECODED))
+    if dataset.root is not None and "unpaired photos" in reads:
+        photos = [Sample(each.name, each.photo, None) for each in selection.unpaired_photos if each not in known]
+        reports.append(check(dataset, photos, decoded=0))
+    if labels_from.root is not None and "unpaired label maps" in reads:
+        labels = [Sample(each.name, None, each.label) for each in selection.unpaired_labels if each not in known]
+        reports.append(check(labels_from, labels, decoded=0))
     errors, warnings = report.class_problems(void=void)
     warnings += report.palette_warnings()
     errors += grouped([error for each in reports for error in each.errors])
@@ -137,7 +142,7 @@ def check_selection(selection: Selection, *, void: bool) -> None:
 def grouped(errors: Sequence[str]) -> list[str]:
     """Errors that differ in the file and in numbers alone, as one: the first, and how many files have the same."""
     groups: dict[str, list[str]] = {}
-    for error in errors:
+    for error in dict.fromkeys(errors):
         path, _, message = error.partition(": ") if ": " in error else ("", "", error)
         groups.setdefault(re.sub(r"\d+", "", message) if path else error, []).append(error)
     lines = []

@@ -1,6 +1,7 @@
 """Class tables: read from CSV and checked line by line; those of published datasets are in classes/."""
 
 import csv
+import io
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +55,15 @@ def read_classes(path: Path) -> Classes:
     if classes.count == 0:
         raise UserError(f"{path} lists no class that counts; each row is id,name,r,g,b,ignore")
     return classes
+
+
+def class_rows(classes: Classes) -> str:
+    """The text of a file that `read_classes` reads."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["id", "name", "r", "g", "b", "ignore"])
+    writer.writerows((row.id, row.name, *row.color, int(row.ignore)) for row in classes.rows)
+    return file.getvalue()
 
 
 def shipped(name: str) -> Classes:

@@ -18,24 +18,24 @@ ClassMapping = Mapping[str, str | None]
 """{class of the other dataset: class of the run, or None for void}, for every class of the other dataset."""
 
 
-def open_source(spelt: str) -> Dataset:
+def open_source(text: str) -> Dataset:
     """Open the dataset that `NAME:FOLDER` (`labels:data/carla`), or NAME alone, refers to."""
-    name, colon, root = spelt.partition(":")
+    name, colon, root = text.partition(":")
     if name not in CATALOGUE or (colon and not root):
         raise UserError(
-            f"--unpaired-labels {spelt}: write DATASET:FOLDER, as in labels:data/carla; datasets are "
+            f"--unpaired-labels {text}: write DATASET:FOLDER, as in labels:data/carla; datasets are "
             f"{', '.join(CATALOGUE)}"
         )
     try:
         source = open_dataset(name, Path(root) if root else None)
     except UserError as error:
-        raise UserError(f"--unpaired-labels {spelt}: {error}") from error
+        raise UserError(f"--unpaired-labels {text}: {error}") from error
     if not any(sample.label for sample in source.samples("train")):
-        raise UserError(f"--unpaired-labels {spelt}: {source.place} has no label maps in its training split")
+        raise UserError(f"--unpaired-labels {text}: {source.place} has no label maps in its training split")
     return source
 
 
-def spelling(source: Dataset) -> str:
+def source_text(source: Dataset) -> str:
     """The argument of `open_source` for a dataset, with an absolute folder."""
     return source.name if source.root is None else f"{source.name}:{source.root.resolve()}"
 

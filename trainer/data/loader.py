@@ -22,6 +22,8 @@ ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
 AHEAD = 3
 """Batches that are made while a step runs."""
+CACHE = 2 << 30
+"""Bytes of decoded pictures that are kept."""
 
 
 class _Stream(NamedTuple):
@@ -56,7 +58,6 @@ class Loader:
         balanced: bool = True,
         weights: SamplingWeights | None = None,
         sides: Iterable[str] = (),
-        cache_bytes: int = 2 << 30,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -77,7 +78,7 @@ class Loader:
         self._length = batch
         self._rank, self._world = rank, world
         self._cache: dict[tuple[str, str], np.ndarray] = {}
-        self._room = cache_bytes
+        self._room = CACHE
         self._lock = threading.Lock()  # batches are made by the thread of `prefetch` and, in evaluations, by the caller
 
     def size_at(self, step: int) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from trainer.experiment.tables import Metric, Row
 from trainer.training.checkpointing import write_whole
 
 Result = dict[str, Any]
-"""table, setting, row, repeat, precision, key; method, pairs, unpaired, rule, steps, size, reads (the halves of the
-batch that the method reads); figures {checkpoint: {"step": s, split: {name: value}}}; judges; seconds; environment;
+"""table, setting, row, repeat, precision, rule; method, pairs, unpaired, steps, reads (the halves of the batch
+that the method reads); figures {checkpoint: {"step": s, split: {name: value}}}; judges; seconds; environment;
 failed (the reason, else None). Results from before `precision` was recorded lack it."""
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from trainer.errors import UserError
 from trainer.experiment.results import Result
 from trainer.experiment.tables import Row, Setting
 from trainer.methods import METHODS
-from trainer.methods.base import Method
+from trainer.methods.base import Direction, Samples
 from trainer.run import Run
 from trainer.training.checkpointing import RunDir, create_run
 
@@ -46,15 +46,23 @@ def config_of(setting: Setting, row: Row, weights: Mapping[str, str]) -> Any:
 
 
 def measure(
-    folder: RunDir, method: Method, splits: Sequence[str], *, metrics: Sequence[str], device: str, threads: int | None
+    folder: RunDir,
+    splits: Sequence[str],
+    *,
+    directions: Collection[Direction],
+    reads: Collection[Samples],
+    metrics: Sequence[str],
+    device: str,
+    threads: int | None,
 ) -> Result:
     """Train a run from where it stands and evaluate its last and best checkpoints.
 
-    `metrics` are further words for `fewpair evaluate` on methods that generate photos: a judge, an extractor.
+    `directions` and `reads` are its method's. `metrics` are further words for `fewpair evaluate` on methods that
+    generate photos: a judge, an extractor.
     """
     path, log = str(folder.path), folder.path / "experiment.log"
     machine = ["--device", device, *([] if threads is None else ["--threads", str(threads)])]
-    further = [*(metrics if "to_photo" in method.directions else ()), *machine]
+    further = [*(metrics if "to_photo" in directions else ()), *machine]
     figures: dict[str, Any] = {}
     judges = {"selection": json.loads((folder.path / "pairs.json").read_text()).get("features")}
     cpu_seconds = fewpair(["train", "--resume", path, *machine], log)
@@ -79,7 +87,7 @@ def measure(
         "pairs": folder.run.pairs,
         "unpaired": folder.run.unpaired,
         "steps": folder.run.steps,
-        "reads": sorted({kind.split()[0] for kind in method.reads}),
+        "reads": sorted({kind.split()[0] for kind in reads}),
         "figures": figures,
         "judges": {name: value for name, value in judges.items() if value is not None},
         "seconds": json.loads(folder.metrics.read_text().splitlines()[-1])["seconds"],

@@ -42,7 +42,7 @@ class CcFpse(HingeFromLabels):
         self.multiple_of = self.generator.multiple_of
         self.smallest = max(self.smallest, 2 * self.multiple_of)  # norms want more than one pixel at the coarsest level
         self.discriminator = PyramidDiscriminator(self.channels, width=config.width)
-        initialise(config.first_weights, self.generator, self.discriminator)
+        initialise(config.initialisation, self.generator, self.discriminator)
 
     def matched(self, known: Sequence[Sequence[Tensor]], judged: Sequence[Sequence[Tensor]]) -> Tensor:
         """The mean over the encoder's four layers of mean |D_l(x) - D_l(x')|."""

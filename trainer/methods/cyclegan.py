@@ -14,7 +14,7 @@ from trainer.networks.patchgan import PatchGAN, smallest_side
 class Config(NetworksConfig):
     """The choices of `cyclegan`; the defaults are the paper's, with the released code's identity loss."""
 
-    game: losses.GanLossName = "lsgan"
+    gan_loss: losses.GanLossName = "lsgan"
     """The adversarial loss."""
     cycle: float = 10.0
     """lambda, on the cycle loss."""
@@ -54,7 +54,7 @@ class CycleGAN(Translator):
         }
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        config, gan = self.config, losses.GAN_LOSSES[self.config.game]
+        config, gan = self.config, losses.GAN_LOSSES[self.config.gan_loss]
         photo, label = batch.unpaired.photo, batch.unpaired.label
         drawn = self.encode(label)
 

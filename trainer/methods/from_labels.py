@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainer.batch import Batch, Domain, LabelMap, OneHot, Photo
 from trainer.labels import one_hot
 from trainer.methods.base import Method, ParameterGroup, constant
-from trainer.networks.init import FirstWeights
+from trainer.networks.init import Initialisation
 from trainer.networks.normalisation import estimate_statistics
 from trainer.networks.perceptual import PerceptualLoss
 from trainer.networks.spade import NOISE, Norm, OasisGenerator
@@ -40,7 +40,7 @@ class FromLabelsConfig:
     """The same for discriminators and segmenters."""
     ema: float = 0.9999
     """Decay of the generator's running average."""
-    first_weights: FirstWeights = "xavier"
+    initialisation: Initialisation = "xavier"
     """xavier: Xavier-normal with gain .02, as released. torch: torch's default (the compact recipes)."""
 
 

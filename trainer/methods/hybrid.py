@@ -26,7 +26,7 @@ from trainer.networks.pyramid import load_segmenter
 class Config(TranslatorConfig):
     """The choices of `hybrid`; the defaults are the paper's (Shukla et al., section 4)."""
 
-    game: losses.GanLossName = "relativistic"
+    gan_loss: losses.GanLossName = "relativistic"
     """The adversarial loss; the released code has relativistic-average as its alternative."""
     patch: Patch = 70
     """Receptive field of the discriminators in pixels."""
@@ -108,7 +108,7 @@ class Hybrid(Translator):
         # Both halves go through the networks as one batch: instance norm keeps samples apart, so the losses are those
         # of two batches.
         config, split = self.config, len(batch.paired.photo)
-        gan = losses.GAN_LOSSES[config.game]
+        gan = losses.GAN_LOSSES[config.gan_loss]
         photo = torch.cat([batch.paired.photo, batch.unpaired.photo])
         label = torch.cat([batch.paired.label, batch.unpaired.label])
         drawn = self.encode(label)

@@ -44,7 +44,7 @@ class Oasis(FromLabels):
         super().__init__(config, label_domain, size=size, seed=seed)
         self.generator = OasisGenerator(self.channels, width=config.width, norm=config.norm, noise=config.noise)
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
-        initialise(config.first_weights, self.generator, self.discriminator)
+        initialise(config.initialisation, self.generator, self.discriminator)
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         yield Update("generator", self.generator_losses(batch, i))

@@ -85,11 +85,7 @@ class Painter(FromLabels):
         if config.segmenter:
             self.reads = frozenset({"pairs", "unpaired photos"})
         self.generator = PyramidGenerator(
-            self.channels,
-            widths=config.widths,
-            hidden=config.hidden,
-            code=config.noise,
-            pictures=config.pictures,
+            self.channels, widths=config.widths, hidden=config.hidden, code=config.noise, pictures=config.pictures
         )
         self.multiple_of, self.noise_shape = self.generator.multiple_of, self.generator.noise_shape
         self.style = StyleEncoder(config.noise)

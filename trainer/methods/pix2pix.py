@@ -20,7 +20,7 @@ class Config(NetworksConfig):
 
     direction: Literal["to_label", "to_photo"] = "to_label"
     """What the one generator makes."""
-    game: losses.GanLossName = "relativistic"
+    gan_loss: losses.GanLossName = "relativistic"
     """The adversarial loss: relativistic is the hybrid paper's, vanilla pix2pix's own."""
     distance: losses.Distance = "l1"
     """Of an output from its pair: l1 (the paper), l2, or half of each (the UCSD report); on colours and photos."""
@@ -33,8 +33,8 @@ class Config(NetworksConfig):
 class Pix2Pix(Translator):
     """G against D(input, output) on the pairs: L = L_cGAN + lambda L1 (Isola et al., Eq. 4); the discriminator first.
 
-    The paper's network is generator=unet with norm=batch and game=vanilla. # Unlike the paper: no dropout at test time;
-    batch norm then has each picture's own statistics.
+    The paper's network is generator=unet with norm=batch and gan_loss=vanilla. # Unlike the paper: no dropout at test
+    time; batch norm then has each picture's own statistics.
     """
 
     config_class = Config
@@ -53,7 +53,7 @@ class Pix2Pix(Translator):
         }
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
-        config, gan = self.config, losses.GAN_LOSSES[self.config.game]
+        config, gan = self.config, losses.GAN_LOSSES[self.config.gan_loss]
         photo, label = batch.paired.photo, batch.paired.label
         drawn = self.encode(label)
         real = torch.cat([photo, drawn], 1)

@@ -83,7 +83,7 @@ class SemiPaired(FromLabels):
             raise UserError("--config.reverse teacher and --config.segmenter RUN (of mean_teacher) go together")
         self._teacher: list[PyramidSegmenter] = []  # in a list: not in the checkpoint
         segmenter = () if self.segmenter is None else (self.segmenter,)
-        initialise(config.first_weights, self.generator, self.discriminator, *segmenter)
+        initialise(config.initialisation, self.generator, self.discriminator, *segmenter)
 
     def load_pretrained(self) -> None:
         super().load_pretrained()

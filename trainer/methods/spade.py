@@ -93,4 +93,4 @@ class Spade(HingeFromLabels):
         self.generator = SpadeGenerator(self.channels, width=config.width, norm=config.norm, more=config.more)
         self.multiple_of = self.generator.multiple_of
         self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
-        initialise(config.first_weights, self.generator, self.discriminator)
+        initialise(config.initialisation, self.generator, self.discriminator)

@@ -24,7 +24,7 @@ class Config(TranslatorConfig):
 
     paired_steps: int = 20_000
     """Steps of the first phase, on the pairs alone; the paper has 50 of 200 epochs: give a quarter of the steps."""
-    game: losses.GanLossName = "lsgan"
+    gan_loss: losses.GanLossName = "lsgan"
     """The adversarial loss of all four discriminators."""
     reconstruction: float = 100.0
     """On the L1 loss of the pairs."""
@@ -81,7 +81,7 @@ class Tripathy(Translator):
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         on_pairs = i < self.config.paired_steps
         half = batch.paired if on_pairs else batch.unpaired
-        gan, photo, label = losses.GAN_LOSSES[self.config.game], half.photo, self.encode(half.label)
+        gan, photo, label = losses.GAN_LOSSES[self.config.gan_loss], half.photo, self.encode(half.label)
         raw_label = self.label_generator(photo)
         fake_label, fake_photo = self.probabilities(raw_label), self.photo_generator(label)
         if on_pairs:

@@ -43,7 +43,7 @@ class Usis(FromLabels):
         )
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width)
         self.discriminator = SwaganDiscriminator(size=size, width=config.width)
-        initialise(config.first_weights, self.generator, self.segmenter)
+        initialise(config.initialisation, self.generator, self.segmenter)
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         photo, label = batch.unpaired.photo, batch.unpaired.label

@@ -49,9 +49,8 @@ def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for module in kept:
-                # Those that nobody wrote to are left alone: a graph that waits for its backward may have saved them. A
-                # module's are taken together: batch norm counts its passes as autograd can see, but writes its
-                # statistics behind its back.
+                # Buffers that were not written to stay: a graph that waits for its backward may have saved them. A
+                # module's are restored together: batch norm's counter raises its version, its statistics do not.
                 if any(buffer._version != version for buffer, _, version in module):
                     for buffer, before, _ in module:
                         buffer.copy_(before)

@@ -10,13 +10,13 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from trainer.networks.frozen import in_fp32
 
-FirstWeights = Literal["torch", "xavier"]
+Initialisation = Literal["torch", "xavier"]
 """torch: layers with spectral norm begin as torch's convolutions do. xavier: small, as in the released codes."""
 Network = TypeVar("Network", bound=nn.Module)
 Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
-def initialise(choice: FirstWeights, *networks: nn.Module) -> None:
+def initialise(choice: Initialisation, *networks: nn.Module) -> None:
     """Initialise fresh networks as the config asks; "torch" leaves them as they were built.
 
     "xavier" draws the weight of every convolution and linear layer, Xavier-normal with gain 0.02 (under spectral norm
@@ -24,8 +24,8 @@ def initialise(choice: FirstWeights, *networks: nn.Module) -> None:
 
     # Unlike the released codes: the vectors of spectral norm are updated here, not in the first training steps.
     """
-    if choice not in get_args(FirstWeights):
-        raise ValueError(f"first_weights {choice!r}: give {' or '.join(get_args(FirstWeights))}")
+    if choice not in get_args(Initialisation):
+        raise ValueError(f"initialisation {choice!r}: give {' or '.join(get_args(Initialisation))}")
     if choice == "torch":
         return
     for network in networks:

@@ -1,4 +1,4 @@
-"""A run's folder: config.json, pairs.json, environment.json, metrics.jsonl, samples/, evaluation/, tb/, checkpoints."""
+"""A run's folder: settings, pairs.json, classes.csv, environment.json, metrics.jsonl, samples, figures, checkpoints."""
 
 import dataclasses
 import fcntl
@@ -15,6 +15,7 @@ import torch
 
 from trainer.batch import Batch, Domain
 from trainer.data.catalogue import open_dataset
+from trainer.data.class_table import class_rows, read_classes
 from trainer.data.dataset import Dataset
 from trainer.data.external_labels import open_source
 from trainer.data.selection.selection import Selection
@@ -41,14 +42,20 @@ class RunDir:
         """One JSON object a line: what was logged."""
 
     def dataset(self) -> Dataset:
-        """The run's dataset, opened."""
-        return open_dataset(self.run.data, self.run.root)
+        """The run's dataset, opened. Raises UserError where its class table is not the one that was trained on."""
+        dataset, table = open_dataset(self.run.data, self.run.root), self.path / "classes.csv"
+        if table.exists() and read_classes(table) != dataset.label_domain.classes:
+            raise UserError(
+                f"the class table of {dataset.place} has changed since {self.path} was trained: put {table} in its "
+                "place, or train again"
+            )
+        return dataset
 
     def selection(self, dataset: Dataset) -> Selection:
         """The run's pairs and unpaired samples, checked against the files they name."""
         path = self.path / "pairs.json"
         labels_of = None if self.run.unpaired_labels is None else open_source(self.run.unpaired_labels)
-        return Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=labels_of)
+        return Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=labels_of, of_run=True)
 
     def provenance(self, step: int, *, checkpoint: str, weights: Literal["averaged", "raw"]) -> Provenance:
         """What figures of this run's checkpoint, saved at `step`, depend on."""
@@ -132,12 +139,14 @@ def create_run(path: Path, run: Run, selection: Selection) -> RunDir:
             f"--resume {path}"
         )
     # What a process that was killed in this function may have left.
-    begun = {"samples", "evaluation", "pairs.json", "environment.json", "config.json"}
+    begun = {"samples", "evaluation", "pairs.json", "classes.csv", "environment.json", "config.json"}
     if path.exists() and any(each.name.removesuffix(".part") not in begun for each in path.iterdir()):
         raise UserError(f"{path} is not empty, and what it holds is not a run: name another folder with --out")
     for folder in ("samples", "evaluation"):
         (path / folder).mkdir(parents=True, exist_ok=True)
     write_whole(path / "pairs.json", selection.to_json())
+    if (classes := selection.dataset.label_domain.classes) is not None:
+        write_whole(path / "classes.csv", class_rows(classes))
     write_whole(path / "environment.json", json.dumps(environment(), indent=1))
     write_whole(path / "config.json", json.dumps(dataclasses.asdict(run), indent=1))
     return RunDir(path, run)
@@ -186,7 +195,7 @@ def load_method(
 
 
 def build_method(run: Run, label_domain: Domain) -> Method:
-    """The run's method with its first weights, a function of the run's seed alone."""
+    """The run's method with its initial weights, a function of the run's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return METHODS[run.method](run.config, label_domain, size=run.size, seed=run.seed)

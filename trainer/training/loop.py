@@ -41,7 +41,7 @@ def train(
     if folder.checkpoint("last").exists():
         state.load(folder.load("last", device=device))
     loader = make_loader(run, method, dataset, selection)
-    validation = Validation(folder, dataset, device=device)
+    validation = Validation(folder, selection, device=device)
     bf16 = resolve_precision(run.precision, device) == "bf16"
 
     def save(name: str) -> None:

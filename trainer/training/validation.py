@@ -1,12 +1,13 @@
 """Validation during training: figures of raw and averaged weights on `val`, the best checkpoint, sample grids."""
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from PIL import Image
 
-from trainer.data.dataset import Dataset
+from trainer.data.selection.selection import Selection
 from trainer.grids import sample_grid
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, evaluate_to_label, evaluate_to_photo, spread
@@ -25,9 +26,9 @@ SHOWN = 4
 class Validation:
     """Evaluates a run's method on `val` while it trains. Checkpoints are chosen here, never on `test`."""
 
-    def __init__(self, folder: RunDir, dataset: Dataset, *, device: torch.device) -> None:
+    def __init__(self, folder: RunDir, selection: Selection, *, device: torch.device) -> None:
         self.folder = folder
-        self.dataset = dataset
+        self.dataset = dataset = selection.dataset
         self.scope = Scope("val", folder.run.size, LIMIT, device)
         self.has_split = any(sample.complete for sample in dataset.splits.get("val", ()))
         if "val" in dataset.splits and not self.has_split:
@@ -36,7 +37,8 @@ class Validation:
         complete = [sample for sample in samples if sample.complete]
         photos = spread(complete or [sample for sample in samples if sample.photo], SHOWN)
         labels = spread(complete or [sample for sample in samples if sample.label], SHOWN)
-        self.shown = list(zip(photos, labels, strict=False))
+        self.labels_from = dataset if labels else selection.labels_from
+        self.shown = list(zip(photos, labels or spread(selection.unpaired_labels, SHOWN), strict=False))
         """Samples of a photo and of a label: the same where any has both, else unrelated ones."""
 
     def evaluate(self, state: TrainState, logger: Logger, *, last: bool) -> bool:
@@ -65,7 +67,9 @@ class Validation:
     def watch(self, state: TrainState, logger: Logger, *, photos: bool) -> None:
         """Log what `measure` finds, and print what is wrong, with the remedy, once a run."""
         seconds = round(state.elapsed, 3)
-        logger.write(measure(state.method, self.dataset, self.shown, self.scope, photos=photos), seconds=seconds)
+        real, labels = zip(*self._pictures(), strict=True)
+        classes = self.dataset.label_domain.classes
+        logger.write(measure(state.method, real, labels, classes, self.scope, photos=photos), seconds=seconds)
         lines = self.folder.logged()
         known = {line.get("notice") for line in lines}
         for kind, sentence in notices(lines, self.folder.run.config).items():
@@ -75,12 +79,16 @@ class Validation:
 
     def grid(self, method: Method) -> Image.Image:
         """Draw a row per shown sample, or per photo and an unrelated label where no sample has both."""
-        rows = []
-        for with_photo, with_label in self.shown:
-            photo, label = self.dataset.read_photo(with_photo), self.dataset.read_label(with_label)
-            size, device = self.scope.size, self.scope.device
-            rows.append(translations(method, self.dataset, photo, label, size=size, device=device))
+        size, device = self.scope.size, self.scope.device
+        rows = [
+            translations(method, self.dataset, photo, label, size=size, device=device)
+            for photo, label in self._pictures()
+        ]
         return sample_grid(rows, classes=self.dataset.label_domain.classes)
+
+    def _pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for photo, label in self.shown:
+            yield self.dataset.read_photo(photo), self.labels_from.read_label(label)
 
     def _figures(self, method: Method, prefix: str) -> dict[str, float]:
         figures: dict[str, float] = {}

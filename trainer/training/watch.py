@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.dataset import Dataset, Sample, resized
+from trainer.batch import Classes
+from trainer.data.dataset import resized
 from trainer.methods.base import Method
 from trainer.metrics.evaluate import Scope, l1_levels, mean_distance
 from trainer.metrics.predict import predict_labels, predict_photos
 
 CHECKS, WINDOW = 2, 25
 """What is wrong shows in so many checks in a row; the losses of a discriminator in so many lines of the log."""
-SPREAD, NOISE, RISING, CHECKERBOARD, STILL, WON, UNREAD = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05, 0.7
+SPREAD, NOISE, RISING, CHECKERBOARD, STANDSTILL, SATURATED, LATENT = 0.1, 0.5, 0.05, 2.75, 0.005, 0.05, 0.7
 """Limits. Photos of different label maps: their distance, as a share of that of real photos. Photos of different noise:
 their distance in levels of 255. Both are small in a young run, which is no collapse while they rise by that share of
 their limits between the checks. The checkerboard, in times that of real photos (white noise has 2.5). A discriminator's
@@ -22,13 +23,17 @@ noise that is read in a photo lies from that which it was made with: sqrt(2/pi) 
 
 
 def measure(
-    method: Method, dataset: Dataset, shown: Sequence[tuple[Sample, Sample]], scope: Scope, *, photos: bool
+    method: Method,
+    real: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    classes: Classes | None,
+    scope: Scope,
+    *,
+    photos: bool,
 ) -> dict[str, float]:
-    """Return figures `watch/...` on samples of a photo and of a label; of `photos`, once trained at this size, too."""
+    """Return figures `watch/...` on real photos and labels; of generated `photos`, once trained at this size, too."""
     figures: dict[str, float] = {}
-    size, classes = scope.size, dataset.label_domain.classes
-    real = [dataset.read_photo(sample) for sample, _ in shown]
-    labels = [dataset.read_label(sample) for _, sample in shown]
+    size = scope.size
     if "to_label" in method.directions and classes is not None:
         truth = np.stack([resized(label, size) for label in labels])
         figures["watch/classes"] = _count(predict_labels(method, real, size=size, device=scope.device))
@@ -39,7 +44,7 @@ def measure(
             predict_photos(method, labels, size=size, draws=[draw] * len(labels), device=scope.device, stream="watch")
             for draw in (0, 1)
         )
-        if len(shown) > 1:
+        if len(real) > 1:
             figures["watch/spread"] = mean_distance(made) / max(mean_distance(real), 1e-6)
         if method.noise_shape is not None:
             figures["watch/noise"] = float(np.mean(list(map(l1_levels, made, again))))
@@ -72,7 +77,7 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     logged = [line for line in lines if "peak_memory_mib" in line]
     if latent := getattr(config, "latent", 0):
         unread = np.array([line["generator/latent"] for line in logged[-CHECKS * WINDOW :]]) / latent
-        if len(unread) == CHECKS * WINDOW and unread.reshape(CHECKS, WINDOW).mean(1).min() > UNREAD:
+        if len(unread) == CHECKS * WINDOW and unread.reshape(CHECKS, WINDOW).mean(1).min() > LATENT:
             found["latent"] = (
                 f"the noise cannot be read back from photos (error {unread.mean():.2f}, chance is .80): "
                 f"lower {_option(config, 'kl')}"
@@ -80,9 +85,9 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     for group in {name.partition("/")[0] for line in logged[-1:] for name in line if "discriminator" in name}:
         sums = [sum(value for name, value in line.items() if name.startswith(f"{group}/")) for line in logged]
         last = sums[-WINDOW:]
-        if len(sums) >= WINDOW and max(last) < WON * np.mean(sums[:5]):
+        if len(sums) >= WINDOW and max(last) < SATURATED * np.mean(sums[:5]):
             found[group] = f"the {group} tells real from made without error and teaches nothing: lower {other}"
-        elif len(sums) >= WINDOW and max(last) - min(last) < STILL * abs(np.mean(last)):
+        elif len(sums) >= WINDOW and max(last) - min(last) < STANDSTILL * abs(np.mean(last)):
             found[group] = f"the {group} learns nothing, its loss stands at {last[-1]:.3g}: change {other}"
     return found
 

@@ -12,7 +12,7 @@ from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
 from trainer.data.class_table import imaging_domain, read_classes, shipped
 from trainer.data.dataset import Dataset, Sample, Side, image_errors, read_image
-from trainer.data.layouts.files import Layout, by_stem, matched
+from trainer.data.layouts.files import Layout, ignored_files, matched
 from trainer.data.remapped import in_colors
 from trainer.errors import UserError
 
@@ -80,7 +80,7 @@ def aligned(
     layout = Layout.at(name, root, text)
     layout.require(layout.root / "train")
     folders = {split: layout.root / split for split in ("train", "val", "test") if (layout.root / split).is_dir()}
-    files = {split: by_stem(layout.root, folder) for split, folder in folders.items()}
+    files = {split: layout.files(folder) for split, folder in folders.items()}
     if not files["train"]:
         raise layout.holds_no_pictures(folders["train"])
     note = "classes are read from the nearest colours of JPEG pictures; pixels whose colour is near none are void"
@@ -102,7 +102,7 @@ def facades(name: str, root: Path | None) -> Dataset:
         return aligned(name, where, terms=FACADES_TERMS, classes=classes, text=layout.text)
     layout.require(where / "train" / "label")
     there = [split for split in ("train", "val", "test") if (where / split / "photo").is_dir()]
-    splits = {split: matched(*(by_stem(where, where / split / side) for side in ("photo", "label"))) for split in there}
+    splits = {split: matched(*(layout.files(where / split / side) for side in ("photo", "label"))) for split in there}
     return layout.dataset(splits, terms=FACADES_TERMS, classes=classes)
 
 
@@ -128,7 +128,7 @@ def unaligned(name: str, root: Path | None) -> Dataset:
             continue
         for side in sides:
             layout.require(side)
-        photos, labels = found = [by_stem(layout.root, side) for side in sides]
+        photos, labels = found = [layout.files(side) for side in sides]
         if not all(found):
             raise layout.holds_no_pictures(sides[0] if not photos else sides[1])
         splits[split] = (
@@ -136,11 +136,12 @@ def unaligned(name: str, root: Path | None) -> Dataset:
             *(Sample(f"B/{stem}", None, path) for stem, path in sorted(labels.items())),
         )
         counts.append(f"{split} {len(photos)} + {len(labels)}")
+    note = f"no pairs: A is the photo side, B the label side ({', '.join(counts)})"
     return Dataset(
         name=name,
         root=layout.root,
         label_domain=Domain("picture"),
         terms="yours",
         splits=MappingProxyType(splits),
-        notes=(f"no pairs: A is the photo side, B the label side ({', '.join(counts)})",),
+        notes=(*ignored_files(layout.ignored), note),
     )

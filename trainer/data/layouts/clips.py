@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.batch import Domain
 from trainer.data.dataset import Dataset, Sample, Side, SideKind
-from trainer.data.layouts.files import Layout, by_stem, matched
+from trainer.data.layouts.files import Layout, matched
 from trainer.data.layouts.folders import split_folders
 from trainer.data.poses import Pose, by_number, draw_pose, pose_files, read_pose
 from trainer.data.synthetic import walker
@@ -72,7 +72,7 @@ def clips(name: str, root: Path | None) -> Dataset:
         layout.require(folders["train"] / part)
     splits = {}
     for split, folder in folders.items():
-        photos = by_stem(layout.root, folder / "photos")
+        photos = layout.files(folder / "photos")
         poses = {
             stem: path.relative_to(layout.root).as_posix()
             for stem, path in pose_files(folder / "poses").items()

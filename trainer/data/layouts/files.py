@@ -5,7 +5,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,8 @@ class Layout:
     name: str
     root: Path
     text: str
+    ignored: Counter[str] = field(default_factory=Counter)
+    """The files that were not read, by type."""
 
     @classmethod
     def at(cls, name: str, root: Path | None, text: str) -> "Layout":
@@ -38,14 +40,18 @@ class Layout:
             raise UserError(f"--root {root}: there is no such folder; {name} expects one that holds {text}")
         return cls(name, root, text)
 
+    def files(self, folder: Path, *, ending: str = "") -> dict[str, str]:
+        """The pictures below a folder, by their stems (`by_stem`); others are counted in `ignored`."""
+        return by_stem(self.root, folder, ending=ending, ignored=self.ignored)
+
     def require(self, path: Path) -> None:
         """Raise UserError where a folder of the layout is not there."""
         if not path.is_dir():
             raise UserError(f"{path} is missing; {self.name} expects a root that holds {self.text}")
 
-    def holds_no_pictures(self, path: Path, *, others: str = "") -> UserError:
+    def holds_no_pictures(self, path: Path) -> UserError:
         """What to raise where a folder is empty."""
-        types = ", ".join(PICTURES)
+        types, others = ", ".join(PICTURES), "".join(f"; {note}" for note in ignored_files(self.ignored))
         return UserError(f"{path} holds no pictures ({types}){others}; {self.name} expects a root with {self.text}")
 
     def dataset(
@@ -56,7 +62,7 @@ class Layout:
         classes: Classes | None,
         notes: tuple[str, ...] = (),
     ) -> Dataset:
-        """The dataset, with a note on the names without a partner where both sides of a split have some."""
+        """The dataset, with notes on ignored files, and on names without a partner where both sides have some."""
         alone = (_alone(split, samples) for split, samples in splits.items())
         return Dataset(
             name=self.name,
@@ -64,7 +70,7 @@ class Layout:
             label_domain=Domain("picture") if classes is None else Domain("classes", classes),
             terms=terms,
             splits=MappingProxyType(dict(splits)),
-            notes=(*notes, *(note for note in alone if note is not None)),
+            notes=(*ignored_files(self.ignored), *notes, *(note for note in alone if note is not None)),
         )
 
 

@@ -1,13 +1,12 @@
 """Photos and labels in folders of their own, paired by file name: CamVid, own files, pictures, label maps alone."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.batch import Classes
 from trainer.data.class_table import read_classes
 from trainer.data.dataset import Dataset
-from trainer.data.layouts.files import Layout, by_stem, ignored_files, matched
+from trainer.data.layouts.files import Layout, matched
 from trainer.errors import UserError
 
 CAMVID_TERMS = "CamVid (Brostow, Shotton, Fauqueur, Cipolla, ECCV 2008), SegNet split; non-commercial research"
@@ -42,11 +41,10 @@ def pictures(name: str, root: Path | None) -> Dataset:
 def labels(name: str, root: Path | None) -> Dataset:
     """Label maps without any photo: drawn, simulated, or of another camera; what `--unpaired-labels` takes."""
     layout = Layout.at(name, root, "label maps (NAME.png, in any sub-folder) and classes.csv")
-    classes, ignored = _table(layout), Counter[str]()
-    samples = matched({}, by_stem(layout.root, layout.root, ignored=ignored))
+    classes, samples = _table(layout), matched({}, layout.files(layout.root))
     if not samples:
         raise layout.holds_no_pictures(layout.root)
-    return layout.dataset({"train": samples}, terms="yours", classes=classes, notes=ignored_files(ignored))
+    return layout.dataset({"train": samples}, terms="yours", classes=classes)
 
 
 def _listed(
@@ -55,18 +53,12 @@ def _listed(
     """The files of each split; the folder of the labels may be absent while nothing is labelled yet."""
     root, train = layout.root, folders["train"]
     layout.require(train / sides[0])
-    ignored = Counter[str]()
-    splits = {
-        split: matched(*(by_stem(root, folder / side, ignored=ignored) for side in sides))
-        for split, folder in folders.items()
-    }
+    splits = {split: matched(*(layout.files(folder / side) for side in sides)) for split, folder in folders.items()}
     if not splits["train"]:
-        raise layout.holds_no_pictures(train, others="".join(f"; {note}" for note in ignored_files(ignored)))
-    notes = list(ignored_files(ignored))
+        raise layout.holds_no_pictures(train)
     outside = [root / side for side in sides if train != root and (root / side).is_dir()]
-    if outside:
-        notes.append(f"{' and '.join(map(str, outside))} is not used, because {train} is there: move its files there")
-    return layout.dataset(splits, terms=terms, classes=classes, notes=tuple(notes))
+    note = f"{' and '.join(map(str, outside))} is not used, because {train} is there: move its files there"
+    return layout.dataset(splits, terms=terms, classes=classes, notes=(note,) if outside else ())
 
 
 def split_folders(root: Path) -> dict[str, Path]:

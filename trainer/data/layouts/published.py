@@ -97,8 +97,8 @@ def _published(layout: Layout, folders: Folders, *, terms: str, endings: tuple[s
     splits: dict[str, tuple[Sample, ...]] = {}
     for split, (photos, labels) in folders.items():
         if (root / photos).is_dir():
-            found = {} if labels is None else by_stem(root, root / labels, ending=endings[1])
-            splits[split] = matched(by_stem(root, root / photos, ending=endings[0]), found)
+            found = {} if labels is None else layout.files(root / labels, ending=endings[1])
+            splits[split] = matched(layout.files(root / photos, ending=endings[0]), found)
     if not any(sample.complete for sample in splits["train"]):
         expected = f"{layout.name} expects a root that holds {layout.text}"
         raise UserError(f"{root}: no training photo has its label map; {expected}")

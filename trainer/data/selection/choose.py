@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from serving.imaging.ranking import rank
 from trainer.batch import random
@@ -15,6 +14,7 @@ from trainer.data.selection.features import FeatureExtractor
 from trainer.data.selection.rules import BY_FEATURES, RULES
 from trainer.data.selection.selection import Picks, Selection
 from trainer.errors import UserError
+from trainer.progress import progress_bar
 
 Uncertainty = Callable[[np.ndarray], tuple[float, str]]
 """A photo uint8[H,W,3] -> a model's mean uncertainty of it, 0 to 1, and the class that has the greatest part in it."""
@@ -35,7 +35,7 @@ def select(
 ) -> Selection:
     """Select k pairs of `train` within a pool of `unpaired` samples (None: all; 0: no pool, pairs from all of `train`).
 
-    "all" keeps every pair of `train`, or as many as the pool holds. `pool_rule` selects the pool from all photos,
+    "all" keeps every pair of `train`; a smaller pool grows to hold them. `pool_rule` selects the pool from all photos,
     `rule` the pairs from the pool; one seed gives the same random pairs whatever the size of the pool. With
     `unlabelled` photos without a label are selected beside all that have one, which come first and count; with
     `uncertainty`, which says how unsure a model is of a photo, by the rule `uncertain`. With `features` random pairs
@@ -43,8 +43,11 @@ def select(
     """
     train = dataset.samples("train")
     eligible = {sample for sample in train if sample.photo is not None and (unlabelled or sample.label is not None)}
-    count = min(len(eligible), unpaired or len(eligible)) if k == "all" else k
-    rule = "random" if k == "all" else rule
+    if k == "all" and rule != "random":
+        raise UserError(f"--rule {rule} selects pairs, and --pairs all keeps every one: leave one of them out")
+    count = len(eligible) if k == "all" else k
+    if k == "all" and unpaired:
+        unpaired = max(unpaired, count)
     labels = sum(sample.label is not None for sample in eligible) if unlabelled else 0
     if labels and count <= labels:
         raise UserError(
@@ -70,7 +73,7 @@ def select(
             places = [ordered.index(sample) for sample in among[:wanted]]
         elif by == "uncertain":
             assert uncertainty is not None
-            bar = tqdm(ordered, desc="model", unit="photo")
+            bar = progress_bar(ordered, what="model", unit="photo", shown=True)
             found = [(0.0, "") if sample.label else uncertainty(dataset.read_photo(sample)) for sample in bar]
             unsure = np.array([mean for mean, _ in found])
             chosen, near = rank(rows, unsure, wanted - len(labelled), labelled=labelled)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from trainer.data.dataset import Dataset, Sample, resized
 from trainer.errors import UserError
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
 from trainer.onnx_session import open_session
+from trainer.progress import progress_bar
 
 SIDE = 224
 """Height and width of the input of every extractor."""
@@ -52,7 +52,7 @@ class FeatureExtractor:
         keys = [bytes.fromhex(dataset.digest(sample, "photo")) for sample in samples]
         new = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in known}
         waiting = list(new)
-        bar = tqdm(total=len(waiting), desc="features", unit="photo")
+        bar = progress_bar(what="features", unit="photo", shown=True, total=len(waiting))
         try:
             with bar, ThreadPoolExecutor(torch.get_num_threads()) as threads:
                 for at in range(0, len(waiting), 8 * BATCH):

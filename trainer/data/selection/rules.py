@@ -12,6 +12,8 @@ SAME = 1e-5
 """Two photos count as one if their features are no farther apart than this share of the longest feature vector."""
 NEIGHBOURS = 20
 """The rows whose distances say how dense the features are around a row."""
+BLOCK = 4096
+"""The rows whose distances to all others are in memory at a time."""
 
 
 def kmeans_medoid(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] = ()) -> list[int]:
@@ -36,8 +38,8 @@ def typical(features: np.ndarray, k: int, seed: int, *, labelled: Sequence[int] 
     rows come first and count.
     """
     clusters = _clusters(features, k, seed, labelled)
-    away = (np.sort(distances(features[rows], features[rows]), axis=1)[:, : NEIGHBOURS + 1] for rows in clusters)
-    return [*labelled, *(int(rows[near.sum(1).argmin()]) for rows, near in zip(clusters, away, strict=True))]
+    picks = (_least(features[rows], lambda away: np.sort(away, axis=1)[:, : NEIGHBOURS + 1]) for rows in clusters)
+    return [*labelled, *(int(rows[pick]) for rows, pick in zip(clusters, picks, strict=True))]
 
 
 def _clusters(features: np.ndarray, k: int, seed: int, labelled: Sequence[int]) -> list[np.ndarray]:
@@ -84,7 +86,13 @@ RULES = ("random", *BY_FEATURES)
 
 def medoid(rows: np.ndarray) -> int:
     """The index of the row with the least mean distance to the others."""
-    return int(distances(rows, rows).sum(1).argmin())
+    return _least(rows, lambda away: away)
+
+
+def _least(rows: np.ndarray, counted: Callable[[np.ndarray], np.ndarray]) -> int:
+    """The row with the least sum of the distances that count, Float64[A,N] -> [A,K]; computed in blocks of rows."""
+    blocks = (distances(rows[start : start + BLOCK], rows) for start in range(0, len(rows), BLOCK))
+    return int(np.concatenate([counted(block).sum(1) for block in blocks]).argmin())
 
 
 def nearest(features: np.ndarray, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -112,12 +112,19 @@ class Selection:
 
     @classmethod
     def from_json(
-        cls, text: str | bytes, dataset: Dataset, *, source: str = "pairs.json", labels_of: Dataset | None = None
+        cls,
+        text: str | bytes,
+        dataset: Dataset,
+        *,
+        source: str = "pairs.json",
+        labels_of: Dataset | None = None,
+        of_run: bool = False,
     ) -> "Selection":
         """Read a pairs.json and compare it with the dataset; `labels_of` is the dataset of external labels.
 
         A pair without a label takes the file added under its name. Samples moved to another split leave the selection,
-        with a note. Raises UserError for missing, changed or unlabelled files.
+        with a note; they stay where it is that of a run (`of_run`), which has learned from them. Raises UserError for
+        missing, changed or unlabelled files.
         """
         content = _parsed(text, source=source)
         if content["dataset"] != dataset.name:
@@ -133,9 +140,10 @@ class Selection:
         for record in content["pairs"]:
             split, sample = _find(photos, record["photo"])
             sides: tuple[Side, ...] = ("photo",) if record["label"] is None else ("photo", "label")
-            if sample is None or split != "train":
-                same = sample is not None and _digest(dataset, sample, "photo") == record["photo_sha256"]
-                (moved if same else problems["missing"]).append(record["photo"])
+            if sample is None or (split != "train" and _digest(dataset, sample, "photo") != record["photo_sha256"]):
+                problems["missing"].append(record["photo"])
+            elif split != "train" and not of_run:
+                moved.append(record["photo"])
             elif record["label"] is not None and sample.label is None:
                 problems["missing"].append(record["label"])
             else:
@@ -149,7 +157,7 @@ class Selection:
                 split, sample = _find(index, path)
                 if sample is None:
                     problems["missing"].append(path)
-                elif split == "train":
+                elif split == "train" or of_run:
                     pools[side].append(sample)
         found = [f"{len(paths)} {word}: {first_of(paths)}" for word, paths in problems.items() if paths]
         if found:

@@ -1,6 +1,6 @@
 """The effect of initialisation on OASIS's discriminator: features, spectral norms (docs/methods/oasis.md).
 
-python benchmarks/first_weights.py --root CAMVID
+python benchmarks/initialisation.py --root CAMVID
 """
 
 import math
@@ -36,7 +36,7 @@ class Options:
     root: Path
     """CamVid's folder."""
     start: Literal["torch", "xavier", "torch scaled"] = "torch"
-    """"torch scaled": torch's first weights times 0.035, about as small as the others; spectral norm divides that out
+    """"torch scaled": torch's initial weights times 0.035, about as small as the others; spectral norm divides that out
     of the answers.
     """
     steps: tuple[int, ...] = (0, 1, 10, 50, 200)
@@ -65,7 +65,7 @@ def main(asked: Options) -> None:
         perceptual=0.0,
         feature_matching=asked.feature_matching,
         lr_discriminator=asked.lr_discriminator,
-        first_weights="xavier" if asked.start == "xavier" else "torch",
+        initialisation="xavier" if asked.start == "xavier" else "torch",
     )
     run = replace(base, root=str(asked.root), config=config, size=asked.size, steps=max(asked.steps), precision="fp32")
     dataset = open_dataset("camvid", asked.root)

@@ -42,7 +42,7 @@ def main(server: str) -> None:
             page.wait_for_selector("#paint [data-state=current]")
             first.append(time.perf_counter() - began)
             if load == 0:
-                page.wait_for_selector("#paint .look")
+                page.wait_for_selector("#paint .variation")
                 dab = [measured_dab(page, 20 + 15 * index) for index in range(DABS)]
             page.get_by_role("tab", name="Photo → map").click()
             page.wait_for_selector("#read .legend small")

@@ -12,7 +12,7 @@ import torch
 from benchmarks.figures import Figure, report
 from trainer.data.catalogue import open_dataset
 from trainer.metrics.evaluate import classes_of, spread
-from trainer.metrics.quick import of_the_other_half
+from trainer.metrics.quick import by_other_folds
 from trainer.metrics.suspects import Region, regions, suspects
 
 
@@ -37,9 +37,8 @@ def main() -> None:
         label, inside = labels[region.place], pixels(region, labels[region.place].shape)
         others = [index for index in np.unique(label[label < classes]).tolist() if index != region.label]
         label[inside], wrong[region.place][inside] = rng.choice(others), True
-    predicted = of_the_other_half(
-        map(dataset.read_photo, samples), labels, (192, 256), classes=classes, seed=asked.seed
-    )
+    photos = map(dataset.read_photo, samples)
+    predicted = by_other_folds(photos, labels, (192, 256), classes=classes, folds=2, seed=asked.seed)
     judged = [region for place, each in enumerate(predicted) for region in regions(place, labels[place], each)]
     ranked = [each.region for each in suspects(judged)]
     hits = np.cumsum([is_wrong(region, wrong) for region in ranked])

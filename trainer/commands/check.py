@@ -20,14 +20,12 @@ from trainer.errors import UserError
 from trainer.grids import sample_grid
 from trainer.metrics.evaluate import classes_of, spread
 from trainer.metrics.predict import paint_label, predict_probabilities
-from trainer.metrics.quick import of_the_other_half
+from trainer.metrics.quick import AREA, by_other_folds
 from trainer.metrics.suspects import Region, regions, suspects
 from trainer.training.checkpointing import load_method, open_run
 
 SHOWN, WIDTH = 12, 320
 """How many samples the sheets show, and how wide."""
-AREA = 192 * 256
-"""About how many pixels of each photo the two segmenters read."""
 LISTED = 50
 """How many regions that are probably wrong are printed."""
 
@@ -93,7 +91,7 @@ def _list_suspects(run: Path, dataset: Dataset, samples: list[Sample], *, sheet:
         size = fitted_size(dataset.size(samples[0], "photo"), area=AREA, unit=32)
         photos, labels = map(dataset.read_photo, samples), map(dataset.read_label, samples)
         classes = classes_of(dataset.label_domain).count
-        probabilities = of_the_other_half(photos, labels, size, classes=classes, seed=0)
+        probabilities = by_other_folds(photos, labels, size, classes=classes, folds=2, seed=0)
     else:
         method, settings, _ = load_method(run)
         if classes_of(method.label_domain).names != classes_of(dataset.label_domain).names:

@@ -1,8 +1,6 @@
 """`fewpair evaluate RUN`: figures beside the baselines; they and a sample grid go to RUN/evaluation and report.html."""
 
-import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +13,20 @@ import tyro
 from trainer.batch import random
 from trainer.commands.arguments import MachineOptions, parse, use_threads
 from trainer.commands.own_data import fitted_size
-from trainer.commands.session import start
-from trainer.data.selection.selection import Selection
+from trainer.data.dataset import resized
 from trainer.device import device_named
 from trainer.errors import UserError
 from trainer.metrics.distribution import open_extractor
-from trainer.metrics.evaluate import Scope, classes_of, evaluate_to_label
+from trainer.metrics.evaluate import Scope, classes_of
 from trainer.metrics.judge import open_judge
+from trainer.metrics.quick import AREA, STEPS, by_other_folds
 from trainer.metrics.record import evaluate_and_record
 from trainer.metrics.segmentation import Confusion, Figures
-from trainer.recipes import RECIPES
 from trainer.report.page import write_report
 from trainer.training.checkpointing import RunDir, load_method, open_run, write_whole
 
-FOLDS, STEPS, AREA = 5, 300, 128 * 176
-"""Cross-validation: the parts of the pairs, and the steps and the pixels of a training: minutes on one CPU core."""
+FOLDS = 5
+"""The parts of the pairs in cross-validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +79,7 @@ def evaluate(arguments: list[str]) -> int:
     )
     others = dict(result.baselines)
     if options.split is None and not has_val and len(selection.pairs) > 1 and "per_class_iou" in result.figures:
-        others = {"cross_validation": cross_validate(folder, device=options.device)} | others
+        others = {"cross_validation": cross_validate(folder)} | others
     print(table(result.figures, others))
     for caution in result.cautions:
         print(f"caution: {caution}")
@@ -91,43 +88,26 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-def cross_validate(folder: RunDir, *, device: str) -> Figures:
-    """Train small segmenters, each without a part of the pairs, evaluate each on that part, and write the figures.
+def cross_validate(folder: RunDir) -> Figures:
+    """Judge each pair by a small segmenter that learned from the other folds' pairs, and write the figures.
 
-    The figures are those of one confusion matrix over all pairs, and a function of the run's seed.
+    They are those of one confusion matrix over all pairs, and a function of the run's seed.
     """
-    dataset, run = folder.dataset(), folder.run
-    pairs, total, scores = folder.selection(dataset).pairs, Confusion(classes_of(dataset.label_domain)), []
-    order, folds = random(run.seed, 0, "folds").permutation(len(pairs)), min(FOLDS, len(pairs))
-    small = dataclasses.replace(
-        recipe := RECIPES["mean-teacher-compact"],
-        config=dataclasses.replace(recipe.config, unpaired=0.0),
-        size=fitted_size(dataset.size(pairs[0], "photo"), area=AREA, unit=32),
-        data=run.data,
-        root=run.root,
-        seed=run.seed,
-        progressive=(),
-        steps=STEPS,
-    )
-    print(
-        f"cross-validation trains {folds} small segmenters, some minutes in all; --split train leaves it out",
-        flush=True,
-    )
-    for fold in range(folds):
-        held = tuple(pairs[place] for place in order[fold::folds])
-        learned = tuple(pair for pair in pairs if pair not in held)
-        part = dataclasses.replace(dataset, splits={"train": learned, "held": held})
-        print(f"fold {fold + 1} of {folds}: trained on {len(learned)} pairs, evaluated on {len(held)}", flush=True)
-        with tempfile.TemporaryDirectory() as place:
-            selection = Selection(part, learned, (), (), rule="random", pool_rule="random", seed=run.seed)
-            try:
-                method, *_ = load_method(start(Path(place) / "run", small, part, selection, device=device).path)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"cross-validation was stopped in fold {fold + 1}, and is not kept") from None
-        report = evaluate_to_label(method, part, Scope("held", small.size, device=device_named(device)))
-        total.matrix += np.array(report.details["confusion"])
-        scores.append(report.figures["mean_iou"] or 0.0)
-    figures = total.figures() | {"samples": len(pairs), "mean_iou_sd_of_folds": float(np.std(np.array(scores, float)))}
+    dataset, seed = folder.dataset(), folder.run.seed
+    classes, pairs = classes_of(dataset.label_domain), folder.selection(dataset).pairs
+    pairs = tuple(pairs[place] for place in random(seed, 0, "folds").permutation(len(pairs)))
+    folds = min(FOLDS, len(pairs))
+    print(f"cross-validation: {folds} small segmenters, each trained without a part of the pairs", flush=True)
+    labels = [dataset.read_label(pair) for pair in pairs]
+    size = fitted_size(labels[0].shape, area=AREA, unit=32)
+    photos, parts = map(dataset.read_photo, pairs), [Confusion(classes) for _ in range(folds)]
+    predicted = by_other_folds(photos, labels, size, classes=classes.count, folds=folds, seed=seed)
+    for place, (label, probabilities) in enumerate(zip(labels, predicted, strict=True)):
+        parts[place % folds].add(label, resized(probabilities.argmax(0).astype(np.uint8), label.shape))
+    total = Confusion(classes)
+    total.matrix = sum((part.matrix for part in parts), total.matrix)
+    deviation = float(np.std([part.mean_iou or 0.0 for part in parts]))
+    figures = total.figures() | {"samples": len(pairs), "mean_iou_sd_of_folds": deviation}
     about = {"split": f"cross-validation in {folds} folds of the pairs", "checkpoint": "small segmenter's"}
     record = about | {"step": STEPS, "figures": figures, "confusion": total.matrix.tolist(), "baselines": {}}
     write_whole(folder.evaluations / "cross-validation.json", json.dumps(record, indent=2) + "\n")

@@ -13,8 +13,8 @@ from trainer.methods.base import polynomial
 from trainer.metrics.predict import Size
 from trainer.networks.encoders import DEFAULT, load_encoder
 
-SIZE = (96, 128)
-"""Height and width at which photos are read."""
+SIZE, AREA = (96, 128), 192 * 256
+"""Height and width at which photos are read; about how many pixels in `by_other_folds`."""
 WIDTH, STEPS, BATCH, POINTS, RATE = 64, 200, 4, 128, 3e-3
 
 Maps = list[Tensor]
@@ -63,14 +63,18 @@ class QuickSegmenter:
             return torch.softmax(self.head(torch.cat(maps, 1))[0], 0).numpy()
 
 
-def of_the_other_half(
-    photos: Iterable[np.ndarray], labels: Iterable[np.ndarray], size: Size, *, classes: int, seed: int
+def by_other_folds(
+    photos: Iterable[np.ndarray], labels: Iterable[np.ndarray], size: Size, *, classes: int, folds: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """The probabilities Float32[C,h,w] of each of two or more photos, by a segmenter that learned from every other one.
+    """The probabilities Float32[C,h,w] of each photo, by a segmenter that learned from the other folds' photos.
 
-    Photos are uint8[H,W,3], labels their class indices uint8[H,W].
+    Photos are uint8[H,W,3], labels their class indices uint8[H,W], in 2 or more folds: photo i is in fold i % folds.
     """
     maps = encoded(photos, size=size)
     learned = [prepare_label(label, size) for label in labels]
-    halves = [QuickSegmenter(maps[at::2], learned[at::2], classes=classes, seed=seed) for at in (1, 0)]
-    return (halves[place % 2].probabilities(photo) for place, photo in enumerate(maps))
+    rows = [[row for row in range(len(maps)) if row % folds != fold] for fold in range(folds)]
+    segmenters = [
+        QuickSegmenter([maps[row] for row in kept], [learned[row] for row in kept], classes=classes, seed=seed)
+        for kept in rows
+    ]
+    return (segmenters[row % folds].probabilities(photo) for row, photo in enumerate(maps))

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.trainer import publishers
+from tests.trainer.factories import tiny_method
 from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
 from trainer.__main__ import main
 from trainer.data.check import check, check_selection
 from trainer.data.selection.choose import select
 from trainer.errors import UserError
+from trainer.training.batches import required_samples
 
 TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
 
@@ -74,16 +76,15 @@ def test_all_label_maps_that_a_method_reads_are_checked_and_no_others(tmp_path, 
     monkeypatch.setattr("trainer.data.check.DECODED", 1)
     own = open_folders(make_folders(tmp_path, count=4))
     selection = select(own, k=3, unpaired=4, seed=0)
-    reads = {"pairs", "unpaired photos", "unpaired label maps"}
-    check_selection(selection, reads=reads, void=False)
+    check_selection(selection, void=False)
     (other,) = set(selection.unpaired_labels) - set(selection.pairs)
     write(tmp_path / other.label, np.full((20, 30), 44, np.uint8))
-    check_selection(selection, reads={"pairs", "unpaired photos"}, void=False)
+    check_selection(required_samples(tiny_method("mean_teacher"), selection), void=False)
     late = selection.pairs[2]
     write(tmp_path / late.photo, photo_of(0, height=30))
     for problem in (f"{late.label} is 20x30", f"{other.label}: the label map holds ids that belong to no class: 44"):
         with pytest.raises(UserError, match=re.escape(problem)):
-            check_selection(selection, reads=reads, void=False)
+            check_selection(selection, void=False)
 
 
 def test_val_is_checked_before_training_too(tmp_path, capsys):

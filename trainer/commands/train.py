@@ -32,6 +32,7 @@ from trainer.methods import METHODS
 from trainer.recipes import RECIPES
 from trainer.report.page import write_report
 from trainer.run import Run
+from trainer.training.batches import required_samples
 from trainer.training.checkpointing import RunDir, open_run
 
 
@@ -113,7 +114,7 @@ def train(arguments: list[str]) -> int:
     if without_recipe:
         announce(run, selection)
     method = check_run(run, selection.dataset, selection)
-    check_selection(selection, reads=method.reads, void=void)
+    check_selection(required_samples(method, selection), void=void)
     return _trained(start(options.out, run, selection.dataset, selection, method=method, device=options.device))
 
 

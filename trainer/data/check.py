@@ -1,7 +1,7 @@
 """Check the files of a dataset: broken files, sizes, ids and colours, pixels of each class, near-duplicate photos."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,20 +115,15 @@ def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -
     return report
 
 
-def check_selection(selection: Selection, *, reads: Collection[str], void: bool) -> None:
-    """Check what a method `reads` of a selection, and `val`, before a run; print warnings. Raises UserError."""
-    dataset, labels_from = selection.dataset, selection.labels_from
+def check_selection(selection: Selection, *, void: bool) -> None:
+    """Check what a run learns from, and `val`, before it starts; print warnings. Raises UserError with all errors."""
+    dataset, known = selection.dataset, set(selection.pairs)
+    photos = [Sample(each.name, each.photo, None) for each in selection.unpaired_photos if each not in known]
+    labels = [Sample(each.name, None, each.label) for each in selection.unpaired_labels if each not in known]
+    val = [sample for sample in dataset.splits.get("val", ()) if sample.complete]
     report = check(dataset, selection.pairs, decoded=DECODED)
-    reports, known = [report], set(selection.pairs)
-    if dataset.root is not None:  # else they are drawn
-        val = [sample for sample in dataset.splits.get("val", ()) if sample.complete]
-        reports.append(check(dataset, val, decoded=DECODED))
-    if dataset.root is not None and "unpaired photos" in reads:
-        photos = [Sample(each.name, each.photo, None) for each in selection.unpaired_photos if each not in known]
-        reports.append(check(dataset, photos, decoded=0))
-    if labels_from.root is not None and "unpaired label maps" in reads:
-        labels = [Sample(each.name, None, each.label) for each in selection.unpaired_labels if each not in known]
-        reports.append(check(labels_from, labels, decoded=0))
+    others = ((dataset, photos, 0), (selection.labels_from, labels, 0), (dataset, val, DECODED))
+    reports = [report, *(check(each, samples, decoded=n) for each, samples, n in others if each.root)]  # else drawn
     errors, warnings = report.class_problems(void=void)
     warnings += report.palette_warnings()
     errors += grouped([error for each in reports for error in each.errors])

@@ -168,6 +168,28 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
     page.close()
 
 
+def test_more_than_nine_classes_can_be_added_and_painted(browser, studio, folder):
+    page = browser.new_context(**DESKTOP).new_page()
+    page.set_default_timeout(120_000)
+    until_open(page, studio.url)
+    page.goto(f"{studio.url}/ui/#tab=label&photo=scene-0")
+    page.wait_for_selector("#label [data-state=current]")
+    page.click("#label .table summary")
+    for count in range(page.locator("#label .row").count(), 12):
+        page.click("#label .add")
+        page.wait_for_selector(f"#label .row >> nth={count}")
+    *rows, void = (folder / "classes.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in rows] == list(range(12))
+    assert len({row.split(",", 2)[2] for row in [*rows, void]}) == 13
+    page.click("#label .table summary")
+    page.click("#label [data-tool=fill]")
+    page.click("#label .classes [data-id='11']")
+    drag(page, (60, 5))
+    page.wait_for_selector("#label .saved >> text=Saved.")
+    assert 11 in np.asarray(Image.open(folder / "labels" / "scene-0.png"))
+    page.close()
+
+
 def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(browser, studio, folder):
     page = browser.new_context(**DESKTOP).new_page()
     page.set_default_timeout(120_000)

@@ -45,6 +45,7 @@ FORMER = {
 LARGE = ["--size", "256x256", "--batch", "1"]
 """A U-Net of eight levels takes no smaller picture."""
 LEFT_OUT = {
+    "bicycle-gan-compact": "not compared: new",
     "cc-fpse-compact": "not compared: new",
     "mean-teacher-compact": "not compared: another network, schedule and colour jitter since ([camvid.md](camvid.md))",
     "painter-compact": "not compared: new",

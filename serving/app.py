@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from serving.api import jobs, label_studio, models, openapi, translate
-from serving.api.auth import HEALTH, LOOPBACK, AllowedHosts, BearerTokens, RateLimit
+from serving.api.auth import LOOPBACK, AllowedHosts, BearerTokens, RateLimit
 from serving.api.kserve import routes as kserve
 from serving.api.middleware import ErrorShape, RequestBody, RequestRecord, RootPath, error_response
 from serving.errors import Refusal, ServingError
@@ -31,6 +31,7 @@ from serving.settings import Settings
 from serving.studio.project import Project
 from serving.studio.routes import studio_router
 from serving.studio.work import Work
+from serving.telemetry.logging import HEALTH
 from serving.telemetry.metrics import Metrics
 from serving.ui.mount import PageMount
 
@@ -47,7 +48,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.work = Work()
     if settings.studio is not None:
         app.include_router(studio_router(Project(settings.studio), app.state.work))
-    for router in (translate.router, models.router, models.admin, jobs.router, kserve.router, label_studio.router):
+    for module in (translate, models, jobs, kserve, label_studio):
+        app.include_router(module.router)
+    for router in (translate.page, models.admin):
         app.include_router(router)
     _add_pages(app)
     for kind in (Refusal, HTTPException, RequestValidationError, ClientDisconnect, OSError, *RUN_FAILURES):

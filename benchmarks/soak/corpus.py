@@ -39,19 +39,8 @@ _TEXTS = (
     "../../etc/passwd",
     "x" * 70_000,
 )
-_FIELDS = (
-    "model",
-    "output",
-    "opacity",
-    "min_area",
-    "tiles",
-    "seed",
-    "count",
-    "format",
-    "snap",
-    "image",
-    "x",
-)
+_FIELDS = ("model", "output", "opacity", "min_area", "tiles", "seed", "count", "format", "snap", "image", "x")
+_CHARSETS = ("latin-1", "utf-16", "undefined", "punycode", "idna", "base64", "nonsense")
 
 
 @dataclass(frozen=True)
@@ -128,7 +117,8 @@ def _form(drawn: Drawn, file: bytes, options: dict[str, str], *, name: str) -> t
     body = b"".join(parts) + f"--{boundary}--\r\n".encode()
     if drawn.random() < 0.05:
         body = _mutated(drawn, body)
-    return body, f"multipart/form-data; boundary={boundary}"
+    charset = f"; charset={drawn.choice(_CHARSETS)}" if drawn.random() < 0.05 else ""
+    return body, f"multipart/form-data; boundary={boundary}{charset}"
 
 
 def _size(drawn: Drawn) -> tuple[int, int]:

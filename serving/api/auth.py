@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
 from time import monotonic
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -19,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.middleware import error_response, path_of
 from serving.errors import Refusal
+from serving.telemetry.logging import HEALTH
 
-HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 LOOPBACK = ("127.0.0.1", "localhost")
 RATE, BURST = 4.0, 60.0  # POST requests a second from a client, and how many may come at once
 _BROWSER_PATHS = ("/ui", "/v1/docs", "/v1/openapi.json", "/static_content/")
@@ -63,8 +64,10 @@ class BearerTokens:
     def _knows(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":
-            if headers.get("sec-fetch-site") == "cross-site":  # the browser adds the password to requests of any page
-                return False
+            origin = headers.get("origin")
+            foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
+            if foreign or headers.get("sec-fetch-site") == "cross-site":
+                return False  # the browser adds the password to requests of any page
             try:
                 given = base64.b64decode(given, validate=True).decode().partition(":")[2]
             except ValueError:

@@ -42,7 +42,7 @@ class Task(BaseModel):
 class Sent(BaseModel):
     """What Label Studio sends: its labelling interface, as XML, and tasks."""
 
-    label_config: str = Field(validation_alias=AliasChoices("label_config", "schema"), max_length=2**20)
+    label_config: str = Field(validation_alias=AliasChoices("label_config", "schema"), max_length=2**16)
     tasks: list[Task] = Field(default=[], max_length=1000)
 
 
@@ -123,7 +123,8 @@ def _photo(address: str, settings: Settings) -> bytes:
         if folder is not None and path:
             file = (folder / path).resolve()
             if file.is_relative_to(folder.resolve()) and file.is_file():
-                return file.read_bytes()
+                with file.open("rb") as photo:
+                    return photo.read(settings.max_bytes + 1)  # which is refused where it is used up
     hint = "Use data URIs, or name the folder that Label Studio serves: FEWPAIR_LABEL_STUDIO_FILES."
     raise Refusal(400, "photo_not_here", f"the photo {address[:200]!r} is not here, and none is fetched.", hint=hint)
 

@@ -124,6 +124,8 @@ async def read_form(
             message = f"a field without a file name is over {_MAX_FIELD_BYTES // 1024} KiB."
             raise Refusal(400, "field_too_long", message, hint=_HINT) from None
         raise _broken(error.message.rstrip(".")) from None
+    except UnicodeError:
+        raise _broken("its names are not in the charset that its Content-Type gives") from None
     try:
         if not parser.complete:
             raise _broken("it ends before its closing boundary")

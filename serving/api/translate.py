@@ -9,7 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.api import openapi, schemas
-from serving.api.requests import RAW_KINDS, Ready, answer
+from serving.api.requests import RAW_KINDS, Ready, answer, spooled, while_connected
+from serving.errors import Refusal
+from serving.imaging.decode import encode_grey
+from serving.imaging.labels import read_label
 from serving.inference.parameters import RankParameters, SegmentParameters, StyleParameters, SynthesizeParameters
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
@@ -60,3 +63,19 @@ async def rank(request: Request, query: Annotated[RankParameters, Query()], back
     and that differ from the ones before. Near-duplicates of an earlier photo come last. The model must give a
     confidence."""
     return await answer(request, query, backend)
+
+
+page = APIRouter(include_in_schema=False)
+
+
+@page.post("/ui/map")
+async def read_map(request: Request, backend: Ready, model: str | None = None) -> Response:
+    """Read a label map for the page, as the API does with snap, and return its ids as a grey PNG."""
+    backend.scheduler.check_capacity()
+    domain = backend.models.choose(model, "to_photo").manifest.label
+    if domain.kind == "picture":
+        raise Refusal(400, "no_classes", "the model's label maps are pictures without classes.", hint="Send it to /v1.")
+    async with spooled(request) as body, backend.scheduler.admit() as admission:
+        reading = admission.work(lambda _: read_label(body.read(), domain, backend.limits(), snap=True))
+        label = await while_connected(request, reading)
+    return Response(encode_grey(label.ids), media_type="image/png", headers={"X-Label-Spelling": label.spelling})

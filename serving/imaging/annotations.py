@@ -201,9 +201,13 @@ def outlines(ids: Bytes, domain: Domain, *, min_area: int) -> list[Region]:
     """Return the regions of a label map. Raises Refusal where there are too many."""
     found = regions(ids, domain, min_area=min_area)
     if found is None:
-        message = f"the label map has too many regions to outline: over {MOST_EDGES:,} edges between pixels."
-        raise Refusal(400, "too_fragmented", message, hint="Set output to ids, or use a smaller photo.")
+        raise _too_fragmented()
     return found
+
+
+def _too_fragmented() -> Refusal:
+    message = f"the label map has too many regions to outline: over {MOST_EDGES:,} edges between pixels."
+    return Refusal(400, "too_fragmented", message, hint="Set output to ids, or use a smaller photo.")
 
 
 def studio_results(
@@ -221,9 +225,12 @@ def studio_results(
 
 
 def brush_value(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return Label Studio's bit stream of a mask bool[H,W], as runs of RGBA that are all 255 or all 0."""
+    """Return Label Studio's bit stream of a mask bool[H,W], as runs of RGBA, all 255 or all 0. Raises Refusal."""
+    runs = _runs(mask)
+    if len(runs) > MOST_EDGES:
+        raise _too_fragmented()
     bits = [f"{4 * mask.size:032b}{8 - 1:05b}", *(f"{count - 1:04b}" for count in _LENGTH_BITS)]
-    for index, length in enumerate(_runs(mask)):
+    for index, length in enumerate(runs):
         left = 4 * length
         while left:
             part = min(left, 2 ** _LENGTH_BITS[-1])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 NEAR = 0.2  # two photos are near-duplicates below this share of the mean distance between photos
 _TIE = 1e-6  # what a photo's own distance counts: it decides between equals
+_EQUAL = 1e-6  # above the rounding of distances between equal rows
 _MOST = 4000  # rows that are compared with each other: of more, the least certain
 Floats = NDArray[np.floating]
 
@@ -27,7 +28,7 @@ def rank(
     fresh = np.setdiff1d(np.arange(len(features)), labelled)
     rows = np.sort(fresh[np.argsort(-uncertainty[fresh], kind="stable")[:_MOST]])
     between, weights = distances(features[rows], features[rows]), uncertainty[rows] + 1e-9
-    limit = NEAR * between.sum() / max(1, len(rows) * (len(rows) - 1))
+    limit = max(_EQUAL, NEAR * between.sum() / max(1, len(rows) * (len(rows) - 1)))
     away = np.full(len(rows), between.max(initial=0) + 1)
     if len(labelled):
         away = distances(features[rows], features[list(labelled)]).min(1)

@@ -86,7 +86,7 @@ def ranked(entries: Sequence[Entry]) -> Answer:
         doubts = {part["name"]: part["share"] * (1 - part["mean_confidence"]) for part in report["classes"]}
         uncertainty[row] = sum(doubts.values())
         features[row, [part["id"] for part in report["classes"]]] = [part["share"] for part in report["classes"]]
-        doubted = max(doubts, key=doubts.__getitem__)
+        doubted = max(doubts, key=doubts.__getitem__, default="void")
         reasons.append(f"mean confidence {1 - uncertainty[row]:.2f}, least sure of {doubted}")
     order, near = rank(features, uncertainty, len(found))
     photos = [

@@ -243,6 +243,7 @@ class Admission:
         scheduler, clock = self.scheduler, asyncio.timeout_at(self.deadline)
         try:
             async with clock:
+                await asyncio.sleep(0)  # where a deadline that has passed takes effect
                 await self._acquire()
                 return await scheduler.in_thread(function, scheduler.permits)
         except TimeoutError:

@@ -56,7 +56,7 @@ class Jobs:
         `size` is the number of bytes that it may have; the parameters stand in the form or the query.
         """
         job, settings = secrets.token_urlsafe(18), self.settings
-        if size > shutil.disk_usage(self._folder).free:
+        if 2 * size > shutil.disk_usage(self._folder).free:  # the upload is copied out of its form
             raise disk_full()
         limits = {"queue": settings.jobs_queue, "bytes_in_all": settings.jobs_max_bytes_in_all}
         await asyncio.to_thread(self._store.reserve, job, size=size, **limits)
@@ -166,13 +166,13 @@ class Jobs:
     async def _translate_all(self, task: Task) -> None:
         refusal: Refusal | None = None
         try:
-            translate = translator(self._backend.models, PARAMETERS[task.operation].model_validate(task.options))
+            translate = translator(self._backend.models, validated(PARAMETERS[task.operation], task.options))
             while (one := await asyncio.to_thread(self._store.next_input, task.id)) is not None:
                 await self._translate_one(task.id, one, translate)
         except asyncio.CancelledError:
             self._store.release(task.id)
             raise
-        except Refusal as error:  # the model is gone
+        except Refusal as error:  # the model is gone, or another version of the server wrote the options
             refusal = error
         await asyncio.to_thread(self._end, task.id, refusal)
 
@@ -194,6 +194,7 @@ class Jobs:
             if one.attempts > _ATTEMPTS:
                 message, hint = f"the server ended {_ATTEMPTS} times while it worked on it.", "Send a smaller picture."
                 raise Refusal(500, "gave_up", message, hint=hint)
+            await asyncio.to_thread(self._store.refuse_over, settings.jobs_max_bytes_in_all)
             written, size = await scheduler.background(work)
             result = Entry(one.name, written)
         except PICTURE_FAILURES as error:

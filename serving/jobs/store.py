@@ -23,6 +23,7 @@ from serving.inference.parameters import ErrorBody
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 _ENTRY = TypeAdapter(Entry)
 Moment = Annotated[datetime, BeforeValidator(int)]
+_FULL = "DELETE jobs whose results you have, or have the operator raise FEWPAIR_JOBS_MAX_BYTES_IN_ALL."
 _TIMEOUT = 20.0  # seconds that a statement waits for another process
 _TABLES = """
 PRAGMA journal_mode = WAL;
@@ -165,8 +166,14 @@ class Store:
             if used > bytes_in_all:
                 others, most, this = ((used - size) / 2**20, bytes_in_all / 2**20, size / 2**20)
                 message = f"the jobs use {others:.4g} of their {most:.4g} MiB, and this one may take {this:.4g}."
-                hint = "DELETE jobs whose results you have, or have the operator raise FEWPAIR_JOBS_MAX_BYTES_IN_ALL."
-                raise Refusal(507, "jobs_full", message, hint=hint)
+                raise Refusal(507, "jobs_full", message, hint=_FULL)
+
+    def refuse_over(self, bytes_in_all: int) -> None:
+        """Raise Refusal where the jobs already have more bytes than that."""
+        ((used,),) = self._execute("SELECT coalesce(sum(bytes), 0) FROM jobs")
+        if used > bytes_in_all:
+            message = f"the jobs use {used / 2**20:.4g} of their {bytes_in_all / 2**20:.4g} MiB."
+            raise Refusal(507, "jobs_full", message, hint=_FULL)
 
     def add(self, job: Task, inputs: Sequence[Input], *, size: int) -> None:
         """Queue a job whose upload of `size` bytes is complete."""

@@ -111,10 +111,10 @@ def reload_repository(former: Repository, settings: Settings) -> Repository:
 
 def _model_folders(folder: Path) -> list[str]:
     """List the names of the visible sub-folders."""
-    if (folder / "manifest.json").is_file():
-        hint = f"Name the folder above it: --models {folder.parent}"
-        raise ModelError(f"{folder} is a model, not a folder of models.", hint=hint)
     try:
+        if (folder / "manifest.json").is_file():
+            hint = f"Name the folder above it: --models {folder.parent}"
+            raise ModelError(f"{folder} is a model, not a folder of models.", hint=hint)
         return [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
     except OSError as error:
         raise ModelError(f"the models folder {folder} cannot be read: {error.strerror or error}.", hint=_HINT) from None

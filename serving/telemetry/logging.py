@@ -15,7 +15,7 @@ _requests = logging.getLogger("fewpair.requests")
 _CONFIGURED = ("", "bentoml", "uvicorn.error", "circus")  # the loggers that BentoML gives handlers
 _FIELDS = ["levelname", "name", "message", "process"]
 _NAMES = {"levelname": "level", "name": "logger", "process": "pid", "exc_info": "traceback"}
-_PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # logged only where they fail
+HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
 
 
 def set_up(settings: Settings) -> None:
@@ -37,8 +37,8 @@ class _JsonLines(JsonFormatter):
 
 
 def log_request(trace: Trace) -> None:
-    """Log one answered request, without its pictures, query and headers."""
-    if trace.endpoint in _PROBES and trace.status < 400:
+    """Log one answered request, without its pictures, query and headers; a probe only where it fails."""
+    if trace.endpoint in HEALTH | {"/metrics"} and trace.status < 400:
         return
     named = ("request_id", "endpoint", "method", "model", "status")
     fields: dict[str, Any] = {name: getattr(trace, name) for name in named}

@@ -15,8 +15,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import Refusal
-from serving.imaging.decode import encode_grey
-from serving.imaging.labels import read_label
 from serving.inference.pipeline import Backend
 
 _STATIC = Path(__file__).parent / "static"
@@ -45,30 +43,12 @@ def build_page(backend: Backend) -> FastAPI:
     """Return the page as an app of its own that answers under /ui."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.exception_handler(Refusal)
-    async def refuse(_: Request, refusal: Refusal) -> Response:
-        return JSONResponse(refusal.body(), status_code=refusal.status)
-
-    @app.post("/ui/map")
-    async def read_map(request: Request, model: str | None = None) -> Response:
-        """Read a label map as the API does with snap, and return its ids as a grey PNG."""
-        backend.scheduler.check_capacity()
-        domain = backend.models.choose(model, "to_photo").manifest.label
-
-        file = await request.body()
-
-        def work(_: object) -> tuple[bytes, str]:
-            label = read_label(file, domain, backend.limits(), snap=True)
-            return encode_grey(label.ids), label.spelling
-
-        async with backend.scheduler.admit() as admission:
-            ids, spelling = await admission.work(work)
-        return Response(ids, media_type="image/png", headers={"X-Label-Spelling": spelling})
-
     @app.post("/ui/gradio_api/upload")
-    async def refuse_uploads() -> None:
+    async def refuse_uploads() -> Response:
         """Gradio would keep any file; the page's panes send theirs to /v1."""
-        raise Refusal(404, "not_found", "the page takes no uploads.", hint="POST /v1/segment and /v1/synthesize do.")
+        hint = "POST /v1/segment and /v1/synthesize do."
+        refusal = Refusal(404, "not_found", "the page takes no uploads.", hint=hint)
+        return JSONResponse(refusal.body(), status_code=refusal.status)
 
     app.mount("/ui/page", _Static(directory=_STATIC))
     gr.mount_gradio_app(

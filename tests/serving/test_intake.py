@@ -67,6 +67,10 @@ def test_a_misspelt_or_repeated_parameter_of_the_query_is_a_400(http):
 
 def test_a_form_that_is_broken_or_holds_too_much_is_refused_in_our_words(http):
     assert error_of(raw(http, "/v1/segment", b"x", "multipart/form-data"), 400)["code"] == "broken_form"
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n--b--\r\n'
+    for path in ("/segment", "/v1/segment"):
+        undefined = raw(http, path, body, "multipart/form-data; boundary=b; charset=undefined")
+        assert error_of(undefined, 400)["code"] == "broken_form"
     assert error_of(segment(http, "/v1", model="x" * 2**21), 413)["code"] == "too_many_bytes"
     files = [("image", (f"{number}.png", file_of(ramp(2, 2)))) for number in range(6)]
     assert error_of(http.post("/v1/segment", files=files), 413)["code"] == "too_many_pictures"

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from serving.api.jobs import submitted
 from serving.errors import Refusal, ServingError
+from serving.inference.archive import Entry
 from serving.jobs.runner import Jobs
 from serving.jobs.store import Input, Store, Task, try_lock
 from tests.serving.backends import backend_of
@@ -110,6 +111,25 @@ def test_more_jobs_or_bytes_than_allowed_are_refused_uploads_under_way_included(
     assert (full.value.status, full.value.code) == (507, "jobs_full")
     store.remove("two")
     store.reserve("three", size=90, queue=2, bytes_in_all=100)
+    store.keep("one", 0, Entry("a.png"), seconds=1, size=5)  # of a job that does not run
+    store.refuse_over(100)
+    store.take()
+    store.keep("one", 0, Entry("a.png"), seconds=1, size=5)
+    with pytest.raises(Refusal, match="the jobs use"):
+        store.refuse_over(100)
+
+
+def test_a_job_whose_parameters_this_version_does_not_know_fails_and_the_next_one_runs(models, tmp_path):
+    async def ended():
+        jobs = jobs_of(models, tmp_path)
+        first, second = [(await submitted(request(file_of(ramp()), operation="segment"), jobs)).id for _ in range(2)]
+        jobs._store._execute("UPDATE jobs SET options = ? WHERE id = ?", '{"later": "1"}', first)
+        async with jobs.working():
+            await until(jobs, second, lambda status: status.ended)
+        return await jobs.find(first), await jobs.find(second)
+
+    first, second = asyncio.run(ended())
+    assert (first.state, first.error.code, second.state) == ("failed", "unknown_field", "done")
 
 
 def test_the_folder_has_one_lock_which_a_dead_process_does_not_keep(tmp_path):

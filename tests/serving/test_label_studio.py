@@ -7,6 +7,8 @@ import httpx
 import numpy as np
 import pytest
 
+from serving.errors import Refusal
+from serving.imaging.annotations import brush_value
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import running_server
@@ -27,6 +29,8 @@ def studio(tmp_path_factory):
     write_model(folder / "models" / "tiny")
     (folder / "photos" / "upload" / "1").mkdir(parents=True)
     (folder / "photos" / "upload" / "1" / "ab c.png").write_bytes(file_of(PHOTO))
+    with (folder / "photos" / "video.mp4").open("wb") as video:
+        video.truncate(2**33)  # more than there is memory for
     (folder / "secret.png").write_bytes(file_of(PHOTO))
     files = {"FEWPAIR_LABEL_STUDIO_FILES": str(folder / "photos")}
     with (
@@ -99,6 +103,13 @@ def test_brush_predictions_are_the_label_map_in_the_interface_s_own_tags(studio,
         for name in ("dark", "bright")
     )
     assert darker < 85 / 255 < 170 / 255 <= brighter
+
+
+def test_a_file_over_the_limit_is_not_read_whole_and_noise_is_no_brush(studio):
+    answer = predicted(studio, BRUSH, "/data/local-files/?d=video.mp4")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_bytes")
+    with pytest.raises(Refusal, match="too many regions"):
+        brush_value(np.random.default_rng(0).random((1000, 1000)) < 0.5)
 
 
 def test_polygon_predictions_outline_the_regions_in_percent(studio, tmp_path):

@@ -141,6 +141,12 @@ class TestAccess:
             assert httpx.get(f"{server.url}/v1/docs").headers["www-authenticate"].startswith("Basic")
             assert browser.get("/v1/models", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
             assert browser.get("/v1/models", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 401
+            for origin, status in (
+                (server.url, 200),
+                ("http://evil.example", 401),
+                ("null", 401),
+            ):  # no Sec-Fetch over HTTP
+                assert browser.get("/v1/models", headers={"Origin": origin}).status_code == status
 
     def test_another_origins_preflight_needs_no_token_and_its_refusals_can_be_read(self, server):
         asked = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from serving.imaging.ranking import rank
 from tests.serving.pictures import file_of, ramp
 from tests.serving.test_archive import zip_of
 
@@ -38,3 +39,10 @@ def test_photos_of_which_the_model_is_entirely_sure_are_ranked_too(http):
     answer = http.post("/v1/rank", files=[("image", (f"{level}.png", grey(level))) for level in (255, 254)])
     assert answer.status_code == 200
     assert [photo["uncertainty"] for photo in answer.json()["photos"]] == [0.0, 0.0039]
+
+
+def test_copies_of_a_photo_are_listed_once_each():
+    rows = np.repeat(np.random.default_rng(0).random((1, 576)), 5, axis=0)
+    chosen, near = rank(rows, np.full(5, 0.5), 5)
+    assert sorted([*chosen, *near]) == list(range(5))
+    assert len(chosen) == 1

@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import onnxruntime
@@ -246,10 +247,17 @@ def test_a_default_model_that_was_never_there_is_refused(tmp_path, settings):
     assert reload_repository(EMPTY, chosen).defaults == {"to_label": "tiny", "to_photo": "tiny"}
 
 
-def test_a_models_folder_that_cannot_be_read_is_refused(tmp_path, settings):
+def test_a_models_folder_that_cannot_be_read_is_refused(tmp_path, settings, monkeypatch):
+    def no_access(path):  # as for another user; tests may run as root, who may read everything
+        raise PermissionError(13, "Permission denied", path)
+
     write_model(tmp_path / "models" / "tiny")
     chosen = settings.model_copy(update={"models": tmp_path / "models"})
     before = reload_repository(EMPTY, chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", no_access)
+        with pytest.raises(ModelError, match="cannot be read"):
+            reload_repository(before, chosen)
     shutil.rmtree(tmp_path / "models")
     with pytest.raises(ModelError, match="cannot be read"):
         reload_repository(before, chosen)

@@ -337,7 +337,11 @@ def test_the_page_reads_a_label_map_as_the_api_does(http):
     answer = http.post("/ui/map?model=tiny", content=file_of(stripes()))
     assert np.array_equal(pixels_of(answer.content), stripes())
     assert answer.headers["x-label-spelling"] == "ids"
-    for content, model, code in ((b"words", "tiny", "not_an_image"), (file_of(stripes()), "gone", "unknown_model")):
+    for content, model, code in (
+        (b"words", "tiny", "not_an_image"),
+        (file_of(stripes()), "gone", "unknown_model"),
+        (file_of(ramp()), "views", "no_classes"),
+    ):
         assert http.post(f"/ui/map?model={model}", content=content).json()["error"]["code"] == code
 
 

@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.backend = Backend(settings)
-    app.state.backend.trouble = "the models are being loaded"
+    app.state.backend.not_ready_reason = "the models are being loaded"
     app.state.jobs = None
     app.state.page = PageMount(app.state.backend)
     app.state.work = Work()
@@ -71,7 +71,7 @@ def middleware(app: FastAPI) -> list[tuple[type, dict[str, Any]]]:
         (RootPath, {"root_path": settings.root_path}),
         *([(CORSMiddleware, {"allow_origins": settings.cors_origins, **cors})] if settings.cors_origins else []),
         (RequestRecord, {"metrics": app.state.metrics, "log": settings.access_log or settings.log == "json"}),
-        (ErrorShape, {"why_not_ready": lambda: app.state.backend.trouble}),
+        (ErrorShape, {"why_not_ready": lambda: app.state.backend.not_ready_reason}),
         *([(AllowedHosts, {"allowed_hosts": hosts})] if hosts else []),
         *([(BearerTokens, {"tokens": settings.all_tokens})] if settings.tokens else []),
         *([(RateLimit, {})] if settings.public else []),
@@ -93,7 +93,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with reloading:
             backend.models = found = await asyncio.to_thread(reload_repository, backend.models, settings)
             await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
-            backend.trouble = None if settings.studio else backend.models.trouble  # the studio starts without a model
+            backend.not_ready_reason = (
+                None if settings.studio else backend.models.not_ready_reason
+            )  # the studio starts without a model
             return found
 
     app.state.reload = reload
@@ -106,7 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 app.state.jobs = Jobs(settings.jobs, settings, backend)
                 await stack.enter_async_context(app.state.jobs.working())
         except ServingError as error:  # BentoML would restart a worker that fails: report why, and stay not ready
-            backend.trouble = str(error)
+            backend.not_ready_reason = str(error)
         if settings.ui:
             await stack.enter_async_context(app.state.page.opened())
         yield

@@ -116,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in {**SynthesizeParameters.model_fields, **SegmentParameters.model_fields}.items():
         if name in (*_SEGMENT, *_SYNTHESIZE):
             kind = {"action": "store_true"} if name == "snap" else {"default": field.default}
-            said = f"{field.description} (default: %(default)s)"
-            said = "decides how the photos look (default: 0)" if name == "seed" else said
-            add(f"--{name.replace('_', '-')}", help=said, **kind)
+            described = f"{field.description} (default: %(default)s)"
+            described = "decides how the photos look (default: 0)" if name == "seed" else described
+            add(f"--{name.replace('_', '-')}", help=described, **kind)
     about = "write label maps in the format of a labelling tool (docs/labels.md)"
     add("--as", dest="tool", choices=FORMATS, help=about)
     add("--style", type=Path, metavar="PHOTO", help="give photos the look of this one, in place of a seed")

@@ -58,7 +58,7 @@ class Translator:
     """Photo to label map, label map to photo."""
 
     def __is_ready__(self) -> bool:
-        return app.state.backend.trouble is None
+        return app.state.backend.not_ready_reason is None
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def flush_traces(self) -> None:

@@ -118,7 +118,7 @@ async def _overload(
         while True:
             with contextlib.suppress(OSError):
                 metrics = await asyncio.to_thread(server.metrics)
-                most_inside = max(most_inside, metrics.total("fewpair_requests_inside"))
+                most_inside = max(most_inside, metrics.total("fewpair_requests_admitted"))
             await asyncio.sleep(0.25)
 
     async def ask(request: Request) -> Answer:

@@ -22,8 +22,8 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _WRAPPING = 2**16  # bytes allowed beyond the limit for multipart headers and text fields
 _SLOWEST = 2**20  # bytes a second that a body which declares its length may take beyond the body timeout
 _SLOW_HINT = "Send a smaller one, or have the operator raise FEWPAIR_BODY_TIMEOUT."
-_KEPT = ("allow", "content-range")  # of the headers of a plain error
-_PLAIN = {  # status -> code, message, hint
+_KEPT_HEADERS = ("allow", "content-range")  # of the headers of a plain error
+_STATUS_ERRORS = {  # status -> code, message, hint
     400: ("wrong_host", "this server does not answer to the host name {host!r}.", "FEWPAIR_ALLOWED_HOSTS lists names."),
     404: ("not_found", "there is nothing at {path}.", "GET /v1/docs shows the API, GET /v1/models the models."),
     405: ("method_not_allowed", "{method} is not allowed at {path}.", "GET /v1/docs lists the methods of each URL."),
@@ -136,7 +136,7 @@ class ErrorShape:
                 if not headers.get("content-type", "").startswith("application/json"):
                     replaced = True
                     response = error_response(self._refusal(message["status"], scope), scope)
-                    response.headers.update({name: headers[name] for name in _KEPT if name in headers})
+                    response.headers.update({name: headers[name] for name in _KEPT_HEADERS if name in headers})
                     await response(scope, receive, send)
             if not replaced:
                 await send(message)
@@ -145,9 +145,9 @@ class ErrorShape:
 
     def _refusal(self, status: int, scope: Scope) -> Refusal:
         headers = Headers(scope=scope)
-        code, message, hint = _PLAIN.get(status, _PLAIN[500])
+        code, message, hint = _STATUS_ERRORS.get(status, _STATUS_ERRORS[500])
         if status == 400 and "route" in scope:  # the host was right
-            code, message, hint = _PLAIN[416] if "range" in headers else _UNREADABLE
+            code, message, hint = _STATUS_ERRORS[416] if "range" in headers else _UNREADABLE
         host, path = headers.get("host", "")[:200], path_of(scope)[:200]
         message = message.format(host=host, path=path, method=scope["method"])
         retry = {"Retry-After": "5"} if status == 503 else None

@@ -36,8 +36,8 @@ _HINT = "Send a form (curl -F image=@street.jpg), or the file with its Content-T
 def ready(request: Request) -> Backend:
     """The backend; Refusal (503) while it has no model."""
     backend: Backend = request.app.state.backend
-    if backend.trouble is not None:
-        raise Refusal(503, "not_ready", backend.trouble, headers={"Retry-After": "5"})
+    if backend.not_ready_reason is not None:
+        raise Refusal(503, "not_ready", backend.not_ready_reason, headers={"Retry-After": "5"})
     return backend
 
 

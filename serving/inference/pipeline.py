@@ -227,7 +227,7 @@ class Backend:
     def __init__(self, settings: Settings, models: Repository = EMPTY) -> None:
         self.settings = settings
         self.models = models
-        self.trouble: str | None = None  # why the server is not ready
+        self.not_ready_reason: str | None = None  # why the server is not ready
         self.scheduler = Scheduler(
             runs_at_once=settings.runs_at_once,
             batch=largest_batch(settings),

@@ -20,9 +20,9 @@ from serving.telemetry.metrics import current_trace
 
 T = TypeVar("T")
 Work = Callable[[Sequence[Any], CancelToken], Sequence[Any]]  # the items of one run -> a result for each
-_AHEAD = 2  # pictures decoded or encoded beside those that run, so that the device does not wait for a decoder
+_EXTRA_PERMITS = 2  # pictures decoded or encoded beside those that run, so that the device does not wait for a decoder
 _JOB_PATIENCE = 5.0  # seconds after which a job's run no longer yields to requests
-_NEWEST = 0.25  # weight of the last run in the mean
+_SMOOTHING = 0.25  # weight of the last run in the mean
 _LONGEST_RETRY = 60
 
 
@@ -78,7 +78,7 @@ class Scheduler:
     """
 
     def __init__(self, *, runs_at_once: int, batch: int, queue: int, timeout: float, queue_wait: float = 0) -> None:
-        permits = runs_at_once * batch + _AHEAD
+        permits = runs_at_once * batch + _EXTRA_PERMITS
         self.batch = batch
         self.timeout = timeout
         self.queue_wait = queue_wait or math.inf
@@ -217,7 +217,7 @@ class Scheduler:
                 batch[0].result.set_exception(error)
             return
         ended = time.monotonic()
-        self.seconds_a_picture += _NEWEST * ((ended - began) / len(batch) - self.seconds_a_picture)
+        self.seconds_a_picture += _SMOOTHING * ((ended - began) / len(batch) - self.seconds_a_picture)
         self.on_run(sum(entry.images for entry in batch))
         for entry, result in zip(batch, results, strict=True):
             entry.began_at, entry.ended_at = began, ended
@@ -256,7 +256,7 @@ class Admission:
     async def _acquire(self) -> None:
         """Wait for a permit; for the first one only so long that the request reaches the device within `queue_wait`."""
         scheduler, started = self.scheduler, time.monotonic()
-        wait = max(0.0, scheduler.queue_wait - _AHEAD * scheduler.seconds_a_picture) if self.first else None
+        wait = max(0.0, scheduler.queue_wait - _EXTRA_PERMITS * scheduler.seconds_a_picture) if self.first else None
         scheduler.without_permit += 1
         try:
             async with asyncio.timeout(wait):

@@ -35,7 +35,7 @@ class Repository:
     changes: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
-    def trouble(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why no model can be served; None where one can."""
         reasons = "".join(f"\n  {reason}" for reason in self.broken.values()) or " it is empty."
         return None if self.models else f"no model in the models folder can be served:{reasons}\n{_HINT}"

@@ -65,8 +65,8 @@ class Work:
     def state(self) -> dict[str, Any]:
         """What runs or ran last, its error and the end of its log."""
         lines = [] if self._log is None or not self._log.exists() else _tail(self._log)
-        said = {"kind": self._kind, "command": self._command, "error": self._error}
-        return {**said, "running": self.running, "log": lines}
+        state = {"kind": self._kind, "command": self._command, "error": self._error}
+        return {**state, "running": self.running, "log": lines}
 
     async def _run(self, commands: Sequence[Sequence[str]], log: Path, after: After | None) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _MALLOC}
@@ -89,9 +89,9 @@ class Work:
                 if code == _INTERRUPTED or self._stopping:
                     return
                 if code != 0:
-                    said = [line for line in _tail(log, begun) if line.startswith("fewpair: ")]
-                    unsaid = f"`fewpair {command[0]}` ended with exit code {code}; see the log."
-                    self._error = said[-1].removeprefix("fewpair: ") if said else unsaid
+                    messages = [line for line in _tail(log, begun) if line.startswith("fewpair: ")]
+                    without = f"`fewpair {command[0]}` ended with exit code {code}; see the log."
+                    self._error = messages[-1].removeprefix("fewpair: ") if messages else without
                     return
             if after is not None:
                 await after()

@@ -75,7 +75,7 @@ class Metrics:
         self._stages = seconds("fewpair_stage_seconds", "Seconds in a stage.", ["endpoint", "stage"])
         self._images = Counter("fewpair_images", "Pictures, or tiles of large ones, that models ran on.", registry=to)
         self._batches = Histogram("fewpair_batch_size", "Images in a run of a model.", buckets=_BATCHES, registry=to)
-        self._admitted = Gauge("fewpair_requests_inside", "Admitted and not yet answered.", registry=to)
+        self._admitted = Gauge("fewpair_requests_admitted", "Admitted and not yet answered.", registry=to)
         self._waiting = Gauge("fewpair_requests_waiting", "Waiting for a worker or the device.", registry=to)
 
     def watch(self, *, admitted: Callable[[], int], waiting: Callable[[], int]) -> None:

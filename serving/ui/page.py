@@ -23,7 +23,7 @@ _SUMMARY = "Paint a map of a street and see it become a photo, or read a photo a
 _TABS = {"paint": "Paint → photo", "read": "Photo → map"}
 _STUDIO_TABS = {"pick": "Pick", "label": "Label", "train": "Train", "read": "Photo → map"} | _TABS
 # In the HTML itself: Gradio's script adds its `head` later, when the browser has asked for /favicon.ico.
-_EARLY = '<link rel="icon" type="image/svg+xml" href="page/icon.svg">' + "".join(
+_HEAD_TAGS = '<link rel="icon" type="image/svg+xml" href="page/icon.svg">' + "".join(
     f'<link rel="modulepreload" href="page/{name}.js">'
     for name in ("page", "labels", "head", "canvas", "paint", "project", "read", "view")
 )
@@ -135,4 +135,4 @@ def _preview(request: Request) -> bytes:
     values = {"title": _TITLE, "description": _SUMMARY, "image": str(picture), "type": "website"}
     tags = [f'<meta property="og:{name}" content="{value}">' for name, value in values.items()]
     tags.append('<meta name="twitter:card" content="summary_large_image">')
-    return "".join([f"<title>{_TITLE}</title>", _EARLY, *tags]).encode()
+    return "".join([f"<title>{_TITLE}</title>", _HEAD_TAGS, *tags]).encode()

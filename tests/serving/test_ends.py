@@ -51,7 +51,7 @@ def test_told_to_stop_it_finishes_what_it_has_taken_and_accepts_nothing_more(mod
             time.sleep(0.2)
         stream = pool.submit(lambda: visitor.get("/ui/gradio_api/heartbeat/a-visitor"))  # lasts as long as the page
         taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
-        while "fewpair_requests_inside 3.0" not in visitor.get("/metrics").text:
+        while "fewpair_requests_admitted 3.0" not in visitor.get("/metrics").text:
             assert time.monotonic() < end, "they were not admitted"
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in taken] == [200, 200, 200]
@@ -69,7 +69,7 @@ def test_a_killed_server_comes_back_by_itself_and_ends_with_its_launcher(models,
         with ThreadPoolExecutor(1) as pool:
             lost = pool.submit(ask, server.url, "slow", LONGER)
             end = time.monotonic() + 30
-            while "fewpair_requests_inside 1.0" not in httpx.get(f"{server.url}/metrics").text:
+            while "fewpair_requests_admitted 1.0" not in httpx.get(f"{server.url}/metrics").text:
                 assert time.monotonic() < end, "it was not admitted"
             os.kill(killed, signal.SIGKILL)
             assert isinstance(lost.result(), httpx.TransportError)

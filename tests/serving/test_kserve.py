@@ -262,7 +262,7 @@ def test_json_of_more_values_than_are_read_is_refused_without_reading_it():
 def app_of(folder, **settings):
     """The app with the models of a folder, without a server around it."""
     app = create_app(Settings(models=folder, device="cpu", ui=False, **settings))
-    app.state.backend.models, app.state.backend.trouble = reload_repository(EMPTY, app.state.settings), None
+    app.state.backend.models, app.state.backend.not_ready_reason = reload_repository(EMPTY, app.state.settings), None
     return app
 
 
@@ -312,9 +312,9 @@ def test_a_full_server_refuses_at_once_with_when_to_come_back_and_a_server_witho
 
     async def ask(client):
         backend = app.state.backend
-        backend.trouble = "the models are being loaded"
+        backend.not_ready_reason = "the models are being loaded"
         not_ready = await client.get("/v2/health/ready")
-        backend.trouble = None
+        backend.not_ready_reason = None
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(3):
                 await stack.enter_async_context(backend.scheduler.admit())

@@ -188,7 +188,7 @@ class TestOverload:
 
         with ThreadPoolExecutor(ROOM) as pool:
             answers = [pool.submit(long) for _ in range(ROOM)]
-            until(lambda: metric(http, "fewpair_requests_inside") == ROOM)
+            until(lambda: metric(http, "fewpair_requests_admitted") == ROOM)
             with head(server, 10**6) as late:  # of which not a byte is sent
                 asked = time.monotonic()
                 answer = late.makefile("rb")
@@ -237,7 +237,7 @@ class TestOverload:
         assert int(answer.headers["x-failed"]) == ends.count("timeout")
 
     def test_a_client_that_goes_away_stops_costing(self, server, http):
-        until(lambda: metric(http, "fewpair_requests_inside") == 0)
+        until(lambda: metric(http, "fewpair_requests_admitted") == 0)
         before = metric(http, "fewpair_images_total")
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
@@ -246,9 +246,9 @@ class TestOverload:
         body = file.getvalue()
         with head(server, len(body), kind="application/zip") as connection:
             connection.sendall(body)
-            until(lambda: metric(http, "fewpair_requests_inside") == 1)
+            until(lambda: metric(http, "fewpair_requests_admitted") == 1)
             time.sleep(0.3)
-        until(lambda: metric(http, "fewpair_requests_inside") == 0, seconds=15)
+        until(lambda: metric(http, "fewpair_requests_admitted") == 0, seconds=15)
         time.sleep(1.5)
         assert metric(http, "fewpair_images_total") - before < 15, "of the 30, those that had begun"
         gone = 'fewpair_requests_total{endpoint="/v1/segment",method="POST",model="slow",status="499"}'

@@ -135,9 +135,7 @@ PHOTOS = [
     OddFile("orientation-after-pixels.png", _after_pixels(encoded(stored_as(PHOTO, 6), "PNG"), turned(6)), PHOTO),
     OddFile("orientation-in-xmp.webp", encoded(stored_as(PHOTO, 8), "WEBP", lossless=True, xmp=_xmp(8)), PHOTO),
     OddFile(
-        "orientation-twice.tif",
-        encoded(stored_as(PHOTO, 6), "TIFF", tiffinfo={ORIENTATION: 6, 700: _xmp(6)}),
-        PHOTO,
+        "orientation-twice.tif", encoded(stored_as(PHOTO, 6), "TIFF", tiffinfo={ORIENTATION: 6, 700: _xmp(6)}), PHOTO
     ),
     OddFile("broken-exif.png", encoded(PHOTO, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), PHOTO),
     OddFile("16-bit-grey.png", png(DEEP, 16), _rgb(DEEP >> 8)),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -107,31 +106,6 @@ def test_the_server_installs_without_torch_and_with_one_onnxruntime():
         assert not re.match(r"(torch|torchvision|onnx|tyro)\b(?!runtime)", line)
     locked = re.findall(r"^(onnxruntime[a-z-]*)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
     assert locked == ["onnxruntime-gpu"]
-
-
-def test_what_the_wheel_is_to_carry_is_there():
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert [place for place in wheel["force-include"] if not (ROOT / place).exists()] == []
-
-
-def test_the_wheel_carries_the_contract_and_both_halves(tmp_path):
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
-        check=True,
-        capture_output=True,
-        cwd=ROOT,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert {
-        "serving/exported/manifest.schema.json",
-        "serving/exported/camvid-hybrid-compact/manifest.json",
-        "trainer/training/loop.py",
-        "trainer/experiment/tables/s0-t2.toml",
-        "trainer/export/card.md.jinja",
-        "serving/service.py",
-    } <= names
-    assert not [name for name in names if name.startswith("tests/") or name.endswith("ruff.toml")]
 
 
 @pytest.mark.alone

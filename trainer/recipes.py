@@ -117,6 +117,7 @@ RECIPES: dict[str, Run] = {
             PAIRED | {"data": "walker", "size": (96, 128), "steps": 1200, "enlarge": False, "evaluate_every": 600},
             halvings=3,
             global_steps=600,
+            perceptual=0.0,
             ema=0.99,
             **COMPACT,
         ),

@@ -27,6 +27,7 @@ _BAND = 2**14  # pixels that are worked on at once: their numbers fit into the p
 _STRETCHED = {"L;2": 85, "L;4": 17}  # by how much Pillow multiplies the values of 2- and 4-bit grey
 _WHITE_IS_ZERO = ("1;I", "1;IR", "L;I", "L;IR", "L;2I", "L;2IR", "L;4I", "L;4IR")
 _CELL = 16  # levels of red, green and blue whose nearest classes are found together
+_ALIKE = 4  # levels by which a palette's colour may differ from that of the class it is meant for
 _NAMED = 5  # ids or colours that an error names
 _NO_COLOUR = 2**24  # a code that no colour has
 _SAMPLE = 2**16  # pixels among which the most frequent unknown colours are counted
@@ -147,9 +148,11 @@ def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, 
     ids, is_class = _by_colour(palette[None], domain)
     by_colour, is_class = ids[0], is_class[0] & (np.arange(256) < len(given))
     ids_fit, colours_fit = domain.known_ids.issuperset(used), bool(is_class[used].all())
-    both = {index: {index, int(by_colour[index])} for index in used if is_class[index]}
+    off = np.abs(palette.astype(np.int16) - domain.palette[by_colour]).max(1)
+    alike = is_class | ((off > 0) & (off <= _ALIKE) & (np.arange(256) < len(given)))
+    both = {index: {index, int(by_colour[index])} for index in used if alike[index]}
     differing = [index for index, ids in both.items() if len(ids) > 1 and not ids <= domain.ignored_ids]
-    if ids_fit and differing and (colours_fit or 2 * len(differing) >= len(both) > 1):
+    if ids_fit and differing and (colours_fit or len(both) > 1):  # a single class colour is there by chance
         names, index = {IGNORE: "void"} | {row.id: row.name for row in domain.classes}, differing[0]
         message = (
             f"the label map is an indexed image that can be read in two ways: index {index} is {names[index]} by its "

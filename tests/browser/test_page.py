@@ -370,10 +370,7 @@ def test_an_example_is_read_at_once_and_its_legend_agrees_with_the_api(page, pag
     page.wait_for_selector("#read .legend small")
     photo = httpx.get(f"{page_server.url}/ui/page/examples/street-2.jpg").content
     report = httpx.post(
-        f"{page_server.url}/v1/segment?output=json",
-        content=photo,
-        headers={"Content-Type": "image/jpeg"},
-        timeout=60,
+        f"{page_server.url}/v1/segment?output=json", content=photo, headers={"Content-Type": "image/jpeg"}, timeout=60
     ).json()
     wanted = {row["name"]: row for row in report["classes"] if row["share"] >= 0.001}
     rows = page.evaluate(

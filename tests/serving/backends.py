@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from serving.imaging.decode import Limits
 from serving.inference.archive import Picture
-from serving.inference.pipeline import (
-    Backend,
-    Execution,
-    prepare,
-    run_prepared,
-    translate,
-    translator,
-)
+from serving.inference.pipeline import Backend, Execution, prepare, run_prepared, translate, translator
 from serving.models.model import load_model
 from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings

@@ -49,8 +49,7 @@ def test_parameters_of_the_body_overrule_those_of_the_query(http):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["text/html", "application/json", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"],
+    "kind", ["text/html", "application/json", "application/x-www-form-urlencoded", "", "application/vnd.bentoml+pickle"]
 )
 def test_a_body_of_another_type_is_a_415(http, kind):
     error = error_of(raw(http, "/v1/segment", file_of(ramp()), kind), 415)

@@ -3,6 +3,7 @@
 import io
 import time
 import tracemalloc
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -67,8 +68,18 @@ def test_an_indexed_image_in_another_order_is_refused_though_one_of_its_colours_
     colours = [list(row.color) for row in DOMAIN.classes[2::-1]]
     picture.putpalette([251, *colours[0][1:], *colours[1], *colours[2]])
     assert (
-        "index 2 is bright by its id, but dark by its palette colour (64, 0, 128)" in refused(file_of(picture)).message
+        "index 0 is dark by its id, but bright by its palette colour (251, 250, 60)"
+        in refused(file_of(picture)).message
     )
+
+
+@pytest.mark.parametrize(("order", "off"), [([0, 1, 2, 3, 5, 4], 0), ([5, 4, 3, 2, 1, 0], 1)])
+def test_an_indexed_image_whose_colours_are_nearly_those_of_the_classes_is_refused_in_another_order(order, off):
+    rows = tuple(ClassRow(id, f"class {id}", (40 * id, 10, 200), False) for id in range(6))
+    colours = [[red, green, blue - off] for red, green, blue in (rows[id].color for id in order)]
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).repeat(5).reshape(6, 5))
+    picture.putpalette([1, 2, 3, *chain.from_iterable(colours[1:])])  # the first is no class colour
+    assert "can be read in two ways: index" in refused(file_of(picture), Domain("classes", rows)).message
 
 
 def test_an_indexed_image_of_ids_may_have_any_palette_with_one_class_colour_by_chance():

@@ -198,13 +198,7 @@ def test_a_style_of_label_maps_or_of_no_photo_is_refused(models, photos, tmp_pat
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [
-        ("--seed", "1.5"),
-        ("--seed", "4294967296"),
-        ("--opacity", "nan"),
-        ("--min-area", "0"),
-        ("--tiles", "some"),
-    ],
+    [("--seed", "1.5"), ("--seed", "4294967296"), ("--opacity", "nan"), ("--min-area", "0"), ("--tiles", "some")],
 )
 def test_options_outside_their_range_are_refused(models, photos, tmp_path, capsys, option, value):
     with pytest.raises(SystemExit, match="2"):

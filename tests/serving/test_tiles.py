@@ -163,13 +163,7 @@ def test_the_memory_does_not_grow_with_the_tiles():
     height, width = 1500, 1000
     picture = np.zeros((height, width, 3), np.uint8)
     tracemalloc.start()
-    joined(
-        picture,
-        lambda tiles, *_: {"photo": tiles, "label": tiles[..., 0]},
-        tile=128,
-        multiple_of=4,
-        overlap=None,
-    )
+    joined(picture, lambda tiles, *_: {"photo": tiles, "label": tiles[..., 0]}, tile=128, multiple_of=4, overlap=None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     answers, strip = height * width * 4, 128 * width * 3 * 4

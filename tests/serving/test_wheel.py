@@ -48,6 +48,8 @@ def test_the_wheel_holds_the_contract_and_the_shipped_models(wheel):
     assert {name.removeprefix("serving/") for name in names if name.startswith("serving/exported/")} == expected
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"serving", "trainer"}
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "serving").glob("*.py")} <= set(names)
+    assert {"trainer/experiment/tables/s0-t2.toml", "trainer/export/card.md.jinja"} <= set(names)
+    assert not [name for name in names if name.endswith("ruff.toml")]
 
 
 @pytest.mark.slow

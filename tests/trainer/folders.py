@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainer.__main__ import main
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset, Sample
 
@@ -60,3 +61,9 @@ def camvid() -> Dataset:
     if not (data / "camvid" / "classes.csv").is_file():
         pytest.skip(f"CamVid is not in {data / 'camvid'} (set FEWPAIR_DATA to the folder that holds camvid/)")
     return open_dataset("camvid", data / "camvid")
+
+
+def said(capsys, *words: str) -> str:
+    """What a refused command prints."""
+    assert main(list(words)) == 2
+    return capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.trainer import publishers
 from tests.trainer.factories import tiny_method
-from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
+from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, said, write
 from trainer.__main__ import main
 from trainer.data.check import check, check_selection
 from trainer.data.selection.choose import select
@@ -18,12 +18,6 @@ from trainer.errors import UserError
 from trainer.training.batches import required_samples
 
 TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
-
-
-def said(capsys, *words: str) -> str:
-    """What a refused command prints."""
-    assert main(list(words)) == 2
-    return capsys.readouterr().err
 
 
 def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
@@ -131,6 +125,10 @@ def test_a_mask_of_0_and_255_never_loses_its_class_silently(tmp_path, capsys):
         assert "road occurs in no label map; the value 255, which is read as void, is in " in refusal
         assert "if 255 is meant to be a class, write that class's id instead" in refusal
         assert not (tmp_path / "run").exists()
+    one = root / "labels" / "1.png"
+    write(one, np.asarray(Image.open(one)) // 255)  # a right one among wrong ones
+    assert "hold one class and 255, and no label map with 255 holds road" in said(capsys, *train_on(root, tmp_path))
+    one.unlink()
     assert "--void 0: give 255" in said(capsys, *train_on(root, tmp_path, "--void", "0"))
     assert main(train_on(root, tmp_path, "--void", "255")) == 0
     assert "warning: road occurs in no label map" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.trainer import publishers
-from tests.trainer.folders import make_folders, open_folders, write
+from tests.trainer.folders import make_folders, open_folders, said, write
 from trainer.__main__ import main
 from trainer.batch import IGNORE
 from trainer.data.catalogue import open_dataset
@@ -239,12 +239,6 @@ def test_a_table_that_changed_since_is_refused(tmp_path, both):
 
 
 TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
-
-
-def said(capsys, *words: str) -> str:
-    """What a refused command prints."""
-    assert main(list(words)) == 2
-    return capsys.readouterr().err
 
 
 def test_the_command_line_takes_external_labels_and_reads_the_pairs_json_of_such_a_run(tmp_path, capsys, both):

@@ -186,16 +186,10 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (
-            {"x.json": coco(outline([0, 0, 1, 1]))},
-            "of fewer than 3 points (1: a.jpg)",
-        ),
+        ({"x.json": coco(outline([0, 0, 1, 1]))}, "of fewer than 3 points (1: a.jpg)"),
         ({"x.json": coco(rle([5, 2, 99]))}, "a mask whose runs add up to 106 pixels, not 4x6"),
         ({"x.json": coco(rle([4], size=(2, 2)))}, "a mask of another size than its picture"),
-        (
-            {"x.json": coco(outline())},
-            "an annotation with a box alone",
-        ),
+        ({"x.json": coco(outline())}, "an annotation with a box alone"),
         ({"x.json": coco(outline(SQUARE, category=99))}, "a shape that cannot be read (KeyError: 99)"),
         ({"x.json": coco(outline([9, 9, 8, 8, 7, 9]))}, "a shape that covers no pixel"),
         ({"x.xml": cvat('<polyline label="car" points="1,1;2,2"/>')}, "a polyline, which has no area"),
@@ -222,10 +216,7 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
             {"x.json": coco(outline(SQUARE), height=6, width=4)},
             "6x4 (height x width, before its EXIF rotation), which is 4x6",
         ),
-        (
-            {"x.json": coco(outline(SQUARE), height=8, width=12)},
-            "8x12 (height x width), which is 4x6",
-        ),
+        ({"x.json": coco(outline(SQUARE), height=8, width=12)}, "8x12 (height x width), which is 4x6"),
     ],
 )
 def test_what_is_dropped_is_named_with_its_reason(export, capsys, files, reason):
@@ -470,10 +461,7 @@ LAUGHS = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><a>&l9;</a>'
     ("files", "message"),
     [
         ({"notes.docx": "x"}, "holds no export that can be read (COCO JSON, CVAT for images,"),
-        (
-            {"x.json": coco(), "y.json": labelme()},
-            "several formats: COCO JSON (as x.json), labelme JSON (as y.json)",
-        ),
+        ({"x.json": coco(), "y.json": labelme()}, "several formats: COCO JSON (as x.json), labelme JSON (as y.json)"),
         ({"x.json": "{"}, "x.json cannot be read as JSON"),
         ({"x.json": coco() | {"images": [{}]}}, "COCO JSON without 'file_name'"),
         ({"x.xml": LAUGHS}, "x.xml cannot be read as XML"),

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from tests.trainer.factories import LABELS, SIZE, class_table, tiny_config, tiny_folder, tiny_label, tiny_run
-from tests.trainer.folders import make_folders, open_folders
 from tests.trainer.onnx_files import onnx_extractor, thresholding
 from trainer import losses
 from trainer.__main__ import main
@@ -63,19 +62,6 @@ def test_the_dice_loss_is_its_equation_class_by_class_without_void_and_without_a
         terms.append(1 - 2 * overlap / (predicted + held))
     assert losses.soft_dice(scores, label).item() == pytest.approx(np.mean(terms), rel=1e-5)
     assert losses.soft_dice(scores, torch.full_like(label, IGNORE)).item() == 0
-
-
-def test_all_pairs_are_every_pair_there_is(tmp_path: Path) -> None:
-    dataset = open_folders(make_folders(tmp_path, count=5))
-    assert {entry.name for entry in select(dataset, k="all", unpaired=0, seed=0).pairs} == {
-        f"street{n}" for n in range(5)
-    }
-    (tmp_path / "labels" / "street2.png").unlink()
-    some = open_folders(tmp_path)
-    assert {entry.name for entry in select(some, k="all", unpaired=0, seed=0).pairs} == {
-        f"street{n}" for n in (0, 1, 3, 4)
-    }
-    assert len(select(some, k="all", unpaired=None, seed=0).pairs) == 4
 
 
 def exported_judge(

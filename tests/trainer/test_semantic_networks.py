@@ -76,11 +76,7 @@ def test_the_networks_have_the_published_number_of_parameters(
 
 @pytest.mark.parametrize(
     ("channels", "more", "generator", "discriminator"),
-    [
-        (36, True, 119_966_979, 5_175_873),
-        (151, False, 125_254_211, 5_190_593),
-        (184, False, 126_793_859, 5_194_817),
-    ],
+    [(36, True, 119_966_979, 5_175_873), (151, False, 125_254_211, 5_190_593), (184, False, 126_793_859, 5_194_817)],
 )
 @pytest.mark.usefixtures("meta")
 def test_the_networks_of_cc_fpse_have_the_parameters_of_the_released_code_but_those_it_never_uses(

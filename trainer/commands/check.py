@@ -74,7 +74,7 @@ def check_command(arguments: list[str]) -> int:
         _list_suspects(options.with_run, dataset, complete, sheet=options.out)
     elif options.out is not None and complete:
         _write_sheet(options.out, dataset, complete)
-        print(f"overlay sheet: {options.out}")
+        print(f"overlay sheet: {options.out} ({min(SHOWN, len(complete))} of {number_of(len(complete), 'label map')})")
     print("no errors" if not errors else number_of(len(errors), "error"))
     return 1 if errors else 0
 

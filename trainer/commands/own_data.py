@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 from trainer.data.dataset import Dataset
+from trainer.data.layouts.files import number_of
 from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 from trainer.recipes import RECIPES
@@ -50,9 +51,10 @@ def announce(run: Run, selection: Selection) -> None:
     """Print what `recipe_for` chose, and the expected minutes."""
     recipe = RECIPES[run.recipe]
     share = math.prod(run.size) / math.prod(recipe.size) * run.steps / recipe.steps
+    minutes = number_of(max(1, round(MINUTES[run.recipe] * share)), "minute")
     print(
-        f"{run.recipe}: {selection.counted()} at {run.size[0]}x{run.size[1]}, about "
-        f"{MINUTES[run.recipe] * share:.0f} minutes on one CPU core, less on several or on a GPU"
+        f"{run.recipe}: {selection.counted()} at {run.size[0]}x{run.size[1]}, about {minutes} on one CPU core, less on "
+        "several or on a GPU"
     )
     if run.method == "painter" and set(selection.unpaired_photos) - set(selection.pairs) and not run.config.segmenter:
         print(

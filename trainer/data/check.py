@@ -23,6 +23,12 @@ SAME = 3.0
 """Two photos are near-duplicates if their 16x16 thumbnails differ by less than this many levels on average."""
 
 
+_MEANT = (
+    "if 255 is meant to be a class, write that class's id instead (fewpair import: --unlabelled NAME); if it means not "
+    "labelled, confirm it with --void 255 (fewpair import: --unlabelled void)"
+)
+
+
 @dataclass
 class Report:
     """What was found in a dataset's files."""
@@ -33,6 +39,10 @@ class Report:
     """Int64[C+1]: pixels of each class, and of void."""
     unlabelled: int = 0
     """Pixels with the value 255."""
+    masks: list[str] = field(default_factory=list)
+    """The label maps of one class and 255."""
+    beside_255: set[int] = field(default_factory=set)
+    """The classes in label maps that hold 255."""
     indexed: int = 0
     """Indexed images without the class colours in their palettes, whose indices are taken as ids."""
     thumbnails: dict[str, np.ndarray] = field(default_factory=dict)
@@ -46,6 +56,10 @@ class Report:
         absent = [name for name, count in counts.items() if not count]
         present = [name for name, count in counts.items() if count]
         if not absent:
+            if self.masks and len(present) == 2 and len(self.beside_255) == 1 and not void:
+                missing = next(name for place, name in enumerate(present) if place not in self.beside_255)
+                problem = f"{first_of(self.masks)} hold one class and 255, and no label map with 255 holds {missing}"
+                return [f"{problem}: {_MEANT}"], []
             if void or len(present) > 1:
                 return [], []
             problem = f"{present[0]} is the only class of the table, so every pixel is {present[0]} or void"
@@ -58,10 +72,7 @@ class Report:
         if void or not (len(present) <= 1 or (self.unlabelled and not has_void)):
             return [], [problem]
         if self.unlabelled:
-            remedy = (
-                "if 255 is meant to be a class, write that class's id instead (fewpair import: --unlabelled NAME); if "
-                "it means not labelled, confirm it with --void 255 (fewpair import: --unlabelled void)"
-            )
+            remedy = _MEANT
         else:
             remedy = "label the others too, or confirm with --void 255 that everything else is void"
             problem += f": {present[0] if present else 'no class'} alone is labelled"
@@ -175,4 +186,8 @@ def _read_label(dataset: Dataset, sample: Sample, report: Report) -> None:
             label_image = read_label(path, imaging_domain(report.classes))
             with Image.open(path) as image:
                 report.indexed += image.mode == "P" and label_image.spelling == "ids"
-        report.unlabelled += int((label_image.ids == IGNORE).sum())
+        if unlabelled := int((label_image.ids == IGNORE).sum()):
+            report.unlabelled += unlabelled
+            held = np.flatnonzero(counts[: report.classes.count]).tolist()
+            report.beside_255.update(held)
+            report.masks += [str(path)] * (len(held) == 1)

@@ -111,7 +111,7 @@ def test_own_data_is_trained_without_naming_a_recipe(capsys, tmp_path):
     small = [f"--config.{name.replace('_', '-')}={value}" for name, value in ENCODER.items()]
     words = ["train", "--data", "folders", "--root", str(root), "--out", str(run), *small, "--config.width", "4"]
     assert main([*words, "--config.warm-up", "0", "--steps", "1", "--device", "cpu", "--threads", "1"]) == 0
-    assert "mean-teacher-compact: 3 pairs, 1 other photo at 64x64, about 0 minutes" in capsys.readouterr().out
+    assert "mean-teacher-compact: 3 pairs, 1 other photo at 64x64, about 1 minute" in capsys.readouterr().out
     config = json.loads((run / "config.json").read_text())
     assert (config["pairs"], config["unpaired"], config["size"]) == (3, 4, [64, 64])
 

@@ -36,7 +36,11 @@ def difference(one: Tensor, other: Tensor, weight: Tensor | None = None, *, kind
     if kind == "half":
         return 0.5 * (difference(one, other, weight) + difference(one, other, weight, kind="l2"))
     distance = _wide(one) - _wide(other)
-    return _weighted_mean(distance.abs() if kind == "l1" else distance.square(), weight)
+    values = distance.abs() if kind == "l1" else distance.square()
+    if weight is None:
+        return values.mean()
+    weight = weight.expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 def cross_entropy(scores: Scores, label: LabelMap) -> Tensor:
@@ -236,13 +240,6 @@ def label_mix_consistency(mixed_scores: Scores, real_scores: Scores, fake_scores
 def _weighted_cross_entropy(scores: Scores, target: Tensor, weights: Tensor) -> Tensor:
     total = torch_cross_entropy(_wide(scores), target, weight=_wide(weights), ignore_index=_VOID, reduction="sum")
     return total / target.numel()
-
-
-def _weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    if weight is None:
-        return values.mean()
-    weight = weight.expand_as(values)
-    return (values * weight).sum() / weight.sum().clamp(min=1.0)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -148,6 +148,6 @@ def test_a_run_is_not_read_with_another_class_table(tmp_path: Path, capsys: pyte
     table.write_text("\n".join([first, *reversed(rows)]) + "\n")
     for words in (["evaluate"], ["export", "--force"], ["train", "--resume"]):
         assert main([*words, str(folder.path)]) == 2
-        assert "the class table of folders in" in capsys.readouterr().err
+        assert "was trained with another class table: put " in capsys.readouterr().err
     shutil.copy(folder.path / "classes.csv", table)
     assert main(["evaluate", str(folder.path), "--device", "cpu"]) == 0

@@ -1,6 +1,7 @@
 """Selection rules against slow references, features and their cache, and `fewpair pairs`."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -309,7 +310,7 @@ def test_the_folder_for_the_label_maps_is_named(capsys, tmp_path, split):
     assert main([*words, "--unlabelled"]) == 0
     photos, labels = root / split / "photos", root / split / "labels"
     said = capsys.readouterr().out
-    assert f"as {labels}/NAME.png for {photos}/NAME.jpg" in said
+    assert re.search(rf"as {labels}/(street\d)\.png for {photos}/\1\.jpg\. Then: fewpair train", said)
     assert f"fewpair train --data folders --root {root}" in said
 
 

@@ -58,9 +58,10 @@ def check_command(arguments: list[str]) -> int:
     errors, warnings = report.class_problems(void=confirms_void(options.void))
     warnings += report.palette_warnings()
     errors += grouped(report.errors)
-    if alike := report.near_duplicates():
+    alike, step = report.near_duplicates()
+    if alike:
         shown = first_of([f"{one} and {other}" for one, other in alike])
-        among = "" if report.compared == 1 else f" (one of {report.compared} photos was compared)"
+        among = "" if step == 1 else f" (one of {step} photos was compared)"
         warnings.append(f"{number_of(len(alike), 'pair')} of near-duplicate photos{among}: {shown}")
     complete = [sample for sample in samples if sample.complete]
     alone = [sum(sample.path(side) is None for sample in samples) for side in SIDES]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -92,19 +93,12 @@ def experiment(arguments: list[str]) -> int:
     if options.dry_run:
         return 0
     jobs = [(result, *_prepared(table, setting, row, result["repeat"], options, sources)) for row, result in lacking]
+    how: dict[str, Any] = {"metrics": metrics, "device": options.device, "threads": options.threads}
     failed = 0
     try:
         for number, (result, folder, directions, reads) in enumerate(jobs, 1):
             try:
-                result |= measure(
-                    folder,
-                    setting.splits,
-                    directions=directions,
-                    reads=reads,
-                    metrics=metrics,
-                    device=options.device,
-                    threads=options.threads,
-                )
+                result |= measure(folder, setting.splits, directions=directions, reads=reads, **how)
                 state = f"done in {result['seconds']:.0f} s"
             except UserError as error:
                 failed += 1

@@ -1,5 +1,6 @@
 """`fewpair pairs`: select the k photos to label, and show why."""
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 
 from trainer.commands.arguments import MachineOptions, extractor, opened, parse, refuse_seed, use_threads
 from trainer.data.catalogue import CATALOGUE
-from trainer.data.dataset import Dataset
 from trainer.data.selection.choose import Uncertainty, select
 from trainer.data.selection.rules import RULES, coverage, random_coverage
 from trainer.data.selection.selection import Picks, Selection
@@ -116,10 +116,13 @@ def pairs(arguments: list[str]) -> int:
         for photo in to_label:
             (copies / photo).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2((dataset.root or Path()) / photo, copies / photo)
+        first, root = to_label[0], dataset.root or Path()
+        place = Path(re.sub(r"\bphoto(s?)/", r"label\1/", first, count=1)).with_suffix(".png")
+        where = "" if place.parent == Path(first).parent else f", as {root / place} for {root / first}"
         print(f"Copies of the photos to label are in {copies}.")
         print(
             f"Next: fewpair import EXPORT --out {options.root} reads what a labelling tool exports; or save the label "
-            f"map of each photo marked above under its name{_where(dataset, to_label[0])}. Then: fewpair train --data "
+            f"map of each photo marked above under its name{where}. Then: fewpair train --data "
             f"{options.data} --root {options.root} --pairs {options.out} --out RUN"
         )
     return 0
@@ -155,16 +158,6 @@ def _write_sheet(path: Path, selection: Selection, shares: list[str]) -> None:
     names = [Path(sample.photo or "").name for sample in selection.pairs]
     title = f"{len(selection.pairs)} photos of {selection.dataset.name}, selected {how}"
     contact_sheet(photos, names, shares, title=title).save(path)
-
-
-def _where(dataset: Dataset, photo: str) -> str:
-    """Where the label map of a photo belongs, if the layout has a folder for labels beside the photos'."""
-    path = (dataset.root or Path()) / photo
-    sides = {"photos": "labels", "photo": "label"}
-    folder = next((parent for parent in path.parents if parent.name in sides), None)
-    if folder is None:
-        return ""
-    return f", as {folder.with_name(sides[folder.name])}/NAME.png for {folder}/NAME{path.suffix}"
 
 
 def _quality(picks: Picks) -> str:

@@ -88,22 +88,18 @@ class Report:
             "`fewpair check ROOT --out check.png` shows whether they are"
         ]
 
-    @property
-    def compared(self) -> int:
-        """`near_duplicates` compares every so manieth photo."""
-        return max(1, -(-len(self.thumbnails) // COMPARED))
-
-    def near_duplicates(self) -> list[tuple[str, str]]:
-        """Photos that look nearly the same."""
-        names = list(self.thumbnails)[:: self.compared]
+    def near_duplicates(self) -> tuple[list[tuple[str, str]], int]:
+        """Photos that look nearly the same, where one of so many photos is compared."""
+        step = max(1, -(-len(self.thumbnails) // COMPARED))
+        names = list(self.thumbnails)[::step]
         if len(names) < 2:
-            return []
+            return [], step
         rows = np.stack([self.thumbnails[name] for name in names]).astype(np.int16)
         found = []
         for index in range(len(names) - 1):
             near = np.flatnonzero(np.abs(rows[index + 1 :] - rows[index]).mean(1) < SAME)
             found += [(names[index], names[index + 1 + int(other)]) for other in near]
-        return found
+        return found, step
 
 
 def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -> Report:
@@ -118,7 +114,8 @@ def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -
                 if side == "label":
                     _read_label(dataset, sample, report)
                 elif decoded is None or place < decoded:
-                    _read_photo(dataset, sample, report)
+                    photo = Image.fromarray(dataset.read_photo(sample)).resize((16, 16), Image.Resampling.BOX)
+                    report.thumbnails[sample.photo or ""] = np.asarray(photo).reshape(-1)
                 else:
                     dataset.size(sample, "photo")
             except UserError as error:
@@ -167,11 +164,6 @@ def class_table(report: Report) -> list[str]:
     names: Sequence[str] = (*report.classes.names, "(void)")
     shares = 100 * report.pixels / report.pixels.sum()
     return [f"  {name:<24}{share:8.3f} %" for name, share in zip(names, shares.tolist(), strict=True)]
-
-
-def _read_photo(dataset: Dataset, sample: Sample, report: Report) -> None:
-    thumbnail = Image.fromarray(dataset.read_photo(sample)).resize((16, 16), Image.Resampling.BOX)
-    report.thumbnails[sample.photo or ""] = np.asarray(thumbnail).reshape(-1)
 
 
 def _read_label(dataset: Dataset, sample: Sample, report: Report) -> None:

@@ -117,12 +117,12 @@ def write_examples(
 
 def card(manifest: Mapping[str, Any], *, rounding: str | None) -> str:
     """The README of an exported folder; `rounding` says what storing in fp16 changed."""
-    environment = jinja2.Environment(
+    page = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["number"] = _number
+    page.filters["number"] = lambda each: "-" if each is None else f"{each:.3f}" if isinstance(each, float) else each
     template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(manifest, rounding=rounding)
+    return page.from_string(template).render(manifest, rounding=rounding)
 
 
 def _first_output(graph: Graph, given: np.ndarray) -> np.ndarray:
@@ -136,7 +136,3 @@ def _first_output(graph: Graph, given: np.ndarray) -> np.ndarray:
 
 def _shown(label: np.ndarray, classes: Classes | None) -> np.ndarray:
     return label if classes is None else classes.index_to_color()[classes.id_to_index()[label]]
-
-
-def _number(value: object) -> str:
-    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

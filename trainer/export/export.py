@@ -23,7 +23,6 @@ from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_s
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
 from trainer.networks.init import fuse_spectral_norm
-from trainer.run import Run
 from trainer.training.checkpointing import RunDir, load_method, open_run
 
 WORDS: dict[Direction, str] = {"to_label": "photo to label map", "to_photo": "label map to photo"}
@@ -89,10 +88,12 @@ def export(
         prove_style(style, method)
     parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
     rounding = _rounding(graphs, trained, size=run.size) if half else None
+    ways = " and ".join(WORDS[direction] for direction in directions)
+    learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
     manifest = {
         "format": 1,
         "name": name,
-        "description": description or _description(run, directions, pairs=len(selection.pairs)),
+        "description": description or f"{ways[0].upper()}{ways[1:]}, learnt with {run.method} from {learned}.",
         "directions": {},
         "domains": {"photo": _domain(Domain("picture")), "label": _domain(trained.label_domain)},
         "resize": {"rule": "exact", "height": run.size[0], "width": run.size[1], "filter": "bicubic"},
@@ -183,12 +184,6 @@ def _written(model: onnx.ModelProto, file: str, folder: Path) -> dict[str, Any]:
 def _domain(domain: Domain) -> dict[str, Any]:
     rows = None if domain.classes is None else domain.classes.rows
     return {"kind": domain.kind, "classes": rows and [asdict(row) | {"color": list(row.color)} for row in rows]}
-
-
-def _description(run: Run, directions: Sequence[Direction], *, pairs: int) -> str:
-    ways = " and ".join(WORDS[direction] for direction in directions)
-    size = f"{run.size[0]}x{run.size[1]}"
-    return f"{ways[0].upper()}{ways[1:]}, learnt with {run.method} from {pairs} labelled pairs of {run.data} at {size}."
 
 
 def _rounding(graphs: Sequence[Graph], trained: Method, *, size: tuple[int, int]) -> str:

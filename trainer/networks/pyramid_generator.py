@@ -97,7 +97,9 @@ class PyramidGenerator(nn.Module):
             features = self.blocks[depth](features, self._with_grain(conditions[-1 - depth], shift), code)
             if depth >= first:
                 picture = self.to_photo[depth - first](leaky_relu(features, 0.2))
-                photo = picture if photo is None else _enlarged(photo) + picture
+                if photo is not None:
+                    picture = interpolate(photo, scale_factor=2.0, mode="bilinear", align_corners=False) + picture
+                photo = picture
         if photo is None:
             raise ValueError(f"skip {skip} leaves no level with a picture: the finest {len(self.to_photo)} have one")
         return torch.tanh(photo.float())
@@ -166,7 +168,3 @@ class StyleEncoder(nn.Module):
         seen = interpolate(photo, size=self.size, mode="area")
         mean, log_deviation = self.model(seen).float().chunk(2, 1)
         return mean, torch.exp(log_deviation.clamp(-5, 2))
-
-
-def _enlarged(picture: Tensor) -> Tensor:
-    return interpolate(picture, scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -42,12 +42,8 @@ def required_samples(method: Method, selection: Selection) -> Selection:
     if missing is not None:
         raise UserError(f"this method learns from {missing}, but the run has none")
     read = {kind: samples if kind in method.reads else () for kind, samples in selection.samples().items()}
-    return dataclasses.replace(
-        selection,
-        pairs=read["pairs"],
-        unpaired_photos=read["unpaired photos"],
-        unpaired_labels=read["unpaired label maps"],
-    )
+    photos, labels = read["unpaired photos"], read["unpaired label maps"]
+    return dataclasses.replace(selection, pairs=read["pairs"], unpaired_photos=photos, unpaired_labels=labels)
 
 
 def statistics_batches(loader: Loader, step: int) -> Iterator[Batch]:

@@ -45,10 +45,7 @@ class RunDir:
         """The run's dataset, opened. Raises UserError where its class table is not the one that was trained on."""
         dataset, table = open_dataset(self.run.data, self.run.root), self.path / "classes.csv"
         if table.exists() and read_classes(table) != dataset.label_domain.classes:
-            raise UserError(
-                f"the class table of {dataset.place} has changed since {self.path} was trained: put {table} in its "
-                "place, or train again"
-            )
+            raise UserError(f"{self.path} was trained with another class table: put {table} into {dataset.place}")
         return dataset
 
     def selection(self, dataset: Dataset) -> Selection:

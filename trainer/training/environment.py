@@ -5,11 +5,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import torch
+
+PACKAGES = ("fewpair", "torch", "torchvision", "numpy", "pillow", "onnx", "onnxruntime-gpu")
 
 
 def environment() -> dict[str, Any]:
@@ -22,19 +24,9 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "commit": _commit(),
-        "versions": {
-            name: _version(name)
-            for name in ("fewpair", "torch", "torchvision", "numpy", "pillow", "onnx", "onnxruntime-gpu")
-        },
+        "versions": {each.name: each.version for each in distributions() if each.name in PACKAGES},
         "command": sys.argv[1:],
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _commit() -> str:

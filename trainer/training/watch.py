@@ -22,14 +22,11 @@ loss: how little it moves where it learns nothing, and how small it is where it 
 noise that is read in a photo lies from that which it was made with: sqrt(2/pi) = .80 where photos do not show it."""
 
 
+Pictures = Sequence[np.ndarray]
+
+
 def measure(
-    method: Method,
-    real: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    classes: Classes | None,
-    scope: Scope,
-    *,
-    photos: bool,
+    method: Method, real: Pictures, labels: Pictures, classes: Classes | None, scope: Scope, *, photos: bool
 ) -> dict[str, float]:
     """Return figures `watch/...` on real photos and labels; of generated `photos`, once trained at this size, too."""
     figures: dict[str, float] = {}
@@ -92,7 +89,7 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     return found
 
 
-def checkerboard(pictures: Sequence[np.ndarray] | np.ndarray) -> float:
+def checkerboard(pictures: Pictures | np.ndarray) -> float:
     """Return the energy of the pattern + - / - + in pictures uint8[H,W,3], as a share of that of neighbours."""
     grey = [np.asarray(picture, dtype=np.float64).mean(-1) for picture in pictures]
     right, down = [np.diff(each, axis=1) for each in grey], [np.diff(each, axis=0) for each in grey]

@@ -93,9 +93,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with reloading:
             backend.models = found = await asyncio.to_thread(reload_repository, backend.models, settings)
             await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
-            backend.not_ready_reason = (
-                None if settings.studio else backend.models.not_ready_reason
-            )  # the studio starts without a model
+            if settings.studio is None:
+                backend.not_ready_reason = backend.models.not_ready_reason
+            else:  # which starts without a model
+                backend.not_ready_reason = None
             return found
 
     app.state.reload = reload

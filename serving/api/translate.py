@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import IO, Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from serving.errors import Refusal
 from serving.imaging.decode import encode_grey
 from serving.imaging.labels import read_label
 from serving.inference.parameters import RankParameters, SegmentParameters, StyleParameters, SynthesizeParameters
+from serving.inference.scheduler import Task
 
 router = APIRouter(prefix="/v1", tags=["translate"], default_response_class=Response)
 _REFUSALS = openapi.errors(400, 404, 408, 413, 415, 503, 504, 507)
@@ -75,7 +77,11 @@ async def read_map(request: Request, backend: Ready, model: str | None = None) -
     domain = backend.models.choose(model, "to_photo").manifest.label
     if domain.kind == "picture":
         raise Refusal(400, "no_classes", "the model's label maps are pictures without classes.", hint="Send it to /v1.")
+
+    def work(file: IO[bytes], _: Task) -> tuple[bytes, str]:
+        label = read_label(file.read(), domain, backend.limits(), snap=True)
+        return encode_grey(label.ids), label.spelling
+
     async with spooled(request) as body, backend.scheduler.admit() as admission:
-        reading = admission.work(lambda _: read_label(body.read(), domain, backend.limits(), snap=True))
-        label = await while_connected(request, reading)
-    return Response(encode_grey(label.ids), media_type="image/png", headers={"X-Label-Spelling": label.spelling})
+        ids, spelling = await while_connected(request, admission.work(partial(work, body)))
+    return Response(ids, media_type="image/png", headers={"X-Label-Spelling": spelling})

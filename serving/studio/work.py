@@ -90,8 +90,8 @@ class Work:
                     return
                 if code != 0:
                     messages = [line for line in _tail(log, begun) if line.startswith("fewpair: ")]
-                    without = f"`fewpair {command[0]}` ended with exit code {code}; see the log."
-                    self._error = messages[-1].removeprefix("fewpair: ") if messages else without
+                    fallback = f"`fewpair {command[0]}` ended with exit code {code}; see the log."
+                    self._error = messages[-1].removeprefix("fewpair: ") if messages else fallback
                     return
             if after is not None:
                 await after()

@@ -49,7 +49,7 @@ def resume(folder: RunDir, *, device: str = "auto") -> RunDir:
 def train_run(
     folder: RunDir, dataset: Dataset, selection: Selection, *, method: Method | None = None, device: str = "auto"
 ) -> RunDir:
-    """Train the run in `folder` from its last checkpoint, if it has one, to its last step or to KeyboardInterrupt."""
+    """Train the run in `folder` from its last checkpoint to its last step. Raises KeyboardInterrupt when stopped."""
     run = folder.run
     place = join(device_named(device))
     lock = folder.lock() if rank() == 0 else nullcontext()

@@ -23,7 +23,7 @@ SAME = 3.0
 """Two photos are near-duplicates if their 16x16 thumbnails differ by less than this many levels on average."""
 
 
-_MEANT = (
+_REMEDY_255 = (
     "if 255 is meant to be a class, write that class's id instead (fewpair import: --unlabelled NAME); if it means not "
     "labelled, confirm it with --void 255 (fewpair import: --unlabelled void)"
 )
@@ -58,8 +58,8 @@ class Report:
         if not absent:
             if self.masks and len(present) == 2 and len(self.beside_255) == 1 and not void:
                 missing = next(name for place, name in enumerate(present) if place not in self.beside_255)
-                problem = f"{first_of(self.masks)} hold one class and 255, and no label map with 255 holds {missing}"
-                return [f"{problem}: {_MEANT}"], []
+                problem = f"{missing} is in no label map that holds 255 ({first_of(self.masks)})"
+                return [f"{problem}: {_REMEDY_255}"], []
             if void or len(present) > 1:
                 return [], []
             problem = f"{present[0]} is the only class of the table, so every pixel is {present[0]} or void"
@@ -72,7 +72,7 @@ class Report:
         if void or not (len(present) <= 1 or (self.unlabelled and not has_void)):
             return [], [problem]
         if self.unlabelled:
-            remedy = _MEANT
+            remedy = _REMEDY_255
         else:
             remedy = "label the others too, or confirm with --void 255 that everything else is void"
             problem += f": {present[0] if present else 'no class'} alone is labelled"

@@ -20,7 +20,7 @@ from benchmarks.soak.record import Record
 
 PROGRAMS: dict[str, tuple[Callable[[argparse.Namespace, Record], None], float]] = {
     "load": (load.run, 30),
-    "endurance": (endurance.run, 1200),
+    "endurance": (endurance.run, 1500),
     "identity": (identity.run, 0),
     "uploads": (uploads.run, 0),
 }

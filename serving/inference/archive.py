@@ -93,7 +93,7 @@ def ranked(entries: Sequence[Entry]) -> Answer:
         {
             "name": names[row],
             "uncertainty": round(uncertainty[row], 4),
-            "reason": f"near-duplicate of {names[near[row]]}" if row in near else reasons[row],
+            "reason": f"similar class shares to {names[near[row]]}" if row in near else reasons[row],
         }
         for row in [*order, *near]
     ]

@@ -9,6 +9,7 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from serving.imaging.labels import read_label
 from serving.imaging.ranking import NEAR, distances
 
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-_VOID = ClassRow(IGNORE, "void", (0, 0, 0), True)
-_FIRST_TABLE = (ClassRow(0, "background", (96, 104, 120), False), ClassRow(1, "object", (230, 90, 60), False), _VOID)
+_FIRST_TABLE = (ClassRow(0, "background", (96, 104, 120), False), ClassRow(1, "object", (230, 90, 60), False))
 
 
 class Project:
@@ -48,7 +48,7 @@ class Project:
             raise ServingError(message, hint="Rename one of them, and its label map if it has one.")
         (self.root / "exported").mkdir(exist_ok=True)
         if not self._table.exists():
-            self._write_classes(_FIRST_TABLE)
+            self._write_classes(_with_void(_FIRST_TABLE))
 
     @property
     def _table(self) -> Path:
@@ -96,8 +96,7 @@ class Project:
 
     def classes(self) -> tuple[ClassRow, ...]:
         """The class table, with a void class. Raises Refusal where the file cannot be read."""
-        rows = self._rows()
-        return rows if any(row.ignore for row in rows) else (*rows, _VOID)
+        return _with_void(self._rows())
 
     def _rows(self) -> tuple[ClassRow, ...]:
         try:
@@ -107,19 +106,26 @@ class Project:
             hint = "Its lines are id,name,r,g,b,ignore; `fewpair check` says more."
             raise Refusal(409, "class_table", f"{self._table} cannot be read: {error!r}.", hint=hint) from None
 
+    def version(self, name: str | None = None) -> str:
+        """Another text after each change of a photo's label map, or of the class table."""
+        path = self._table if name is None else self.labels().get(name)
+        return f'"{0 if path is None else path.stat().st_mtime_ns}"'
+
     def save_classes(self, rows: Sequence[ClassRow]) -> None:
         """Replace the class table. Raises Refusal where it is not one, or lacks a class that label maps use."""
         hint = "Each class needs an id from 0 to 254, a name and a colour of its own; at least one is not void."
-        ids = [row.id for row in rows]
-        columns = (ids, [row.name for row in rows], [row.color for row in rows])
-        if any(len({*column}) < len(rows) for column in columns) or all(row.ignore for row in rows):
-            message = "two classes have the same id, name or colour, or all are void."
-            raise Refusal(400, "class_table", message, hint=hint)
-        used = {id for counts in self._counts().values() for id in counts}
-        lost = [row.name for row in self.classes() if row.id in used - {*ids}]
-        if lost:
-            hint = "Turn its pixels into another class first: Turn all ... into, below the canvas."
-            raise Refusal(409, "class_in_use", f"label maps use the class {lost[0]}.", hint=hint)
+        for one, other in combinations(rows, 2):
+            if one.id == other.id or one.name == other.name or one.color == other.color:
+                message = f"the classes {one.name!r} and {other.name!r} have the same id, name or colour."
+                raise Refusal(400, "class_table", message, hint=hint)
+        if all(row.ignore for row in rows):
+            raise Refusal(400, "class_table", "all classes are void.", hint=hint)
+        for row in self.classes():
+            users = [name for name, counts in self._counts().items() if row.id in counts]
+            if users and row.id not in {each.id for each in rows}:
+                hint = "Turn its pixels into another class first: Turn all ... into, below the canvas."
+                message = f"{len(users)} label maps use the class {row.name}, that of {users[0]} for example."
+                raise Refusal(409, "class_in_use", message, hint=hint)
         self._write_classes(rows)
 
     def _write_classes(self, rows: Sequence[ClassRow]) -> None:
@@ -153,7 +159,10 @@ class Project:
         return _shrunk(ids, side, Image.Resampling.NEAREST)
 
     def save_label(self, name: str, ids: Bytes) -> None:
-        """Write ids uint8[H,W] as a photo's label map, at the photo's size. A map of void alone removes the file."""
+        """Write ids uint8[H,W] as a photo's label map, at the photo's size. A map of void alone removes the file.
+
+        Where they are fewer pixels than the label map had, those that are as they were shown keep its details.
+        """
         photo = self.photo(name)
         height, width = image_size(photo)
         folder = self.val if self.kept(photo) else self.train
@@ -163,10 +172,15 @@ class Project:
             if former is not None:
                 former.unlink()
             return
-        whole = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)
+        whole = _enlarged(ids, width, height)
+        if former is not None and ids.shape != (height, width):
+            before = read_label(former, domain).ids
+            if before.shape == (height, width):
+                same = _shrunk(before, max(ids.shape), Image.Resampling.NEAREST) == ids
+                whole = np.where(_enlarged(same, width, height), before, whole)
         if domain.classes != self._rows():  # the file has no void class
             self._write_classes(domain.classes)
-        _write(path, encode_grey(np.asarray(whole)))
+        _write(path, encode_grey(whole))
         if former is not None and former != path:
             former.unlink()
 
@@ -232,6 +246,14 @@ def _class_row(row: dict[str, str]) -> ClassRow:
     return ClassRow(int(row.get("id") or row["index"]), name, color, ignore.strip().lower() in ("1", "true", "yes"))
 
 
+def _with_void(rows: Sequence[ClassRow]) -> tuple[ClassRow, ...]:
+    """The rows, and a void class of a colour that no other has where none is void."""
+    if any(row.ignore for row in rows):
+        return tuple(rows)
+    grey = next(grey for grey in range(256) if all(row.color != (grey, grey, grey) for row in rows))
+    return (*rows, ClassRow(IGNORE, "void", (grey, grey, grey), True))
+
+
 def _pictures(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -247,6 +269,10 @@ def _shrunk(values: Bytes, side: int, filter: Image.Resampling) -> Bytes:
     return np.asarray(picture)
 
 
+def _enlarged(values: np.ndarray[Any, Any], width: int, height: int) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
+
+
 def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
     """The rows that are near-duplicates of a pick."""
     if len(picks) < 2:
@@ -259,10 +285,10 @@ def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
 @lru_cache(maxsize=4096)
 def _counts(path: Path, modified: int, domain: Domain) -> dict[int, int]:
     try:
-        ids, counts = np.unique(read_label(path, domain).ids, return_counts=True)
+        counts = np.bincount(read_label(path, domain).ids.ravel())
     except Refusal as error:
         raise Refusal(409, error.code, f"{path}: {error.message}", hint=error.hint) from None
-    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    return {int(id): int(counts[id]) for id in np.flatnonzero(counts)}
 
 
 @lru_cache(maxsize=65536)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Header, Query
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -24,6 +24,14 @@ _WARM_UP = 0.375  # of the steps, as in the recipe
 _EVALUATIONS = 8
 Side = Annotated[int, Query(ge=16, le=2048, description="most pixels a side")]
 Level = Annotated[int, Field(ge=0, le=255)]
+Version = Annotated[str | None, Header()]
+
+
+def _refuse_changed(read: str | None, now: str, what: str) -> None:
+    """Raise Refusal where the version that was read is not the present one."""
+    if read is not None and read != now:
+        message = f"{what} was changed meanwhile, by another tab or program."
+        raise Refusal(409, "changed_meanwhile", message, hint="Reload the page, which shows it as it is now.")
 
 
 def refuse_other_pages(request: Request) -> None:
@@ -66,6 +74,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         return {
             "folder": str(project.root),
             "classes": [vars(row) for row in project.classes()],
+            "table": project.version(),
             "photos": list(photos.values()),
             "to_label": [photos[name] for name in to_label],
             "picks": picks,
@@ -78,7 +87,9 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         return project.map()
 
     @router.put("/classes")
-    def save_classes(rows: list[ClassEntry]) -> None:
+    def save_classes(rows: list[ClassEntry], if_match: Version = None) -> None:
+        work.refuse_training()
+        _refuse_changed(if_match, project.version(), "the class table")
         project.save_classes([ClassRow(**vars(row)) for row in rows])
 
     @router.get("/photos/{name:path}")
@@ -92,14 +103,23 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.get("/labels/{name:path}")
     def label(name: str, side: Side) -> Response:
-        return Response(encode_grey(project.label(name, side)), media_type="image/png")
+        headers = {"ETag": project.version(name)}
+        return Response(encode_grey(project.label(name, side)), media_type="image/png", headers=headers)
 
     @router.put("/labels/{name:path}")
-    async def save_label(name: str, request: Request) -> None:
-        project.save_label(name, read_label(await request.body(), project.domain()).ids)
+    async def save_label(name: str, request: Request, if_match: Version = None) -> Response:
+        content = await request.body()
+
+        def save() -> Response:
+            _refuse_changed(if_match, project.version(name), "this label map")
+            project.save_label(name, read_label(content, project.domain()).ids)
+            return Response(headers={"ETag": project.version(name)})
+
+        return await asyncio.to_thread(save)
 
     @router.put("/kept/{name:path}")
     async def keep(name: str, kept: Annotated[bool, Body(embed=True)]) -> None:
+        work.refuse_training()
         project.keep(name, kept=kept)
 
     @router.post("/picks")
@@ -148,6 +168,12 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         name, out = model_name(project.root), project.root / "exported"
         export = ["export", str(run), "--name", name, "--out", str(out), "--force", "--overwrite"]
         commands = [command, ["evaluate", str(run), "--split", split], export]
-        work.begin("train", commands, log=run.with_suffix(".log"), after=partial(request.app.state.reload))
+
+        async def serve() -> None:
+            broken = (await request.app.state.reload()).broken
+            if name in broken:
+                raise RuntimeError(f"the model was exported, but cannot be served: {broken[name]}")
+
+        work.begin("train", commands, log=run.with_suffix(".log"), after=serve)
 
     return router

@@ -37,6 +37,12 @@ class Work:
         """Whether a command runs."""
         return self._task is not None and not self._task.done()
 
+    def refuse_training(self) -> None:
+        """Raise Refusal while a model is trained on the project's files."""
+        if self.running and self._kind == "train":
+            hint = "Wait until it ends, or stop it first."
+            raise Refusal(409, "busy", "a training reads these files.", hint=hint)
+
     def begin(self, kind: str, commands: Sequence[Sequence[str]], *, log: Path, after: After | None = None) -> None:
         """Start the commands, and call `after` once all have succeeded. Raises Refusal where others run."""
         if self.running:

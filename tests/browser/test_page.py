@@ -276,6 +276,10 @@ def test_a_model_of_other_classes_opens_with_its_own_example(open_page):
         )
         current(page)
         assert page.is_hidden("#paint .read-back")
+        page.get_by_role("tab", name="Photo → map").click()
+        page.wait_for_selector("#read .legend small")
+        assert page.is_hidden("#read .edit")
+        page.get_by_role("tab", name="Paint → photo").click()
         page.select_option(".model", "camvid-painter")
         page.wait_for_selector("#paint .scene img[alt='cars between trees']")
         assert page.locator("#paint .scene").count() == 4

@@ -35,6 +35,15 @@ def studio(folder, tmp_path_factory):
         yield running
 
 
+@pytest.fixture
+def page(browser, studio):
+    page = browser.new_context(**DESKTOP).new_page()
+    page.set_default_timeout(300_000)
+    until_open(page, studio.url)
+    yield page
+    page.close()
+
+
 def accessible(page):
     found = Axe().run(page).response["violations"]
     return not [each["id"] for each in found if each["impact"] in ("serious", "critical")]
@@ -51,12 +60,9 @@ def drag(page, *points):
 
 
 @pytest.mark.timeout(900)  # four processes that import torch start in it
-def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, folder):
-    page = browser.new_context(**DESKTOP).new_page()
-    page.set_default_timeout(300_000)
+def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(page, studio, folder):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    until_open(page, studio.url)
     page.goto(f"{studio.url}/ui/")
 
     page.fill("#pick .count", "4")
@@ -69,9 +75,10 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, fo
 
     page.wait_for_selector("#label [data-state=current]")
     page.click("#label .table summary")
-    for row, name in enumerate(("sky", "road")):
+    for row, name in enumerate(("sky", "road")):  # the second is typed while the first is being saved
         page.locator("#label .row [type=text]").nth(row).fill(name)
         page.locator("#label .row [type=text]").nth(row).press("Tab")
+    for name in ("sky", "road"):
         page.wait_for_selector(f"#label .classes >> text={name}")
     assert (folder / "classes.csv").read_text().splitlines()[1:] == [
         "0,sky,96,104,120,0",
@@ -126,7 +133,7 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(browser, studio, fo
     assert errors == []
 
 
-def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser, studio, folder):
+def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(page, studio, folder):
     ids = np.full((HEIGHT, WIDTH), SKY, np.uint8)
     classes = [
         {"id": SKY, "name": "sky", "color": [96, 104, 120]},
@@ -136,8 +143,6 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
         http.put("/classes", json=[*classes, VOID_CLASS]).raise_for_status()
         for name in ("scene-0", "scene-1"):
             http.put(f"/labels/{name}", content=file_of(ids)).raise_for_status()
-    page = browser.new_context(**DESKTOP).new_page()
-    page.set_default_timeout(120_000)
     model = {"name": "slow", "directions": ["to_label"], "classes": classes, "size": None, "confidence": False}
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": [model], "defaults": {"to_label": "slow"}}))
     seen = {"pixel_accuracy": 0.9, "seen_in_training": 3}
@@ -145,7 +150,6 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
     page.route("**/v1/models/slow", lambda route: route.fulfill(json=card))
     drafts = []
     page.route("**/v1/segment*", lambda route: drafts.append(route))
-    until_open(page, studio.url)
     page.goto(f"{studio.url}/ui/#tab=label&photo=scene-0")
     page.wait_for_selector("#label [data-state=current]")
     page.click("#label .draft")
@@ -165,13 +169,26 @@ def test_a_draft_that_is_answered_late_is_not_saved_under_another_photo(browser,
     assert "never saw" not in page.text_content("#head .right")
     for name, paint in (("scene-0", SKY), ("scene-1", ROAD)):
         assert (np.asarray(Image.open(folder / "labels" / f"{name}.png")) == paint).all()
-    page.close()
 
 
-def test_more_than_nine_classes_can_be_added_and_painted(browser, studio, folder):
-    page = browser.new_context(**DESKTOP).new_page()
-    page.set_default_timeout(120_000)
-    until_open(page, studio.url)
+def test_a_map_that_could_not_be_saved_keeps_the_canvas_until_it_is(page, studio, folder):
+    page.goto(f"{studio.url}/ui/#tab=label&photo=scene-1")
+    page.wait_for_selector("#label [data-state=current]")
+    page.route("**/studio/labels/scene-1", lambda route: route.abort())
+    page.click("#label [data-tool=fill]")
+    page.click(f"#label .classes [data-id='{SKY}']")
+    drag(page, (60, 5))
+    page.wait_for_selector("#label .saved >> text=Not saved.")
+    page.click("#label .thumb[data-name=scene-0]")
+    page.wait_for_selector("#label .problem >> text=The server does not answer.")
+    assert page.get_attribute("#label .thumb[aria-pressed=true]", "data-name") == "scene-1"
+    page.unroute("**/studio/labels/scene-1")
+    page.click("#label .thumb[data-name=scene-0]")
+    page.wait_for_selector("#label .thumb[data-name=scene-0][aria-pressed=true]")
+    assert (np.asarray(Image.open(folder / "labels" / "scene-1.png")) == SKY).all()
+
+
+def test_more_than_nine_classes_can_be_added_and_painted(page, studio, folder):
     page.goto(f"{studio.url}/ui/#tab=label&photo=scene-0")
     page.wait_for_selector("#label [data-state=current]")
     page.click("#label .table summary")
@@ -187,17 +204,14 @@ def test_more_than_nine_classes_can_be_added_and_painted(browser, studio, folder
     drag(page, (60, 5))
     page.wait_for_selector("#label .saved >> text=Saved.")
     assert 11 in np.asarray(Image.open(folder / "labels" / "scene-0.png"))
-    page.close()
 
 
-def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(browser, studio, folder):
-    page = browser.new_context(**DESKTOP).new_page()
-    page.set_default_timeout(120_000)
+def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(page, studio, folder):
     resumed = []
 
     def describe(route):
         run = {"name": "1", "step": 20, "steps": 60, "size": [96, 128], "seconds_left": 30.0, "exported": False}
-        run |= {"loss": [[10, 2.0], [20, 1.0]], "score": [], "samples": [], "evaluation": None}
+        run |= {"recipe": "own", "loss": [[10, 2.0], [20, 1.0]], "score": [], "samples": [], "evaluation": None}
         work = {"kind": "train", "command": "train", "running": bool(resumed), "error": None, "log": []}
         route.fulfill(json=route.fetch().json() | {"runs": [run], "work": work})
 
@@ -207,14 +221,12 @@ def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(browser, s
 
     page.route("**/studio/project", describe)
     page.route("**/studio/resume", resume)
-    until_open(page, studio.url)
     page.goto(f"{studio.url}/ui/#tab=train")
     page.click("#train .resume")
-    page.wait_for_selector("#train .training-status >> text=Step 20 of 60 at 96x128, 30 s left")
+    page.wait_for_selector("#train .training-status >> text=Step 20 of 60 of own at 96x128, 30 s left")
     assert resumed == ["POST"]
     assert page.is_visible("#train .stop")
     assert page.is_hidden("#train .resume")
-    page.close()
 
 
 def test_only_the_page_itself_reaches_the_project(studio, folder):
@@ -248,6 +260,13 @@ def test_label_maps_are_saved_at_the_size_of_their_photos_and_move_with_them(stu
         assert np.array_equal(whole, half.repeat(2, axis=0).repeat(2, axis=1))
         small = http.get("/labels/scene-7", params={"side": WIDTH // 2}).content
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(small))), half)
+        version = http.get("/labels/scene-7", params={"side": 64}).headers["ETag"]
+        changed = {"/labels/scene-7": {"content": file_of(half)}, "/classes": {"json": classes_of(http)}}
+        for path, body in changed.items():
+            headers = {"If-Match": version if path != "/classes" else http.get("/project").json()["table"]}
+            assert http.put(path, **body, headers=headers).status_code == 200
+            refused = http.put(path, **body, headers=headers)  # as another tab would, which has not read it since
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "changed_meanwhile")
         without_road = [{"id": SKY, "name": "sky", "color": [0, 0, 0]}]
         refused = http.put("/classes", json=without_road)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "class_in_use")
@@ -279,6 +298,10 @@ def test_a_studio_that_is_stopped_leaves_a_training_that_can_be_continued(studio
             time.sleep(0.5)
     assert studio.stop() == 0
     assert (folder / "runs" / runs[-1]["name"] / "last.ckpt").exists()
+
+
+def classes_of(http):
+    return http.get("/project").json()["classes"]
 
 
 def file_of(ids):

@@ -25,7 +25,7 @@ def test_photos_of_which_the_model_is_least_sure_come_first_and_near_duplicates_
         assert [photo["name"] for photo in report["photos"]] == ["dark-2.png", "ramp.png", "bright.png", "dark.png"]
         reasons = [photo["reason"] for photo in report["photos"]]
         assert reasons[0] == "mean confidence 0.08, least sure of dark"
-        assert reasons[3] == "near-duplicate of dark-2.png"
+        assert reasons[3] == "similar class shares to dark-2.png"
         assert report["photos"][0]["uncertainty"] == 0.9176
         assert [(each["name"], each["error"]["code"]) for each in report["failed"]] == [("broken.png", "not_an_image")]
 

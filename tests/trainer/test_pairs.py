@@ -187,6 +187,14 @@ def test_labelled_photos_may_be_moved_to_val_after_the_selection(tmp_path):
     assert [sample.name for sample in of_run.pairs] == [sample.name for sample in selection.pairs]
     assert len(of_run.unpaired_photos) == 6
     assert not of_run.notes
+    changed, erased = (tmp_path / "labels" / f"{pair.name}.png" for pair in selection.pairs[1:3])
+    changed.write_bytes(next((tmp_path / "val" / "labels").iterdir()).read_bytes())
+    erased.unlink()
+    of_run = Selection.from_json(text, open_folders(tmp_path), of_run=True)
+    assert [sample.name for sample in of_run.pairs] == [selection.pairs[place].name for place in (0, 1, 3)]
+    assert of_run.notes[0].startswith("2 of its files were changed or erased since it began: ")
+    with pytest.raises(UserError, match="restore these files"):
+        Selection.from_json(text, open_folders(tmp_path))
 
 
 def test_photos_may_be_moved_to_a_train_folder_after_the_selection(tmp_path):

@@ -88,14 +88,23 @@ def test_what_to_do_next_follows_from_the_figures() -> None:
         "iou_at_size": {"road": 1.0, "bus": 0.95, "pole": 0.4, "van": 0.9},
         "confusion": [[90, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 6, 0, 4]],
         "photos_of_classes": {"bus": ["seven", "nine"]},
+        "split": "val",
     }
-    assert advice(run_of(), rising, record, pixels) == [
+    crossed = {"split": "cross-validation in 4 folds", "figures": {"per_class_iou": {"road": 0.9, "bus": 0, "pole": 0}}}
+    crossed["confusion"] = [[90, 0, 0], [2, 0, 0], [2, 0, 0]]
+    own = record | {"split": "train", "figures": record["figures"] | {"seen_in_training": 4}}
+    assert advice(run_of(), [], [crossed, own], pixels) == [
+        "bus, IoU 0.00: 0.97 % of the labelled pixels, in 1 of 4 photos: label these photos next: seven, nine.",
+        "pole, IoU 0.00: too small, as perfect label maps of 32x48 have 0.40: train at a larger --size.",
+        "Keep some labelled photos apart, in val/: these were seen in training.",
+    ]
+    assert advice(run_of(), rising, [record], pixels) == [
         "mean IoU on val is still rising, 0.400 to 0.500: train longer, --steps 200.",
         "bus, IoU 0.10: 0.97 % of the labelled pixels, in 1 of 4 photos: label these photos next: seven, nine.",
         "pole, IoU 0.20: too small, as perfect label maps of 32x48 have 0.40: train at a larger --size.",
         "van, IoU 0.25: 60 % of it is taken for bus: label both by one rule.",
     ]
-    assert advice(run_of(), fallen, None, pixels) == [
+    assert advice(run_of(), fallen, [], pixels) == [
         "mean IoU on val fell from 0.500 at step 30 to 0.400: label more photos, or stop there.",
         "Measure the run with fewpair evaluate.",
     ]

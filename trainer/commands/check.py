@@ -82,9 +82,9 @@ def check_command(arguments: list[str]) -> int:
 
 def _list_suspects(run: Path, dataset: Dataset, samples: list[Sample], *, sheet: Path | None) -> None:
     """Print the regions that are probably labelled wrongly, and show the first of them on the sheet."""
-    folder = open_run(run)
-    learned = {pair["name"] for pair in json.loads((run / "pairs.json").read_text(encoding="utf-8"))["pairs"]}
-    seen = folder.run.data == dataset.name and any(sample.name in learned for sample in samples)
+    open_run(run)
+    learned = {pair["photo_sha256"] for pair in json.loads((run / "pairs.json").read_text(encoding="utf-8"))["pairs"]}
+    seen = any(dataset.digest(sample, "photo") in learned for sample in samples)
     if seen:
         print(f"{run} learned from these labels: two small segmenters judge them, each the half that it did not see")
         if len(samples) < 2:

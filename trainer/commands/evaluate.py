@@ -61,6 +61,8 @@ def evaluate(arguments: list[str]) -> int:
     folder = open_run(options.run)
     dataset = folder.dataset()
     selection = folder.selection(dataset)
+    for note in selection.notes:
+        print(f"{folder.path}: {note}")
     has_val = any(sample.complete for sample in dataset.splits.get("val", ()))
     split = options.split or ("val" if has_val else "train")
     method, run, step = load_method(options.run, checkpoint=options.checkpoint, weights=options.weights)

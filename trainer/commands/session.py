@@ -43,6 +43,8 @@ def resume(folder: RunDir, *, device: str = "auto") -> RunDir:
     """Continue a run from its last checkpoint: on the CPU, with equal threads and versions, bit for bit."""
     dataset = folder.dataset()
     selection = folder.selection(dataset)
+    for note in selection.notes:
+        print(f"{folder.path}: {note}")
     return train_run(folder, dataset, selection, device=device)
 
 

@@ -1,5 +1,6 @@
 """What to do next, from the figures of a run."""
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,14 +18,22 @@ A class with a lower IoU than the last is not found; where many are not, the run
 
 
 def advice(
-    run: Run, lines: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | None, pixels: pd.DataFrame
+    run: Run, lines: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], pixels: pd.DataFrame
 ) -> list[str]:
-    """Return what to do, from metrics.jsonl, the record of an evaluation and the pixels of each pair and class."""
-    if record is None:
+    """Return what to do, from metrics.jsonl, the records of evaluations, those that say most first, and the pixels of
+    each pair and class.
+    """
+    if not records:
         return [*_of_training(run, lines), "Measure the run with fewpair evaluate."]
+    record = dict(ChainMap(*map(dict, records)))  # a cross-validation takes what it lacks from the run's own
     of_classes = _of_classes(record, pixels) if "confusion" in record else []
     seen = ["Keep some labelled photos apart, in val/: these were seen in training."]
-    return _of_training(run, lines) + of_classes + seen * ("seen_in_training" in record["figures"])
+    unseen = [each for each in records if "seen_in_training" not in each["figures"] and not _crossed(each)]
+    return _of_training(run, lines) + of_classes + seen * (not unseen)
+
+
+def _crossed(record: Mapping[str, Any]) -> bool:
+    return str(record["split"]).startswith("cross-validation")
 
 
 def scores(run: Run, lines: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, float]]]:
@@ -54,7 +63,7 @@ def _of_classes(record: Mapping[str, Any], pixels: pd.DataFrame) -> list[str]:
     ious: dict[str, float] = {name: iou for name, iou in record["figures"]["per_class_iou"].items() if iou is not None}
     confusion = pd.DataFrame(record["confusion"], *[list(record["figures"]["per_class_iou"])] * 2)
     unfound = [name for name, iou in ious.items() if iou < UNFOUND]
-    if len(unfound) > len(ious) / 3:
+    if len(unfound) > len(ious) / 3 and not _crossed(record):
         return [
             f"{len(unfound)} of {len(ious)} classes are hardly ever found: train longer, before labelling more photos."
         ]

@@ -65,7 +65,7 @@ def _run(folder: RunDir, name: str, budget: int) -> dict[str, Any]:
         "best": (figure, *max(values, key=lambda each: each[1])) if values else None,
         "notices": [line for line in lines if "notice" in line],
         "checks": sum(any(name.startswith("watch/") for name in line) for line in lines),
-        "next": advice(run, lines, records[paths[0]] if paths else None, pixels),
+        "next": advice(run, lines, [records[path] for path in paths], pixels),
         "evaluations": [
             records[each] | {"grid": _picture(each.with_suffix(".png"), budget)} for each in paths[:RECORDS]
         ],

@@ -45,6 +45,13 @@ export class LabelCanvas extends EventTarget {
     this.#draw();
   }
 
+  /** Name and colour the classes anew; the map and its history stay. */
+  setClasses(classes) {
+    this.map.classes = classes;
+    this.#showClasses();
+    this.#draw();
+  }
+
   /** Numbers of superpixels, one a pixel of the map, for the tool that paints them whole; null: no such tool. */
   setSegments(segments) {
     this.segments = segments;
@@ -236,14 +243,16 @@ export class LabelCanvas extends EventTarget {
     const closed = this.tool === "polygon";
     const points = this.tool === "line" ? [this.#points[0], this.#points.at(-1)] : this.#points;
     const path = new Path2D(`M${points.join("L")}${closed ? "Z" : "l.01 0"}`);
-    const lineWidth = this.tool === "superpixel" ? 1 : this.#size;
+    const bySuperpixel = this.tool === "superpixel";
+    const lineWidth = bySuperpixel ? 1 : this.#size;
     const ink = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     Object.assign(ink, { lineWidth, lineCap: "round", lineJoin: "round" });
     if (closed) ink.fill(path, "evenodd");
     else ink.stroke(path);
     const { data } = ink.getImageData(0, 0, width, height);
     const covered = new Uint32Array(data.buffer).map((pixel) => pixel >>> 24 > COVERED);
-    if (this.tool !== "superpixel" || !this.segments) return covered;
+    if (!bySuperpixel) return covered;
+    if (!this.segments) return []; // they are on their way
     const numbers = new Set(this.segments.filter((_, index) => covered[index]));
     return this.segments.map((number) => numbers.has(number));
   }

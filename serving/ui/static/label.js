@@ -1,7 +1,7 @@
 // The pane "Label": the class table, and each pick on the canvas over its photo. Every stroke is saved.
 
 import { LabelCanvas } from "./canvas.js";
-import { encodePng, inClasses, painted, readIds } from "./labels.js";
+import { encodePng, inClasses, painted, readIds, related } from "./labels.js";
 import { Pane, ask, fill, page } from "./page.js";
 import { at, progress, project, showThumbnails } from "./project.js";
 import { readPhoto } from "./view.js";
@@ -10,7 +10,9 @@ const SIDE = 1024; // most pixels a side of the canvas; larger photos get the ma
 const COLOURS = ["#6b7fd7", "#e4572e", "#3fa34d", "#f2b134", "#8e44ad", "#1fb5ad", "#c2185b", "#7d5a3c", "#5c6b73"];
 
 export default class Label extends Pane {
-  #saving = Promise.resolve();
+  #unsaved = null; // the newest map that is not yet in the folder, and its photo
+  #saving = null; // the promise of the save under way
+  #savingClasses = Promise.resolve();
 
   constructor(root) {
     super(root);
@@ -25,7 +27,9 @@ export default class Label extends Pane {
     });
     this.on(".next", "click", () => this.#open(this.#following()));
     this.on(".draft", "click", () => this.#draft());
-    this.on(".keep", "change", ({ checked }) => project.send("PUT", `kept/${this.name}`, { kept: checked }));
+    this.on(".keep", "change", ({ checked }) =>
+      project.send("PUT", `kept/${this.name}`, { kept: checked }).finally(() => this.#show()));
+    addEventListener("beforeunload", (event) => this.#unsaved && event.preventDefault());
     this.on(".grain", "change", () => this.#segment());
     project.addEventListener("change", () => this.#show());
     page.addEventListener("tab", () => this.#openChosen());
@@ -48,6 +52,7 @@ export default class Label extends Pane {
     showThumbnails(this, photos, (photo) => progress(photo) + (photo.kept ? ", for measuring" : ""));
     for (const button of this.$(".thumbs").children) button.ariaPressed = button.dataset.name === this.name;
     this.$(".keep").checked = photos.find(({ name }) => name === this.name)?.kept ?? false;
+    this.$(".draft").hidden = !this.model;
     if (!this.$(".rows").contains(document.activeElement)) this.#showClasses();
     this.#openChosen();
   }
@@ -61,17 +66,19 @@ export default class Label extends Pane {
   async #open(name) {
     await this.attempt(async (signal) => {
       await this.#saving;
-      const load = async (kind) => (await ask(at(`${kind}/${name}`, { side: SIDE }), { signal })).blob();
-      const [photo, label] = await Promise.all([load("photos"), load("labels")]);
-      const map = await readIds(label);
+      if (this.#unsaved) await this.#saveNewest();
+      const load = (kind) => ask(at(`${kind}/${name}`, { side: SIDE }), { signal });
+      const [file, label] = await Promise.all([load("photos"), load("labels")]);
+      const photo = await file.blob();
+      const map = await readIds(await label.blob());
       signal.throwIfAborted();
       this.name = name;
+      this.version = label.headers.get("ETag");
       this.photo = photo;
       this.$(".desk").hidden = false;
       this.$(".saved").textContent = "";
       this.root.style.setProperty("--ratio", map.width / map.height);
       this.canvas.open({ ...map, classes: project.state.classes }, photo);
-      this.$(".draft").hidden = !this.model;
       page.remember({ photo: name });
       this.root.dataset.state = "current";
       this.#show();
@@ -91,17 +98,29 @@ export default class Label extends Pane {
     const { name } = this;
     const map = await readPhoto({ blob: this.photo }, this.model);
     if (name !== this.name) return; // another photo was opened meanwhile
+    if (!related(map, this.canvas.map.classes)) throw new Error("The model knows none of these classes: train again.");
     this.canvas.replaceMap(inClasses(map, this.canvas.map.classes).ids);
   }
 
+  /** Save the map: at once, or together with what is painted while the map before is being saved. */
   #save() {
-    const { name, canvas: { map } } = this;
+    this.#unsaved = { name: this.name, map: { ...this.canvas.map } };
     this.$(".saved").textContent = "Saving…";
-    this.#saving = this.#saving.then(() => this.attempt(async () => {
-      await project.send("PUT", `labels/${name}`, await encodePng(map));
+    this.#saving ??= this.attempt(() => this.#saveNewest()).finally(() => (this.#saving = null));
+  }
+
+  async #saveNewest() {
+    try {
+      while (this.#unsaved) {
+        const unsaved = this.#unsaved;
+        const png = await encodePng(unsaved.map);
+        this.version = await project.send("PUT", `labels/${unsaved.name}`, png, this.version);
+        if (this.#unsaved === unsaved) this.#unsaved = null;
+      }
       this.showProblem(null);
-      this.$(".saved").textContent = "Saved.";
-    }));
+    } finally {
+      this.$(".saved").textContent = this.#unsaved ? "Not saved." : "Saved.";
+    }
   }
 
   #showClasses() {
@@ -130,13 +149,18 @@ export default class Label extends Pane {
     return this.#saveClasses([...this.#rows, { id, name: `class ${id}`, color }]);
   }
 
-  async #saveClasses(rows) {
-    try {
-      await project.send("PUT", "classes", [...rows, ...project.state.classes.filter((row) => row.ignore)]);
-      if (this.name) await this.#open(this.name);
-    } finally {
+  /** Save the rows once those before them are saved. */
+  #saveClasses(rows) {
+    const save = async () => {
+      const table = [...rows, ...project.state.classes.filter((row) => row.ignore)];
+      await project.send("PUT", "classes", table, project.state.table);
+      if (this.name) this.canvas.setClasses(project.state.classes);
+    };
+    this.#savingClasses = this.#savingClasses.then(save, save);
+    return this.#savingClasses.catch((problem) => {
       this.#showClasses();
-    }
+      throw problem;
+    });
   }
 }
 

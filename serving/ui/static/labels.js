@@ -42,7 +42,7 @@ export async function readIds(blob, Numbers = Uint8Array) {
 export function inClasses(map, classes) {
   const ids = new Map(classes.map((row) => [plain(row.name), row.id]));
   const found = map.classes.map((row) => ids.get(plain(row.name)) ?? ids.get(row.also));
-  const known = found.some((id) => id !== undefined);
+  const known = related(map, classes);
   const own = painted(classes);
   const table = new Uint8Array(256).fill(voidId(classes));
   map.classes.forEach((row, index) => {
@@ -83,20 +83,29 @@ export async function encodePng({ ids, width, height, classes }) {
   const rows = new Uint8Array((width + 1) * height); // each row starts with its filter, 0
   for (let y = 0; y < height; y++) rows.set(ids.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
   const head = [...bigEndian(width), ...bigEndian(height), 8, 3, 0, 0, 0]; // 8 bits, indexed
-  const parts = [["IHDR", head], ["PLTE", palette], ["IDAT", await packed(rows, "deflate")], ["IEND", []]];
+  const stream = new CompressionStream("deflate");
+  const writer = stream.writable.getWriter();
+  writer.write(rows);
+  writer.close();
+  const packed = await new Response(stream.readable).bytes();
+  const chunks = [chunk("IHDR", head), chunk("PLTE", palette), chunk("IDAT", packed), chunk("IEND", [])];
   const signature = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-  return new Blob([signature, ...await Promise.all(parts.map(chunk))], { type: "image/png" });
+  return new Blob([signature, ...chunks], { type: "image/png" });
 }
 
-/** A chunk of a PNG: its length, its name and data, and their CRC-32, which gzip writes at its end. */
-async function chunk([name, data]) {
-  const named = new Uint8Array([...new TextEncoder().encode(name), ...data]);
-  const crc = (await packed(named, "gzip")).slice(-8, -4).reverse();
-  return new Blob([bigEndian(data.length), named, crc]);
+/** A chunk of a PNG: its length, its name and data, and their CRC-32. */
+function chunk(name, data) {
+  const bytes = new Uint8Array(data.length + 12);
+  bytes.set(bigEndian(data.length));
+  bytes.set(new TextEncoder().encode(name), 4);
+  bytes.set(data, 8);
+  bytes.set(bigEndian(~bytes.subarray(4, -4).reduce((sum, byte) => CRC[(sum ^ byte) & 255] ^ (sum >>> 8), -1)), data.length + 8);
+  return bytes;
 }
 
-async function packed(data, format) {
-  return new Response(new Blob([data]).stream().pipeThrough(new CompressionStream(format))).bytes();
-}
-
+/** The CRC-32 of each byte. */
+const CRC = Uint32Array.from({ length: 256 }, (_, value) => {
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
+  return value;
+});
 const bigEndian = (number) => new Uint8Array(Uint32Array.of(number).buffer).reverse();

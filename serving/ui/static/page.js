@@ -3,6 +3,10 @@
 const API = new URL("../v1/", document.baseURI);
 const MOST_PIXELS_A_SIDE = 2048;
 
+if (!("toBase64" in Uint8Array.prototype)) {
+  throw new Error("This page needs a newer browser: Chrome 140, Firefox 133, Safari 18.2 or later.");
+}
+
 /** Fetch, or throw the server's own sentence. */
 export async function ask(url, options = {}) {
   const response = await fetch(url, options).catch(() => {
@@ -32,19 +36,19 @@ export async function translate(endpoint, picture, parameters, signal) {
   return answer;
 }
 
-/** A picture that the visitor gave, upright and not larger than `side`: {blob, width, height, name}. */
+/** A picture that the visitor gave, upright and not larger than `side`: {blob, width, height, name, file}. */
 export async function openPhoto(file, side = MOST_PIXELS_A_SIDE) {
   const bitmap = await createImageBitmap(file).catch(() => {
     throw new Error(`${file.name} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
   });
   const [width, height] = fitted(bitmap, side);
-  const name = file.name?.replace(/\.\w+$/, "") ?? "photo";
-  if (width === bitmap.width) return { blob: file, width, height, name };
+  const names = { file: file.name ?? "photo.jpg", name: file.name?.replace(/\.\w+$/, "") ?? "photo" };
+  if (width === bitmap.width) return { blob: file, width, height, ...names };
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
-  return { blob: await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }), width, height, name };
+  return { blob: await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }), width, height, ...names };
 }
 
 /** A size of the same shape with at most `side` pixels a side: [width, height]. */
@@ -156,7 +160,7 @@ export class Pane {
   /** The picture of a scene: that of a button, the one that the URL names, or the first. */
   scene(button) {
     const all = [...this.$(".scenes").children];
-    const chosen = button ?? all[page.state.get("scene")] ?? all[0];
+    const chosen = button ?? all[page.state.get(`scene_${this.direction}`)] ?? all[0];
     this.mark(chosen);
     return chosen.firstChild;
   }
@@ -164,7 +168,7 @@ export class Pane {
   /** Mark the button of the scene that is open, or none. */
   mark(chosen) {
     const all = [...this.$(".scenes").children];
-    page.remember({ scene: all.indexOf(chosen) });
+    page.remember({ [`scene_${this.direction}`]: all.indexOf(chosen) });
     for (const button of all) button.ariaPressed = button === chosen;
   }
 

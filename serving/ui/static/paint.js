@@ -22,12 +22,12 @@ export default class Paint extends Pane {
     this.canvas.addEventListener("change", () => this.#changed(false));
     this.canvas.addEventListener("settled", () => this.#changed(true));
     this.on(".scene", "click", (button) => this.#begin(() => this.#sceneMap(button)));
-    this.on(".map-file", "change", ({ files: [file] }) => this.#begin(() => this.#mapFile(file)));
+    this.on(".map-file", "change", ({ files: [file] }) => this.#begin((signal) => this.#mapFile(file, signal)));
     this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) => {
       this.mark();
       return readPhoto(await openPhoto(file), page.model("to_label"), signal);
     }));
-    this.on(".style-file", "change", ({ files: [file] }) => this.#takeStyle(file));
+    this.on(".style-file", "change", ({ files: [file] }) => this.attempt((signal) => this.#takeStyle(file, signal), "style"));
     this.on(".drop-style", "click", () => {
       this.#showStyle(null);
       this.run();
@@ -53,7 +53,7 @@ export default class Paint extends Pane {
     this.#showStyle(null);
     const kept = JSON.parse(sessionStorage.getItem("map"));
     this.#offerStarts();
-    this.mark(this.$(".scenes").children[page.state.get("scene")]);
+    this.mark(this.$(".scenes").children[page.state.get("scene_to_photo")]);
     this.#begin(() => this.#kept(kept && { ...kept, ids: Uint8Array.fromBase64(kept.ids) }));
   }
 
@@ -92,9 +92,9 @@ export default class Paint extends Pane {
     return { ...(await readIds(await png.blob())), classes };
   }
 
-  async #mapFile(file) {
+  async #mapFile(file, signal) {
     const url = address("map", { model: this.model.name }, document.baseURI);
-    const response = await ask(url, { method: "POST", body: file });
+    const response = await ask(url, { method: "POST", body: file, signal });
     this.mark();
     this.$(".note").hidden = response.headers.get("X-Label-Spelling") !== "snapped colours";
     return { ...(await readIds(await response.blob())), classes: this.model.classes };
@@ -147,10 +147,10 @@ export default class Paint extends Pane {
   }
 
   /** Give the photos the look of a photo of the visitor's. */
-  async #takeStyle(file) {
+  async #takeStyle(file, signal) {
     const { model } = this;
     const { blob, name } = await openPhoto(file, STYLE_SIDE);
-    const { style } = JSON.parse(await (await translate("style", blob, { model: model.name })).text());
+    const { style } = JSON.parse(await (await translate("style", blob, { model: model.name }, signal)).text());
     if (model !== this.model) return;
     this.#showStyle(style.join(","), name);
     this.run();

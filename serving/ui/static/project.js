@@ -1,6 +1,6 @@
 // The project folder in studio mode, as the panes Pick, Label and Train share it: its state, and requests to /studio.
 
-import { address, ask, fill } from "./page.js";
+import { address, ask, fill, page } from "./page.js";
 
 const STUDIO = new URL("../studio/", document.baseURI);
 const POLL = 1000; // milliseconds between two requests for the state of running work
@@ -12,14 +12,14 @@ class Project extends EventTarget {
   state = null;
   #timer = null;
 
-  /** Ask for the state, send the panes ("change", and "done" when work has ended), and go on while work runs. */
+  /** Ask for the state, tell the panes ("change"), and go on while work runs. */
   async refresh() {
     clearTimeout(this.#timer);
     const before = this.state?.work.running;
     this.state = await (await ask(at("project"))).json();
     const { running } = this.state.work;
+    if (before && !running) await page.load(); // there may be another model
     this.dispatchEvent(new Event("change"));
-    if (before && !running) this.dispatchEvent(new Event("done"));
     if (running) this.#refreshLater();
   }
 
@@ -27,11 +27,15 @@ class Project extends EventTarget {
     this.#timer = setTimeout(() => this.refresh().catch(() => this.#refreshLater()), POLL);
   }
 
-  /** Write something, and look at what it changed. */
-  async send(method, path, body = {}) {
+  /**
+   * Write something, and look at what it changed. With the `version` of what was read, it is refused where somebody
+   * else wrote it since. Resolves to the version of what was written.
+   */
+  async send(method, path, body = {}, version = "") {
     const file = body instanceof Blob ? body : new Blob([JSON.stringify(body)], { type: "application/json" });
-    await ask(at(path), { method, body: file });
-    await this.refresh();
+    const response = await ask(at(path), { method, body: file, headers: version ? { "If-Match": version } : {} });
+    await this.refresh().catch(() => this.#refreshLater()); // it is written
+    return response.headers.get("ETag");
   }
 }
 
@@ -39,11 +43,15 @@ export const project = new Project();
 
 /** Fill a pane's row of photos, a caption below each. */
 export function showThumbnails(pane, photos, caption) {
-  fill(pane.$(".thumbs"), photos, (button, photo, index) => {
-    button.title = button.dataset.name = photo.name;
-    Object.assign(button.firstChild, { src: at(`photos/${photo.name}`, { side: 240 }), alt: photo.name });
-    button.lastChild.textContent = caption(photo, index);
-  });
+  const names = photos.map(({ name }) => name).join("\n");
+  if (names !== pane.thumbnails) { // else the focus would be lost
+    pane.thumbnails = names;
+    fill(pane.$(".thumbs"), photos, (button, { name }) => {
+      button.title = button.dataset.name = name;
+      Object.assign(button.firstChild, { src: at(`photos/${name}`, { side: 240 }), alt: name });
+    });
+  }
+  photos.forEach((photo, index) => (pane.$(".thumbs").children[index].lastChild.textContent = caption(photo, index)));
 }
 
 /** "12 % labelled", or what is still to be done. */

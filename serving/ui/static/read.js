@@ -1,7 +1,7 @@
 // The pane "Photo → map": a photo that is dropped, pasted, taken or chosen is read at once.
 
-import { css, shares } from "./labels.js";
-import { Pane, ask, download, fill, openPhoto, page, translate } from "./page.js";
+import { css, related, shares } from "./labels.js";
+import { Pane, address, ask, download, fill, openPhoto, page } from "./page.js";
 import { at, project } from "./project.js";
 import { MapView, readPhoto } from "./view.js";
 
@@ -12,7 +12,8 @@ const KEPT_SIDE = 1024; // of the photo that survives a reload
 export default class Read extends Pane {
   constructor(root) {
     super(root);
-    if (!this.model) throw new Error("No model on this server turns photos into maps.");
+    const missing = page.studio ? "There is no model yet: train one first." : "No model on this server reads photos.";
+    if (!this.model) throw new Error(missing);
     this.views = [...root.querySelectorAll(".view")].map((each) => new MapView(each));
     this.on("[type=file]", "change", ({ files: [file] }) => this.#openOwn(file));
     document.addEventListener("dragover", (event) => event.preventDefault()); // else a dropped file replaces the page
@@ -67,7 +68,8 @@ export default class Read extends Pane {
   }
 
   #openOwn(file) {
-    if (page.tab !== "read" || !file) return;
+    if (!file) return;
+    page.open("read");
     this.mark();
     this.#open(() => openPhoto(file));
   }
@@ -121,7 +123,9 @@ export default class Read extends Pane {
     const names = found.slice(0, 3).map(({ row, share }) => `${row.name} ${percent(share)}`);
     this.$(".status").textContent = `The map is there. ${names.join(", ")}.`;
     this.$(".sure").disabled = !confidence;
-    this.$(".edit").disabled = !page.model("to_photo");
+    const painter = page.model("to_photo");
+    this.$(".edit").hidden = !painter || !related(map, painter.classes);
+    this.$(".read-size").textContent = `Save as, ${map.width} x ${map.height} pixels:`;
     this.showSnippets("segment", { model: this.model.name, output: "colours" }, "street.jpg", "map.png");
     this.#draw();
   }
@@ -134,7 +138,7 @@ export default class Read extends Pane {
   }
 
   #draw() {
-    const { checked: sure } = this.$(".sure");
+    const sure = this.$(".sure").checked && !this.$(".sure").disabled;
     this.$(".key").hidden = !sure;
     for (const view of this.views) view.draw(view.map, { sure });
     const { only } = this.views[0];
@@ -142,8 +146,12 @@ export default class Read extends Pane {
   }
 
   async #save(output) {
-    const blob = await translate("segment", this.photo.blob, { model: this.model.name, output });
-    download(blob, `${this.photo.name}-${output}.${blob.type.split("/")[1]}`);
+    const { blob: photo, name, file } = this.photo;
+    const body = new FormData(); // which names the photo in COCO's answer
+    body.append("image", photo, file);
+    const url = address("segment", { model: this.model.name, output });
+    const blob = await (await ask(url, { method: "POST", body })).blob();
+    download(blob, `${name}-${output}.${blob.type.split("/")[1]}`);
   }
 
   clear() {

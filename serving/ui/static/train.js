@@ -16,7 +16,6 @@ export default class Train extends Pane {
     });
     this.on(".more-picks", "click", () => page.open("pick"));
     project.addEventListener("change", () => this.#show());
-    project.addEventListener("done", () => this.attempt(() => page.load()));
     if (project.state) this.#show();
   }
 
@@ -69,7 +68,7 @@ export default class Train extends Pane {
 
 function progressOf(run) {
   if (!run?.step) return "Starting…";
-  const { step, steps, size, seconds_left: left } = run;
+  const { step, steps, size, recipe, seconds_left: left } = run;
   const time = left < 90 ? `${Math.ceil(left)} s left` : `about ${Math.round(left / 60)} min left`;
-  return `Step ${step} of ${steps} at ${size.join("x")}${left === null ? "" : `, ${time}`}`;
+  return `Step ${step} of ${steps} of ${recipe} at ${size.join("x")}${left === null ? "" : `, ${time}`}`;
 }

@@ -123,8 +123,8 @@ class Selection:
         """Read a pairs.json and compare it with the dataset; `labels_of` is the dataset of external labels.
 
         A pair without a label takes the file added under its name. Samples moved to another split leave the selection,
-        with a note; they stay where it is that of a run (`of_run`), which has learned from them. Raises UserError for
-        missing, changed or unlabelled files.
+        with a note; they stay where it is that of a run (`of_run`), which has learned from them. There changed files
+        and erased labels are noted too. Raises UserError for missing, changed or unlabelled files.
         """
         content = _parsed(text, source=source)
         if content["dataset"] != dataset.name:
@@ -145,7 +145,7 @@ class Selection:
             elif split != "train" and not of_run:
                 moved.append(record["photo"])
             elif record["label"] is not None and sample.label is None:
-                problems["missing"].append(record["label"])
+                problems["changed" if of_run else "missing"].append(record["label"])
             else:
                 pairs.append(sample)
                 problems["changed"] += [
@@ -156,9 +156,12 @@ class Selection:
             for path in content["unpaired"][side]:
                 split, sample = _find(index, path)
                 if sample is None:
-                    problems["missing"].append(path)
+                    problems["changed" if of_run and side == "labels" else "missing"].append(path)
                 elif split == "train" or of_run:
                     pools[side].append(sample)
+        notes = []
+        if of_run and (changed := list(dict.fromkeys(problems.pop("changed")))):
+            notes.append(f"{len(changed)} of its files were changed or erased since it began: {first_of(changed)}")
         found = [f"{len(paths)} {word}: {first_of(paths)}" for word, paths in problems.items() if paths]
         if found:
             places = dataset.place if external is None else f"{dataset.place} and {external.place}"
@@ -174,7 +177,6 @@ class Selection:
             )
         added = [] if external is not None else _added_labels(dataset, content)
         complete = {sample for sample in dataset.samples("train") if sample.complete}
-        notes = []
         if moved:
             notes.append(
                 f"{source}: {len(moved)} of its pairs are in another split now and are not trained on: "

@@ -7,40 +7,52 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.formats.geometry import mask_of_runs, polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_json, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, hex_color, read_json, shapes_of
+from trainer.data.layouts.files import number_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read files such as `instances_train.json`; the classes are their categories in the order of their ids."""
-    names: dict[str, Label] = {}
+    labels: dict[str, Label] = {}
+    used, parents, lost = set(), set(), 0
     for path in paths:
         document = read_json(path)
-        used = {annotation.get("category_id") for annotation in document["annotations"]}
-        parents = {category.get("supercategory") for category in document["categories"]}
-        for category in sorted(document["categories"], key=lambda category: category["id"]):
-            # Roboflow lists the name of the project first
-            if category["id"] in used or category["name"] not in parents:
-                color = category.get("color")
-                names.setdefault(category["name"], Label(category["name"], tuple(color) if color else None))
-    return Export(tuple(names.values()), lambda: _pictures(root, paths), ordered=False)
+        images, categories = {str(image["id"]) for image in document["images"]}, _categories(document)
+        for annotation in document["annotations"]:
+            used.add(categories.get(str(annotation.get("category_id")), {}).get("name"))
+            lost += str(annotation["image_id"]) not in images
+        for category in categories.values():
+            name, color = category["name"], category.get("color")
+            color = hex_color(color) if isinstance(color, str) else tuple(color or ()) or None
+            labels.setdefault(name, Label(name, color))
+            parents |= {category.get("supercategory")} - {name}
+    # Roboflow lists the name of the project too, as the supercategory of the classes
+    listed = tuple(label for name, label in labels.items() if name in used or name not in parents)
+    remarks = (f"dropped: {number_of(lost, 'annotation')} of images that are not listed",) if lost else ()
+    return Export(listed, lambda: _pictures(root, paths), ordered=False, remarks=remarks)
+
+
+def _categories(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the categories by their ids, which may be numbers or text, in the order of the numbers."""
+    by_id = {str(category["id"]): category for category in document["categories"]}
+    return {number: by_id[number] for number in sorted(by_id, key=lambda number: (len(number), number))}
 
 
 def _pictures(root: Path, paths: Sequence[Path]) -> Iterator[Picture]:
     for path in paths:
         document = read_json(path)
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        by_image = defaultdict(list)
+        by_image, categories = defaultdict(list), _categories(document)
         for annotation in document["annotations"]:
-            by_image[annotation["image_id"]].append(annotation)
+            by_image[str(annotation["image_id"])].append(annotation)
         for image in document["images"]:
             name = path.parent.relative_to(root) / image["file_name"]
             size = (image["height"], image["width"])
-            shapes, dropped = shapes_of(by_image[image["id"]], partial(_shape, names=names, size=size))
+            shapes, dropped = shapes_of(by_image[str(image["id"])], partial(_shape, categories=categories, size=size))
             yield Picture(name.as_posix(), size, shapes, dropped)
 
 
-def _shape(annotation: dict[str, Any], names: dict[int, str], size: tuple[int, int]) -> Shape:
-    label, outline = names[annotation["category_id"]], annotation.get("segmentation")
+def _shape(annotation: dict[str, Any], categories: dict[str, Any], size: tuple[int, int]) -> Shape:
+    label, outline = categories[str(annotation["category_id"])]["name"], annotation.get("segmentation")
     if not outline:
         raise Unusable("an annotation with a box alone")
     if isinstance(outline, list):

@@ -16,10 +16,10 @@ from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import image_errors
 from trainer.data.formats.geometry import rasterised
-from trainer.data.formats.photos import Photos
+from trainer.data.formats.photos import Photos, Score
 from trainer.data.formats.shapes import VOID, Label, Picture, Unusable
 from trainer.data.formats.voc import BORDER, voc_color
-from trainer.data.layouts.files import first_of
+from trainer.data.layouts.files import PICTURES, first_of
 from trainer.errors import BrokenFile, UserError
 
 Overlaps = Literal["order", "area"]
@@ -30,11 +30,11 @@ IGNORED = ("__ignore__", VOID, "unlabeled", "unlabelled")
 
 @dataclass(frozen=True)
 class Table:
-    """The class table, the id of every label, and the id of pixels in no shape."""
+    """The class table, the id of every label, and the label of pixels in no shape."""
 
     classes: Classes
     ids: dict[str, int]
-    outside: int
+    outside: str
 
 
 @dataclass
@@ -46,11 +46,8 @@ class Summary:
     dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """{reason: the photos}"""
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    pixels: int = 0
-    outside: int = 0
-    """Pixels in no shape."""
-    overlapping: int = 0
-    """Pixels in shapes of several classes."""
+    pixels: Counter[str] = field(default_factory=Counter)
+    """All of them, those "outside" of every shape, and those "overlapping", in shapes of several classes."""
 
 
 def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
@@ -87,46 +84,56 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
     if not any(row.ignore for row in rows):
         border = next(colours) if BORDER in {row.color for row in rows} else BORDER
         rows.append(ClassRow(void, VOID, border, ignore=True))
-    return Table(Classes(tuple(rows)), ids, ids[unlabelled])
+    return Table(Classes(tuple(rows)), ids, unlabelled)
 
 
 def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:
     """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read.
 
-    Where `out` has photos/, `photos` are those, and label maps that are there stay.
+    Photos and label maps that are there stay.
     """
-    own = out / "photos" if (out / "photos").is_dir() else None
     summary = Summary()
-    labelled: dict[Path, str] = {}
+    labelled: dict[Path, tuple[Score, str, Counter[str], Counter[str]]] = {}
     for picture in pictures:
         for reason in picture.dropped:
             summary.dropped[reason].append(picture.name)
         if picture.note is not None:
             summary.notes[picture.note].append(picture.name)
         try:
-            photo = photos.find(picture)
-            if photo in labelled:
-                raise Unusable(f"labels of a photo that has labels from {labelled[photo]} already")
-            split, name = photos.targets[photo] if own is None else ("", photo.relative_to(own))
+            photo, score = photos.find(picture)
+            earlier = labelled.get(photo)
+            if earlier is not None and earlier[0] >= score:
+                raise Unusable(f"labels of a photo that has labels from {earlier[1]} already")
+            split, name = photos.targets[photo]
             target = (out / split / "labels" / name).with_suffix(".png")
-            if target.exists():
+            if earlier is None and any(target.with_suffix(ending).exists() for ending in PICTURES):
                 raise Unusable("labels of a photo that has a label map in --out: remove that to replace it")
             with image_errors(photo):
                 size = image_size(photo)
-            label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
+            ids, shapes, pixels = painted(picture, size, table, overlaps, summary)
+            label = encode_label(ids, imaging_domain(table.classes))
         except (Unusable, BrokenFile) as reason:
             summary.dropped[str(reason)].append(picture.name)
             continue
-        labelled[photo] = picture.name
+        if earlier is not None:
+            summary.dropped["labels of a photo that others name more exactly"].append(earlier[1])
+        labelled[photo] = (score, picture.name, shapes, pixels)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(label)
-    summary.labelled = len(labelled)
+    for photo, (score, given, shapes, pixels) in labelled.items():
+        summary.labelled += 1
+        summary.shapes += shapes
+        summary.pixels += pixels
+        if not score[0]:
+            there = Path(*photos.targets[photo])
+            summary.notes["labels were given to a photo of that name in another folder"].append(f"{given} to {there}")
     if not labelled:
         return summary
-    for photo, (split, name) in photos.targets.items() if own is None else ():
+    for photo, (split, name) in photos.targets.items():
         target = out / split / "photos" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photo, target)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target)
     if (out / "classes.csv").exists():
         return summary
     with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
@@ -135,8 +142,13 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
     return summary
 
 
-def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Overlaps, summary: Summary) -> np.ndarray:
-    """Return the ids uint8[H,W] of a picture's shapes at its photo's size. Raises Unusable where there is no label."""
+def painted(
+    picture: Picture, size: tuple[int, int], table: Table, overlaps: Overlaps, summary: Summary
+) -> tuple[np.ndarray, Counter[str], Counter[str]]:
+    """Return the ids uint8[H,W] of a picture's shapes at its photo's size, and the numbers of its shapes and pixels.
+
+    Raises Unusable where there is no label.
+    """
     if picture.size not in (None, (1, 1), size):
         expected = "x".join(map(str, picture.size or ()))
         turned = ", before its EXIF rotation" if picture.size == size[::-1] else ""
@@ -152,16 +164,17 @@ def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Ove
         except Unusable as reason:
             summary.dropped[str(reason)].append(picture.name)
     if not placed:
-        raise Unusable("no shape: the photo is taken as not labelled")
+        cause = "all its shapes were dropped" if picture.shapes or picture.dropped else "no shape"
+        raise Unusable(f"{cause}: the photo is taken as not labelled")
+    outside = table.ids[table.outside]
+    if outside != table.ids[VOID] and len(placed) < len(picture.shapes) + len(picture.dropped):
+        summary.notes[f"where shapes were dropped, the pixels are {table.outside}"].append(picture.name)
     if overlaps == "area":
         placed.sort(key=lambda each: -int(each[2].sum()))
-    ids, covered, overlapping = np.full(size, table.outside, np.uint8), np.zeros(size, bool), np.zeros(size, bool)
+    ids, covered, overlapping = np.full(size, outside, np.uint8), np.zeros(size, bool), np.zeros(size, bool)
     for label, place, mask in placed:
         overlapping[place] |= mask & covered[place] & (ids[place] != table.ids[label])
         covered[place] |= mask
         ids[place][mask] = table.ids[label]
-        summary.shapes[label] += 1
-    summary.pixels += ids.size
-    summary.outside += ids.size - int(covered.sum())
-    summary.overlapping += int(overlapping.sum())
-    return ids
+    pixels = Counter(all=ids.size, outside=int((~covered).sum()), overlapping=int(overlapping.sum()))
+    return ids, Counter(label for label, *_ in placed), pixels

@@ -66,6 +66,8 @@ class Export:
     """Whether the order of the shapes is the order in which the tool paints them."""
     masks: tuple[Path, ...] = ()
     """Folders whose pictures are not photos."""
+    remarks: tuple[str, ...] = ()
+    """Lines for the report on what belongs to no picture."""
 
 
 def shapes_of(objects: Iterable[Any], read: Callable[[Any], Shape | None]) -> tuple[list[Shape], list[str]]:

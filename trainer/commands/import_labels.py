@@ -1,11 +1,13 @@
 """`fewpair import`: turn what a labelling tool exported into a folder that `fewpair train` reads."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from trainer.batch import IGNORE
@@ -44,8 +46,7 @@ class ImportOptions:
 def import_labels(arguments: list[str]) -> int:
     """`fewpair import EXPORT --out FOLDER`: write the folder, check it, and report what was read and dropped."""
     options = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
-    project = {split: options.out / split / "photos" for split in ("", *SPLITS.values())}
-    project = {split: folder for split, folder in project.items() if folder.is_dir()}
+    project = {split: own for split in ("", *SPLITS.values()) if (own := options.out / split / "photos").is_dir()}
     own_classes = options.out / "classes.csv"
     if options.out.exists() and any(options.out.iterdir()) and not project:
         raise UserError(f"--out {options.out} is not empty and has no photos/: name a new folder, or one with photos/")
@@ -59,8 +60,7 @@ def import_labels(arguments: list[str]) -> int:
     with opened_export(options.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
         name, export = read_export(root, files, given)
         labels = given or export.labels
-        for line in (f"{options.export}: {name}", *export.remarks):
-            print(line)
+        print(f"{options.export}: {name}", *export.remarks, sep="\n")
         if labels is None:
             labels = tuple(
                 Label(label)
@@ -88,9 +88,9 @@ def import_labels(arguments: list[str]) -> int:
         photos = Photos(folders, masks=export.masks, embedded=None if project else Path(embedded))
         overlaps: Overlaps = options.overlaps or ("order" if export.ordered else "area")
         summary = convert(export.pictures(), photos, options.out, table, overlaps)
-    for line in _report(summary, table, photos, overlaps):
+    for line in _report(summary, table, overlaps):
         print(line)
-    if not summary.labelled:
+    if not summary.read:
         raise UserError(f"{options.export}: no label could be read, for the reasons above")
     confirmed = ["--void", "255"] if options.unlabelled == VOID else []
     return check_command([str(options.out), "--out", str(options.out / "overlay.png"), *confirmed])
@@ -102,20 +102,19 @@ def _given(text: str) -> tuple[Label, ...]:
     return tuple(Label(name) for part in text.split(",") if (name := part.strip()))
 
 
-def _report(summary: Summary, table: Table, photos: Photos, overlaps: Overlaps) -> Iterator[str]:
-    yield f"wrote {number_of(summary.labelled, 'label map')}"
+def _report(summary: Summary, table: Table, overlaps: Overlaps) -> Iterator[str]:
+    yield f"wrote {number_of(len(summary.read), 'label map')}"
+    shapes = sum((counts for counts, _ in summary.read.values()), Counter[str]())
+    pixels, outside, overlapping = sum((numbers for _, numbers in summary.read.values()), np.zeros(3, np.int64))
     for label, number in table.ids.items():
-        if summary.shapes[label]:
-            yield f"  {number:>3}  {label:<24}{number_of(summary.shapes[label], 'shape')}"
-    shares = {key: f"{100 * count / summary.pixels['all']:.3g} %" for key, count in summary.pixels.items()}
-    if "outside" in shares:
-        share = f"{shares['outside']} of their pixels are in no shape"
+        if shapes[label]:
+            yield f"  {number:>3}  {label:<24}{number_of(shapes[label], 'shape')}"
+    if outside:
+        share = f"{100 * outside / pixels:.3g} % of their pixels are in no shape"
         yield f"{share}: {table.outside} (--unlabelled void, or --unlabelled CLASS, decides)"
-    if "overlapping" in shares:
-        share = f"{shares['overlapping']} are in shapes of several classes"
+    if overlapping:
+        share = f"{100 * overlapping / pixels:.3g} % are in shapes of several classes"
         yield f"{share}: the {'later' if overlaps == 'order' else 'smaller'} shape counts (--overlaps order or area)"
-    for name in photos.same_name:
-        yield f"dropped: {name}, because another photo has its name"
     for kind, found in (("note", summary.notes), ("dropped", summary.dropped)):
-        for reason, names in found.items():
+        for reason, names in ((reason, names) for reason, names in found.items() if names):
             yield f"{kind}: {reason} ({len(names)}: {first_of(list(dict.fromkeys(names)))})"

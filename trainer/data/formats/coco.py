@@ -7,29 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.formats.geometry import mask_of_runs, polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, hex_color, read_json, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, color_of, read_json, shapes_of
 from trainer.data.layouts.files import number_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read files such as `instances_train.json`; the classes are their categories in the order of their ids."""
-    labels: dict[str, Label] = {}
-    used, parents, lost = set(), set(), 0
+    categories: list[tuple[str, dict[str, Any]]] = []
+    used, lost = set(), 0
     for path in paths:
         document = read_json(path)
-        images, categories = {str(image["id"]) for image in document["images"]}, _categories(document)
-        for annotation in document["annotations"]:
-            used.add(categories.get(str(annotation.get("category_id")), {}).get("name"))
-            lost += str(annotation["image_id"]) not in images
-        for category in categories.values():
-            name, color = category["name"], category.get("color")
-            color = hex_color(color) if isinstance(color, str) else tuple(color or ()) or None
-            labels.setdefault(name, Label(name, color))
-            parents |= {category.get("supercategory")} - {name}
+        images = {str(image["id"]) for image in document["images"]}
+        lost += sum(str(annotation["image_id"]) not in images for annotation in document["annotations"])
+        used |= {str(annotation.get("category_id")) for annotation in document["annotations"]}
+        categories += _categories(document).items()
     # Roboflow lists the name of the project too, as the supercategory of the classes
-    listed = tuple(label for name, label in labels.items() if name in used or name not in parents)
+    parents = {each.get("supercategory") for _, each in categories if each.get("supercategory") != each["name"]}
+    listed = [each for number, each in categories if number in used or each["name"] not in parents]
+    labels = {each["name"]: Label(each["name"], color_of(each.get("color"))) for each in listed}
     remarks = (f"dropped: {number_of(lost, 'annotation')} of images that are not listed",) if lost else ()
-    return Export(listed, lambda: _pictures(root, paths), ordered=False, remarks=remarks)
+    return Export(tuple(labels.values()), lambda: _pictures(root, paths), ordered=False, remarks=remarks)
 
 
 def _categories(document: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -41,13 +41,11 @@ class Table:
 class Summary:
     """What was read and what was dropped."""
 
-    labelled: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
+    read: dict[str, tuple[Counter[str], np.ndarray]] = field(default_factory=dict)
+    """{picture: its shapes by their labels, and how many pixels it has, in no shape, and in several classes' shapes}"""
     dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """{reason: the photos}"""
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    pixels: Counter[str] = field(default_factory=Counter)
-    """All of them, those "outside" of every shape, and those "overlapping", in shapes of several classes."""
 
 
 def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
@@ -93,7 +91,8 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
     Photos and label maps that are there stay.
     """
     summary = Summary()
-    labelled: dict[Path, tuple[Score, str, Counter[str], Counter[str]]] = {}
+    summary.dropped["a photo whose name another photo has"] += photos.same_name
+    labelled: dict[Path, tuple[Score, str]] = {}
     for picture in pictures:
         for reason in picture.dropped:
             summary.dropped[reason].append(picture.name)
@@ -110,23 +109,19 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
                 raise Unusable("labels of a photo that has a label map in --out: remove that to replace it")
             with image_errors(photo):
                 size = image_size(photo)
-            ids, shapes, pixels = painted(picture, size, table, overlaps, summary)
-            label = encode_label(ids, imaging_domain(table.classes))
+            label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
         except (Unusable, BrokenFile) as reason:
             summary.dropped[str(reason)].append(picture.name)
             continue
         if earlier is not None:
+            del summary.read[earlier[1]]
             summary.dropped["labels of a photo that others name more exactly"].append(earlier[1])
-        labelled[photo] = (score, picture.name, shapes, pixels)
+        labelled[photo] = (score, picture.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(label)
-    for photo, (score, given, shapes, pixels) in labelled.items():
-        summary.labelled += 1
-        summary.shapes += shapes
-        summary.pixels += pixels
-        if not score[0]:
-            there = Path(*photos.targets[photo])
-            summary.notes["labels were given to a photo of that name in another folder"].append(f"{given} to {there}")
+    summary.notes["labels were given to a photo of that name in another folder"] += [
+        f"{name} to {Path(*photos.targets[photo])}" for photo, (score, name) in labelled.items() if not score[0]
+    ]
     if not labelled:
         return summary
     for photo, (split, name) in photos.targets.items():
@@ -142,13 +137,8 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
     return summary
 
 
-def painted(
-    picture: Picture, size: tuple[int, int], table: Table, overlaps: Overlaps, summary: Summary
-) -> tuple[np.ndarray, Counter[str], Counter[str]]:
-    """Return the ids uint8[H,W] of a picture's shapes at its photo's size, and the numbers of its shapes and pixels.
-
-    Raises Unusable where there is no label.
-    """
+def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Overlaps, summary: Summary) -> np.ndarray:
+    """Return the ids uint8[H,W] of a picture's shapes at its photo's size. Raises Unusable where there is no label."""
     if picture.size not in (None, (1, 1), size):
         expected = "x".join(map(str, picture.size or ()))
         turned = ", before its EXIF rotation" if picture.size == size[::-1] else ""
@@ -164,8 +154,8 @@ def painted(
         except Unusable as reason:
             summary.dropped[str(reason)].append(picture.name)
     if not placed:
-        cause = "all its shapes were dropped" if picture.shapes or picture.dropped else "no shape"
-        raise Unusable(f"{cause}: the photo is taken as not labelled")
+        every = "every shape" if picture.shapes or picture.dropped else "no shape"
+        raise Unusable(f"{every}: the photo is taken as not labelled")
     outside = table.ids[table.outside]
     if outside != table.ids[VOID] and len(placed) < len(picture.shapes) + len(picture.dropped):
         summary.notes[f"where shapes were dropped, the pixels are {table.outside}"].append(picture.name)
@@ -176,5 +166,6 @@ def painted(
         overlapping[place] |= mask & covered[place] & (ids[place] != table.ids[label])
         covered[place] |= mask
         ids[place][mask] = table.ids[label]
-    pixels = Counter(all=ids.size, outside=int((~covered).sum()), overlapping=int(overlapping.sum()))
-    return ids, Counter(label for label, *_ in placed), pixels
+    pixels = np.array([ids.size, (~covered).sum(), overlapping.sum()])
+    summary.read[picture.name] = (Counter(label for label, *_ in placed), pixels)
+    return ids

@@ -14,7 +14,6 @@ from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable,
 PICTURE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif|heic)$", re.IGNORECASE)
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
-PREDICTED = "a task without annotations, whose prediction was read"
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
@@ -27,9 +26,9 @@ def _picture(task: dict[str, Any]) -> Picture:
     if len(names) > 1:
         return Picture(names[0], None, (), ["a task with several pictures, as it is not known which one was labelled"])
     done = [each for each in task.get("annotations", ()) if not each.get("was_cancelled")]
-    note = f"the first of {len(done)} annotations of a task was read" if len(done) > 1 else None
-    predicted = not done and bool(task.get("predictions"))
-    done = task["predictions"] if predicted else done
+    note = f"a task with {len(done)} annotations, whose first was read" if len(done) > 1 else None
+    if not done and task.get("predictions"):
+        done, note = task["predictions"], "a task without annotations, whose prediction was read"
     results = [result for result in done[0]["result"] if "value" in result] if done else []  # relations have none
     labels: dict[str, list[str]] = {}
     for result in results:  # with separate tags the label and the shape are two results of one id
@@ -39,7 +38,7 @@ def _picture(task: dict[str, Any]) -> Picture:
     sizes = {(result["original_height"], result["original_width"]) for result in results if "original_width" in result}
     shapes, dropped = shapes_of(results, lambda result: _shape(result, labels))
     size, shapes, of_sizes = one_size(sizes, shapes)
-    return Picture("".join(names), size, shapes, dropped + of_sizes, note=PREDICTED if predicted else note)
+    return Picture("".join(names), size, shapes, dropped + of_sizes, note=note)
 
 
 def _file(address: str) -> str:

@@ -54,18 +54,16 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 
 def _grey(path: Path) -> bool:
-    """Whether a picture looks grey, as masks do, and is not in a folder of photos."""
+    """Whether a picture is grey, as masks are, or broken, and not in a folder of photos."""
     if path.parent.name in PHOTO_FOLDERS:
         return False
     try:
         with Image.open(path) as picture:
-            if len(picture.getbands()) == 1:
-                return True
-            picture.thumbnail((64, 64))
-            small = np.asarray(picture.convert("RGB"))
+            return (
+                len(picture.getbands()) < 3 or not np.ptp(np.asarray(picture.resize((64, 64)))[..., :3], axis=2).any()
+            )
     except (OSError, SyntaxError):
-        return False
-    return bool((small == small[..., :1]).all())
+        return True
 
 
 def _pictures(by_name: dict[str, list[Path]]) -> Iterator[Picture]:

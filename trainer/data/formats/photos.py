@@ -15,7 +15,7 @@ from trainer.data.layouts.files import HEIF, PICTURES
 SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 PHOTO_FOLDERS = ("images", "img", "photos", "JPEGImages", "leftImg8bit", "data")
 """Folders that are left out of the names of photos."""
-Score = tuple[bool, bool, int, int, bool]
+Score = tuple[bool, bool, int, bool]
 """Whether a photo's folders do not contradict a name's, are its, how many last ones are, and whether the ending is."""
 
 
@@ -37,13 +37,12 @@ class Photos:
                 if path.suffix.lower() in (*PICTURES, *HEIF) and not hidden and not set(masks) & set(path.parents):
                     self._places[path] = (split or _split(place), place)
                     self._by_stem[_stem(path.name)].append(path)
+                    self.targets |= {path: (split, place)} if embedded is None else {}
         splits = {split for split, _ in self._places.values()}
         self._several = "train" in splits and len(splits) > 1
         self._taken: set[tuple[str, Path]] = set()
-        for path, (split, place) in self._places.items():
-            if embedded is None:
-                self.targets[path] = (next(key for key, folder in folders.items() if folder in path.parents), place)
-            elif not self._take(path, split, Path(*_inner(place), path.name)):
+        for path, (split, place) in self._places.items() if embedded is not None else ():
+            if not self._take(path, split, Path(*_inner(place), path.name)):
                 self.same_name.append(str(place))
 
     def _take(self, path: Path, split: str, name: Path) -> bool:
@@ -70,7 +69,7 @@ class Photos:
         scores = {path: self._score(path, name) for path in candidates}
         there = any(_common(kept := _inner(self._places[path][1]), _inner(name)) == len(kept) for path in candidates)
         if picture.photo is not None and self._embedded is not None and not there:
-            return self._unpacked(name, picture.photo, self._embedded), (True, True, 0, 0, True)
+            return self._unpacked(name, picture.photo, self._embedded), (True, True, 0, True)
         if not candidates and elsewhere:
             raise Unusable(f"a photo of the split {split} that is in another split only: move the photo or its labels")
         if not candidates:
@@ -85,9 +84,9 @@ class Photos:
 
     def _score(self, path: Path, name: PurePosixPath) -> Score:
         place = self._places[path][1]
-        kept, all_ = _common(_inner(path), _inner(name)), _common(path.parent.parts, name.parent.parts)
-        agree = kept > 0 or not _inner(place) or not _inner(name)
-        return agree, place.parent == Path(name.parent), kept, all_, path.name == name.name
+        common = _common(_inner(path), _inner(name))
+        agree = common > 0 or not _inner(place) or not _inner(name)
+        return agree, place.parent == Path(name.parent), common, path.name == name.name
 
     def _unpacked(self, name: PurePosixPath, content: bytes, folder: Path) -> Path:
         """Write the photo that a label file holds, below its folder."""

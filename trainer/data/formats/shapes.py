@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON ({error}): export it again") from error
 
 
-def hex_color(text: str | None) -> tuple[int, int, int] | None:
-    """Return the colour of "#ff0000", or None where there is none."""
-    code = bytes.fromhex((text or "").removeprefix("#"))
+def color_of(color: str | Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Return the colour of "#ff0000" or [255, 0, 0], or None where there is none."""
+    code = bytes.fromhex(color.removeprefix("#")) if isinstance(color, str) else bytes(color or ())
     return (code[0], code[1], code[2]) if len(code) == 3 else None

@@ -43,10 +43,10 @@ def _names(root: Path) -> list[str] | None:
         names = document.get("names") if isinstance(document, dict) else None
         if isinstance(names, str):
             raise UserError(f"{path}: names is {names}, which is no list of classes: write it as names: [{names}]")
+        if isinstance(names, dict):
+            names = [names[key] for key in sorted(names, key=int)]
         if names:
-            return [
-                str(names[key]) for key in (sorted(names, key=int) if isinstance(names, dict) else range(len(names)))
-            ]
+            return [str(name) for name in names]
     listed = next(iter(sorted(root.rglob("classes.txt"))), None)
     return None if listed is None else read_text(listed).strip().splitlines()
 

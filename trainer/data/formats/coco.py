@@ -13,43 +13,38 @@ from trainer.data.layouts.files import number_of
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read files such as `instances_train.json`; the classes are their categories in the order of their ids."""
-    categories: list[tuple[str, dict[str, Any]]] = []
+    categories: list[dict[str, Any]] = []
     used, lost = set(), 0
     for path in paths:
         document = read_json(path)
         images = {str(image["id"]) for image in document["images"]}
         lost += sum(str(annotation["image_id"]) not in images for annotation in document["annotations"])
         used |= {str(annotation.get("category_id")) for annotation in document["annotations"]}
-        categories += _categories(document).items()
+        # ids are numbers, which some tools write as text
+        categories += sorted(document["categories"], key=lambda each: (len(str(each["id"])), str(each["id"])))
     # Roboflow lists the name of the project too, as the supercategory of the classes
-    parents = {each.get("supercategory") for _, each in categories if each.get("supercategory") != each["name"]}
-    listed = [each for number, each in categories if number in used or each["name"] not in parents]
+    parents = {each.get("supercategory") for each in categories if each.get("supercategory") != each["name"]}
+    listed = [each for each in categories if str(each["id"]) in used or each["name"] not in parents]
     labels = {each["name"]: Label(each["name"], color_of(each.get("color"))) for each in listed}
     remarks = (f"dropped: {number_of(lost, 'annotation')} of images that are not listed",) if lost else ()
     return Export(tuple(labels.values()), lambda: _pictures(root, paths), ordered=False, remarks=remarks)
 
 
-def _categories(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the categories by their ids, which may be numbers or text, in the order of the numbers."""
-    by_id = {str(category["id"]): category for category in document["categories"]}
-    return {number: by_id[number] for number in sorted(by_id, key=lambda number: (len(number), number))}
-
-
 def _pictures(root: Path, paths: Sequence[Path]) -> Iterator[Picture]:
     for path in paths:
         document = read_json(path)
-        by_image, categories = defaultdict(list), _categories(document)
+        by_image, names = defaultdict(list), {str(each["id"]): each["name"] for each in document["categories"]}
         for annotation in document["annotations"]:
             by_image[str(annotation["image_id"])].append(annotation)
         for image in document["images"]:
             name = path.parent.relative_to(root) / image["file_name"]
             size = (image["height"], image["width"])
-            shapes, dropped = shapes_of(by_image[str(image["id"])], partial(_shape, categories=categories, size=size))
+            shapes, dropped = shapes_of(by_image[str(image["id"])], partial(_shape, names=names, size=size))
             yield Picture(name.as_posix(), size, shapes, dropped)
 
 
-def _shape(annotation: dict[str, Any], categories: dict[str, Any], size: tuple[int, int]) -> Shape:
-    label, outline = categories[str(annotation["category_id"])]["name"], annotation.get("segmentation")
+def _shape(annotation: dict[str, Any], names: dict[str, str], size: tuple[int, int]) -> Shape:
+    label, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
     if not outline:
         raise Unusable("an annotation with a box alone")
     if isinstance(outline, list):

@@ -122,14 +122,12 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
     summary.notes["labels were given to a photo of that name in another folder"] += [
         f"{name} to {Path(*photos.targets[photo])}" for photo, (score, name) in labelled.items() if not score[0]
     ]
-    if not labelled:
-        return summary
-    for photo, (split, name) in photos.targets.items():
+    for photo, (split, name) in photos.targets.items() if labelled else ():
         target = out / split / "photos" / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo, target)
-    if (out / "classes.csv").exists():
+    if not labelled or (out / "classes.csv").exists():
         return summary
     with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [(row.id, row.name, *row.color, int(row.ignore)) for row in table.classes.rows]
@@ -154,8 +152,8 @@ def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Ove
         except Unusable as reason:
             summary.dropped[str(reason)].append(picture.name)
     if not placed:
-        every = "every shape" if picture.shapes or picture.dropped else "no shape"
-        raise Unusable(f"{every}: the photo is taken as not labelled")
+        every = "every" if picture.dropped or picture.shapes else "no"
+        raise Unusable(f"{every} shape: the photo is taken as not labelled")
     outside = table.ids[table.outside]
     if outside != table.ids[VOID] and len(placed) < len(picture.shapes) + len(picture.dropped):
         summary.notes[f"where shapes were dropped, the pixels are {table.outside}"].append(picture.name)

@@ -37,9 +37,12 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
             f"{unnamed} holds masks of 0 and 255, and its name is not that of the class which is 255: move the masks "
             "of each class into a folder with its name, as in masks/road/0001.png"
         )
-    beside = sorted({file for folder in folders for file in folder.parent.glob("*/*") if file not in paths})
+    beside = sorted({file for folder in folders for file in folder.parent.glob("*/*")} - set(paths))
     others = [
-        str(file) for file in beside if file.suffix.lower() in PICTURES and (file.parent in folders or _grey(file))
+        str(file)
+        for file in beside
+        if file.suffix.lower() in PICTURES and file.parent.name not in PHOTO_FOLDERS
+        if file.parent in folders or _grey(file)
     ]
     if others:
         raise UserError(
@@ -54,14 +57,11 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 
 def _grey(path: Path) -> bool:
-    """Whether a picture is grey, as masks are, or broken, and not in a folder of photos."""
-    if path.parent.name in PHOTO_FOLDERS:
-        return False
+    """Whether a picture is grey, as masks are, or broken."""
     try:
         with Image.open(path) as picture:
-            return (
-                len(picture.getbands()) < 3 or not np.ptp(np.asarray(picture.resize((64, 64)))[..., :3], axis=2).any()
-            )
+            small = np.asarray(picture.resize((64, 64), Image.Resampling.NEAREST))
+            return len(picture.getbands()) < 3 or not np.ptp(small[..., :3], axis=2).any()
     except (OSError, SyntaxError):
         return True
 

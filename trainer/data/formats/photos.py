@@ -20,15 +20,13 @@ Score = tuple[bool, bool, int, bool]
 
 
 class Photos:
-    """The photos below folders. `targets` has for each its split ("" where there is only one) and its name there.
-
-    Photos that the export embeds are written below `embedded`; None: `folders` are those of a project, by their split.
-    """
+    """The photos below folders; `targets` has for each its split ("" where there is only one) and its name there."""
 
     def __init__(self, folders: Mapping[str, Path], *, masks: Sequence[Path], embedded: Path | None) -> None:
         self.targets: dict[Path, tuple[str, Path]] = {}
         self.same_name: list[str] = []
-        self._embedded, self._by_stem = embedded, defaultdict(list)
+        self._embedded = embedded  # None: the folders are those of a project, by their splits
+        self._by_stem = defaultdict(list)
         self._places: dict[Path, tuple[str, Path]] = {}
         for split, folder in folders.items():
             for path in sorted(folder.rglob("*")):
@@ -38,8 +36,7 @@ class Photos:
                     self._places[path] = (split or _split(place), place)
                     self._by_stem[_stem(path.name)].append(path)
                     self.targets |= {path: (split, place)} if embedded is None else {}
-        splits = {split for split, _ in self._places.values()}
-        self._several = "train" in splits and len(splits) > 1
+        self._several = {"train"} < {split for split, _ in self._places.values()}
         self._taken: set[tuple[str, Path]] = set()
         for path, (split, place) in self._places.items() if embedded is not None else ():
             if not self._take(path, split, Path(*_inner(place), path.name)):

@@ -94,10 +94,9 @@ def _complete(root: Path, name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except KeyError as missing:
-        raise UserError(f"{root} holds {name} without {missing}: export it again") from missing
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{root} holds {name} that cannot be read ({error}): export it again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        problem = f"without {error}" if isinstance(error, KeyError) else f"that cannot be read ({error})"
+        raise UserError(f"{root} holds {name} {problem}: export it again") from error
 
 
 def _kind(file: Path) -> str | None:

@@ -226,7 +226,7 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
             "labels of one photo for several sizes (2x3, 4x6, height x width) (1: masks/a)",
         ),
         ({"x.json": TWO_SIZES}, "labels of one photo for several sizes (4x6, 4x9, height x width)"),
-        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "an annotation with a box alone"),
+        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "every shape: the photo is taken as not labelled (1"),
         ({"data.yaml": YAML, "labels/a.txt": "2 .1 .1 .9 .1 .9 .9\n"}, "class 2, of 2 classes"),
         ({"labelmap.txt": "car:9,9,9::\n", "SegmentationClass/a.png": np.full((4, 6), 77)}, "77 (24 pixels"),
         (

@@ -76,8 +76,7 @@ def import_labels(arguments: list[str]) -> int:
                 "add --unlabelled background if they are background, or --unlabelled void"
             )
         if own_classes.exists():
-            own_names = {label.name for label in given or ()}
-            if options.unlabelled not in {None, VOID, *own_names}:
+            if options.unlabelled not in {None, VOID, *(label.name for label in given or ())}:
                 raise UserError(f"--unlabelled {options.unlabelled}: it is no class of {own_classes}: add it there")
             if table.ids[table.outside] == IGNORE and not any(label.ignore for label in given or ()):
                 raise UserError(

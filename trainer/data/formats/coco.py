@@ -12,7 +12,7 @@ from trainer.data.layouts.files import number_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
-    """Read files such as `instances_train.json`; the classes are their categories in the order of their ids."""
+    """Read files such as `instances_train.json`; the classes are their categories by ids, numbers or their text."""
     categories: list[dict[str, Any]] = []
     used, lost = set(), 0
     for path in paths:
@@ -20,7 +20,6 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
         images = {str(image["id"]) for image in document["images"]}
         lost += sum(str(annotation["image_id"]) not in images for annotation in document["annotations"])
         used |= {str(annotation.get("category_id")) for annotation in document["annotations"]}
-        # ids are numbers, which some tools write as text
         categories += sorted(document["categories"], key=lambda each: (len(str(each["id"])), str(each["id"])))
     # Roboflow lists the name of the project too, as the supercategory of the classes
     parents = {each.get("supercategory") for each in categories if each.get("supercategory") != each["name"]}

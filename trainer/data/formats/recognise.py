@@ -116,7 +116,6 @@ def _kind_of_json(content: Any, file: Path) -> str | None:
             return "Label Studio JSON"
         if content and isinstance(content[0], dict) and "annotation_id" in content[0]:
             raise UserError(f'{file} is Label Studio\'s "JSON-MIN": export "JSON"')
-        return None
     keys = set(content) if isinstance(content, dict) else set()
     kinds = {
         "COCO JSON": {"images", "annotations", "categories"},

@@ -1,7 +1,6 @@
 """`fewpair import`: turn what a labelling tool exported into a folder that `fewpair train` reads."""
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +102,11 @@ def _given(text: str) -> tuple[Label, ...]:
 
 def _report(summary: Summary, table: Table, overlaps: Overlaps) -> Iterator[str]:
     yield f"wrote {number_of(len(summary.read), 'label map')}"
-    shapes = sum((counts for counts, _ in summary.read.values()), Counter[str]())
+    shapes = [label for labels, _ in summary.read.values() for label in labels]
     pixels, outside, overlapping = sum((numbers for _, numbers in summary.read.values()), np.zeros(3, np.int64))
     for label, number in table.ids.items():
-        if shapes[label]:
-            yield f"  {number:>3}  {label:<24}{number_of(shapes[label], 'shape')}"
+        if label in shapes:
+            yield f"  {number:>3}  {label:<24}{number_of(shapes.count(label), 'shape')}"
     if outside:
         share = f"{100 * outside / pixels:.3g} % of their pixels are in no shape"
         yield f"{share}: {table.outside} (--unlabelled void, or --unlabelled CLASS, decides)"

@@ -16,7 +16,7 @@ from trainer.batch import IGNORE, Classes
 from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import image_errors
 from trainer.data.formats.geometry import rasterised
-from trainer.data.formats.photos import Photos, Score
+from trainer.data.formats.photos import Photos
 from trainer.data.formats.shapes import VOID, Label, Picture, Unusable
 from trainer.data.formats.voc import BORDER, voc_color
 from trainer.data.layouts.files import PICTURES, first_of
@@ -41,8 +41,8 @@ class Table:
 class Summary:
     """What was read and what was dropped."""
 
-    read: dict[str, tuple[Counter[str], np.ndarray]] = field(default_factory=dict)
-    """{picture: its shapes by their labels, and how many pixels it has, in no shape, and in several classes' shapes}"""
+    read: dict[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
+    """{picture: the labels of its shapes, and how many pixels it has, in no shape, and in several classes' shapes}"""
     dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """{reason: the photos}"""
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -92,7 +92,7 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
     """
     summary = Summary()
     summary.dropped["a photo whose name another photo has"] += photos.same_name
-    labelled: dict[Path, tuple[Score, str]] = {}
+    labelled: dict[Path, tuple[tuple[int, ...], str]] = {}
     for picture in pictures:
         for reason in picture.dropped:
             summary.dropped[reason].append(picture.name)
@@ -165,5 +165,5 @@ def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Ove
         covered[place] |= mask
         ids[place][mask] = table.ids[label]
     pixels = np.array([ids.size, (~covered).sum(), overlapping.sum()])
-    summary.read[picture.name] = (Counter(label for label, *_ in placed), pixels)
+    summary.read[picture.name] = ([label for label, *_ in placed], pixels)
     return ids

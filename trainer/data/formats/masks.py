@@ -38,12 +38,8 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
             "of each class into a folder with its name, as in masks/road/0001.png"
         )
     beside = sorted({file for folder in folders for file in folder.parent.glob("*/*")} - set(paths))
-    others = [
-        str(file)
-        for file in beside
-        if file.suffix.lower() in PICTURES and file.parent.name not in PHOTO_FOLDERS
-        if file.parent in folders or _grey(file)
-    ]
+    pictures = [file for file in beside if file.suffix.lower() in PICTURES and file.parent.name not in PHOTO_FOLDERS]
+    others = [str(file) for file in pictures if file.parent in folders or _grey(file)]
     if others:
         raise UserError(
             f"{first_of(others)}: beside masks of 0 and 255, but no whole PNG of 0 and 255. Save them as such, or move "

@@ -15,8 +15,6 @@ from trainer.data.layouts.files import HEIF, PICTURES
 SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 PHOTO_FOLDERS = ("images", "img", "photos", "JPEGImages", "leftImg8bit", "data")
 """Folders that are left out of the names of photos."""
-Score = tuple[bool, bool, int, bool]
-"""Whether a photo's folders do not contradict a name's, are its, how many last ones are, and whether the ending is."""
 
 
 class Photos:
@@ -52,8 +50,8 @@ class Photos:
         self.targets[path] = target
         return True
 
-    def find(self, picture: Picture) -> tuple[Path, Score]:
-        """Return the photo of that name, whatever its ending; of several, the one in the most similar folder.
+    def find(self, picture: Picture) -> tuple[Path, tuple[int, ...]]:
+        """Return the photo of that name, with any ending, and its score; of several, the one in the most similar folder.
 
         An embedded photo comes before those in other folders. Raises Unusable where there is none, or several.
         """
@@ -79,7 +77,8 @@ class Photos:
             raise Unusable(f"a name that {len(best)} photos have: keep the folders that the tool names, or rename them")
         return best[0], scores[best[0]]
 
-    def _score(self, path: Path, name: PurePosixPath) -> Score:
+    def _score(self, path: Path, name: PurePosixPath) -> tuple[int, ...]:
+        """Return whether folders agree, are equal, how many of the last ones are, and whether the endings are."""
         place = self._places[path][1]
         common = _common(_inner(path), _inner(name))
         agree = common > 0 or not _inner(place) or not _inner(name)

@@ -51,7 +51,7 @@ class Photos:
         return True
 
     def find(self, picture: Picture) -> tuple[Path, tuple[int, ...]]:
-        """Return the photo of that name, with any ending, and its score; of several, the one in the most similar folder.
+        """Return the photo of that name, with any ending, and how well it fits; the best where there are several.
 
         An embedded photo comes before those in other folders. Raises Unusable where there is none, or several.
         """

@@ -56,9 +56,9 @@ def imported(export, *options, photo="a"):
     return open_dataset("folders", out).label_domain.classes.names, ids
 
 
-def coco(*annotations, categories=("car", "road"), height=4, width=6):
+def coco(*annotations, categories=("car", "road"), name="a.jpg", height=4, width=6):
     return {
-        "images": [{"id": 7, "file_name": "a.jpg", "height": height, "width": width}],
+        "images": [{"id": "7", "file_name": name, "height": height, "width": width}],
         "categories": [{"id": 10 + place, "name": name} for place, name in enumerate(categories)],
         "annotations": [{"id": place, "image_id": 7, **each} for place, each in enumerate(annotations)],
     }
@@ -114,16 +114,27 @@ BITMAP = base64.b64encode(zlib.compress(base64.b64decode(png(np.full((2, 3), Tru
 LIST = {"labels.txt": "__ignore__\ncar\nroad\n"}
 META = {"meta.json": {"classes": [{"title": "car"}, {"title": "road"}]}}
 CORNERS = {"points": [[4, 3], [1, 1]], "shape_type": "rectangle"}
+RIM = {"points": [[2.5, 2], [3.8, 2]], "shape_type": "circle"}
 PATCH = {"points": [[1, 1], [3, 2]], "shape_type": "mask", "mask": png(np.full((2, 3), True))}
 PERCENT = np.multiply(POINTS, [100 / 6, 25]).tolist()
 YOLO_SQUARE = "0 .16667 .25 .66667 .25 .66667 .75 .16667 .75\n"
 YAML = "names: {0: car, 1: road}\n"
 CVAT_POLYGON = '<polygon label="car" points="1,1;4,1;4,3;1,3" z_order="0"/>'
+TWO_SIZES = with_results(
+    studio("polygonlabels", {"points": PERCENT}),
+    *studio("polygonlabels", {"points": PERCENT}, id="s", original_width=9)[0]["annotations"][0]["result"],
+)
+OVAL = {"x": 250 / 6, "y": 50, "radiusX": 160 / 6, "radiusY": 30}
+NUMBERED = ((10, "car"), (11, "road"))
 CLOSED = {"interior": [], "exterior": POINTS}
 SQUARES = {
     "COCO polygon": {"x.json": coco(outline(SQUARE))},
     "COCO runs as a list, by columns": {"x.json": coco(rle([5, 2, 2, 2, 2, 2, 9]))},
     "COCO runs as a string": {"x.json": coco(rle("5220007"))},
+    "COCO ids as text, colours as hexadecimals, classes that are their own supercategories, a path of Windows": {
+        "x.json": coco(outline(SQUARE, category="10"), name="images\\a.jpg")
+        | {"categories": [{"id": n, "name": c, "supercategory": c, "color": "#ff0000"} for n, c in NUMBERED]}
+    },
     "CVAT polygon": {"x.xml": cvat(CVAT_POLYGON)},
     "CVAT box": {"x.xml": cvat('<box label="car" xtl="1" ytl="1" xbr="4" ybr="3"/>')},
     "CVAT box, turned": {"x.xml": cvat('<box label="car" xtl="1.5" ytl=".5" xbr="3.5" ybr="3.5" rotation="90"/>')},
@@ -131,12 +142,15 @@ SQUARES = {
     "CVAT mask": {"x.xml": cvat('<mask label="car" rle="1, 3, 1, 3" left="0" top="1" width="4" height="2"/>')},
     "labelme polygon": LIST | {"json/a.json": labelme({"label": "car", "points": POINTS})},
     "labelme rectangle": LIST | {"json/a.json": labelme({"label": "car", **CORNERS})},
+    "labelme circle": {"json/a.json": labelme({"label": "car", **RIM}), "json/labels.txt": "car\nroad\n"},
     "labelme mask": LIST | {"json/a.json": labelme({"label": "car", **PATCH})},
-    "VOC palette": {"labelmap.txt": "car:1,1,1::\nroad:2,2,2::\n", "SegmentationClass/a.png": INSIDE},
+    "VOC palette": {"labelmap.txt": "car:1,1,1::\nroad:2,2,2::\n", "SegmentationClass/a.png": INSIDE}
+    | {"SegmentationObject/a.png": np.full((4, 6), 9)},
     "YOLO": {"data.yaml": YAML, "labels/a.txt": YOLO_SQUARE},
     "Supervisely polygon": META | {"ann/a.jpg.json": supervisely("polygon", points=CLOSED)},
     "Supervisely bitmap": META | {"ann/a.jpg.json": supervisely("bitmap", bitmap={"data": BITMAP, "origin": [1, 1]})},
-    "binary masks": {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.zeros((4, 6))},
+    "binary masks": {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.zeros((4, 6, 3))},
+    "Label Studio ellipse": {"x.json": studio("ellipselabels", OVAL)},
     "Label Studio polygon": {"x.json": studio("polygonlabels", {"points": PERCENT})},
     "Label Studio with a rating, a number and a relation": {
         "x.json": with_results(
@@ -190,26 +204,27 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
         ({"x.json": coco(rle([5, 2, 99]))}, "a mask whose runs add up to 106 pixels, not 4x6"),
         ({"x.json": coco(rle([4], size=(2, 2)))}, "a mask of another size than its picture"),
         ({"x.json": coco(outline())}, "an annotation with a box alone"),
-        ({"x.json": coco(outline(SQUARE, category=99))}, "a shape that cannot be read (KeyError: 99)"),
+        ({"x.json": coco(outline(SQUARE, category=99))}, "a shape that cannot be read (KeyError: '99')"),
         ({"x.json": coco(outline([9, 9, 8, 8, 7, 9]))}, "a shape that covers no pixel"),
         ({"x.xml": cvat('<polyline label="car" points="1,1;2,2"/>')}, "a polyline, which has no area"),
         ({"x.json": studio("polygonlabels", {"points": POINTS}, image_rotation=90)}, "on a photo that was turned"),
         (
+            {"x.json": studio("polygonlabels", {"points": [], "labels": ["car", "road"]})},
+            "a region with several labels",
+        ),
+        ({"x.json": studio("bitmask", {"imageDataURL": ""})}, "a bitmask, which is not read"),
+        ({"x.json": [{"data": {"one": "/d/a.jpg", "two": "/d/b.jpg"}}]}, "a task with several pictures"),
+        ({"x.json": coco({"image_id": 8})}, "dropped: 1 annotation of images that are not listed"),
+        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "linestrip"})}, "a linestrip, which has"),
+        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "point"})}, "a point, which has no area"),
+        ({"data.yaml": YAML, "labels/a.txt": "2 0 0 1 0 1 1\n1 nan 0 1 0 1 1\n"}, "that are not finite"),
+        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n", "b.txt": "car"}, "ignored: b.txt"),
+        (
             {"masks/car/a.png": np.full((4, 6), 255), "masks/road/a.png": np.full((2, 3), 255)},
             "labels of one photo for several sizes (2x3, 4x6, height x width) (1: masks/a)",
         ),
-        (
-            {
-                "x.json": with_results(
-                    studio("polygonlabels", {"points": PERCENT}),
-                    studio("polygonlabels", {"points": PERCENT}, id="s", original_width=9)[0]["annotations"][0][
-                        "result"
-                    ][0],
-                )
-            },
-            "labels of one photo for several sizes (4x6, 4x9, height x width)",
-        ),
-        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "an annotation with a box alone"),
+        ({"x.json": TWO_SIZES}, "labels of one photo for several sizes (4x6, 4x9, height x width)"),
+        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "every shape: the photo is taken as not labelled (1"),
         ({"data.yaml": YAML, "labels/a.txt": "2 .1 .1 .9 .1 .9 .9\n"}, "class 2, of 2 classes"),
         ({"labelmap.txt": "car:9,9,9::\n", "SegmentationClass/a.png": np.full((4, 6), 77)}, "77 (24 pixels"),
         (
@@ -261,7 +276,7 @@ def test_holes_parts_and_hairlines(export):
 def test_one_class_beside_void_is_refused_before_anything_is_written(export, capsys):
     lay(export, {"ann/a.jpg.json": supervisely("polygon", points={"exterior": POINTS, "interior": []})})
     assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert "say --unlabelled background if they are background" in capsys.readouterr().err
+    assert "add --unlabelled background if they are background" in capsys.readouterr().err
     assert not (export.parent / "out").exists()
     assert imported(export, "--unlabelled", "background")[0] == ("background", "car")
 
@@ -275,12 +290,31 @@ def test_the_order_or_the_area_decides_overlaps(export, capsys):
     assert imported(export, "--overlaps", "area")[1] == np.where(INSIDE, 0, 1).tolist()
 
 
+def test_of_overlapping_shapes_of_coco_the_smaller_one_counts(export):
+    put(export / "x.json", coco(outline(SQUARE), outline([0, 0, 6, 0, 6, 4, 0, 4], category=11)))
+    assert imported(export)[1] == np.where(INSIDE, 0, 1).tolist()
+
+
+def test_labels_of_another_folder_give_way_and_are_named(tmp_path, capsys):
+    export = with_photo(with_photo(tmp_path / "export", "cam2/1.jpg"), "cam2/2.jpg")
+    names = ("cam1/1.jpg", "cam2/1.jpg", "cam1/2.jpg")
+    images = [{"id": n, "file_name": name, "height": 4, "width": 6} for n, name in enumerate(names)]
+    annotations = [{"image_id": n, **outline(SQUARE, category=10 + n % 2)} for n in range(3)]
+    put(export / "x.json", coco() | {"images": images, "annotations": annotations})
+    assert imported(export, photo="cam2/1")[1][1][1] == 1
+    said = capsys.readouterr().out
+    assert "dropped: labels of a photo that others name more exactly (1: cam1/1.jpg)" in said
+    assert "note: labels were given to a photo of that name in another folder (1: cam1/2.jpg to cam2/2.jpg)" in said
+
+
 def test_pixels_in_no_shape_are_void_or_a_class(export, capsys):
-    put(export / "x.json", coco(outline(SQUARE)))
+    put(export / "x.json", coco(outline(SQUARE), outline()))
     names, ids = imported(export, "--unlabelled", "rest")
     assert names == ("rest", "car", "road")
     assert ids == INSIDE.astype(int).tolist()
-    assert "75 % of their pixels are in no shape: rest" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "75 % of their pixels are in no shape: rest" in said
+    assert "note: where shapes were dropped, the pixels are rest (1: a.jpg)" in said
 
 
 def test_a_background_class_of_the_tool_takes_the_pixels_in_no_shape_unless_void_is_asked_for(export):
@@ -310,8 +344,11 @@ def test_labels_that_the_list_lacks_are_named(export, capsys):
     assert "dropped: the label 'tree', which is not in the class table (1: " in capsys.readouterr().out
 
 
-def test_a_class_table_gives_ids_and_colours(export):
+def test_a_class_table_gives_ids_and_colours_but_not_the_numbers_of_yolo(export, capsys):
     put(export / "own.csv", "id,name,r,g,b,ignore\n5,road,9,9,9,0\n8,car,7,7,7,0\n9,void,0,0,0,1\n")
+    put(export.parent / "yolo" / "a.txt", YOLO_SQUARE)
+    assert main(["import", str(export.parent / "yolo"), "--out=x", "--classes", str(export / "own.csv")]) == 2
+    assert "into classes.txt beside the labels" in capsys.readouterr().err
     put(export / "json" / "a.json", labelme({"label": "car", "points": POINTS}))
     names, ids = imported(export, "--classes", str(export / "own.csv"))
     assert names == ("road", "car")
@@ -353,6 +390,7 @@ def test_photos_are_found_by_stem_and_folder_and_keep_their_splits(tmp_path):
 
 
 def test_embedded_photos_of_one_name_keep_their_folders(tmp_path, capsys):
+    with_photo(tmp_path / "x", "s3/1.png")
     for folder, level in (("s1", 50), ("s2", 200)):
         embedded = {"imagePath": "1.png", "imageData": png(np.full((4, 6, 3), level, np.uint8))}
         put(tmp_path / "x" / folder / "1.json", labelme({"label": "car", "points": POINTS}, **embedded))
@@ -369,10 +407,7 @@ def test_embedded_photos_of_one_name_keep_their_folders(tmp_path, capsys):
 @pytest.mark.parametrize(
     "files",
     [
-        {
-            "x.json": coco(outline(SQUARE))
-            | {"images": [{"id": 7, "file_name": "train/a.jpg", "height": 4, "width": 6}]}
-        },
+        {"x.json": coco(outline(SQUARE), name="train/a.jpg")},
         {"labelmap.txt": "car:1,1,1::\nroad:2,2,2::\n", "train/SegmentationClass/a.png": INSIDE},
     ],
 )
@@ -405,7 +440,7 @@ def test_binary_masks_of_two_splits_are_one_class_and_two_photos(tmp_path):
 def test_void_is_confirmed_where_the_import_offers_it(export, capsys):
     put(export / "x.json", coco(outline(SQUARE)))
     assert main(["import", str(export), "--out", str(export.parent / "asked")]) == 1
-    assert "(fewpair import: --unlabelled void)" in capsys.readouterr().out
+    assert "confirm it with --void 255, of fewpair check and" in capsys.readouterr().out
     assert main(["import", str(export), "--unlabelled", "void", "--out", str(export.parent / "out")]) == 0
 
 
@@ -463,13 +498,12 @@ LAUGHS = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><a>&l9;</a>'
         ({"notes.docx": "x"}, "holds no export that can be read (COCO JSON, CVAT for images,"),
         ({"x.json": coco(), "y.json": labelme()}, "several formats: COCO JSON (as x.json), labelme JSON (as y.json)"),
         ({"x.json": "{"}, "x.json cannot be read as JSON"),
-        ({"x.json": coco() | {"images": [{}]}}, "COCO JSON without 'file_name'"),
+        ({"x.json": coco() | {"images": [{}]}}, "COCO JSON without 'id'"),
+        ({"x.json": coco() | {"annotations": None}}, "COCO JSON that cannot be read ('NoneType' object"),
+        ({"data.yaml": "names: car\n", "labels/a.txt": YOLO_SQUARE}, "names is car, which is no list of classes"),
         ({"x.xml": LAUGHS}, "x.xml cannot be read as XML"),
         ({"x.xml": "<annotations><track/></annotations>"}, 'export "CVAT for images 1.1"'),
-        (
-            {"masks/a.png": np.full((4, 6), 255)},
-            "Which class 255 is, or whether it means not labelled, they do not say",
-        ),
+        ({"masks/a.png": np.full((4, 6), 255)}, "its name is not that of the class which is 255"),
         ({"labels/a.txt": "0 .1 .1 .9 .1 .9 .9\n"}, "without a list of their classes (data.yaml or classes.txt)"),
         (
             {"SegmentationClass/a.png": np.full((4, 6), 1)},
@@ -484,7 +518,7 @@ def test_what_cannot_be_imported_is_refused_with_what_was_found(export, capsys, 
 
 
 def test_a_mask_that_is_not_binary_is_refused_instead_of_left_out(export, capsys):
-    lay(export, {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.where(INSIDE, 128, 0)})
+    lay(export, {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.full((4, 6, 3), 128)})
     assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
     assert "masks/road/a.png: beside masks of 0 and 255, but no whole PNG of 0 and 255" in capsys.readouterr().err
     (export / "masks" / "road" / "a.png").write_bytes((export / "masks" / "car" / "a.png").read_bytes()[:-20])
@@ -564,19 +598,25 @@ def test_labels_come_into_a_project_that_has_its_photos_and_class_table(tmp_path
         with_photo(project / "photos", f"{name}.jpg")
     table = "id,name,r,g,b,ignore\n0,road,1,2,3,0\n7,car,4,5,6,0\n11,void,0,0,0,1\n"
     put(project / "classes.csv", table)
-    write(project / "labels" / "b.png", np.zeros((4, 6), np.uint8))
+    write(project / "labels" / "b.tif", np.zeros((4, 6), np.uint8))
+    with_photo(project / "val" / "photos", "e.jpg")
     shapes = {"label": "car", "points": POINTS}, {"label": "tree", "points": POINTS}
-    for name in "abd":
+    for name in "abde":
         put(tmp_path / "labelled" / f"{name}.json", labelme(*shapes, imagePath=f"{name}.jpg"))
     assert main(["import", str(tmp_path / "labelled"), "--out", str(project), "--unlabelled", "sky"]) == 2
     assert "--unlabelled sky: it is no class of" in capsys.readouterr().err
     main(["import", str(tmp_path / "labelled"), "--out", str(project)])
     said = capsys.readouterr().out
     assert set(np.unique(np.asarray(Image.open(project / "labels" / "a.png")))) == {7, 11}
-    assert not np.asarray(Image.open(project / "labels" / "b.png")).any()
+    assert not np.asarray(Image.open(project / "labels" / "b.tif")).any()
     assert (project / "classes.csv").read_text() == table
-    assert sorted(path.name for path in (project / "labels").iterdir()) == ["a.png", "b.png"]
-    for dropped in ("the label 'tree', which is not in the class table", "has a label map in --out", "was not found"):
+    assert sorted(path.name for path in (project / "labels").iterdir()) == ["a.png", "b.tif"]
+    assert (project / "val" / "labels" / "e.png").is_file()
+    for dropped in (
+        "the label 'tree', which is not in the class table",
+        "has a label map in --out",
+        "add it to photos/ (1: d",
+    ):
         assert dropped in said
 
 

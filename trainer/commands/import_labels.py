@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
 from trainer.batch import IGNORE
@@ -13,7 +14,7 @@ from trainer.commands.arguments import parse
 from trainer.commands.check import check_command
 from trainer.data.class_table import read_classes
 from trainer.data.formats.convert import BACKGROUND, Overlaps, Summary, Table, class_table, convert
-from trainer.data.formats.photos import Photos
+from trainer.data.formats.photos import SPLITS, Photos
 from trainer.data.formats.recognise import READERS, opened_export, read_export
 from trainer.data.formats.shapes import VOID, Label
 from trainer.data.layouts.files import first_of, number_of
@@ -44,12 +45,12 @@ class ImportOptions:
 def import_labels(arguments: list[str]) -> int:
     """`fewpair import EXPORT --out FOLDER`: write the folder, check it, and report what was read and dropped."""
     options = parse(ImportOptions, "import", arguments, f"Import labels. Formats: {', '.join(READERS)}.")
-    own = options.out / "photos"
-    project, own_classes = own.is_dir(), options.out / "classes.csv"
+    project = {split: own for split in ("", *SPLITS.values()) if (own := options.out / split / "photos").is_dir()}
+    own_classes = options.out / "classes.csv"
     if options.out.exists() and any(options.out.iterdir()) and not project:
         raise UserError(f"--out {options.out} is not empty and has no photos/: name a new folder, or one with photos/")
     if project and options.photos is not None:
-        raise UserError(f"--photos {options.photos}: the photos are those of {own}; leave --photos out")
+        raise UserError(f"--photos {options.photos}: the photos are those of {options.out}; leave --photos out")
     if options.photos is not None and not options.photos.is_dir():
         raise UserError(f"--photos {options.photos}: there is no such folder")
     if own_classes.exists() and options.classes is not None:
@@ -58,7 +59,7 @@ def import_labels(arguments: list[str]) -> int:
     with opened_export(options.export) as (root, files), tempfile.TemporaryDirectory() as embedded:
         name, export = read_export(root, files, given)
         labels = given or export.labels
-        print(f"{options.export}: {name}")
+        print(f"{options.export}: {name}", *export.remarks, sep="\n")
         if labels is None:
             labels = tuple(
                 Label(label)
@@ -71,24 +72,23 @@ def import_labels(arguments: list[str]) -> int:
         if len(named) == 1 and options.unlabelled is None:
             raise UserError(
                 f"{named[0]} is the only class and the pixels in no shape are void, so that nothing could be learnt: "
-                "say --unlabelled background if they are background, or --unlabelled void"
+                "add --unlabelled background if they are background, or --unlabelled void"
             )
         if own_classes.exists():
-            own_names = {label.name for label in given or ()}
-            if options.unlabelled not in {None, VOID, *own_names}:
+            if options.unlabelled not in {None, VOID, *(label.name for label in given or ())}:
                 raise UserError(f"--unlabelled {options.unlabelled}: it is no class of {own_classes}: add it there")
-            if table.outside == IGNORE and not any(label.ignore for label in given or ()):
+            if table.ids[table.outside] == IGNORE and not any(label.ignore for label in given or ()):
                 raise UserError(
                     f"{own_classes} has no void class for the pixels in no shape: add the line "
                     "255,void,224,224,192,1 to it, or name their class with --unlabelled"
                 )
-        source = own if project else options.photos or root
-        photos = Photos(source, masks=export.masks, embedded=None if project else Path(embedded))
+        folders = project or {"": options.photos or root}
+        photos = Photos(folders, masks=export.masks, embedded=None if project else Path(embedded))
         overlaps: Overlaps = options.overlaps or ("order" if export.ordered else "area")
         summary = convert(export.pictures(), photos, options.out, table, overlaps)
-    for line in _report(summary, table, photos, overlaps):
+    for line in _report(summary, table, overlaps):
         print(line)
-    if not summary.labelled:
+    if not summary.read:
         raise UserError(f"{options.export}: no label could be read, for the reasons above")
     confirmed = ["--void", "255"] if options.unlabelled == VOID else []
     return check_command([str(options.out), "--out", str(options.out / "overlay.png"), *confirmed])
@@ -100,20 +100,19 @@ def _given(text: str) -> tuple[Label, ...]:
     return tuple(Label(name) for part in text.split(",") if (name := part.strip()))
 
 
-def _report(summary: Summary, table: Table, photos: Photos, overlaps: Overlaps) -> Iterator[str]:
-    yield f"wrote {number_of(summary.labelled, 'label map')}"
+def _report(summary: Summary, table: Table, overlaps: Overlaps) -> Iterator[str]:
+    yield f"wrote {number_of(len(summary.read), 'label map')}"
+    shapes = [label for labels, _ in summary.read.values() for label in labels]
+    pixels, outside, overlapping = sum((numbers for _, numbers in summary.read.values()), np.zeros(3, np.int64))
     for label, number in table.ids.items():
-        if summary.shapes[label]:
-            yield f"  {number:>3}  {label:<24}{number_of(summary.shapes[label], 'shape')}"
-    if summary.outside:
-        outside = next(label for label, number in table.ids.items() if number == table.outside)
-        share = f"{100 * summary.outside / summary.pixels:.3g} % of their pixels are in no shape"
-        yield f"{share}: {outside} (--unlabelled void, or --unlabelled CLASS, decides)"
-    if summary.overlapping:
-        share = f"{100 * summary.overlapping / summary.pixels:.3g} % are in shapes of several classes"
+        if label in shapes:
+            yield f"  {number:>3}  {label:<24}{number_of(shapes.count(label), 'shape')}"
+    if outside:
+        share = f"{100 * outside / pixels:.3g} % of their pixels are in no shape"
+        yield f"{share}: {table.outside} (--unlabelled void, or --unlabelled CLASS, decides)"
+    if overlapping:
+        share = f"{100 * overlapping / pixels:.3g} % are in shapes of several classes"
         yield f"{share}: the {'later' if overlaps == 'order' else 'smaller'} shape counts (--overlaps order or area)"
-    for name in photos.same_name:
-        yield f"dropped: {name}, because another photo has its name"
     for kind, found in (("note", summary.notes), ("dropped", summary.dropped)):
-        for reason, names in found.items():
+        for reason, names in ((reason, names) for reason, names in found.items() if names):
             yield f"{kind}: {reason} ({len(names)}: {first_of(list(dict.fromkeys(names)))})"

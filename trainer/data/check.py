@@ -24,8 +24,8 @@ SAME = 3.0
 
 
 _REMEDY_255 = (
-    "if 255 is meant to be a class, write that class's id instead (fewpair import: --unlabelled NAME); if it means not "
-    "labelled, confirm it with --void 255 (fewpair import: --unlabelled void)"
+    "if 255 is meant to be a class, write that class's id instead (import again into a new folder, with --unlabelled "
+    "NAME); if it means not labelled, confirm it with --void 255, of fewpair check and of fewpair train"
 )
 
 

@@ -7,40 +7,43 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.formats.geometry import mask_of_runs, polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_json, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, color_of, read_json, shapes_of
+from trainer.data.layouts.files import number_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
-    """Read files such as `instances_train.json`; the classes are their categories in the order of their ids."""
-    names: dict[str, Label] = {}
+    """Read files such as `instances_train.json`; the classes are their categories by ids, numbers or their text."""
+    categories: list[dict[str, Any]] = []
+    used, lost = set(), 0
     for path in paths:
         document = read_json(path)
-        used = {annotation.get("category_id") for annotation in document["annotations"]}
-        parents = {category.get("supercategory") for category in document["categories"]}
-        for category in sorted(document["categories"], key=lambda category: category["id"]):
-            # Roboflow lists the name of the project first
-            if category["id"] in used or category["name"] not in parents:
-                color = category.get("color")
-                names.setdefault(category["name"], Label(category["name"], tuple(color) if color else None))
-    return Export(tuple(names.values()), lambda: _pictures(root, paths), ordered=False)
+        images = {str(image["id"]) for image in document["images"]}
+        lost += sum(str(annotation["image_id"]) not in images for annotation in document["annotations"])
+        used |= {str(annotation.get("category_id")) for annotation in document["annotations"]}
+        categories += sorted(document["categories"], key=lambda each: (len(str(each["id"])), str(each["id"])))
+    # Roboflow lists the name of the project too, as the supercategory of the classes
+    parents = {each.get("supercategory") for each in categories if each.get("supercategory") != each["name"]}
+    listed = [each for each in categories if str(each["id"]) in used or each["name"] not in parents]
+    labels = {each["name"]: Label(each["name"], color_of(each.get("color"))) for each in listed}
+    remarks = (f"dropped: {number_of(lost, 'annotation')} of images that are not listed",) if lost else ()
+    return Export(tuple(labels.values()), lambda: _pictures(root, paths), ordered=False, remarks=remarks)
 
 
 def _pictures(root: Path, paths: Sequence[Path]) -> Iterator[Picture]:
     for path in paths:
         document = read_json(path)
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        by_image = defaultdict(list)
+        by_image, names = defaultdict(list), {str(each["id"]): each["name"] for each in document["categories"]}
         for annotation in document["annotations"]:
-            by_image[annotation["image_id"]].append(annotation)
+            by_image[str(annotation["image_id"])].append(annotation)
         for image in document["images"]:
             name = path.parent.relative_to(root) / image["file_name"]
             size = (image["height"], image["width"])
-            shapes, dropped = shapes_of(by_image[image["id"]], partial(_shape, names=names, size=size))
+            shapes, dropped = shapes_of(by_image[str(image["id"])], partial(_shape, names=names, size=size))
             yield Picture(name.as_posix(), size, shapes, dropped)
 
 
-def _shape(annotation: dict[str, Any], names: dict[int, str], size: tuple[int, int]) -> Shape:
-    label, outline = names[annotation["category_id"]], annotation.get("segmentation")
+def _shape(annotation: dict[str, Any], names: dict[str, str], size: tuple[int, int]) -> Shape:
+    label, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
     if not outline:
         raise Unusable("an annotation with a box alone")
     if isinstance(outline, list):

@@ -19,7 +19,7 @@ from trainer.data.formats.geometry import rasterised
 from trainer.data.formats.photos import Photos
 from trainer.data.formats.shapes import VOID, Label, Picture, Unusable
 from trainer.data.formats.voc import BORDER, voc_color
-from trainer.data.layouts.files import first_of
+from trainer.data.layouts.files import PICTURES, first_of
 from trainer.errors import BrokenFile, UserError
 
 Overlaps = Literal["order", "area"]
@@ -30,27 +30,22 @@ IGNORED = ("__ignore__", VOID, "unlabeled", "unlabelled")
 
 @dataclass(frozen=True)
 class Table:
-    """The class table, the id of every label, and the id of pixels in no shape."""
+    """The class table, the id of every label, and the label of pixels in no shape."""
 
     classes: Classes
     ids: dict[str, int]
-    outside: int
+    outside: str
 
 
 @dataclass
 class Summary:
     """What was read and what was dropped."""
 
-    labelled: int = 0
-    shapes: Counter[str] = field(default_factory=Counter)
+    read: dict[str, tuple[list[str], np.ndarray]] = field(default_factory=dict)
+    """{picture: the labels of its shapes, and how many pixels it has, in no shape, and in several classes' shapes}"""
     dropped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """{reason: the photos}"""
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    pixels: int = 0
-    outside: int = 0
-    """Pixels in no shape."""
-    overlapping: int = 0
-    """Pixels in shapes of several classes."""
 
 
 def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
@@ -87,29 +82,30 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
     if not any(row.ignore for row in rows):
         border = next(colours) if BORDER in {row.color for row in rows} else BORDER
         rows.append(ClassRow(void, VOID, border, ignore=True))
-    return Table(Classes(tuple(rows)), ids, ids[unlabelled])
+    return Table(Classes(tuple(rows)), ids, unlabelled)
 
 
 def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:
     """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read.
 
-    Where `out` has photos/, `photos` are those, and label maps that are there stay.
+    Photos and label maps that are there stay.
     """
-    own = out / "photos" if (out / "photos").is_dir() else None
     summary = Summary()
-    labelled: dict[Path, str] = {}
+    summary.dropped["a photo whose name another photo has"] += photos.same_name
+    labelled: dict[Path, tuple[tuple[int, ...], str]] = {}
     for picture in pictures:
         for reason in picture.dropped:
             summary.dropped[reason].append(picture.name)
         if picture.note is not None:
             summary.notes[picture.note].append(picture.name)
         try:
-            photo = photos.find(picture)
-            if photo in labelled:
-                raise Unusable(f"labels of a photo that has labels from {labelled[photo]} already")
-            split, name = photos.targets[photo] if own is None else ("", photo.relative_to(own))
+            photo, score = photos.find(picture)
+            earlier = labelled.get(photo)
+            if earlier is not None and earlier[0] >= score:
+                raise Unusable(f"labels of a photo that has labels from {earlier[1]} already")
+            split, name = photos.targets[photo]
             target = (out / split / "labels" / name).with_suffix(".png")
-            if target.exists():
+            if earlier is None and any(target.with_suffix(ending).exists() for ending in PICTURES):
                 raise Unusable("labels of a photo that has a label map in --out: remove that to replace it")
             with image_errors(photo):
                 size = image_size(photo)
@@ -117,17 +113,21 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
         except (Unusable, BrokenFile) as reason:
             summary.dropped[str(reason)].append(picture.name)
             continue
-        labelled[photo] = picture.name
+        if earlier is not None:
+            del summary.read[earlier[1]]
+            summary.dropped["labels of a photo that others name more exactly"].append(earlier[1])
+        labelled[photo] = (score, picture.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(label)
-    summary.labelled = len(labelled)
-    if not labelled:
-        return summary
-    for photo, (split, name) in photos.targets.items() if own is None else ():
+    summary.notes["labels were given to a photo of that name in another folder"] += [
+        f"{name} to {Path(*photos.targets[photo])}" for photo, (score, name) in labelled.items() if not score[0]
+    ]
+    for photo, (split, name) in photos.targets.items() if labelled else ():
         target = out / split / "photos" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(photo, target)
-    if (out / "classes.csv").exists():
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(photo, target)
+    if not labelled or (out / "classes.csv").exists():
         return summary
     with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
         rows = [(row.id, row.name, *row.color, int(row.ignore)) for row in table.classes.rows]
@@ -152,16 +152,18 @@ def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Ove
         except Unusable as reason:
             summary.dropped[str(reason)].append(picture.name)
     if not placed:
-        raise Unusable("no shape: the photo is taken as not labelled")
+        every = "every" if picture.dropped or picture.shapes else "no"
+        raise Unusable(f"{every} shape: the photo is taken as not labelled")
+    outside = table.ids[table.outside]
+    if outside != table.ids[VOID] and len(placed) < len(picture.shapes) + len(picture.dropped):
+        summary.notes[f"where shapes were dropped, the pixels are {table.outside}"].append(picture.name)
     if overlaps == "area":
         placed.sort(key=lambda each: -int(each[2].sum()))
-    ids, covered, overlapping = np.full(size, table.outside, np.uint8), np.zeros(size, bool), np.zeros(size, bool)
+    ids, covered, overlapping = np.full(size, outside, np.uint8), np.zeros(size, bool), np.zeros(size, bool)
     for label, place, mask in placed:
         overlapping[place] |= mask & covered[place] & (ids[place] != table.ids[label])
         covered[place] |= mask
         ids[place][mask] = table.ids[label]
-        summary.shapes[label] += 1
-    summary.pixels += ids.size
-    summary.outside += ids.size - int(covered.sum())
-    summary.overlapping += int(overlapping.sum())
+    pixels = np.array([ids.size, (~covered).sum(), overlapping.sum()])
+    summary.read[picture.name] = ([label for label, *_ in placed], pixels)
     return ids

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.data.formats.geometry import box, ellipse, mask_of_runs, polygon, rotated
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, hex_color, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, color_of, shapes_of
 from trainer.errors import UserError
 
 
@@ -18,7 +18,7 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
             raise UserError(f'{path} is "CVAT for video": export "CVAT for images 1.1"')
         for element in document.iterfind("./meta//labels/label"):
             name = element.findtext("name", "").strip()
-            labels.setdefault(name, Label(name, hex_color(element.findtext("color"))))
+            labels.setdefault(name, Label(name, color_of(element.findtext("color"))))
     return Export(tuple(labels.values()) or None, lambda: _pictures(paths))
 
 

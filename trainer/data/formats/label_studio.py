@@ -14,7 +14,6 @@ from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable,
 PICTURE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif|heic)$", re.IGNORECASE)
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of an uploaded file."""
-PREDICTED = "a task without annotations, whose prediction was read"
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
@@ -23,21 +22,23 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 
 def _picture(task: dict[str, Any]) -> Picture:
-    address = next((value for value in task["data"].values() if isinstance(value, str) and _file(value)), "")
+    names = sorted({_file(value) for value in task["data"].values() if isinstance(value, str)} - {""})
+    if len(names) > 1:
+        return Picture(names[0], None, (), ["a task with several pictures, as it is not known which one was labelled"])
     done = [each for each in task.get("annotations", ()) if not each.get("was_cancelled")]
-    dropped = [f"{len(done) - 1} further annotations of a task"] if len(done) > 1 else []
-    predicted = not done and bool(task.get("predictions"))
-    done = task["predictions"] if predicted else done
+    note = f"a task with {len(done)} annotations, whose first was read" if len(done) > 1 else None
+    if not done and task.get("predictions"):
+        done, note = task["predictions"], "a task without annotations, whose prediction was read"
     results = [result for result in done[0]["result"] if "value" in result] if done else []  # relations have none
-    labels: dict[str, str] = {}
+    labels: dict[str, list[str]] = {}
     for result in results:  # with separate tags the label and the shape are two results of one id
-        names = result["value"].get("labels") or result["value"].get(result["type"])
-        if isinstance(names, list) and names:
-            labels.setdefault(result["id"], str(names[0]).strip())
+        chosen = result["value"].get("labels") or result["value"].get(result["type"])
+        if isinstance(chosen, list) and chosen:
+            labels.setdefault(result["id"], [str(name).strip() for name in chosen])
     sizes = {(result["original_height"], result["original_width"]) for result in results if "original_width" in result}
-    shapes, more = shapes_of(results, lambda result: _shape(result, labels))
+    shapes, dropped = shapes_of(results, lambda result: _shape(result, labels))
     size, shapes, of_sizes = one_size(sizes, shapes)
-    return Picture(_file(address), size, shapes, dropped + more + of_sizes, note=PREDICTED if predicted else None)
+    return Picture("".join(names), size, shapes, dropped + of_sizes, note=note)
 
 
 def _file(address: str) -> str:
@@ -47,15 +48,17 @@ def _file(address: str) -> str:
     return path if PICTURE.search(path) else ""
 
 
-def _shape(result: dict[str, Any], labels: dict[str, str]) -> Shape | None:
+def _shape(result: dict[str, Any], labels: dict[str, list[str]]) -> Shape | None:
     kind, value = result["type"].removesuffix("labels"), result["value"]
+    if kind == "bitmask":
+        raise Unusable("a bitmask, which is not read: label with the brush")
     if kind in ("", "choices") or not value.keys() & {"points", "rle", "x"}:
         return None
-    if result["id"] not in labels:
-        raise Unusable("a region without a label")
+    if len(labels.get(result["id"], ())) != 1:
+        raise Unusable("a region with several labels" if result["id"] in labels else "a region without a label")
     if result.get("image_rotation"):
         raise Unusable("a region on a photo that was turned in Label Studio")
-    label, size = labels[result["id"]], (result["original_height"], result["original_width"])
+    (label,), size = labels[result["id"]], (result["original_height"], result["original_width"])
     scale = np.array(size[::-1]) / 100
     if kind == "polygon":
         return Shape(label, (polygon(value["points"]) * scale,))

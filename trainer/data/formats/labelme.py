@@ -22,10 +22,8 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 def listed_names(root: Path) -> list[str] | None:
     """Return the names in what labelme reads with --labels, else in what its converters write; None without either."""
-    for path in (root / "labels.txt", root / "class_names.txt"):
-        if path.is_file():
-            return [name for line in read_text(path).splitlines() if (name := line.strip())]
-    return None
+    path = next(iter([*sorted(root.rglob("labels.txt")), *sorted(root.rglob("class_names.txt"))]), None)
+    return None if path is None else [name for line in read_text(path).splitlines() if (name := line.strip())]
 
 
 def _picture(root: Path, path: Path) -> Picture:
@@ -33,7 +31,7 @@ def _picture(root: Path, path: Path) -> Picture:
     shapes, dropped = shapes_of(document["shapes"], _shape)
     size = (document.get("imageHeight"), document.get("imageWidth"))
     embedded = document.get("imageData")
-    name = path.relative_to(root).parent / document["imagePath"].replace("\\", "/")
+    name = path.relative_to(root).parent / document["imagePath"]
     photo = base64.b64decode(embedded) if embedded else None
     return Picture(name.as_posix(), None if None in size else size, shapes, dropped, photo=photo)
 

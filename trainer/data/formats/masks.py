@@ -15,14 +15,17 @@ from trainer.errors import UserError
 NAMES_NO_CLASS = ("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "png")
 
 
-def is_mask(path: Path) -> bool:
-    """Whether a PNG holds no values but 0 and 255."""
+def mask_of(path: Path) -> np.ndarray | None:
+    """Return bool[H,W] of a PNG that is black and white alone and has no transparent pixel, else None."""
     try:
         with Image.open(path) as picture:
-            grey = picture.mode == "L"
-            return picture.mode == "1" or (grey and set(np.unique(np.asarray(picture)).tolist()) <= {0, 255})
+            if picture.mode not in ("1", "L", "LA", "RGB", "RGBA") or path.parent.name in PHOTO_FOLDERS:
+                return None
+            pixels = np.asarray(picture.convert("RGBA"))
     except (OSError, SyntaxError):  # Pillow's for broken PNG files
-        return False
+        return None
+    white = pixels[..., 0] == 255
+    return white if (pixels[..., :3] == 255 * white[..., None]).all() and (pixels[..., 3] == 255).all() else None
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
@@ -31,13 +34,12 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
     unnamed = next((folder for folder in folders if folder.name.lower() in NAMES_NO_CLASS or folder == root), None)
     if unnamed is not None:
         raise UserError(
-            f"{unnamed} holds masks of 0 and 255. Which class 255 is, or whether it means not labelled, they do not "
-            "say: move the masks of each class into a folder with its name, as in masks/road/0001.png"
+            f"{unnamed} holds masks of 0 and 255, and its name is not that of the class which is 255: move the masks "
+            "of each class into a folder with its name, as in masks/road/0001.png"
         )
-    beside = sorted({file for folder in folders for file in folder.parent.glob("*/*") if file not in paths})
-    others = [
-        str(file) for file in beside if file.suffix.lower() in PICTURES and (file.parent in folders or _grey(file))
-    ]
+    beside = sorted({file for folder in folders for file in folder.parent.glob("*/*")} - set(paths))
+    pictures = [file for file in beside if file.suffix.lower() in PICTURES and file.parent.name not in PHOTO_FOLDERS]
+    others = [str(file) for file in pictures if file.parent in folders or _grey(file)]
     if others:
         raise UserError(
             f"{first_of(others)}: beside masks of 0 and 255, but no whole PNG of 0 and 255. Save them as such, or move "
@@ -51,19 +53,17 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
 
 
 def _grey(path: Path) -> bool:
-    """Whether a picture has one channel, as masks have, and is not in a folder of photos."""
+    """Whether a picture is grey, as masks are, or broken."""
     try:
         with Image.open(path) as picture:
-            return len(picture.getbands()) == 1 and path.parent.name not in PHOTO_FOLDERS
-    except OSError:
-        return False
+            small = np.asarray(picture.resize((64, 64), Image.Resampling.NEAREST))
+            return len(picture.getbands()) < 3 or not np.ptp(small[..., :3], axis=2).any()
+    except (OSError, SyntaxError):
+        return True
 
 
 def _pictures(by_name: dict[str, list[Path]]) -> Iterator[Picture]:
     for name, paths in by_name.items():
-        masks = {}
-        for path in paths:
-            with Image.open(path) as picture:
-                masks[path.parent.name] = np.asarray(picture).astype(bool)
+        masks = {path.parent.name: mask for path in paths if (mask := mask_of(path)) is not None}
         shapes = [Shape(label, mask=mask) for label, mask in masks.items()]
         yield Picture(name, *one_size({mask.shape for mask in masks.values()}, shapes))

@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.data.formats import cityscapes, coco, cvat, label_studio, labelme, masks, supervisely, voc, yolo
 from trainer.data.formats.shapes import Export, Label, Picture, read_json
+from trainer.data.layouts.files import first_of
 from trainer.errors import UserError
 
 Reader = Callable[[Path, Sequence[Path], Sequence[Label] | None], Export]
@@ -25,6 +26,8 @@ READERS: dict[str, Reader] = {
     "YOLO segmentation": yolo.read,
     "binary masks": masks.read,
 }
+LISTS = ("labelmap.txt", "classes.txt", "labels.txt", "class_names.txt", "meta.json")
+"""Files that list classes."""
 
 
 @contextmanager
@@ -53,17 +56,22 @@ def opened_export(path: Path) -> Iterator[tuple[Path, list[Path]]]:
 def read_export(root: Path, files: Sequence[Path], given: Sequence[Label] | None) -> tuple[str, Export]:
     """Return the name of the format and what its reader returns. Raises UserError unless one format is found."""
     found: dict[str, list[Path]] = defaultdict(list)
+    ignored = []
     for file in files:
-        kind = _kind(file, root)
-        if kind:
+        kind = _kind(file)
+        if kind is not None:
             found[kind].append(file)
-    if "VOC masks" in found or len(found) > 1:
-        found.pop("binary masks", None)
+        elif file.suffix.lower() in (".json", ".xml", ".txt") and file.name not in LISTS and file.stat().st_size:
+            ignored.append(str(file.relative_to(root)))
+    if not found:
+        paths = [file for file in files if file.suffix.lower() == ".png" and masks.mask_of(file) is not None]
+        found |= {"binary masks": paths} if paths else {}
     if len(found) == 1:
         ((name, paths),) = found.items()
         with _complete(root, name):
             export = READERS[name](root, paths, given)
-        return name, replace(export, pictures=lambda: _pictures(root, name, export))
+        remarks = (*export.remarks, f"ignored: {first_of(ignored)}") if ignored else export.remarks
+        return name, replace(export, pictures=lambda: _pictures(root, name, export), remarks=remarks)
     if found:
         kinds = ", ".join(f"{name} (as {paths[0].relative_to(root)})" for name, paths in found.items())
         raise UserError(f"{root} holds several formats: {kinds}; give the folder or file of one of them")
@@ -84,11 +92,14 @@ def _pictures(root: Path, name: str, export: Export) -> Iterator[Picture]:
 def _complete(root: Path, name: str) -> Iterator[None]:
     try:
         yield
-    except KeyError as missing:
-        raise UserError(f"{root} holds {name} without {missing}: export it again") from missing
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        problem = f"without {error}" if isinstance(error, KeyError) else f"that cannot be read ({error})"
+        raise UserError(f"{root} holds {name} {problem}: export it again") from error
 
 
-def _kind(file: Path, root: Path) -> str | None:
+def _kind(file: Path) -> str | None:
     ending = file.suffix.lower()
     if ending == ".json":
         return _kind_of_json(read_json(file), file)
@@ -96,12 +107,7 @@ def _kind(file: Path, root: Path) -> str | None:
         return "CVAT for images" if cvat.parsed(file).tag == "annotations" else None
     if ending == ".png" and voc.FOLDERS & set(file.parts):
         return "VOC masks"
-    below = file.relative_to(root).parts
-    if ending == ".png" and not any(part.startswith("Segmentation") for part in below) and masks.is_mask(file):
-        return "binary masks"
-    if ending == ".txt" and file.name not in ("labelmap.txt", "classes.txt") and yolo.is_label_file(file):
-        return "YOLO segmentation"
-    return None
+    return "YOLO segmentation" if ending == ".txt" and file.name not in LISTS and yolo.is_label_file(file) else None
 
 
 def _kind_of_json(content: Any, file: Path) -> str | None:
@@ -110,7 +116,6 @@ def _kind_of_json(content: Any, file: Path) -> str | None:
             return "Label Studio JSON"
         if content and isinstance(content[0], dict) and "annotation_id" in content[0]:
             raise UserError(f'{file} is Label Studio\'s "JSON-MIN": export "JSON"')
-        return None
     keys = set(content) if isinstance(content, dict) else set()
     kinds = {
         "COCO JSON": {"images", "annotations", "categories"},

@@ -66,6 +66,8 @@ class Export:
     """Whether the order of the shapes is the order in which the tool paints them."""
     masks: tuple[Path, ...] = ()
     """Folders whose pictures are not photos."""
+    remarks: tuple[str, ...] = ()
+    """Lines for the report on what belongs to no picture."""
 
 
 def shapes_of(objects: Iterable[Any], read: Callable[[Any], Shape | None]) -> tuple[list[Shape], list[str]]:
@@ -109,7 +111,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read as JSON ({error}): export it again") from error
 
 
-def hex_color(text: str | None) -> tuple[int, int, int] | None:
-    """Return the colour of "#ff0000", or None where there is none."""
-    code = bytes.fromhex((text or "").removeprefix("#"))
+def color_of(color: str | Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Return the colour of "#ff0000" or [255, 0, 0], or None where there is none."""
+    code = bytes.fromhex(color.removeprefix("#")) if isinstance(color, str) else bytes(color or ())
     return (code[0], code[1], code[2]) if len(code) == 3 else None

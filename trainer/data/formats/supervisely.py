@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 
 from trainer.data.formats.geometry import box, polygon
-from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, hex_color, read_json, shapes_of
+from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, color_of, read_json, shapes_of
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
     """Read `ann/PHOTO.json` files beside `img/PHOTO`."""
     meta = next(iter(sorted(root.rglob("meta.json"))), None)
     listed = None if meta is None else read_json(meta)["classes"]
-    labels = None if listed is None else tuple(Label(each["title"], hex_color(each.get("color"))) for each in listed)
+    labels = None if listed is None else tuple(Label(each["title"], color_of(each.get("color"))) for each in listed)
     return Export(labels, lambda: (_picture(root, path) for path in paths))
 
 

@@ -13,6 +13,7 @@ from trainer.data.formats.shapes import VOID, Export, Label, Picture, Shape, rea
 from trainer.errors import UserError
 
 FOLDERS = {"SegmentationClass", "SegmentationClassPNG"}
+NO_PHOTOS = {*FOLDERS, "SegmentationObject"}
 BORDER = (224, 224, 192)
 """VOC's colour of 255, the borders of objects."""
 
@@ -58,7 +59,7 @@ def _picture(root: Path, path: Path, domain: Domain) -> Picture:
     try:
         ids = read_label(path, domain).ids
     except ImageError as error:
-        return Picture(name, None, (), [f"a mask: {error}"])
+        return Picture(name, None, (), [f"a mask: {error.message}"])
     names = {row.id: VOID if row.ignore else row.name for row in domain.classes}
     shapes = [Shape(names.get(value, VOID), mask=ids == value) for value in np.unique(ids).tolist()]
     return Picture(name, ids.shape, shapes)

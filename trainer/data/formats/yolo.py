@@ -10,26 +10,25 @@ from trainer.data.formats.geometry import polygon
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, read_text, shapes_of
 from trainer.errors import UserError
 
-LINE = re.compile(r"\d+(\s+[-+.\deE]+){4,}\s*")
+LINE = re.compile(r"\s*\d+(\s+[-+.\deE]+){4,}\s*")
 """A class and coordinates."""
 
 
 def is_label_file(path: Path) -> bool:
-    """Whether every line is a class and coordinates."""
+    """Whether one of the lines is a class and coordinates."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return any(LINE.fullmatch(line) for line in path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
         return False
-    return any(lines) and all(LINE.fullmatch(line) for line in lines if line.strip())
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
-    """Read the files by the classes of `data.yaml` or `classes.txt`, else by those given."""
+    """Read the files by the classes of `data.yaml` or `classes.txt`, else by a list of names, if given."""
     names = _names(root)
-    if names is None and given is None:
+    if names is None and (given is None or any(label.id is not None for label in given)):
         raise UserError(
             f"{root} holds YOLO labels without a list of their classes (data.yaml or classes.txt): "
-            "name them in the order of their numbers, as in --classes road,car"
+            "write the names in the order of their numbers, one a line, into classes.txt beside the labels"
         )
     labels = tuple(given or ()) if names is None else tuple(Label(name) for name in names)
     return Export(labels, lambda: (_picture(root, path, labels) for path in paths), ordered=False)
@@ -42,10 +41,12 @@ def _names(root: Path) -> list[str] | None:
         except yaml.YAMLError as error:
             raise UserError(f"{path} cannot be read as YAML ({error})") from error
         names = document.get("names") if isinstance(document, dict) else None
+        if isinstance(names, str):
+            raise UserError(f"{path}: names is {names}, which is no list of classes: write it as names: [{names}]")
+        if isinstance(names, dict):
+            names = [names[key] for key in sorted(names, key=int)]
         if names:
-            return [
-                str(names[key]) for key in (sorted(names, key=int) if isinstance(names, dict) else range(len(names)))
-            ]
+            return [str(name) for name in names]
     listed = next(iter(sorted(root.rglob("classes.txt"))), None)
     return None if listed is None else read_text(listed).strip().splitlines()
 

@@ -29,7 +29,6 @@ COMMANDS = {
     "check": Command("report every problem of photos and label maps", "trainer.commands.check", "check_command"),
     "train": Command("train a recipe on pairs and unpaired data, or resume a run", "trainer.commands.train", "train"),
     "evaluate": Command("evaluate a run on a split", "trainer.commands.evaluate", "evaluate"),
-    "compare": Command("show what several runs make of the same samples", "trainer.commands.compare", "compare"),
     "experiment": Command("run what is missing of a paper's table", "trainer.commands.experiment", "experiment"),
     "report": Command("show runs side by side, or write a table's pages", "trainer.commands.experiment", "report"),
     "export": Command("write a run to exported/ as ONNX, compared with torch", "trainer.commands.export", "export"),

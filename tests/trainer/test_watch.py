@@ -34,8 +34,8 @@ def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: A
             2,
             {"lr": 1e-9},
             {
-                "collapse": "photos of different label maps are almost the same: lower --config.lr-discriminator",
-                "noise": "photos of one label map are the same whatever the noise: lower --config.lr",
+                "collapse": "photos of different label maps are almost the same: train longer, or lower --config.lr-d",
+                "noise": "photos of one label map are the same whatever the noise: train longer, or lower --config.lr",
             },
         ),
         (

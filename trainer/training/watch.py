@@ -66,9 +66,9 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
     if within("classes", 0, 2) and within("classes_of_labels", 2, inf):
         found["one class"] = f"every pixel gets the same class: lower {lr}, and check the labels with `fewpair check`"
     if stays("spread", SPREAD):
-        found["collapse"] = f"photos of different label maps are almost the same: lower {other}"
+        found["collapse"] = f"photos of different label maps are almost the same: train longer, or lower {other}"
     if stays("noise", NOISE):
-        found["noise"] = f"photos of one label map are the same whatever the noise: lower {weights}"
+        found["noise"] = f"photos of one label map are the same whatever the noise: train longer, or lower {weights}"
     if within("checkerboard", CHECKERBOARD, inf):
         found["checkerboard"] = f"photos have a checkerboard that real ones lack: train longer, or lower {lr}"
     logged = [line for line in lines if "peak_memory_mib" in line]

@@ -9,7 +9,6 @@ import json
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +113,10 @@ class Project:
     def save_classes(self, rows: Sequence[ClassRow]) -> None:
         """Replace the class table. Raises Refusal where it is not one, or lacks a class that label maps use."""
         hint = "Each class needs an id from 0 to 254, a name and a colour of its own; at least one is not void."
-        for one, other in combinations(rows, 2):
-            if one.id == other.id or one.name == other.name or one.color == other.color:
-                message = f"the classes {one.name!r} and {other.name!r} have the same id, name or colour."
-                raise Refusal(400, "class_table", message, hint=hint)
+        for word in ("id", "name", "color"):
+            values = [getattr(row, word) for row in rows]
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise Refusal(400, "class_table", f"two classes have the {word} {twice[0]}.", hint=hint)
         if all(row.ignore for row in rows):
             raise Refusal(400, "class_table", "all classes are void.", hint=hint)
         for row in self.classes():

@@ -113,7 +113,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         def save() -> Response:
             _refuse_changed(if_match, project.version(name), "this label map")
             project.save_label(name, read_label(content, project.domain()).ids)
-            return Response(headers={"ETag": project.version(name)})
+            return Response(status_code=204, headers={"ETag": project.version(name)})
 
         return await asyncio.to_thread(save)
 
@@ -170,9 +170,8 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         commands = [command, ["evaluate", str(run), "--split", split], export]
 
         async def serve() -> None:
-            broken = (await request.app.state.reload()).broken
-            if name in broken:
-                raise RuntimeError(f"the model was exported, but cannot be served: {broken[name]}")
+            if reason := (await request.app.state.reload()).broken.get(name):
+                raise RuntimeError(f"the model was exported, but cannot be served: {reason}")
 
         work.begin("train", commands, log=run.with_suffix(".log"), after=serve)
 

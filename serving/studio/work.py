@@ -40,8 +40,8 @@ class Work:
     def refuse_training(self) -> None:
         """Raise Refusal while a model is trained on the project's files."""
         if self.running and self._kind == "train":
-            hint = "Wait until it ends, or stop it first."
-            raise Refusal(409, "busy", "a training reads these files.", hint=hint)
+            message, hint = "classes and photos for measuring stay as they are during a training.", "Stop it first."
+            raise Refusal(409, "busy", message, hint=hint)
 
     def begin(self, kind: str, commands: Sequence[Sequence[str]], *, log: Path, after: After | None = None) -> None:
         """Start the commands, and call `after` once all have succeeded. Raises Refusal where others run."""

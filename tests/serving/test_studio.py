@@ -57,10 +57,10 @@ def test_erasing_a_label_removes_its_file_whatever_its_type(project):
 def test_a_stroke_on_a_map_that_is_shown_small_keeps_the_details_elsewhere(project):
     fine = (np.indices((6, 8)).sum(0) % 2).astype(np.uint8)
     project.save_label("a", fine)
-    shown = 1 - np.array(project.label("a", 4))
-    shown[1:] = 1 - shown[1:]
+    shown = np.array(project.label("a", 4))
+    shown[0] = 1 - shown[0]
     project.save_label("a", shown)
-    saved = np.array(project.label("a", 8))
+    saved = project.label("a", 8)
     assert np.array_equal(saved[2:], fine[2:])
     assert np.array_equal(saved[:2], shown[:1].repeat(2, 0).repeat(2, 1))
 
@@ -82,7 +82,7 @@ def test_a_label_map_that_cannot_be_read_is_named(project):
 def test_classes_with_the_same_id_name_or_colour_are_refused_and_nothing_is_lost(project, id, name, color):
     rows = (ClassRow(1, "road", (128, 64, 128), False), ClassRow(255, "void", (0, 0, 0), True))
     project.save_classes(rows)
-    with pytest.raises(Refusal, match="have the same id, name or colour"):
+    with pytest.raises(Refusal, match="two classes have the"):
         project.save_classes((ClassRow(id, name, color, False), *rows))
     assert project.classes() == rows
 

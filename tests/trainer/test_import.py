@@ -206,7 +206,7 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
         ({"x.json": coco(outline())}, "an annotation with a box alone"),
         ({"x.json": coco(outline(SQUARE, category=99))}, "a shape that cannot be read (KeyError: '99')"),
         ({"x.json": coco(outline([9, 9, 8, 8, 7, 9]))}, "a shape that covers no pixel"),
-        ({"x.xml": cvat('<polyline label="car" points="1,1;2,2"/>')}, "a polyline, which has no area"),
+        ({"x.xml": cvat('<polyline label="car" points="1,1;2,2"/>')}, "area (polyline)"),
         ({"x.json": studio("polygonlabels", {"points": POINTS}, image_rotation=90)}, "on a photo that was turned"),
         (
             {"x.json": studio("polygonlabels", {"points": [], "labels": ["car", "road"]})},
@@ -215,8 +215,8 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
         ({"x.json": studio("bitmask", {"imageDataURL": ""})}, "a bitmask, which is not read"),
         ({"x.json": [{"data": {"one": "/d/a.jpg", "two": "/d/b.jpg"}}]}, "a task with several pictures"),
         ({"x.json": coco({"image_id": 8})}, "dropped: 1 annotation of images that are not listed"),
-        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "linestrip"})}, "a linestrip, which has"),
-        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "point"})}, "a point, which has no area"),
+        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "linestrip"})}, "area (linestrip)"),
+        ({"a.json": labelme({"label": "car", "points": POINTS, "shape_type": "point"})}, "area (point)"),
         ({"data.yaml": YAML, "labels/a.txt": "2 0 0 1 0 1 1\n1 nan 0 1 0 1 1\n"}, "that are not finite"),
         ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n", "b.txt": "car"}, "ignored: b.txt"),
         (

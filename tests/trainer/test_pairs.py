@@ -185,8 +185,7 @@ def test_labelled_photos_may_be_moved_to_val_after_the_selection(tmp_path):
     )
     of_run = Selection.from_json(text, open_folders(tmp_path), of_run=True)
     assert [sample.name for sample in of_run.pairs] == [sample.name for sample in selection.pairs]
-    assert len(of_run.unpaired_photos) == 6
-    assert not of_run.notes
+    assert (len(of_run.unpaired_photos), of_run.notes) == (6, ())
     changed, erased = (tmp_path / "labels" / f"{pair.name}.png" for pair in selection.pairs[1:3])
     changed.write_bytes(next((tmp_path / "val" / "labels").iterdir()).read_bytes())
     erased.unlink()

@@ -94,8 +94,9 @@ def test_what_to_do_next_follows_from_the_figures() -> None:
     crossed["confusion"] = [[90, 0, 0], [2, 0, 0], [2, 0, 0]]
     own = record | {"split": "train", "figures": record["figures"] | {"seen_in_training": 4}}
     assert advice(run_of(), [], [crossed, own], pixels) == [
-        "bus, IoU 0.00: 0.97 % of the labelled pixels, in 1 of 4 photos: label these photos next: seven, nine.",
-        "pole, IoU 0.00: too small, as perfect label maps of 32x48 have 0.40: train at a larger --size.",
+        "bus, IoU 0.00 in the cross-validation: 0.97 % of the labelled pixels, in 1 of 4 photos: label these photos "
+        "next: seven, nine.",
+        "pole, IoU 0.00 in the cross-validation: 100 % of it is taken for road: label both by one rule.",
         "Keep some labelled photos apart, in val/: these were seen in training.",
     ]
     assert advice(run_of(), rising, [record], pixels) == [
@@ -104,6 +105,7 @@ def test_what_to_do_next_follows_from_the_figures() -> None:
         "pole, IoU 0.20: too small, as perfect label maps of 32x48 have 0.40: train at a larger --size.",
         "van, IoU 0.25: 60 % of it is taken for bus: label both by one rule.",
     ]
+    assert advice(run_of(recipe="judge"), [], [], pixels)[0].startswith("The run had 100 steps, its recipe has 2400")
     assert advice(run_of(), fallen, [], pixels) == [
         "mean IoU on val fell from 0.500 at step 30 to 0.400: label more photos, or stop there.",
         "Measure the run with fewpair evaluate.",

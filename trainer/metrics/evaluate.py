@@ -17,8 +17,9 @@ from trainer.metrics.predict import Size, predict_labels, predict_photos
 from trainer.metrics.segmentation import Confusion, Figures
 from trainer.progress import progress_bar
 
-BATCH, SEARCHED = 8, 40
-"""Samples per forward pass (no network mixes them in eval mode), and the most photos searched for rare classes."""
+BATCH, SEARCHED, ENOUGH = 8, 40, 0.002
+"""Samples per forward pass (no network mixes them in eval mode), the most photos searched for rare classes, and the
+share of a photo's pixels from which on it is named."""
 
 
 @dataclass(frozen=True)
@@ -170,14 +171,15 @@ def _batches(
 
 
 def photos_of_classes(method: Method, dataset: Dataset, photos: Sequence[Sample], scope: Scope) -> dict[str, list[str]]:
-    """Return, for each class, the names of up to 3 of the photos where the method predicts most of it."""
+    """Return, for each class, the names of up to 3 of the photos where the method predicts most of it, and enough."""
     names, shown = classes_of(dataset.label_domain).names, spread(photos, SEARCHED)
     read = ([dataset.read_photo(sample)] for sample in shown)
     made = (predict_labels(method, photo, size=scope.size, device=scope.device) for photo in read)
-    pixels = np.array([np.bincount(label.ravel(), minlength=len(names)) for label in made]).reshape(-1, len(names))
+    counts = (np.bincount(label.ravel(), minlength=len(names)) / label.size for label in made)
+    pixels = np.array(list(counts)).reshape(-1, len(names))
     order = np.argsort(-pixels, axis=0, kind="stable")[:3].T
     return {
-        name: [shown[place].name for place in places if pixels[place, index]]
+        name: [shown[place].name for place in places if pixels[place, index] >= ENOUGH]
         for index, (name, places) in enumerate(zip(names, order, strict=True))
     }
 

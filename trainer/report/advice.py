@@ -9,12 +9,14 @@ import pandas as pd
 
 from trainer.data.layouts.files import first_of
 from trainer.methods import METHODS
+from trainer.recipes import RECIPES
 from trainer.run import Run
 
 WEAK, RARE, LOST, CONFUSED, UNFOUND = 0.7, 0.02, 0.85, 0.3, 0.01
 """A class is weak below this share of the mean IoU. It is rare below this share of the labelled pixels, too small
-where perfect label maps of the run's size have a lower IoU, and confused where another class gets this share of it.
-A class with a lower IoU than the last is not found; where many are not, the run was too short to say more."""
+where perfect label maps of the run's size have a lower IoU and it has half of that, and confused where another class
+gets this share of it. A class with a lower IoU than the last is not found; where many are not, the run was too short
+to say more."""
 
 
 def advice(
@@ -48,6 +50,9 @@ def _of_training(run: Run, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     name, values = scores(run, lines)
     if lines and lines[-1]["step"] < run.steps:
         return [f"The run stopped at step {lines[-1]['step']} of {run.steps}: fewpair train --resume continues it."]
+    usual = RECIPES[run.recipe].steps if run.recipe in RECIPES else 0
+    if len(values) < 2 and run.steps < usual / 2:
+        return [f"The run had {run.steps} steps, its recipe has {usual}: train longer, before labelling more photos."]
     if len(values) < 2:
         return []
     (_, before), (_, last) = values[-2:]
@@ -74,7 +79,7 @@ def _of_classes(record: Mapping[str, Any], pixels: pd.DataFrame) -> list[str]:
         share, photos = pixels[name].sum() / max(1, pixels.to_numpy().sum()), int((pixels[name] > 0).sum())
         others = (confusion.loc[name] / confusion.loc[name].sum()).drop(name)
         kept, more = record.get("iou_at_size", {}).get(name) or 1.0, record.get("photos_of_classes", {}).get(name, [])
-        if kept < LOST:
+        if ious[name] >= kept / 2 and kept < LOST:
             size = "x".join(map(str, record["size"]))
             remedy = f"too small, as perfect label maps of {size} have {kept:.2f}: train at a larger --size"
         elif share < RARE or photos < len(pixels) / 4:
@@ -84,5 +89,5 @@ def _of_classes(record: Mapping[str, Any], pixels: pd.DataFrame) -> list[str]:
             remedy = f"{100 * others.max():.0f} % of it is taken for {others.idxmax()}: label both by one rule"
         else:
             continue
-        said.append(f"{name}, IoU {ious[name]:.2f}: {remedy}.")
+        said.append(f"{name}, IoU {ious[name]:.2f}{' in the cross-validation' * _crossed(record)}: {remedy}.")
     return said

@@ -39,7 +39,8 @@ export class LabelCanvas extends EventTarget {
     this.$(".marks").setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.$(".under").hidden = this.$(".opacity").hidden = !photo;
     if (photo) showBlob(this.$(".under"), photo);
-    this.setSegments(null);
+    this.segments = null;
+    this.$(".edges").width = 0; // clears it
     this.#showClasses();
     this.#zoomBy(1 / this.#zoom);
     this.#draw();
@@ -52,11 +53,10 @@ export class LabelCanvas extends EventTarget {
     this.#draw();
   }
 
-  /** Numbers of superpixels, one a pixel of the map, for the tool that paints them whole; null: no such tool. */
+  /** Numbers of superpixels, one a pixel of the map, for the tool that paints them whole. */
   setSegments(segments) {
     this.segments = segments;
-    this.$("[data-tool=superpixel]").hidden = !segments;
-    if (!segments) return;
+    this.$("[data-tool=superpixel]").hidden = false;
     const apart = (number, index) => number !== segments[index + 1] || number !== segments[index + this.map.width];
     drawMap(this.$(".edges"), { ...this.map, ids: segments.map(apart), classes: EDGES });
   }

@@ -26,6 +26,16 @@ export default class Head extends Pane {
       page.remember({ tab: new URLSearchParams(location.hash.slice(1)).get("tab") ?? page.tab });
       page.open(page.tab);
     });
+    document.addEventListener("dragover", (event) => event.preventDefault()); // a dropped file would replace the page
+    const take = (file) => {
+      page.dropped = file;
+      page.open("read");
+    };
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", ({ clipboardData: { files } }) => files.length && take(files[0]));
     page.open(page.tab);
   }
 
@@ -45,7 +55,8 @@ export default class Head extends Pane {
     const right = measured && this.direction === "to_label" ? Math.round(100 * measured[1].pixel_accuracy) : 0;
     const drawn = terms.startsWith("synthetic"); // the one kind of photos that models carry with them
     this.$(".taught-by").textContent = pairs ? `Learned from ${pairs} labelled photos.` : "";
-    this.$(".right").textContent = right ? `It gets ${right} of 100 pixels right on photos it never saw.` : "";
+    const photos = "photos that it did not learn from";
+    this.$(".right").textContent = right ? `It gets ${right} of 100 pixels right on ${photos}.` : "";
     this.$("summary").textContent = drawn ? "See them, and more about this model" : "About this model";
     this.$(".description").textContent = [description, terms && `Data: ${terms}.`].filter(Boolean).join(" ");
     this.$(".taught").hidden = !drawn;

@@ -20,10 +20,10 @@ export default class Label extends Pane {
     this.canvas.addEventListener("settled", () => this.#save());
     this.on(".thumb", "click", ({ dataset: { name } }) => this.#open(name));
     this.on(".add", "click", () => this.#addClass());
-    this.on(".rows", "change", () => this.#saveClasses(this.#rows));
+    this.on(".rows", "change", () => this.#saveRows());
     this.on(".rows button", "click", ({ parentElement: row }) => {
       row.remove();
-      return this.#saveClasses(this.#rows);
+      return this.#saveRows();
     });
     this.on(".next", "click", () => this.#open(this.#following()));
     this.on(".draft", "click", () => this.#draft());
@@ -48,7 +48,8 @@ export default class Label extends Pane {
   #show() {
     const { to_label: photos } = project.state;
     const done = photos.filter(({ labelled }) => labelled).length;
-    this.$(".done").textContent = photos.length ? `${done} of ${photos.length} labelled` : "Pick photos first.";
+    const next = done && done === photos.length ? ": now train" : "";
+    this.$(".done").textContent = photos.length ? `${done} of ${photos.length} labelled${next}` : "Pick photos first.";
     showThumbnails(this, photos, (photo) => progress(photo) + (photo.kept ? ", for measuring" : ""));
     for (const button of this.$(".thumbs").children) button.ariaPressed = button.dataset.name === this.name;
     this.$(".keep").checked = photos.find(({ name }) => name === this.name)?.kept ?? false;
@@ -141,18 +142,26 @@ export default class Label extends Pane {
     });
   }
 
-  #addClass() {
-    const id = Math.max(...project.state.classes.map((row) => row.id % 255)) + 1; // 255 is void
-    const used = project.state.classes.map((row) => String(row.color));
-    const free = COLOURS.map(levels).find((each) => !used.includes(String(each)));
-    const color = free ?? [...crypto.getRandomValues(new Uint8Array(3))];
-    return this.#saveClasses([...this.#rows, { id, name: `class ${id}`, color }]);
+  #saveRows() {
+    const rows = this.#rows; // as they are now
+    return this.#saveClasses(() => rows);
   }
 
-  /** Save the rows once those before them are saved. */
+  #addClass() {
+    return this.#saveClasses(() => {
+      const { classes } = project.state;
+      const id = Math.max(...classes.map((row) => row.id % 255)) + 1; // 255 is void
+      const distance = (one, other) => Math.hypot(...one.map((level, index) => level - other[index]));
+      const apart = (color) => classes.every((row) => distance(row.color, color) > 60);
+      const color = COLOURS.map(levels).find(apart) ?? [...crypto.getRandomValues(new Uint8Array(3))];
+      return [...this.#rows, { id, name: `class ${id}`, color }];
+    });
+  }
+
+  /** Save what `rows` returns once the saves before are over. */
   #saveClasses(rows) {
     const save = async () => {
-      const table = [...rows, ...project.state.classes.filter((row) => row.ignore)];
+      const table = [...rows(), ...project.state.classes.filter((row) => row.ignore)];
       await project.send("PUT", "classes", table, project.state.table);
       if (this.name) this.canvas.setClasses(project.state.classes);
     };

@@ -99,7 +99,8 @@ function chunk(name, data) {
   bytes.set(bigEndian(data.length));
   bytes.set(new TextEncoder().encode(name), 4);
   bytes.set(data, 8);
-  bytes.set(bigEndian(~bytes.subarray(4, -4).reduce((sum, byte) => CRC[(sum ^ byte) & 255] ^ (sum >>> 8), -1)), data.length + 8);
+  const sum = bytes.subarray(4, -4).reduce((crc, byte) => CRC[(crc ^ byte) & 255] ^ (crc >>> 8), -1);
+  bytes.set(bigEndian(~sum), data.length + 8);
   return bytes;
 }
 

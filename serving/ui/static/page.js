@@ -1,5 +1,7 @@
 // What the panes share: the models, the state in the URL, requests to /v1, and what each pane does with its elements.
 
+import { related } from "./labels.js";
+
 const API = new URL("../v1/", document.baseURI);
 const MOST_PIXELS_A_SIDE = 2048;
 
@@ -48,7 +50,8 @@ export async function openPhoto(file, side = MOST_PIXELS_A_SIDE) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
-  return { blob: await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }), width, height, ...names };
+  const original = `${bitmap.width} x ${bitmap.height}`;
+  return { blob: await canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 }), width, height, original, ...names };
 }
 
 /** A size of the same shape with at most `side` pixels a side: [width, height]. */
@@ -174,7 +177,8 @@ export class Pane {
 
   /** Offer the other models to compare with; return the model, and the one beside it where the URL names one. */
   compared() {
-    const others = page.of(this.direction).filter((model) => model !== this.model);
+    const alike = (model) => model !== this.model && related(this.model, model.classes);
+    const others = page.of(this.direction).filter(alike);
     const beside = others.find(({ name }) => name === page.state.get(`beside_${this.direction}`));
     const choices = others.map(({ name }) => new Option(name, name, false, name === beside?.name));
     this.$(".compare").replaceChildren(new Option("nothing", ""), ...choices);
@@ -198,6 +202,7 @@ export class Pane {
 class Page extends EventTarget {
   state = new URLSearchParams(location.hash.slice(1));
   models = [];
+  dropped = null; // a photo that was dropped or pasted, until the pane that reads photos takes it
   defaults = {}; // the name of a model for each direction
 
   async load() {

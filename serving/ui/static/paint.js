@@ -15,7 +15,8 @@ export default class Paint extends Pane {
 
   constructor(root) {
     super(root, "to_photo");
-    if (!this.model) throw new Error("No model on this server makes photos from maps.");
+    const missing = page.studio ? "The studio trains models that read photos; none here makes photos from maps." : null;
+    if (!this.model) throw new Error(missing ?? "No model on this server makes photos from maps.");
     this.canvas = new LabelCanvas(this.$(".canvas"));
     this.back = new MapView(this.$(".difference"));
     this.seed = Number(page.state.get("seed") ?? 1);
@@ -27,7 +28,8 @@ export default class Paint extends Pane {
       this.mark();
       return readPhoto(await openPhoto(file), page.model("to_label"), signal);
     }));
-    this.on(".style-file", "change", ({ files: [file] }) => this.attempt((signal) => this.#takeStyle(file, signal), "style"));
+    this.on(".style-file", "change", ({ files: [file] }) =>
+      this.attempt((signal) => this.#takeStyle(file, signal), "style"));
     this.on(".drop-style", "click", () => {
       this.#showStyle(null);
       this.run();
@@ -64,9 +66,15 @@ export default class Paint extends Pane {
       const map = await source(signal);
       signal.throwIfAborted();
       const [height, width] = this.model.size ?? fitted(map, DEFAULT_SIDE).reverse();
+      const { map: before } = this.canvas;
+      const next = resized(inClasses(map, this.model.classes), width, height);
       this.clear();
+      if (!photo && before?.classes === next.classes && before.width === width && before.height === height) {
+        this.canvas.replaceMap(next.ids); // which can be undone
+        return;
+      }
       this.root.style.setProperty("--ratio", `${width} / ${height}`);
-      this.canvas.open(resized(inClasses(map, this.model.classes), width, height), photo);
+      this.canvas.open(next, photo);
       this.#changed(true);
     }, "begin");
   }
@@ -79,10 +87,9 @@ export default class Paint extends Pane {
     this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = unread;
   }
 
-  /** The map that was there before, unless the model knows none of its classes and has an example of its own. */
+  /** The map that was there before, unless the model knows none of its classes. */
   #kept(map) {
-    const { classes, examples } = this.model;
-    return map && (!examples.length || related(map, classes)) ? map : this.#sceneMap();
+    return map && related(map, this.model.classes) ? map : this.#sceneMap();
   }
 
   /** The map of a scene, which lies beside its picture. */
@@ -105,8 +112,8 @@ export default class Paint extends Pane {
     if (settled) page.keep("map", { ...this.canvas.map, ids: this.canvas.map.ids.toBase64() });
     if (this.#asked === this.canvas.map.ids) return;
     this.showProblem(null);
-    this.$(".variations").replaceChildren();
-    this.$(".back").hidden = true;
+    this.$(".variations").style.visibility = "hidden"; // they keep their place
+    this.$(".back").hidden = this.$(".save-photo").disabled = this.$(".read-back").disabled = true;
     const busy = this.root.dataset.state === "waiting";
     this.root.dataset.state = "waiting";
     if (busy && !settled) return;
@@ -117,7 +124,7 @@ export default class Paint extends Pane {
       }
       this.root.dataset.state = "current";
       this.$(".status").textContent = "The photo shows the map as it is now.";
-      if (!this.model.seeded || this.style) return;
+      if (!this.model.seeded || this.style) return this.$(".variations").replaceChildren();
       await wait(VARIATIONS_AFTER);
       await this.#showVariations(signal);
     }, "answer");
@@ -184,6 +191,7 @@ export default class Paint extends Pane {
       image.alt = `Variation ${seed}`;
       showBlob(image, variations.get(seed)).then(() => URL.revokeObjectURL(image.src));
     });
+    this.$(".variations").style.visibility = "";
   }
 
   /** Turn the photo into a map again, and mark where the two maps differ. */

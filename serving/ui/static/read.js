@@ -16,12 +16,6 @@ export default class Read extends Pane {
     if (!this.model) throw new Error(missing);
     this.views = [...root.querySelectorAll(".view")].map((each) => new MapView(each));
     this.on("[type=file]", "change", ({ files: [file] }) => this.#openOwn(file));
-    document.addEventListener("dragover", (event) => event.preventDefault()); // else a dropped file replaces the page
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.#openOwn(event.dataTransfer.files[0]);
-    });
-    document.addEventListener("paste", ({ clipboardData }) => this.#openOwn(clipboardData.files[0]));
     this.on(".scene", "click", (button) => this.#open(() => this.#example(button)));
     this.on(".sure", "change", () => this.#draw());
     this.on(".legend button", "click", ({ dataset: { id } }) => this.#isolate(Number(id)));
@@ -56,6 +50,7 @@ export default class Read extends Pane {
 
   /** What is there when the pane is first seen: the photo that was there before, or an example. */
   #first() {
+    if (page.dropped) return this.#openOwn(page.dropped);
     if (this.root.dataset.state || page.tab !== "read") return;
     const kept = JSON.parse(sessionStorage.getItem("photo"));
     this.#open(async () => (kept ? openPhoto(await (await fetch(kept)).blob()) : this.#example()));
@@ -68,8 +63,8 @@ export default class Read extends Pane {
   }
 
   #openOwn(file) {
+    page.dropped = null;
     if (!file) return;
-    page.open("read");
     this.mark();
     this.#open(() => openPhoto(file));
   }
@@ -90,6 +85,7 @@ export default class Read extends Pane {
   #open(source) {
     this.clear();
     this.root.dataset.state = "waiting";
+    this.$(".status").textContent = "Reading…";
     this.attempt(async (signal) => {
       const photo = await source();
       signal.throwIfAborted();
@@ -125,7 +121,8 @@ export default class Read extends Pane {
     this.$(".sure").disabled = !confidence;
     const painter = page.model("to_photo");
     this.$(".edit").hidden = !painter || !related(map, painter.classes);
-    this.$(".read-size").textContent = `Save as, ${map.width} x ${map.height} pixels:`;
+    const shrunk = this.photo.original ? `, shrunk from ${this.photo.original}` : "";
+    this.$(".read-size").textContent = `Save as, ${map.width} x ${map.height} pixels${shrunk}:`;
     this.showSnippets("segment", { model: this.model.name, output: "colours" }, "street.jpg", "map.png");
     this.#draw();
   }

@@ -31,7 +31,7 @@ export default class Train extends Pane {
     this.$(".resume").hidden = work.running || !run || (run.step === run.steps && run.exported);
     this.root.dataset.state = training ? "waiting" : "current";
     this.$("progress").value = work.command === "train" ? (run?.step ?? 0) / (run?.steps ?? 1) : 1;
-    this.$(".training-status").textContent = DOING[work.command] ?? progressOf(run);
+    this.$(".training-status").textContent = DOING[work.command] ?? progressOf(run, training);
     if (work.kind === "train" && work.error) this.showProblem(work.error);
     this.$(".progress").hidden = !run?.loss.length;
     if (run?.loss.length) this.#showRun(run);
@@ -60,15 +60,18 @@ export default class Train extends Pane {
       const cells = [name, pairs, steps, iou, baseline, samples.to_label.worst.name];
       for (const text of cells) row.insertCell().append(text);
     });
-    const { pixel_accuracy: accuracy, seen_in_training: seen } = rounds.at(-1).evaluation.figures;
-    const photos = seen ? "the photos that it learned from" : "photos that it never saw";
+    const { pixel_accuracy: accuracy, seen_in_training: seen, samples } = rounds.at(-1).evaluation.figures;
+    const kept = samples === 1 ? "the one photo" : `the ${samples} photos`;
+    const chosen = "kept for measuring, by which its best step was chosen";
+    const photos = seen ? "the photos that it learned from" : `${kept} ${chosen}`;
     this.$(".verdict").textContent = `It gets ${Math.round(100 * accuracy)} of 100 pixels right on ${photos}.`;
   }
 }
 
-function progressOf(run) {
-  if (!run?.step) return "Starting…";
+function progressOf(run, training) {
+  if (!run?.step) return training ? "Starting…" : "";
   const { step, steps, size, recipe, seconds_left: left } = run;
+  if (!training) return step < steps ? `Stopped at step ${step} of ${steps}. “Train” starts a new run.` : "";
   const time = left < 90 ? `${Math.ceil(left)} s left` : `about ${Math.round(left / 60)} min left`;
   return `Step ${step} of ${steps} of ${recipe} at ${size.join("x")}${left === null ? "" : `, ${time}`}`;
 }

@@ -60,4 +60,4 @@ def _shape(element: ET.Element) -> Shape | None:
         left, top, width, height = (int(value) for value in numbers("left", "top", "width", "height"))
         runs = [int(run) for run in element.attrib["rle"].split(",")]
         return Shape(label, mask=mask_of_runs(runs, (height, width), by="rows"), corner=(left, top))
-    raise Unusable(f"a {element.tag}, which has no area")
+    raise Unusable(f"a shape without an area ({element.tag})")

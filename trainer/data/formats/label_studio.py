@@ -12,8 +12,8 @@ from trainer.data.formats.geometry import box, ellipse, polygon, rotated
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, one_size, read_json, shapes_of
 
 PICTURE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif|heic)$", re.IGNORECASE)
-UPLOAD = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of an uploaded file."""
+UPLOAD = re.compile(r"^[0-9a-f]{8}-|_[a-z]+\.rf\.\w+$")
+"""What Label Studio puts before the name of an uploaded file, and Roboflow behind it."""
 
 
 def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Export:
@@ -71,7 +71,7 @@ def _shape(result: dict[str, Any], labels: dict[str, list[str]]) -> Shape | None
     elif kind == "ellipse":
         outline = ellipse(x, y, value["radiusX"] * scale[0], value["radiusY"] * scale[1])
     else:
-        raise Unusable(f"a {kind}, which has no area")
+        raise Unusable(f"a shape without an area ({kind})")
     return Shape(label, (rotated(outline, value.get("rotation", 0), about=(x, y)),))
 
 

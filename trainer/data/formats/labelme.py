@@ -51,4 +51,4 @@ def _shape(raw: dict[str, Any]) -> Shape:
             mask = np.asarray(picture).astype(bool)
         left, top = points[0].astype(int).tolist()
         return Shape(label, mask=mask, corner=(left, top))
-    raise Unusable(f"a {kind}, which has no area")
+    raise Unusable(f"a shape without an area ({kind})")

@@ -16,7 +16,7 @@ VOID = "void"
 
 
 class Unusable(Exception):
-    """Why a shape or a picture is dropped, for example "a line, which has no area"."""
+    """Why a shape or a picture is dropped, for example "a shape without an area (line)"."""
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,4 @@ def _shape(raw: dict[str, Any]) -> Shape:
     if kind == "rectangle":
         (left, top), (right, bottom) = points["exterior"]
         return Shape(label, (box(left, top, right, bottom),))
-    raise Unusable(f"a {kind}, which has no area")
+    raise Unusable(f"a shape without an area ({kind})")

@@ -128,7 +128,7 @@ OVAL = {"x": 250 / 6, "y": 50, "radiusX": 160 / 6, "radiusY": 30}
 NUMBERED = ((10, "car"), (11, "road"))
 CLOSED = {"interior": [], "exterior": POINTS}
 SQUARES = {
-    "COCO polygon": {"x.json": coco(outline(SQUARE))},
+    "COCO polygon of Roboflow": {"x.json": coco(outline(SQUARE), name="a_jpg.rf.0123456789abcdef.jpg")},
     "COCO runs as a list, by columns": {"x.json": coco(rle([5, 2, 2, 2, 2, 2, 9]))},
     "COCO runs as a string": {"x.json": coco(rle("5220007"))},
     "COCO ids as text, colours as hexadecimals, classes that are their own supercategories, a path of Windows": {

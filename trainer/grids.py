@@ -63,9 +63,9 @@ def contact_sheet(
 
 
 def _legend(classes: Classes | None, width: int) -> list[Image.Image]:
-    """Lines of class names beside their colours that fit the width."""
+    """Lines of class names beside their colours, void's last, that fit the width."""
     lines: list[list[Image.Image]] = []
-    for row in classes.real if classes else ():
+    for row in (*classes.real, *[row for row in classes.rows if row.ignore][:1]) if classes else ():
         swatch = ImageOps.expand(Image.new("RGB", (9, 9), row.color), 1, INK)
         entry = _joined([swatch, _text(row.name)])
         if not lines or sum(each.width + GAP for each in lines[-1]) + entry.width > width:

@@ -77,7 +77,7 @@ class Soak:
         self._sending.set()
         self._under_way = 0
         self._kill = (0.0, 0.0)  # just before, and when the server answered again
-        self._guests = {"absent"}  # what the guest may be now
+        self._guests = [{"absent"}]  # what the guest may be, now at the end
         self._references: dict[str, bytes] = {}
         self._different: list[str] = []
         self._memory: list[tuple[float, float]] = []  # minutes, MB
@@ -102,7 +102,6 @@ class Soak:
             self._guest_client(guest, answers),
             self._jobs([(photo.name, photo.read_bytes()) for photo in photos[:3]], models[0].name),
             self._kill_once(),
-            self._sample(),
         ]
         running = [asyncio.create_task(one) for one in tasks]
         done, _ = await asyncio.wait(running, timeout=self._seconds, return_when=asyncio.FIRST_EXCEPTION)
@@ -176,21 +175,25 @@ class Soak:
             if self._over.is_set():
                 return
             becomes, change = steps[turn % len(steps)]
-            self._guests |= {becomes, "absent"} if turn % len(steps) == 2 else {becomes}  # a kill reads the half one
+            after = {becomes, "absent"} if turn % len(steps) == 2 else {becomes}  # a kill reads the half one
+            self._guests.append(self._guests[-1] | after)
             await asyncio.to_thread(change)
             answer = None
             while answer is None and not self._over.is_set():
                 answer = await self._ask(Request("reload", "/v1/admin/reload"), "reloads", TOKEN)
             if answer is not None and answer.status != 200:
                 self.faults.append(f"reload: {answer.status} {answer.body[:200]!r}")
-            self._guests = {becomes, "absent"} if turn % len(steps) == 2 else {becomes}
+            self._guests.append(after)
             self.counts["reloads"] += 1
+            warm = time.monotonic() - self._began > _UNTIL_KILL * self._seconds / 4
+            if becomes == "absent" and warm and not self._kill[0]:
+                await self._read_memory()
 
     async def _guest_client(self, request: Request, answers: dict[str, bytes]) -> None:
         while not self._over.is_set():
-            allowed = set(self._guests)
+            before = len(self._guests) - 1
             answer = await self._ask(request, "clients of the changing model")
-            allowed |= self._guests
+            allowed = set().union(*self._guests[before:])
             if answer is not None:
                 right = {answers[name] for name in allowed - {"absent"}}
                 if answer.body not in right and not (answer.status == 404 and "absent" in allowed):
@@ -234,17 +237,8 @@ class Soak:
             await asyncio.sleep(0.2)
         self._kill = (self._kill[0], time.monotonic())
 
-    async def _sample(self) -> None:
-        """Have the clients pause whenever the changing model is absent, and note the memory and the open files."""
-        await self._rest(_UNTIL_KILL * self._seconds / 4)
-        while not self._over.is_set() and not self._kill[0]:
-            await self._rest(0.5)
-            if self._guests == {"absent"}:
-                await self._read_memory()
-                while self._guests == {"absent"} and not self._over.is_set():
-                    await self._rest(0.5)
-
     async def _read_memory(self) -> None:
+        """Have the clients pause, and note the memory and the open files."""
         self._sending.clear()
         try:
             while self._under_way:

@@ -40,8 +40,8 @@ class Work:
     def refuse_training(self) -> None:
         """Raise Refusal while a model is trained on the project's files."""
         if self.running and self._kind == "train":
-            message, hint = "classes and photos for measuring stay as they are during a training.", "Stop it first."
-            raise Refusal(409, "busy", message, hint=hint)
+            message = "classes and photos for measuring cannot be changed while a model is trained."
+            raise Refusal(409, "busy", message, hint="Stop the training first, or wait for its end.")
 
     def begin(self, kind: str, commands: Sequence[Sequence[str]], *, log: Path, after: After | None = None) -> None:
         """Start the commands, and call `after` once all have succeeded. Raises Refusal where others run."""

@@ -281,8 +281,9 @@ def test_a_model_of_other_classes_opens_with_its_own_example(open_page):
         assert page.is_hidden("#read .edit")
         page.get_by_role("tab", name="Paint → photo").click()
         page.select_option(".model", "camvid-painter")
-        page.wait_for_selector("#paint .scene img[alt='cars between trees']")
-        assert page.locator("#paint .scene").count() == 4
+        page.wait_for_function("new Set(document.querySelector('#paint [data-state]').pane.canvas.map.ids).size > 5")
+        page.click("#paint .scene img[alt='cars between trees']")
+        page.wait_for_selector("#paint [data-do=undo]:enabled")
         assert page.is_visible("#paint .read-back")
 
 

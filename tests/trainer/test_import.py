@@ -503,7 +503,7 @@ LAUGHS = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><a>&l9;</a>'
         ({"data.yaml": "names: car\n", "labels/a.txt": YOLO_SQUARE}, "names is car, which is no list of classes"),
         ({"x.xml": LAUGHS}, "x.xml cannot be read as XML"),
         ({"x.xml": "<annotations><track/></annotations>"}, 'export "CVAT for images 1.1"'),
-        ({"masks/a.png": np.full((4, 6), 255)}, "its name is not that of the class which is 255"),
+        ({"masks/a.png": np.full((4, 6), 255)}, "its name says no class"),
         ({"labels/a.txt": "0 .1 .1 .9 .1 .9 .9\n"}, "without a list of their classes (data.yaml or classes.txt)"),
         (
             {"SegmentationClass/a.png": np.full((4, 6), 1)},

@@ -67,9 +67,10 @@ export default class Paint extends Pane {
       signal.throwIfAborted();
       const [height, width] = this.model.size ?? fitted(map, DEFAULT_SIDE).reverse();
       const { map: before } = this.canvas;
+      const alone = !photo && this.$(".under").hidden; // no photo lies below the map
       const next = resized(inClasses(map, this.model.classes), width, height);
       this.clear();
-      if (!photo && before?.classes === next.classes && before.width === width && before.height === height) {
+      if (alone && before?.classes === next.classes && before.width === width && before.height === height) {
         this.canvas.replaceMap(next.ids); // which can be undone
         return;
       }

@@ -34,8 +34,8 @@ def read(root: Path, paths: Sequence[Path], given: Sequence[Label] | None) -> Ex
     unnamed = next((folder for folder in folders if folder.name.lower() in NAMES_NO_CLASS or folder == root), None)
     if unnamed is not None:
         raise UserError(
-            f"{unnamed} holds masks of 0 and 255, and its name is not that of the class which is 255: move the masks "
-            "of each class into a folder with its name, as in masks/road/0001.png"
+            f"{unnamed} holds masks of 0 and 255, but its name says no class: move the masks of each class "
+            "into a folder with its name, as in masks/road/0001.png"
         )
     beside = sorted({file for folder in folders for file in folder.parent.glob("*/*")} - set(paths))
     pictures = [file for file in beside if file.suffix.lower() in PICTURES and file.parent.name not in PHOTO_FOLDERS]

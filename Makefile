@@ -42,6 +42,7 @@ check: style
 style: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/oxlint --deny-warnings serving/ui/static
 	$(BIN)/mypy
 
 # Speed on the CPU, in under 10 minutes; benchmarks/gpu.sh measures on CUDA.

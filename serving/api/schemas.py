@@ -30,6 +30,7 @@ class ModelEntry(BaseModel):
     directions: list[str] = Field(description="Of `to_label` and `to_photo`.", examples=[["to_label", "to_photo"]])
     default_for: list[str] = Field(description="The directions in which it answers when no model is named.")
     provider: str = Field(description="Where it runs.", examples=["CPUExecutionProvider"])
+    int8: bool = Field(description="Whether its graphs run in 8 bits here.")
     label_kind: str = Field(description="`classes`, or `picture` for models between two kinds of pictures.")
     classes: list[ClassRow]
     size: list[int] | None = Field(description="[height, width] it runs at; null where it runs at the upload's size.")

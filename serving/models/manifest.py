@@ -36,6 +36,14 @@ class NoiseSpec:
 
 
 @dataclass(frozen=True)
+class SmallGraph:
+    """A direction's graph in 8 bits, for CPUs."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Direction:
     """One graph of the model."""
 
@@ -45,6 +53,7 @@ class Direction:
     outputs: tuple[TensorSpec, ...]
     noise: NoiseSpec | None
     previous: TensorSpec | None = None  # the photo of the frame before; 128 everywhere where there is none
+    int8: SmallGraph | None = None
 
     @property
     def input_names(self) -> set[str]:
@@ -62,8 +71,12 @@ class StyleGraph:
     file: Path
     sha256: str
     size: tuple[int, int]
+    int8: None = None
     input_names = frozenset({"photo"})
     output_names = frozenset({"noise"})
+
+
+Graph = Direction | SmallGraph | StyleGraph
 
 
 @dataclass(frozen=True)
@@ -86,9 +99,10 @@ class Manifest:
     examples: tuple[str, ...] = ()
 
     @property
-    def graphs(self) -> tuple[Direction | StyleGraph, ...]:
+    def graphs(self) -> tuple[Graph, ...]:
         """What has an ONNX file."""
-        return (*self.directions.values(), *([self.style] if self.style else []))
+        graphs = (*self.directions.values(), *(each.int8 for each in self.directions.values()), self.style)
+        return tuple(graph for graph in graphs if graph)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -108,7 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
     if raw["name"] != folder.resolve().name:
         message = f"{path} says its name is {raw['name']}, but its folder is called {folder.resolve().name}."
         raise ModelError(message, hint="Rename one of them.")
-    for one in (*raw["directions"].values(), *([raw["style"]] if "style" in raw else [])):
+    directions = raw["directions"].values()
+    for one in filter(None, (*directions, *(each.get("int8") for each in directions), raw.get("style"))):
         one["file"] = folder / one["file"]
         if one["file"].resolve().parent != folder.resolve():  # the schema allows no slash; a link could still lead out
             message = f"{one['file']} leads out of its folder."
@@ -121,7 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
     return _MANIFEST.validate_python({**raw, "label": raw["domains"]["label"], "folder": folder, "digest": digest})
 
 
-def read_graph(direction: Direction | StyleGraph) -> bytes:
+def read_graph(direction: Graph) -> bytes:
     """Return the bytes of the ONNX file. Raises ModelError where their sum is not the manifest's."""
     try:
         graph = direction.file.read_bytes()

@@ -1,13 +1,16 @@
 """A folder that breaks the contract is refused with what is wrong and what to do."""
 
+import hashlib
 import json
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from serving.errors import ModelError
 from serving.models.manifest import read_graph, read_manifest
+from serving.models.model import load_model
 from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
 from tests.serving.backends import model_of
@@ -71,6 +74,27 @@ def test_no_path_and_no_link_leads_out_of_the_folder(tmp_path):
         directions["to_label"]["file"] = file
         with pytest.raises(ModelError, match="schema at directions/to_label/file"):
             read_manifest(change(folder, directions=directions))
+
+
+@pytest.mark.parametrize("vnni", [True, False])
+def test_the_graph_in_8_bits_runs_on_cpus_that_multiply_them_exactly_and_is_checked_as_the_other(
+    tmp_path, monkeypatch, vnni
+):
+    monkeypatch.setattr("serving.models.session.has_vnni", lambda: vnni)
+    folder = write_model(tmp_path / "tiny", directions=("to_label",))
+    directions = json.loads((folder / "manifest.json").read_text())["directions"]
+    other = onnx.load(folder / "to_label.onnx")
+    other.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.float32(1), "low"))  # to tell them apart
+    onnx.save(other, folder / "to_label.int8.onnx")
+    digest = hashlib.sha256((folder / "to_label.int8.onnx").read_bytes()).hexdigest()
+    directions["to_label"]["int8"] = {"file": "to_label.int8.onnx", "sha256": digest, "change": "nothing much"}
+    model = load_model(change(folder, directions=directions), device="cpu", threads=1)
+    found = model.run_batch("to_label", np.full((1, 4, 4, 3), 40, np.uint8), seeds=[0])
+    assert (found["label"] == (1 if vnni else 0)).all()
+    (folder / "to_label.int8.onnx").unlink()
+    (folder / "to_label.int8.onnx").symlink_to(tmp_path / "outside.onnx")
+    with pytest.raises(ModelError, match="leads out of its folder"):
+        read_manifest(folder)
 
 
 def test_two_classes_may_not_share_a_colour(tmp_path):

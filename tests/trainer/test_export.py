@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,27 @@ def test_fp16_weights_that_change_the_class_of_too_many_pixels_are_refused(
     ):
         export(one_way_run, tmp_path / "exported", half=True, force=True)
     assert not (tmp_path / "exported").exists()
+
+
+@pytest.mark.usefixtures("drawn")
+def test_an_export_in_int8_has_a_second_graph_that_answers_alike_and_says_what_it_changes(
+    one_way_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.export.int8.KEPT", 0)  # so that the few convolutions here are in 8 bits
+    folder = export(one_way_run, tmp_path / "exported", name="small", int8=True, force=True)
+    small = json.loads((folder / "manifest.json").read_text())["directions"]["to_label"]["int8"]
+    change = r"mean IoU \d\.\d+ for \d\.\d+ on 24 pictures of val, another class at \d+\.\d% of the pixels"
+    assert re.fullmatch(change, small["change"])
+    assert small["change"] in (folder / "README.md").read_text()
+    graphs = [onnx.load(folder / name) for name in ("to_label.onnx", small["file"])]
+    assert onnx.TensorProto.INT8 in {weights.data_type for weights in graphs[1].graph.initializer}
+    photos, _ = parity.drawn(None, 3, (64, 48))
+    plain, short = (parity.run(graph, {"photo": photos})["label"] for graph in graphs)
+    assert 0 < (plain != short).mean() < 0.2  # random weights are sure of few pixels; chance would change .9
+    monkeypatch.setattr("trainer.export.int8.LARGEST_LOSS", -1.0)
+    with pytest.raises(UserError, match=rf"to_label in int8 has {change}: export without --int8"):
+        export(one_way_run, tmp_path / "exported", name="other", int8=True, force=True)
+    assert not (tmp_path / "exported" / "other").exists()
 
 
 def test_weights_that_fp16_would_change_are_left_in_fp32() -> None:

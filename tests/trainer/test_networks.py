@@ -89,27 +89,11 @@ def test_the_layers_of_the_unet_are_those_of_the_paper() -> None:
         convolution = layer[0]
         assert (convolution.kernel_size, convolution.stride, convolution.padding) == ((4, 4), (2, 2), (1, 1))
         shapes.append((convolution.in_channels, convolution.out_channels, BatchNorm in kinds, nn.Dropout in kinds))
-    # channels in and out, batch norm, dropout
-    assert shapes[:8] == [
-        (3, 64, False, False),
-        (64, 128, True, False),
-        (128, 256, True, False),
-        (256, 512, True, False),
-        (512, 512, True, False),
-        (512, 512, True, False),
-        (512, 512, True, False),
-        (512, 512, False, False),
-    ]
-    assert shapes[8:] == [
-        (512, 512, True, True),
-        (1024, 512, True, True),
-        (1024, 512, True, True),
-        (1024, 512, True, False),
-        (1024, 256, True, False),
-        (512, 128, True, False),
-        (256, 64, True, False),
-        (128, 3, False, False),
-    ]
+    taken, given, normed, dropped = zip(*shapes, strict=True)
+    assert taken == (3, 64, 128, 256, 512, 512, 512, 512, 512, 1024, 1024, 1024, 1024, 512, 256, 128)
+    assert given == (64, 128, 256, 512, 512, 512, 512, 512, 512, 512, 512, 512, 256, 128, 64, 3)
+    assert [place for place, has in enumerate(normed) if not has] == [0, 7, 15]
+    assert [place for place, has in enumerate(dropped) if has] == [8, 9, 10]
     assert [layer[0].bias is not None for layer in (*network.encoder, *network.decoder)] == [False] * 15 + [True]
 
 

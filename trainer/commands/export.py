@@ -26,6 +26,8 @@ class ExportOptions:
     """The running average of the weights, or the weights themselves."""
     half: bool = False
     """Store the weights in fp16: half the bytes."""
+    int8: bool = False
+    """Add each direction in 8 bits, which servers without CUDA run in about .6 of the time; says what it changes."""
     force: bool = False
     """Export directions that were not evaluated or do not exceed the baseline, too."""
     overwrite: bool = False

@@ -19,6 +19,7 @@ from trainer.batch import Domain
 from trainer.errors import UserError
 from trainer.export.card import card, pairs_picture, preview, write_examples
 from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, with_rounded_weights
+from trainer.export.int8 import quantized
 from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
@@ -45,6 +46,7 @@ def export(
     checkpoint: str = "best",
     weights: Literal["averaged", "raw"] = "averaged",
     half: bool = False,
+    int8: bool = False,
     force: bool = False,
     overwrite: bool = False,
     description: str | None = None,
@@ -53,9 +55,10 @@ def export(
     """Write the run's method to `out`/<name>/ under the manifest contract and return that folder.
 
     A direction that was not evaluated or does not exceed its baseline is left out unless `force`; where none is left,
-    the export is refused. `half` stores the weights in fp16; `overwrite` replaces an earlier export of the name;
-    `examples` is a folder of label maps (for a model that makes photos) or photos, which go with the model. Raises
-    UserError where parity with torch exceeds a tolerance; then, and whenever else it fails, `out` is left as it was.
+    the export is refused. `half` stores the weights in fp16; `int8` adds the graphs in 8 bits, for CPUs; `overwrite`
+    replaces an earlier export of the name; `examples` is a folder of label maps (for a model that makes photos) or
+    photos, which go with the model. Raises UserError where parity with torch exceeds a tolerance or int8 changes too
+    much; then, and whenever else it fails, `out` is left as it was.
     """
     folder = open_run(run_path)
     recipe, data = folder.run.recipe, folder.run.data
@@ -88,6 +91,7 @@ def export(
         prove_style(style, method)
     parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
     rounding = _rounding(graphs, trained, size=run.size) if half else None
+    small = {graph.direction: quantized(graph, dataset, size=run.size) for graph in graphs if int8}
     ways = " and ".join(WORDS[direction] for direction in directions)
     learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
     manifest = {
@@ -125,6 +129,7 @@ def export(
                 "outputs": [output.described() for output in graph.outputs],
                 "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
                 **({"previous": Port(PREVIOUS, "photo").described()} if graph.previous else {}),
+                **({"int8": _small(*small[graph.direction], graph.direction, building)} if int8 else {}),
             }
             for graph in graphs
         }
@@ -179,6 +184,10 @@ def _written(model: onnx.ModelProto, file: str, folder: Path) -> dict[str, Any]:
     content = model.SerializeToString()
     (folder / file).write_bytes(content)
     return {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _small(model: onnx.ModelProto, change: str, direction: str, folder: Path) -> dict[str, Any]:
+    return {**_written(model, f"{direction}.int8.onnx", folder), "change": change}
 
 
 def _domain(domain: Domain) -> dict[str, Any]:

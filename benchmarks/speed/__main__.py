@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.figures import report
 
-PARTS = ("inference", "serving", "training", "command_line")
+PARTS = ("inference", "serving", "scaling", "training", "command_line")
 
 
 def main(arguments: list[str] | None = None) -> int:

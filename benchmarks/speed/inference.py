@@ -3,19 +3,24 @@
 import contextlib
 import hashlib
 import importlib.util
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
+from torch.nn.functional import conv2d
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.figures import Figure, compared, in_turn
+from benchmarks.figures import Figure, compared, in_turn, median
 from benchmarks.steps import CLASSES
 from serving.models.manifest import Direction, NoiseSpec, TensorSpec, read_manifest
-from serving.models.session import open_session
+from serving.models.session import has_vnni, open_session
 from trainer.batch import Domain
 from trainer.export.graphs import Direction as DirectionName
 from trainer.export.graphs import ToLabel, ToPhoto, draw_graph
@@ -45,7 +50,9 @@ def measure(*, threads: int, quick: bool) -> list[Figure]:
         for name, direction in manifest.directions.items():
             feed = random_feed(direction, (manifest.resize.height or 128, manifest.resize.width or 192))
             of = {"graph": f"{manifest.name} {name}", "size": _size(feed)}
-            figures += beside(onnx_actions(direction, feed, threads), of, rounds)
+            figures += [*beside(onnx_actions(direction, feed, threads), of, rounds), around(direction, feed, of)]
+    best = best_rates()
+    figures += best
     for recipe, name in FRESH[2:] if quick else FRESH:
         with fresh(recipe, name) as (direction, network):
             feed = random_feed(direction, RECIPES[recipe].size)
@@ -54,8 +61,44 @@ def measure(*, threads: int, quick: bool) -> list[Figure]:
             actions = onnx_actions(direction, feed, threads)
             actions["torch eager"] = lambda network=network, inputs=inputs: network(*inputs)[0]  # type: ignore[misc]
             with torch.inference_mode():
-                figures += beside(actions, of, rounds)
+                found = beside(actions, of, rounds)
+                with FlopCounterMode(display=False) as counter:
+                    network(*inputs)
+            took = next(one.value for one in found if one.name == "one picture" and one.of["by"] == "onnxruntime")
+            share = counter.get_total_flops() / (1e6 * (took or 0) * (best[1].value or 0))
+            figures += [*found, Figure("share of the best convolution rate", share, "1", of | {"by": "onnxruntime"})]
     return figures
+
+
+def best_rates() -> list[Figure]:
+    """What this machine reaches in fp32 by torch, in 1e9 operations a second: a product of matrices, a convolution."""
+    matrix, picture, weights = torch.randn(2048, 2048), torch.randn(1, 128, 128, 128), torch.randn(128, 128, 3, 3)
+    picture = picture.to(memory_format=torch.channels_last)
+    actions = {"matrix product": lambda: matrix @ matrix, "convolution": lambda: conv2d(picture, weights, padding=1)}
+    operations = {"matrix product": 2 * 2048**3, "convolution": 2 * 9 * 128**4}
+    with torch.inference_mode():
+        took = in_turn(actions, rounds=11)
+    return [
+        median("best rate", [operations[name] / 1e9 / one for one in row], "GFLOP/s", {"of": name, "precision": "fp32"})
+        for name, row in took.items()
+    ]
+
+
+def around(direction: Direction, feed: Feed, of: dict[str, Any]) -> Figure:
+    """The share of a run's time in the nodes before the first convolution and after the last one."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.enable_profiling = 1, True
+    with tempfile.TemporaryDirectory(prefix="fewpair-speed-") as folder:
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = onnxruntime.InferenceSession(str(direction.file), options, providers=["CPUExecutionProvider"])
+        for _ in range(3):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [event for event in events if event["name"].endswith("_kernel_time")]
+    nodes = nodes[2 * len(nodes) // 3 :]  # the last run
+    places = [place for place, event in enumerate(nodes) if event["args"]["op_name"] == "Conv"]
+    outside = sum(event["dur"] for event in [*nodes[: places[0]], *nodes[places[-1] + 1 :]])
+    return Figure("before and after the convolutions", outside / sum(event["dur"] for event in nodes), "1", of)
 
 
 def beside(actions: Actions, of: dict[str, Any], rounds: int) -> list[Figure]:
@@ -73,10 +116,13 @@ def beside(actions: Actions, of: dict[str, Any], rounds: int) -> list[Figure]:
 
 
 def onnx_actions(direction: Direction, feed: Feed, threads: int) -> Actions:
-    """Onnxruntime first, and OpenVINO where it is installed: for this one shape, in fp32 too."""
-    session = open_session(direction, device="cpu", threads=threads, deterministic=False)
+    """Onnxruntime first, in int8 where there is such a graph, and OpenVINO where it is installed: one shape, fp32."""
     output = direction.outputs[0].name
-    actions: Actions = {"onnxruntime": lambda: session.run([output], feed)[0]}
+    actions: Actions = {}
+    for who, graph in (("onnxruntime", replace(direction, int8=None)), ("onnxruntime int8", direction)):
+        if who == "onnxruntime" or (direction.int8 and has_vnni()):
+            session = open_session(graph, device="cpu", threads=threads, deterministic=False)
+            actions[who] = lambda session=session: session.run([output], feed)[0]  # type: ignore[misc]
     if importlib.util.find_spec("openvino") is not None:
         import openvino
 

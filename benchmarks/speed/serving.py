@@ -31,6 +31,7 @@ from benchmarks.soak.server import free_port
 from benchmarks.speed.inference import EXPORTED
 from benchmarks.speed.plain_servers import Segmenter
 from serving.models.manifest import read_manifest
+from serving.models.session import has_vnni
 from trainer.data.synthetic import scenes
 
 MODEL = "camvid-segmenter"
@@ -42,7 +43,9 @@ def measure(*, threads: int, quick: bool) -> list[Figure]:
     """Start each server several times, then ask them in turn, in several rounds."""
     manifest = read_manifest(EXPORTED / MODEL)
     height, width = manifest.resize.height, manifest.resize.width
-    model = [str(value) for value in (manifest.directions["to_label"].file, height, width, threads)]
+    graph = manifest.directions["to_label"]
+    file = graph.int8.file if graph.int8 and has_vnni() else graph.file  # what fewpair's server runs
+    model = [str(value) for value in (file, height, width, threads)]
     ours = ["trainer", "serve", "--no-ui", "--models", EXPORTED, "--threads", threads, "--queue-wait", 0, "--port"]
     commands = {
         "fewpair": [str(word) for word in ours],

@@ -189,6 +189,16 @@ def test_zoomed_in_the_brush_paints_where_the_pointer_is(page):
     current(page)
     assert len([url for url in asked if "seed=1" in url]) == 1
     assert np.argwhere(ids_of(page) == CAR).mean(axis=0) == pytest.approx([96, 128], abs=0.5)
+    tool(page, "move")
+    before = at(page, 128, 96)
+    page.mouse.move(*before)
+    page.mouse.down()
+    page.mouse.move(before[0] - 40, before[1] - 30, steps=3)
+    page.mouse.up()
+    assert at(page, 128, 96) == pytest.approx((before[0] - 40, before[1] - 30), abs=1)
+    wide = page.locator("#paint .sheet").bounding_box()["width"]
+    page.click("#paint [data-do=farther]")
+    assert page.locator("#paint .sheet").bounding_box()["width"] == pytest.approx(wide / 1.5, abs=1)
     page.click("#paint [data-do=whole]")
 
 
@@ -367,6 +377,11 @@ def test_the_command_that_the_page_shows_gives_what_the_page_shows(page, tmp_pat
     with page.expect_download() as coming:
         page.click("#paint .save-photo")
     assert coming.value.path().read_bytes() == (tmp_path / "photo.jpg").read_bytes()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for place, button in enumerate(page.locator("#paint .copy").all()):
+        button.click()
+        text = page.locator("#paint .snippets pre").nth(place).inner_text()
+        page.wait_for_function("async (text) => (await navigator.clipboard.readText()) === text", arg=text)
 
 
 def test_an_example_is_read_at_once_and_its_legend_agrees_with_the_api(page, page_server):
@@ -425,6 +440,29 @@ def test_every_download_is_the_apis_answer_for_this_photo(page):
     counts = Counter(ids.ravel().tolist())
     assert {row["id"]: row["pixels"] for row in json.loads(saved["json"])["classes"] if row["pixels"]} == counts
     assert json.loads(saved["polygons"])["annotations"]
+
+
+@pytest.mark.parametrize("way", ["camera", "paste", "drop"])
+def test_a_photo_that_is_taken_pasted_or_dropped_is_read_by_both_models_to_compare(page, way):
+    read_tab_without_waiting(page)
+    page.select_option("#read .compare", "camvid-hybrid-compact")
+    file = file_of(Image.new("RGB", (320, 200 + len(way)), "grey"))
+    if way == "camera":
+        give(page, "#read .camera-file", file)
+    else:
+        page.evaluate(
+            "([way, bytes]) => { const files = new DataTransfer(); files.items.add(new File([new Uint8Array(bytes)],"
+            " 'grey.png', { type: 'image/png' })); document.body.dispatchEvent(way === 'drop'"
+            " ? new DragEvent(way, { dataTransfer: files, bubbles: true })"
+            " : new ClipboardEvent(way, { clipboardData: files, bubbles: true })) }",
+            [way, list(file)],
+        )
+    for view in (0, 1):
+        page.wait_for_function(
+            f"document.querySelectorAll('#read .map-view')[{view}].querySelector('canvas').height === {200 + len(way)}"
+        )
+    current(page, "read")
+    page.select_option("#read .compare", "")
 
 
 def test_no_old_map_stands_beside_a_new_photo(page):

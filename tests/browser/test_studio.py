@@ -206,6 +206,34 @@ def test_more_than_nine_classes_can_be_added_and_painted(page, studio, folder):
     assert 11 in np.asarray(Image.open(folder / "labels" / "scene-0.png"))
 
 
+def test_superpixels_are_painted_whole_and_a_photo_can_be_kept_for_measuring_and_a_class_removed(page, studio, folder):
+    page.goto(f"{studio.url}/ui/#tab=label&photo=scene-0")
+    page.wait_for_selector("#label [data-state=current]")
+    areas = []
+    for grain in ("1500", "150"):
+        with page.expect_response("**/studio/superpixels/scene-0*"):
+            page.select_option("#label .grain", grain)
+        page.click("#label [data-tool=superpixel]")
+        page.click("#label .classes [data-id='10']")
+        drag(page, (100, 80))
+        page.wait_for_selector("#label .saved >> text=Saved.")
+        areas.append(int((np.asarray(Image.open(folder / "labels" / "scene-0.png")) == 10).sum()))
+    assert 1 < areas[0] < areas[1] / 3 < HEIGHT * WIDTH / 50
+    page.check("#label .keep")
+    page.wait_for_selector("#label .thumb[data-name=scene-0] >> text=for measuring")
+    assert any(path.stem == "scene-0" for path in (folder / "val").rglob("*"))
+    page.uncheck("#label .keep")
+    page.wait_for_selector("#label .thumb[data-name=scene-0]:not(:has-text('for measuring'))")
+    page.click("#label .table summary")
+    page.locator("#label .row button").nth(9).click()
+    page.wait_for_selector("#label .row >> nth=11", state="detached")
+    assert "class 9" not in (folder / "classes.csv").read_text()
+    page.get_by_role("tab", name="Train").click()
+    page.evaluate("document.querySelector('#train .outcome').hidden = false")
+    page.click("#train .more-picks")
+    page.wait_for_selector("#pick [type=submit]", state="visible")
+
+
 def test_a_training_that_was_stopped_goes_on_at_the_click_of_continue(page, studio, folder):
     resumed = []
 

@@ -74,21 +74,24 @@ def packed(entries: Sequence[Entry]) -> Answer:
     index, answers = filed(entries)
     files = {name: answer.body for name, answer in answers.items()}
     files[INDEX] = json.dumps({"answers": index}, indent=1).encode()
-    return Answer(pack_zip(files), "application/zip", _headers(entries))
+    headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
+    for answer in answers.values():  # all of one model
+        headers["X-Model"] = answer.headers["X-Model"]
+    return Answer(pack_zip(files), "application/zip", headers)
 
 
 def ranked(entries: Sequence[Entry]) -> Answer:
     """Rank photos whose answers are those of `output=json`. Photos are alike where the same classes cover them."""
-    found = [(entry.name, json.loads(entry.answers[0].body)) for entry in entries if entry.answers]
-    reports, names = [report for _, report in found], [name for name, _ in found]
-    features, uncertainty, reasons = np.zeros((len(found), 256)), np.zeros(len(found)), []
+    reports = [json.loads(entry.answers[0].body) for entry in entries if entry.answers]
+    names = [entry.name for entry in entries if entry.answers]
+    features, uncertainty, reasons = np.zeros((len(names), 256)), np.zeros(len(names)), []
     for row, report in enumerate(reports):
         doubts = {part["name"]: part["share"] * (1 - part["mean_confidence"]) for part in report["classes"]}
         uncertainty[row] = sum(doubts.values())
         features[row, [part["id"] for part in report["classes"]]] = [part["share"] for part in report["classes"]]
         doubted = max(doubts, key=doubts.__getitem__, default="void")
         reasons.append(f"mean confidence {1 - uncertainty[row]:.2f}, least sure of {doubted}")
-    order, near = rank(features, uncertainty, len(found))
+    order, near = rank(features, uncertainty, len(names))
     photos = [
         {
             "name": names[row],
@@ -193,9 +196,3 @@ def _origin(answer: Answer) -> dict[str, Any]:
     if "X-Seed" in answer.headers:
         origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
     return origin
-
-
-def _headers(entries: Sequence[Entry]) -> dict[str, str]:
-    headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
-    models = [answer.headers["X-Model"] for entry in entries for answer in entry.answers]
-    return {**headers, "X-Model": models[0]} if models else headers

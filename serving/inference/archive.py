@@ -116,7 +116,10 @@ def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Ans
             names = chain([stem + ending], (f"{stem}-{number}{ending}" for number in count(2)))
             name = next(name for name in names if name not in files and name != INDEX)
             files[name] = answer
-            index.append({"name": entry.name, "file": name, **_origin(answer)})
+            origin: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
+            if "X-Seed" in answer.headers:
+                origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
+            index.append({"name": entry.name, "file": name, **origin})
         if entry.error is not None:
             index.append({"name": entry.name, "error": entry.error})
     return index, files
@@ -189,10 +192,3 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int
             return file.read(member.file_size)  # archive.read would unpack more than the directory says
     except _BROKEN:
         raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
-
-
-def _origin(answer: Answer) -> dict[str, Any]:
-    origin: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
-    if "X-Seed" in answer.headers:
-        origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
-    return origin

@@ -164,17 +164,21 @@ class Scheduler:
             self._changed.notify_all()
 
     def _dispatch(self) -> None:
-        """Run batches until the scheduler is closed."""
-        while True:
-            with self._changed:
-                while (queue := self._next_queue()) is None:
-                    if self._closed:
-                        return
-                    until = self._jobs[0].queued_at + _JOB_PATIENCE if self._jobs else None
-                    self._changed.wait(until and max(0.0, until - time.monotonic()))
-                batch = self._take_batch(queue)
-            if batch:
-                self._run(batch)
+        while self._run_next():
+            pass  # what a run held is freed before the wait for the next one
+
+    def _run_next(self) -> bool:
+        """Wait for a batch and run it; return False once the scheduler is closed."""
+        with self._changed:
+            while (queue := self._next_queue()) is None:
+                if self._closed:
+                    return False
+                until = self._jobs[0].queued_at + _JOB_PATIENCE if self._jobs else None
+                self._changed.wait(until and max(0.0, until - time.monotonic()))
+            batch = self._take_batch(queue)
+        if batch:
+            self._run(batch)
+        return True
 
     def _next_queue(self) -> deque[_Entry] | None:
         """Return the queue that is served next. A job's run yields while a request is admitted, up to its patience."""

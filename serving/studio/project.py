@@ -212,7 +212,10 @@ class Project:
         plane = (plane - plane.min(axis=0)) / np.maximum(np.ptp(plane, axis=0), 1e-9)
         points = [{"name": name, "x": x, "y": y} for name, (x, y) in zip(names, plane.round(4).tolist(), strict=True)]
         picks = [names.index(row["name"]) for row in (self.picks() or {"photos": []})["photos"] if row["name"] in names]
-        return {"points": points, "near": [names[row] for row in _near(features, picks)]}
+        between = distances(features[picks], features)
+        limit = NEAR * between[:, picks].sum() / (len(picks) * (len(picks) - 1)) if len(picks) > 1 else 0
+        near = np.flatnonzero(between.min(axis=0, initial=np.inf) < limit).tolist()
+        return {"points": points, "near": [names[row] for row in near if row not in picks]}
 
 
 def read_photo_at(path: Path, side: int) -> Bytes:
@@ -262,15 +265,6 @@ def _shrunk(values: Bytes, side: int, filter: Image.Resampling) -> Bytes:
 
 def _enlarged(values: np.ndarray[Any, Any], width: int, height: int) -> np.ndarray[Any, Any]:
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
-
-
-def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
-    """The rows that are near-duplicates of a pick."""
-    if len(picks) < 2:
-        return []
-    between = distances(features[picks], features)
-    limit = NEAR * between[:, picks].sum() / (len(picks) * (len(picks) - 1))
-    return [row for row in np.flatnonzero(between.min(0) < limit).tolist() if row not in picks]
 
 
 @lru_cache(maxsize=4096)

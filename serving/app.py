@@ -48,10 +48,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.work = Work()
     if settings.studio is not None:
         app.include_router(studio_router(Project(settings.studio), app.state.work))
-    for module in (translate, models, jobs, kserve, label_studio):
-        app.include_router(module.router)
-    for router in (translate.page, models.admin):
-        app.include_router(router)
+    for part in (translate, models, jobs, kserve, label_studio):
+        app.include_router(part.router)
+    app.include_router(translate.page)
+    app.include_router(models.admin)
     _add_pages(app)
     for kind in (Refusal, HTTPException, RequestValidationError, ClientDisconnect, OSError, *RUN_FAILURES):
         app.add_exception_handler(kind, respond_to_error)
@@ -93,16 +93,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with reloading:
             backend.models = found = await asyncio.to_thread(reload_repository, backend.models, settings)
             await asyncio.to_thread(gc.collect)  # replaced models may be in reference cycles
-            if settings.studio is None:
-                backend.not_ready_reason = backend.models.not_ready_reason
-            else:  # which starts without a model
-                backend.not_ready_reason = None
+            backend.not_ready_reason = None if settings.studio else found.not_ready_reason  # it starts without a model
             return found
 
     app.state.reload = reload
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(scheduler.close)
-        stack.push_async_callback(app.state.work.close)
+        stack.push_async_callback(app.state.work.stop, interrupt=False)  # BentoML's supervisor has signalled it too
         try:
             await reload()
             if settings.jobs is not None:

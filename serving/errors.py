@@ -38,10 +38,6 @@ class Refusal(ServingError):
     def error(self) -> dict[str, str]:
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
-    def body(self) -> dict[str, dict[str, str]]:
-        """The one JSON shape every error of the server has."""
-        return {"error": self.error}
-
 
 def disk_full() -> Refusal:
     """Return the error (507) for a full disk."""

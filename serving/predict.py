@@ -49,8 +49,8 @@ _SYNTHESIZE = ("seed", "format", "snap", "tiles")
 def predict(argv: Sequence[str]) -> int:
     """Run the command; return 0, or 1 where files could not be translated."""
     args, segment, synthesize = _parsed(argv)
-    heif, folder = not args.server and _register_heif(), Path(args.input)
-    files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, heif=heif)
+    endings, folder = _IMAGES if args.server else _readable(), Path(args.input)
+    files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, endings)
     with ExitStack() as stack:
         if args.server:
             client = Client(args.server, token=os.environ.get("FEWPAIR_TOKEN"), patience=_PATIENCE)
@@ -68,7 +68,7 @@ def predict(argv: Sequence[str]) -> int:
             return 0
         if args.watch:
             with suppress(KeyboardInterrupt):
-                _translate_all(_watched(folder, args.out, heif=heif), args, translate, domain)
+                _translate_all(_watched(folder, args.out, endings), args, translate, domain)
             return 0
         failures = _translate_all(files, args, translate, domain)
     print(f"{len(files) - len(failures)} of {len(files)} files are in {args.out}")
@@ -128,28 +128,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _inputs(given: Path, out: Path, *, heif: bool) -> list[Path]:
+def _inputs(given: Path, out: Path, endings: frozenset[str]) -> list[Path]:
     """The images to translate. Prints how many other files of which types are ignored."""
     if given.is_file():
         return [given]
     if not given.is_dir():
         raise ServingError(f"{given} does not exist.", hint="Give an image, or a folder of images.")
-    images, ignored = _listed(given, out, heif=heif)
-    types = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common())
-    if not heif and _HEIF & ignored.keys():
+    images, ignored = _listed(given, out, endings)
+    types = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in ignored.most_common())
+    if _HEIF & ignored.keys():
         types += " (install pillow-heif to read HEIC without --server)"
     if not images:
         found = f" Other files there: {types}." if ignored else ""
-        message = f"{given} holds no image ({' '.join(sorted(_IMAGES | _HEIF if heif else _IMAGES))}).{found}"
+        message = f"{given} holds no image ({' '.join(sorted(endings))}).{found}"
         raise ServingError(message, hint="Give a folder of images.")
     if ignored:
         print(f"ignored {types}", file=sys.stderr)
     return images
 
 
-def _listed(given: Path, out: Path, *, heif: bool) -> tuple[list[Path], Counter[str]]:
+def _listed(given: Path, out: Path, endings: frozenset[str]) -> tuple[list[Path], Counter[str]]:
     """The images of a folder, without those of `out`, and how many other files there are of each ending."""
-    target, readable = out.resolve(), _IMAGES | _HEIF if heif else _IMAGES
+    target = out.resolve()
     if target == given.resolve():
         raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
     files = [
@@ -157,17 +157,16 @@ def _listed(given: Path, out: Path, *, heif: bool) -> tuple[list[Path], Counter[
         for file in sorted(given.rglob("*"), key=_by_number)  # frames in a row: 9 before 10
         if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
     ]
-    endings = (file.suffix.lower() for file in files)
-    ignored = Counter(ending or "without an ending" for ending in endings if ending not in readable)
-    return [file for file in files if file.suffix.lower() in readable], ignored
+    ignored = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in endings)
+    return [file for file in files if file.suffix.lower() in endings], ignored
 
 
-def _watched(given: Path, out: Path, *, heif: bool) -> Iterator[Path]:
+def _watched(given: Path, out: Path, endings: frozenset[str]) -> Iterator[Path]:
     """Yield each image of a folder once, as soon as it is whole: unchanged since the last look. Never ends."""
     looked: dict[Path, tuple[int, int]] = {}
     done: set[Path] = set()
     while True:
-        for file in _listed(given, out, heif=heif)[0]:
+        for file in _listed(given, out, endings)[0]:
             if file in done:
                 continue
             with suppress(FileNotFoundError):  # it was taken away again
@@ -183,12 +182,12 @@ def _by_number(file: Path) -> str:
     return re.sub(r"\d+", lambda number: number[0].zfill(12), str(file))
 
 
-def _register_heif() -> bool:
-    try:
+def _readable() -> frozenset[str]:
+    """The endings of the images that can be read here; HEIC is among them where its plugin is installed."""
+    with suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
-    except ImportError:
-        return False
-    return True
+        return _IMAGES | _HEIF
+    return _IMAGES
 
 
 def _in_process(

@@ -6,7 +6,7 @@ import base64
 import hmac
 import math
 from collections.abc import Sequence
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network
 from time import monotonic
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -34,10 +34,8 @@ class AllowedHosts(TrustedHostMiddleware):
     """Starlette's check of the Host header (against DNS rebinding), except for health probes, which use an address."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and path_of(scope) in HEALTH:
-            await self.app(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+        probed = scope["type"] == "http" and path_of(scope) in HEALTH
+        await (self.app if probed else super().__call__)(scope, receive, send)
 
 
 class BearerTokens:
@@ -127,10 +125,8 @@ def require_admin(request: Request, given: Annotated[HTTPAuthorizationCredential
 def client_of(host: str) -> str:
     """Return what identifies a client: its IPv4 address, or its IPv6 network of 64 bits."""
     try:
-        address = ip_address(host)
-    except ValueError:  # a name, as proxies may send
-        return host
-    if not isinstance(address, IPv6Address):
+        address = IPv6Address(host)
+    except ValueError:  # an IPv4 address, or a name, as proxies may send
         return host
     return str(address.ipv4_mapped or IPv6Network((int(address), 64), strict=False))
 

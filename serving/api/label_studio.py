@@ -126,12 +126,8 @@ def _photo(address: str, settings: Settings) -> bytes:
                 with file.open("rb") as photo:
                     return photo.read(settings.max_bytes + 1)  # which is refused where it is used up
     hint = "Use data URIs, or name the folder that Label Studio serves: FEWPAIR_LABEL_STUDIO_FILES."
-    raise Refusal(
-        400,
-        "photo_not_here",
-        f"the photo {address[:200]!r} is not a file of this server, which fetches no addresses.",
-        hint=hint,
-    )
+    message = f"the photo {address[:200]!r} is not a file of this server, which fetches no addresses."
+    raise Refusal(400, "photo_not_here", message, hint=hint)
 
 
 def _tags(text: str, model: ExportedModel) -> tuple[ElementTree.Element, str]:

@@ -46,8 +46,8 @@ def path_of(scope: Scope) -> str:
 
 def error_response(refusal: Refusal, scope: Scope) -> JSONResponse:
     """A refusal in the shape of every error; under /v2 in that of the open inference protocol."""
-    body = {"error": str(refusal)} if f"{path_of(scope)}/".startswith("/v2/") else refusal.body()
-    return JSONResponse(body, status_code=refusal.status, headers=refusal.headers)
+    error = str(refusal) if f"{path_of(scope)}/".startswith("/v2/") else refusal.error
+    return JSONResponse({"error": error}, status_code=refusal.status, headers=refusal.headers)
 
 
 class RootPath:

@@ -95,15 +95,8 @@ class Labelme(Annotations):
         shapes = [{"label": one.row.name, "points": one.outline.tolist(), **polygon} for one in drawn]
         target = (self._out / name).with_suffix(".json")
         image_path = Path(os.path.relpath(photo.resolve(), target.resolve().parent)).as_posix()
-        size = {"imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}
-        document = {
-            "version": "5.0.0",
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": image_path,
-            "imageData": None,
-            **size,
-        }
+        image = {"imagePath": image_path, "imageData": None, "imageHeight": ids.shape[0], "imageWidth": ids.shape[1]}
+        document = {"version": "5.0.0", "flags": {}, "shapes": shapes, **image}
         self._write(name.with_suffix(".json"), document)
 
     def close(self) -> None:
@@ -175,9 +168,8 @@ class Voc(Annotations):
 
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
         numbers = np.full(256, IGNORE, np.uint8)
-        for number, row in enumerate(self._rows):
-            if row.id != IGNORE:
-                numbers[row.id] = number
+        numbers[[row.id for row in self._rows]] = np.arange(len(self._rows))
+        numbers[IGNORE] = IGNORE  # not the id of a background that the table lacks
         self._write(Path("SegmentationClass", name.with_suffix(".png")), encode_label(numbers[ids], self._voc))
         self._items.append(name.with_suffix("").as_posix())
 

@@ -1,9 +1,5 @@
 """Decode image files to arrays and encode arrays as files; the trainer and the server read every file here.
 
-    read_photo(source, limits) -> uint8[H,W,3]      a photo
-    image_size(source) -> (height, width)           its size, from the header
-    open_image(source, limits) -> OpenedImage       the decoded image, for `serving.imaging.labels`
-
 A source is the content of a file as bytes, or its path. The rules (EXIF orientation, bit depths, alpha, animations) are
 listed in `exported/README.md`. Errors are `ImageError`; `BrokenImage` is for a file that cannot be decoded at all.
 """

@@ -1,8 +1,4 @@
-"""Read label maps as class ids.
-
-    read_label(source, domain, limits, snap=...) -> LabelImage    the only reader of label maps, also for the trainer
-    nearest_ids(rgb, domain, max_distance=...) -> uint8[H,W]      the class whose colour is nearest
-    checked_ids(values, domain) -> uint8[H,W]                     values that must be ids of the class table
+"""Read label maps as class ids: `read_label` is their only reader, also for the trainer.
 
 A file has one reading, which depends on the file and the class table alone. The rules: `exported/README.md`.
 """
@@ -129,17 +125,13 @@ def _stored(image: OpenedImage) -> NDArray[np.integer[Any]]:
         raise ImageError(400, "unusual_pixels", message, hint="Save the label map with 8 bits.")
     if picture.mode.startswith("I"):
         return whole_numbers(picture)
-    return _first_channel(picture) // np.uint8(_STRETCHED.get(packing.removesuffix("R"), 1))
-
-
-def _first_channel(picture: Image.Image) -> Bytes:
-    values = np.asarray(picture).astype(np.uint8, copy=False)
-    return values[..., 0] if values.ndim == 3 else values
+    values = np.asarray(picture.getchannel(0)).astype(np.uint8, copy=False)
+    return values // np.uint8(_STRETCHED.get(packing.removesuffix("R"), 1))
 
 
 def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, snap: bool) -> LabelImage:
     """Read an indexed image by its colours, or by its indices; refuse it where both may be meant and differ."""
-    indices = _first_channel(picture)
+    indices = np.asarray(picture.getchannel(0))
     counts = _counts(indices, erased)
     used = np.flatnonzero(counts).tolist()
     given = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
@@ -156,7 +148,7 @@ def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, 
         names, index = {IGNORE: "void"} | {row.id: row.name for row in domain.classes}, differing[0]
         message = (
             f"the label map is an indexed image that can be read in two ways: index {index} is {names[index]} by its "
-            f"id, but {names[int(by_colour[index])]} by its palette colour {_colour(palette[index])}."
+            f"id, but {names[int(by_colour[index])]} by its palette colour {tuple(palette[index].tolist())}."
         )
         hint = "Save it as RGB where the colours are right, or as 8-bit grey where the indices are."
         raise ImageError(400, "ambiguous_label_map", message, hint=hint)
@@ -165,7 +157,7 @@ def _from_palette(picture: Image.Image, domain: Domain, *, erased: Mask | None, 
     if colours_fit or snap:
         return LabelImage(by_colour[indices], "colours" if colours_fit else "snapped colours")
     unknown = [f"{index} ({counts[index]} pixels)" for index in used if index not in domain.known_ids]
-    colours = [f"{_colour(palette[index])} ({counts[index]} pixels)" for index in used if not is_class[index]]
+    colours = [f"{tuple(palette[index].tolist())} ({counts[index]} pixels)" for index in used if not is_class[index]]
     message = (
         "the label map is an indexed image whose indices and palette colours both belong to no class: "
         f"indices {_listed(unknown, len(unknown))}; colours {_listed(colours, len(colours))}. {_known(domain)}"
@@ -191,7 +183,8 @@ def _from_colours(rgb: Bytes, domain: Domain, *, erased: Mask | None, snap: bool
     for code in codes[np.argsort(-frequency)[:_NAMED]].tolist():
         colour = (code >> 16, code >> 8 & 255, code & 255)
         found = np.concatenate([_codes(rgb[band]) == code for band in bands(rgb)])
-        nearest = " and ".join(_nearest_classes(colour, domain))
+        squared = ((np.array([row.color for row in domain.classes]) - colour) ** 2).sum(axis=1)
+        nearest = " and ".join(domain.classes[index].name for index in np.flatnonzero(squared == squared.min()))
         named.append(f"{colour} on {found.sum()} pixels, {_first(found)}, nearest to {nearest}")
     message = (
         f"the label map holds colours that belong to no class, in {len(unknown)} of {ids.size} pixels: "
@@ -248,12 +241,6 @@ def _nearest_in_cell(cell: NDArray[np.int64], domain: Domain, *, max_distance: f
     return ids
 
 
-def _nearest_classes(colour: tuple[int, ...], domain: Domain) -> list[str]:
-    """Return the names of the classes nearest to a colour; several where their distance is the same."""
-    squared = ((np.array([row.color for row in domain.classes]) - colour) ** 2).sum(axis=1)
-    return [domain.classes[index].name for index in np.flatnonzero(squared == squared.min())]
-
-
 def _counts(values: NDArray[np.integer[Any]], erased: Mask | None) -> NDArray[np.int64]:
     """Return how often each value 0..65535 occurs outside erased pixels."""
     counts = np.zeros(65536, np.int64)
@@ -270,10 +257,6 @@ def _codes(rgb: Bytes) -> NDArray[np.uint32]:
         codes <<= 8
         codes |= rgb[..., channel]
     return codes
-
-
-def _colour(levels: Bytes) -> tuple[int, ...]:
-    return tuple(levels.tolist())
 
 
 def _first(found: Mask) -> str:

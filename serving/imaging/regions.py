@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -92,26 +92,18 @@ def _rings(mask: Mask) -> tuple[Points, Points, Points]:
     a corner are kept apart.
     """
     generator = contour_generator(z=mask.astype(float), name="serial", fill_type=FillType.ChunkCombinedOffsetOffset)
-    chunk = cast(
-        "tuple[list[NDArray[np.float64]], list[NDArray[np.uint32]], list[NDArray[np.uint32]]]",
-        generator.filled(0.75, 2.0),
-    )
-    points, offsets, outer = (parts[0] for parts in chunk)  # of the one chunk, which is the whole mask
+    chunks: Any = generator.filled(0.75, 2.0)
+    points, offsets, outer = (parts[0] for parts in chunks)  # of the one chunk, which is the whole mask
     whole = np.floor(points).astype(np.int64)
     upright = points[:, 0] != whole[:, 0]  # the point lies on an upright pixel edge
     turns = upright[:-1] != upright[1:]
     turns[offsets[1:-1].astype(np.int64) - 1] = False  # from the last point of a ring to the first of the next
     here = np.flatnonzero(turns)
     from_upright = upright[here]
-    corners = np.stack(
-        [
-            np.where(from_upright, whole[here, 0], whole[here + 1, 0]),
-            np.where(from_upright, whole[here + 1, 1], whole[here, 1]),
-        ],
-        axis=1,
-    )
+    xs = np.where(from_upright, whole[here, 0], whole[here + 1, 0])
+    ys = np.where(from_upright, whole[here + 1, 1], whole[here, 1])
     starts = np.searchsorted(here, offsets[:-1].astype(np.int64))
-    return corners, starts, outer[:-1].astype(np.int64)
+    return np.stack([xs, ys], axis=1), starts, outer[:-1].astype(np.int64)
 
 
 def _topmost(hole: Points) -> tuple[int, int]:

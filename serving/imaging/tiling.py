@@ -44,13 +44,9 @@ class Axis:
         have weight 0.
         """
         at = self.starts[index] + np.arange(self.tile, dtype=np.float32) + np.float32(0.5)
-        rises = [np.clip((at - cut) / max(1, self.overlap // 2) + np.float32(0.5), 0, 1) for cut in self.cuts]
-        window = np.ones(self.tile, np.float32)
-        if index > 0:
-            window *= rises[index - 1]
-        if index < len(self.cuts):
-            window *= 1 - rises[index]
-        return window
+        borders = (-np.inf, *self.cuts, np.inf)[index : index + 2]
+        rise, fall = (np.clip((at - cut) / max(1, self.overlap // 2) + np.float32(0.5), 0, 1) for cut in borders)
+        return np.asarray(rise * (1 - fall))
 
 
 @dataclass(frozen=True)

@@ -74,21 +74,24 @@ def packed(entries: Sequence[Entry]) -> Answer:
     index, answers = filed(entries)
     files = {name: answer.body for name, answer in answers.items()}
     files[INDEX] = json.dumps({"answers": index}, indent=1).encode()
-    return Answer(pack_zip(files), "application/zip", _headers(entries))
+    headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
+    for answer in answers.values():  # all of one model
+        headers["X-Model"] = answer.headers["X-Model"]
+    return Answer(pack_zip(files), "application/zip", headers)
 
 
 def ranked(entries: Sequence[Entry]) -> Answer:
     """Rank photos whose answers are those of `output=json`. Photos are alike where the same classes cover them."""
-    found = [(entry.name, json.loads(entry.answers[0].body)) for entry in entries if entry.answers]
-    reports, names = [report for _, report in found], [name for name, _ in found]
-    features, uncertainty, reasons = np.zeros((len(found), 256)), np.zeros(len(found)), []
+    reports = [json.loads(entry.answers[0].body) for entry in entries if entry.answers]
+    names = [entry.name for entry in entries if entry.answers]
+    features, uncertainty, reasons = np.zeros((len(names), 256)), np.zeros(len(names)), []
     for row, report in enumerate(reports):
         doubts = {part["name"]: part["share"] * (1 - part["mean_confidence"]) for part in report["classes"]}
         uncertainty[row] = sum(doubts.values())
         features[row, [part["id"] for part in report["classes"]]] = [part["share"] for part in report["classes"]]
         doubted = max(doubts, key=doubts.__getitem__, default="void")
         reasons.append(f"mean confidence {1 - uncertainty[row]:.2f}, least sure of {doubted}")
-    order, near = rank(features, uncertainty, len(found))
+    order, near = rank(features, uncertainty, len(names))
     photos = [
         {
             "name": names[row],
@@ -113,7 +116,10 @@ def filed(entries: Sequence[Entry]) -> tuple[list[dict[str, Any]], dict[str, Ans
             names = chain([stem + ending], (f"{stem}-{number}{ending}" for number in count(2)))
             name = next(name for name in names if name not in files and name != INDEX)
             files[name] = answer
-            index.append({"name": entry.name, "file": name, **_origin(answer)})
+            origin: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
+            if "X-Seed" in answer.headers:
+                origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
+            index.append({"name": entry.name, "file": name, **origin})
         if entry.error is not None:
             index.append({"name": entry.name, "error": entry.error})
     return index, files
@@ -186,16 +192,3 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, max_bytes: int
             return file.read(member.file_size)  # archive.read would unpack more than the directory says
     except _BROKEN:
         raise Refusal(400, "broken_zip", "the file in the ZIP is broken or cut short.", hint="Pack it again.") from None
-
-
-def _origin(answer: Answer) -> dict[str, Any]:
-    origin: dict[str, Any] = {"model": answer.headers["X-Model"], "tiling": answer.headers["X-Tiling"]}
-    if "X-Seed" in answer.headers:
-        origin |= {"seed": int(answer.headers["X-Seed"]), "spelling": answer.headers["X-Label-Spelling"]}
-    return origin
-
-
-def _headers(entries: Sequence[Entry]) -> dict[str, str]:
-    headers = {"X-Failed": str(sum(entry.error is not None for entry in entries))}
-    models = [answer.headers["X-Model"] for entry in entries for answer in entry.answers]
-    return {**headers, "X-Model": models[0]} if models else headers

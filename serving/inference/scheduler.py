@@ -165,7 +165,7 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         while self._run_next():
-            pass
+            pass  # what a run held is freed before the wait for the next one
 
     def _run_next(self) -> bool:
         """Wait for a batch and run it; return False once the scheduler is closed."""

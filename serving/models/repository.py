@@ -152,10 +152,9 @@ def _defaults(models: Mapping[str, ExportedModel], default: str | None) -> dict[
     """The default model of each direction: the named one, else one with this direction alone, first by name."""
     chosen: dict[DirectionName, str] = {}
     for direction in DIRECTIONS:
-        offering = sorted(
-            (name for name, model in models.items() if model.offers(direction)),
-            key=lambda name: (sum(map(models[name].offers, DIRECTIONS)), name),
-        )
-        if offering:
-            chosen[direction] = default if default in offering else offering[0]
+        offering = [name for name, model in models.items() if model.offers(direction)]
+        if default in offering:
+            chosen[direction] = default
+        elif offering:
+            chosen[direction] = min(offering, key=lambda name: (len(models[name].manifest.directions), name))
     return chosen

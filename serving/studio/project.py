@@ -32,6 +32,7 @@ class Project:
         self.root = root
         self.train = root / "train" if (root / "train" / "photos").is_dir() else root
         self.val = root / "val"
+        self._table = root / "classes.csv"
 
     def prepare(self) -> None:
         """Write a class table and a models folder where there are none.
@@ -48,10 +49,6 @@ class Project:
         (self.root / "exported").mkdir(exist_ok=True)
         if not self._table.exists():
             self._write_classes(_with_void(_FIRST_TABLE))
-
-    @property
-    def _table(self) -> Path:
-        return self.root / "classes.csv"
 
     def photos(self) -> dict[str, Path]:
         """The photos, by name: those to train on and those kept for measuring, in val/."""
@@ -80,11 +77,10 @@ class Project:
             if name in (there := _pictures(folder)):
                 hint = "Rename or move one of the two files."
                 raise Refusal(409, "name_taken", f"{there[name]} has the name of {photo}.", hint=hint)
-        for path in (photo, label):
-            if path is not None:
-                target = after / path.relative_to(before)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(target)
+        for path in filter(None, (photo, label)):
+            target = after / path.relative_to(before)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
     def photo(self, name: str) -> Path:
         """The file of a photo. Raises Refusal where the folder has no photo of that name."""
@@ -93,9 +89,9 @@ class Project:
             raise Refusal(404, "unknown_photo", f"there is no photo {name[:200]!r} in {self.train / 'photos'}.")
         return path
 
-    def classes(self) -> tuple[ClassRow, ...]:
+    def domain(self) -> Domain:
         """The class table, with a void class. Raises Refusal where the file cannot be read."""
-        return _with_void(self._rows())
+        return Domain("classes", _with_void(self._rows()))
 
     def _rows(self) -> tuple[ClassRow, ...]:
         try:
@@ -119,7 +115,7 @@ class Project:
                 raise Refusal(400, "class_table", f"two classes have the {word} {twice[0]}.", hint=hint)
         if all(row.ignore for row in rows):
             raise Refusal(400, "class_table", "all classes are void.", hint=hint)
-        for row in self.classes():
+        for row in self.domain().classes:
             users = [name for name, counts in self._counts().items() if row.id in counts]
             if users and row.id not in {each.id for each in rows}:
                 hint = "Turn its pixels into another class first: Turn all ... into, below the canvas."
@@ -133,10 +129,6 @@ class Project:
         table.writerow(["id", "name", "r", "g", "b", "ignore"])
         table.writerows([row.id, row.name, *row.color, int(row.ignore)] for row in rows)
         _write(self._table, text.getvalue().encode())
-
-    def domain(self) -> Domain:
-        """The label maps' domain."""
-        return Domain("classes", self.classes())
 
     def _counts(self) -> dict[str, dict[int, int]]:
         """The pixels of each class in each photo's label map."""
@@ -220,7 +212,10 @@ class Project:
         plane = (plane - plane.min(axis=0)) / np.maximum(np.ptp(plane, axis=0), 1e-9)
         points = [{"name": name, "x": x, "y": y} for name, (x, y) in zip(names, plane.round(4).tolist(), strict=True)]
         picks = [names.index(row["name"]) for row in (self.picks() or {"photos": []})["photos"] if row["name"] in names]
-        return {"points": points, "near": [names[row] for row in _near(features, picks)]}
+        between = distances(features[picks], features)
+        limit = NEAR * between[:, picks].sum() / (len(picks) * (len(picks) - 1)) if len(picks) > 1 else 0
+        near = np.flatnonzero(between.min(axis=0, initial=np.inf) < limit).tolist()
+        return {"points": points, "near": [names[row] for row in near if row not in picks]}
 
 
 def read_photo_at(path: Path, side: int) -> Bytes:
@@ -270,15 +265,6 @@ def _shrunk(values: Bytes, side: int, filter: Image.Resampling) -> Bytes:
 
 def _enlarged(values: np.ndarray[Any, Any], width: int, height: int) -> np.ndarray[Any, Any]:
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.NEAREST))
-
-
-def _near(features: np.ndarray[Any, Any], picks: Sequence[int]) -> list[int]:
-    """The rows that are near-duplicates of a pick."""
-    if len(picks) < 2:
-        return []
-    between = distances(features[picks], features)
-    limit = NEAR * between[:, picks].sum() / (len(picks) * (len(picks) - 1))
-    return [row for row in np.flatnonzero(between.min(0) < limit).tolist() if row not in picks]
 
 
 @lru_cache(maxsize=4096)

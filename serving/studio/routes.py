@@ -73,7 +73,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         to_label = dict.fromkeys([*picked, *(name for name, photo in photos.items() if photo["labelled"])])
         return {
             "folder": str(project.root),
-            "classes": [vars(row) for row in project.classes()],
+            "classes": [vars(row) for row in project.domain().classes],
             "table": project.version(),
             "photos": list(photos.values()),
             "to_label": [photos[name] for name in to_label],
@@ -156,10 +156,9 @@ def studio_router(project: Project, work: Work) -> APIRouter:
 
     @router.get("/runs/{run}/samples/{step}")
     def sample_grid(run: str, step: str) -> Response:
-        for folder in run_folders(project.root):
-            for grid in (folder / "samples").glob("step-*.png"):
-                if (folder.name, grid.stem) == (run, step):
-                    return FileResponse(grid)
+        for grid in (project.root / "runs").glob("*/samples/step-*.png"):
+            if (grid.parts[-3], grid.stem) == (run, step):
+                return FileResponse(grid)
         raise Refusal(404, "not_found", f"run {run[:40]} has no sample grid {step[:40]}.")
 
     def _begin(command: list[str], run: Path, request: Request) -> None:

@@ -51,20 +51,14 @@ class Work:
         self._kind, self._error, self._log, self._stopping = kind, "", log, False
         self._task = asyncio.create_task(self._run(commands, log, after))
 
-    async def stop(self) -> None:
-        """Interrupt the command, as Ctrl-C does: training saves a checkpoint. Returns when it has ended."""
+    async def stop(self, *, interrupt: bool = True) -> None:
+        """Interrupt the command, as Ctrl-C does: training saves a checkpoint. Returns when it has ended.
+
+        Without `interrupt` where it was signalled already: a second signal would end it without a checkpoint.
+        """
         self._stopping = True
-        if self._process is not None and self._process.returncode is None:
+        if interrupt and self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGINT)
-        await self._ended()
-
-    async def close(self) -> None:
-        """Wait for the command when the server stops: BentoML's supervisor has signalled it too, and a second signal
-        would end it without a checkpoint."""
-        self._stopping = True
-        await self._ended()
-
-    async def _ended(self) -> None:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_STOP_WITHIN)
 

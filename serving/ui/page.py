@@ -48,7 +48,7 @@ def build_page(backend: Backend) -> FastAPI:
         """Gradio would keep any file; the page's panes send theirs to /v1."""
         hint = "POST /v1/segment and /v1/synthesize do."
         refusal = Refusal(404, "not_found", "the page takes no uploads.", hint=hint)
-        return JSONResponse(refusal.body(), status_code=refusal.status)
+        return JSONResponse({"error": refusal.error}, status_code=refusal.status)
 
     app.mount("/ui/page", _Static(directory=_STATIC))
     gr.mount_gradio_app(
@@ -112,17 +112,14 @@ class _LinkPreview:
         if scope["type"] != "http" or not scope["path"].endswith("/ui/"):
             await self._app(scope, receive, send)
             return
-        start: Message = {}
-        body = b""
+        messages: list[Message] = []
 
         async def collect(message: Message) -> None:
-            nonlocal start, body
-            if message["type"] == "http.response.start":
-                start = message
-            else:
-                body += message.get("body", b"")
+            messages.append(message)
 
         await self._app(scope, receive, collect)
+        start, *parts = messages
+        body = b"".join(part.get("body", b"") for part in parts)
         page = _GRADIO_PREVIEW.sub(b"", body).replace(b"<head>", b"<head>" + _preview(Request(scope)), 1)
         MutableHeaders(scope=start)["Content-Length"] = str(len(page))
         await send(start)

@@ -66,7 +66,7 @@ def test_a_stroke_on_a_map_that_is_shown_small_keeps_the_details_elsewhere(proje
 
 def test_a_table_with_a_black_class_gets_a_void_class_of_another_colour(project):
     (project.root / "classes.csv").write_text("id,name,r,g,b\n0,background,0,0,0\n1,road,9,9,9\n")
-    assert project.classes()[-1] == ClassRow(255, "void", (1, 1, 1), True)
+    assert project.domain().classes[-1] == ClassRow(255, "void", (1, 1, 1), True)
 
 
 def test_a_label_map_that_cannot_be_read_is_named(project):
@@ -83,7 +83,7 @@ def test_classes_with_the_same_id_name_or_colour_are_refused_and_nothing_is_lost
     project.save_classes(rows)
     with pytest.raises(Refusal, match="two classes have the"):
         project.save_classes((ClassRow(id, name, color, False), *rows))
-    assert project.classes() == rows
+    assert project.domain().classes == rows
 
 
 def test_export_accepts_the_models_name_of_any_folder(tmp_path):

@@ -83,25 +83,17 @@ export async function encodePng({ ids, width, height, classes }) {
   const rows = new Uint8Array((width + 1) * height); // each row starts with its filter, 0
   for (let y = 0; y < height; y++) rows.set(ids.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
   const head = [...bigEndian(width), ...bigEndian(height), 8, 3, 0, 0, 0]; // 8 bits, indexed
-  const stream = new CompressionStream("deflate");
-  const writer = stream.writable.getWriter();
-  writer.write(rows);
-  writer.close();
-  const packed = await new Response(stream.readable).bytes();
+  const packed = await new Response(new Response(rows).body.pipeThrough(new CompressionStream("deflate"))).bytes();
   const chunks = [chunk("IHDR", head), chunk("PLTE", palette), chunk("IDAT", packed), chunk("IEND", [])];
   const signature = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-  return new Blob([signature, ...chunks], { type: "image/png" });
+  return new Blob([signature, ...chunks.flat()], { type: "image/png" });
 }
 
-/** A chunk of a PNG: its length, its name and data, and their CRC-32. */
+/** The parts of a chunk of a PNG: its length, its name and data, and their CRC-32. */
 function chunk(name, data) {
-  const bytes = new Uint8Array(data.length + 12);
-  bytes.set(bigEndian(data.length));
-  bytes.set(new TextEncoder().encode(name), 4);
-  bytes.set(data, 8);
-  const sum = bytes.subarray(4, -4).reduce((crc, byte) => CRC[(crc ^ byte) & 255] ^ (crc >>> 8), -1);
-  bytes.set(bigEndian(~sum), data.length + 8);
-  return bytes;
+  const content = new Uint8Array([...new TextEncoder().encode(name), ...data]);
+  const sum = content.reduce((crc, byte) => CRC[(crc ^ byte) & 255] ^ (crc >>> 8), -1);
+  return [bigEndian(data.length), content, bigEndian(~sum)];
 }
 
 /** The CRC-32 of each byte. */

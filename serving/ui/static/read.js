@@ -64,7 +64,6 @@ export default class Read extends Pane {
 
   #openOwn(file) {
     page.dropped = null;
-    if (!file) return;
     this.mark();
     this.#open(() => openPhoto(file));
   }

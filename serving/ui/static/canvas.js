@@ -244,7 +244,7 @@ export class LabelCanvas extends EventTarget {
     const points = this.tool === "line" ? [this.#points[0], this.#points.at(-1)] : this.#points;
     const path = new Path2D(`M${points.join("L")}${closed ? "Z" : "l.01 0"}`);
     const bySuperpixel = this.tool === "superpixel";
-    const lineWidth = bySuperpixel ? 1 : this.#size;
+    const lineWidth = bySuperpixel ? Math.SQRT2 : this.#size; // a thinner one misses the corners of pixels
     const ink = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     Object.assign(ink, { lineWidth, lineCap: "round", lineJoin: "round" });
     if (closed) ink.fill(path, "evenodd");

@@ -45,6 +45,9 @@ export default class Train extends Pane {
     const point = (top) => ([step, value]) => [(300 * step) / steps, 100 - (96 * value) / top];
     this.$(".loss").setAttribute("points", loss.map(point(most)).join(" "));
     this.$(".score").setAttribute("points", score.map(point(1)).join(" "));
+    const measured = score.length ? `; in green, the mean IoU on photos kept for measuring: ${digits(score)} of 1` : "";
+    const caption = `The loss over ${steps} steps: ${digits(loss)}, at most ${most.toFixed(3)}`;
+    this.$("figcaption").textContent = caption + measured;
     const grid = samples.at(-1);
     this.$(".grid").hidden = !grid;
     if (grid) this.$(".grid img").src = at(`runs/${name}/samples/${grid}`);
@@ -57,8 +60,10 @@ export default class Train extends Pane {
       const { figures, baselines, samples } = evaluation;
       const iou = figures.mean_iou.toFixed(3) + (figures.seen_in_training ? " (seen in training)" : "");
       const baseline = baselines.commonest_class?.mean_iou?.toFixed(3) ?? "";
-      const cells = [name, pairs, steps, iou, baseline, samples.to_label.worst.name];
-      for (const text of cells) row.insertCell().append(text);
+      const worst = new Image();
+      worst.alt = worst.title = samples.to_label.worst.name;
+      worst.src = at(`photos/${worst.alt}`, { side: 240 });
+      for (const cell of [name, pairs, steps, iou, baseline, worst]) row.insertCell().append(cell);
     });
     const { pixel_accuracy: accuracy, seen_in_training: seen, samples } = rounds.at(-1).evaluation.figures;
     const kept = samples === 1 ? "the one photo" : `the ${samples} photos`;
@@ -67,6 +72,8 @@ export default class Train extends Pane {
     this.$(".verdict").textContent = `It gets ${Math.round(100 * accuracy)} of 100 pixels right on ${photos}.`;
   }
 }
+
+const digits = (points) => points.at(-1)[1].toFixed(3);
 
 function progressOf(run, training) {
   if (!run?.step) return training ? "Starting…" : "";

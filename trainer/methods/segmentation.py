@@ -122,9 +122,6 @@ class Segmentation(Method):
     def label_scores(self, photo: Photo) -> Scores:
         return self.segmenter(photo)
 
-    def to_label(self, photo: Photo) -> LabelMap:
-        return self.label_scores(photo).argmax(1)
-
 
 class Supervised(Segmentation):
     """The papers' ResNet generator trained on the pairs: the baseline for methods that read unpaired data too."""
@@ -212,12 +209,13 @@ class MeanTeacher(Segmentation):
         label = torch.where(certainty >= config.confidence, label, IGNORE)
         photo, label = rescaled(photo, label, self.draws(i, "rescale unpaired", len(photo)), strength=config.rescale)
         if config.class_mix:
+            share = self.pixels / self.pixels.sum().clamp(min=1)
             photo, label = class_mixed(
                 pairs.photo,
                 pairs.label,
                 (photo, label),
                 self.draws(i, "paste", len(photo)),
-                preference=self._preference(),
+                preference=share.clamp(min=1e-3) ** -config.rare_first,
             )
         return Pairs(
             colour_jittered(photo, self.draws(i, "repaint unpaired", len(photo)), strength=config.jitter_unpaired),
@@ -241,8 +239,3 @@ class MeanTeacher(Segmentation):
     def _count(self, label: LabelMap) -> None:
         """Remember how many pixels of each class the pairs have shown."""
         self.pixels += torch.bincount(label[label != IGNORE], minlength=len(self.pixels))
-
-    def _preference(self) -> Tensor:
-        """Float[C]: how much likelier a class is to be pasted than another."""
-        share = self.pixels / self.pixels.sum().clamp(min=1)
-        return share.clamp(min=1e-3) ** -self.config.rare_first

@@ -122,9 +122,6 @@ class SemiPaired(FromLabels):
         """The discriminator's logits of the C classes: without "generated", its first, and without void, its last."""
         return self.discriminator(photo)[:, 1 : 1 + self.classes]
 
-    def to_label(self, photo: Photo) -> LabelMap:
-        return self.label_scores(photo).argmax(1)
-
     def _supervised(self, photo: Photo, label: LabelMap, i: int) -> dict[str, Tensor]:
         """What the generator minimises on the pairs."""
         config, fake = self.config, self.generated(label, i, "generator")

@@ -19,7 +19,7 @@ import pytest
 from serving.client import Client
 from serving.errors import Refusal
 from tests.serving.conftest import OPERATOR
-from tests.serving.pictures import file_of, noise, ramp, stripes
+from tests.serving.pictures import file_of, noise, ramp, stripes, zip_of
 from tests.serving.process import ROOT, workers_of
 from tests.serving.test_server import error_of
 
@@ -75,14 +75,6 @@ def ended(job):
 
 def in_its_tiles(job):
     return job["state"] == "running" and job["tiles"] is not None and job["tiles"]["done"] > 0
-
-
-def zip_of(files):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, body in files.items():
-            archive.writestr(name, body)
-    return packed.getvalue()
 
 
 def rows(folder, query):

@@ -19,6 +19,9 @@ from trainer.networks.perceptual import PerceptualLoss
 Direction = Literal["to_label", "to_photo"]
 Samples = Literal["pairs", "unpaired photos", "unpaired label maps"]
 
+PATHS = ("vgg", "segmenter", "encoder_weights")
+"""The fields of configs that name files or folders; a run records them as absolute paths."""
+
 
 class ParameterGroup(NamedTuple):
     """Modules that are optimised together, and how Adam moves them."""
@@ -68,8 +71,6 @@ class Method(nn.Module):
     """Which samples the step reads; the others are not loaded."""
     sides: frozenset[str] = frozenset()
     """The further sides of each pair that the step reads in `Pairs.sides`, of those that the dataset declares."""
-    paths: ClassVar[tuple[str, ...]] = ()
-    """The config's fields that name files or folders; a run records them as absolute paths."""
     chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy", "photo_psnr")
     """The best checkpoint has the highest of these figures on `val`: of the first that there is. Empty: the last."""
     multiple_of: int = 1

@@ -73,7 +73,6 @@ class FromLabels(Method):
     """
 
     directions = frozenset({"to_photo"})
-    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     generator: nn.Module
     betas: ClassVar[tuple[float, float]] = (0.0, 0.999)

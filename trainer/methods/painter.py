@@ -76,7 +76,6 @@ class Painter(FromLabels):
     config_class = Config
     spares_a_half = True
     style_size = StyleEncoder.size
-    paths = ("segmenter", "encoder_weights")
     config: Config
     generator: PyramidGenerator
 

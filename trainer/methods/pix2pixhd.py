@@ -56,7 +56,6 @@ class Pix2PixHD(Translator):
     config_class = Config
     config: Config
     directions = frozenset({"to_photo"})
-    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     photo_generator: ResNetGenerator
     frames: ClassVar[int] = 1

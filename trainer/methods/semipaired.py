@@ -64,7 +64,6 @@ class SemiPaired(FromLabels):
     config_class = Config
     reads = frozenset({"pairs", "unpaired photos", "unpaired label maps"})
     directions = frozenset({"to_label", "to_photo"})
-    paths = ("vgg", "segmenter")
     multiple_of = SegmentingDiscriminator.multiple_of
     config: Config
 

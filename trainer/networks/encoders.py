@@ -80,19 +80,12 @@ class PaddedConv2d(nn.Conv2d):
 
 def _fix_padding(network: nn.Module) -> None:
     """Replace convolutions that derive their padding from the input's size, which slows down export."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame):
-                fixed = PaddedConv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size[0],
-                    stride=2,
-                    groups=child.groups,
-                    bias=False,
-                )
-                fixed.weight = child.weight
-                setattr(parent, name, fixed)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Conv2dSame):
+            sizes = (module.in_channels, module.out_channels, module.kernel_size[0])
+            fixed = PaddedConv2d(*sizes, stride=2, groups=module.groups, bias=False)
+            fixed.weight = module.weight
+            network.set_submodule(name, fixed)
 
 
 def load_encoder(name: str, source: Path | None = None) -> Encoder:

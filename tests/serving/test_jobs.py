@@ -31,15 +31,9 @@ def folder(operated_folder):
     return operated_folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(operated):
     return operated
-
-
-@pytest.fixture
-def http(server):
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
 
 
 @pytest.fixture

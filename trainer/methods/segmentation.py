@@ -209,25 +209,16 @@ class MeanTeacher(Segmentation):
         photo, label = rescaled(photo, label, self.draws(i, "rescale unpaired", len(photo)), strength=config.rescale)
         if config.class_mix:
             share = self.pixels / self.pixels.sum().clamp(min=1)
-            photo, label = class_mixed(
-                pairs.photo,
-                pairs.label,
-                (photo, label),
-                self.draws(i, "paste", len(photo)),
-                preference=share.clamp(min=1e-3) ** -config.rare_first,
-            )
-        return Pairs(
-            colour_jittered(photo, self.draws(i, "repaint unpaired", len(photo)), strength=config.jitter_unpaired),
-            label,
-        )
+            preference, draws = share.clamp(min=1e-3) ** -config.rare_first, self.draws(i, "paste", len(photo))
+            photo, label = class_mixed(pairs.photo, pairs.label, (photo, label), draws, preference=preference)
+        draws = self.draws(i, "repaint unpaired", len(photo))
+        return Pairs(colour_jittered(photo, draws, strength=config.jitter_unpaired), label)
 
     def _augmented(self, half: Pairs, i: int) -> Pairs:
-        photo, label = rescaled(
-            half.photo, half.label, self.draws(i, "rescale pairs", len(half.photo)), strength=self.config.rescale
-        )
-        return Pairs(
-            colour_jittered(photo, self.draws(i, "jitter pairs", len(photo)), strength=self.config.jitter), label
-        )
+        draws = self.draws(i, "rescale pairs", len(half.photo))
+        photo, label = rescaled(half.photo, half.label, draws, strength=self.config.rescale)
+        draws = self.draws(i, "jitter pairs", len(photo))
+        return Pairs(colour_jittered(photo, draws, strength=self.config.jitter), label)
 
     def _weight(self, i: int) -> float:
         """The weight of the unpaired photos in step i: 0 in the warm-up, then rising linearly."""

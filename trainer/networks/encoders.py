@@ -57,10 +57,7 @@ class Encoder(nn.Module):
         return self
 
     def load_pretrained(self, source: Path | None) -> None:
-        """Load ImageNet weights from `source`, a state dict of the timm model, else from a package or timm's hub.
-
-        Raises UserError where the weights cannot be read or are another model's.
-        """
+        """Load ImageNet weights from a file, timm's state dict, else from a package or timm's hub. Raises UserError."""
         state, where = pretrained_weights(self.name, source)
         try:  # the classifier's weights are not used
             self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
@@ -111,10 +108,7 @@ def pretrained_weights(name: str, source: Path | None) -> tuple[dict[str, Tensor
 
 
 def read_state_dict(path: Path, *, wanted: str) -> dict[str, Tensor]:
-    """The tensors of a file by their names; `wanted` says what it has to be.
-
-    Raises UserError where it cannot be read or holds anything but a flat mapping from names to tensors.
-    """
+    """The tensors of a file by their names. Raises UserError where it holds anything else than `wanted`."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give {wanted}")
     try:

@@ -1,6 +1,6 @@
 """Pictures as pix2pix and CycleGAN publish them: A|B files side by side, and folders A and B without pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -11,7 +11,7 @@ from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
 from trainer.data.class_table import imaging_domain, read_classes, shipped
 from trainer.data.dataset import Dataset, Sample, Side, read_image
-from trainer.data.layouts.files import Layout, ignored_files, matched
+from trainer.data.layouts.files import Layout, matched
 from trainer.data.remapped import remapped
 from trainer.errors import UserError
 
@@ -136,11 +136,5 @@ def unaligned(name: str, root: Path | None) -> Dataset:
         )
         counts.append(f"{split} {len(photos)} + {len(labels)}")
     note = f"no pairs: A is the photo side, B the label side ({', '.join(counts)})"
-    return Dataset(
-        name=name,
-        root=layout.root,
-        label_domain=Domain("picture"),
-        terms="yours",
-        splits=MappingProxyType(splits),
-        notes=(*ignored_files(layout.ignored), note),
-    )
+    dataset = layout.dataset({}, terms="yours", classes=None, notes=(note,))
+    return replace(dataset, splits=MappingProxyType(splits))  # no note on names without a partner: none has one

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.model_page import between_markers
 from trainer.data.dataset import Dataset, Sample, resized
-from trainer.data.loader import photo_to_uint8, prepare_label
+from trainer.data.loader import photo_to_uint8, prepared
 from trainer.methods.base import Method
 from trainer.metrics.predict import Size, evaluating, predict_photos
 from trainer.training.checkpointing import load_method, open_run
@@ -57,7 +57,7 @@ def frames(method: Method, dataset: Dataset, clip: list[Sample], size: Size) -> 
     with evaluating(method, "cpu"):
         photo = torch.zeros(1, 3, *size)
         for label in labels:
-            photo = method.next_photo(prepare_label(label, size)[None], photo)
+            photo = method.next_photo(prepared(label, size)[None], photo)
             made.append(photo_to_uint8(photo)[0])
     return np.stack(made)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from serving.imaging.ranking import rank
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset, resized
-from trainer.data.loader import prepare_label
+from trainer.data.loader import prepared
 from trainer.data.selection.choose import select
 from trainer.data.selection.features import open_features
 from trainer.data.selection.rules import BY_FEATURES
@@ -75,7 +75,7 @@ def main() -> None:
 def read(dataset: Dataset, split: str) -> tuple[list[Maps], list[Tensor]]:
     """The features and the labels of a split."""
     samples = dataset.samples(split)
-    labels = [prepare_label(dataset.read_label(sample), SIZE) for sample in samples]
+    labels = [prepared(dataset.read_label(sample), SIZE) for sample in samples]
     return encoded(map(dataset.read_photo, samples)), labels
 
 

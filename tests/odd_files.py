@@ -7,7 +7,6 @@ holds is either an array, or the code of the `ImageError` that refuses it. The c
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 
 from serving.imaging.domain import ClassRow, Domain
 from tests.serving.factory import CLASSES
+from tests.serving.pictures import file_of
 
 DOMAIN = Domain(
     "classes", tuple(ClassRow(row["id"], row["name"], tuple(row["color"]), row["ignore"]) for row in CLASSES)
@@ -37,14 +37,6 @@ class OddFile:
 
     def __str__(self) -> str:
         return self.name
-
-
-def encoded(pixels: np.ndarray | Image.Image, format: str, **options: Any) -> bytes:
-    """The content of an image file."""
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()
 
 
 def png(values: np.ndarray, depth: int, *, color_type: int = 0, interlaced: bool = False, **chunks: bytes) -> bytes:
@@ -72,7 +64,7 @@ def indexed(indices: np.ndarray, palette: np.ndarray, **options: Any) -> bytes:
     """A palette PNG."""
     picture = Image.fromarray(indices.astype(np.uint8))
     picture.putpalette(palette.astype(np.uint8).tobytes())
-    return encoded(picture, "PNG", **options)
+    return file_of(picture, "PNG", **options)
 
 
 def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
@@ -125,36 +117,36 @@ PHOTOS = [
     *(
         OddFile(
             f"{format}-orientation-{orientation}.{format.lower()}",
-            encoded(stored_as(PHOTO, orientation), format, exif=turned(orientation), **options),
+            file_of(stored_as(PHOTO, orientation), format, exif=turned(orientation), **options),
             PHOTO,
         )
         for format, options in LOSSLESS.items()
         for orientation in range(1, 9)
     ),
-    OddFile("lzw-orientation.tif", encoded(stored_as(PHOTO, 6), "TIFF", exif=turned(6), compression="tiff_lzw"), PHOTO),
-    OddFile("orientation-after-pixels.png", _after_pixels(encoded(stored_as(PHOTO, 6), "PNG"), turned(6)), PHOTO),
-    OddFile("orientation-in-xmp.webp", encoded(stored_as(PHOTO, 8), "WEBP", lossless=True, xmp=_xmp(8)), PHOTO),
+    OddFile("lzw-orientation.tif", file_of(stored_as(PHOTO, 6), "TIFF", exif=turned(6), compression="tiff_lzw"), PHOTO),
+    OddFile("orientation-after-pixels.png", _after_pixels(file_of(stored_as(PHOTO, 6), "PNG"), turned(6)), PHOTO),
+    OddFile("orientation-in-xmp.webp", file_of(stored_as(PHOTO, 8), "WEBP", lossless=True, xmp=_xmp(8)), PHOTO),
     OddFile(
-        "orientation-twice.tif", encoded(stored_as(PHOTO, 6), "TIFF", tiffinfo={ORIENTATION: 6, 700: _xmp(6)}), PHOTO
+        "orientation-twice.tif", file_of(stored_as(PHOTO, 6), "TIFF", tiffinfo={ORIENTATION: 6, 700: _xmp(6)}), PHOTO
     ),
-    OddFile("broken-exif.png", encoded(PHOTO, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), PHOTO),
+    OddFile("broken-exif.png", file_of(PHOTO, "PNG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"), PHOTO),
     OddFile("16-bit-grey.png", png(DEEP, 16), _rgb(DEEP >> 8)),
-    OddFile("16-bit-grey.tif", encoded(Image.fromarray(DEEP), "TIFF"), _rgb(DEEP >> 8)),
+    OddFile("16-bit-grey.tif", file_of(Image.fromarray(DEEP), "TIFF"), _rgb(DEEP >> 8)),
     OddFile("16-bit-black.png", png(DEEP * 0, 16), _rgb(DEEP * 0)),
     OddFile("8-bits-in-16.png", png(DEEP >> 8, 16), "dark_16_bit"),
-    OddFile("12-bits-in-16.tif", encoded(Image.fromarray(DEEP >> 4), "TIFF"), "dark_16_bit"),
+    OddFile("12-bits-in-16.tif", file_of(Image.fromarray(DEEP >> 4), "TIFF"), "dark_16_bit"),
     OddFile("1-bit-grey.png", png(BINARY, 1), _rgb(BINARY * 255)),
     OddFile("2-bit-grey.png", png(IDS, 2), _rgb(IDS * 85)),
     OddFile("4-bit-grey.png", png(IDS, 4), _rgb(IDS * 17)),
-    OddFile("float.tif", encoded(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF"), "unusual_pixels"),
-    OddFile("alpha.png", encoded(np.dstack([PHOTO[: len(ALPHA)], ALPHA]), "PNG"), PHOTO[: len(ALPHA)]),
-    OddFile("grey-alpha.png", encoded(np.dstack([IDS * 17, ALPHA]), "PNG"), _rgb(IDS * 17)),
+    OddFile("float.tif", file_of(Image.fromarray(PHOTO[..., 0].astype(np.float32)), "TIFF"), "unusual_pixels"),
+    OddFile("alpha.png", file_of(np.dstack([PHOTO[: len(ALPHA)], ALPHA]), "PNG"), PHOTO[: len(ALPHA)]),
+    OddFile("grey-alpha.png", file_of(np.dstack([IDS * 17, ALPHA]), "PNG"), _rgb(IDS * 17)),
     OddFile("transparent-palette.png", indexed(IDS, COLOURS, transparency=b"\0\x80"), PAINTED),
-    OddFile("cmyk.tif", encoded(Image.fromarray(PAINTED).convert("CMYK"), "TIFF"), PAINTED),
-    OddFile("animated.gif", encoded(PHOTO, "GIF", **TWO_PAGES), "animated"),
-    OddFile("animated.png", encoded(PHOTO, "PNG", **TWO_PAGES), "animated"),
-    OddFile("animated.webp", encoded(PHOTO, "WEBP", **TWO_PAGES), "animated"),
-    OddFile("two-pages.tif", encoded(PHOTO, "TIFF", **TWO_PAGES), "animated"),
+    OddFile("cmyk.tif", file_of(Image.fromarray(PAINTED).convert("CMYK"), "TIFF"), PAINTED),
+    OddFile("animated.gif", file_of(PHOTO, "GIF", **TWO_PAGES), "animated"),
+    OddFile("animated.png", file_of(PHOTO, "PNG", **TWO_PAGES), "animated"),
+    OddFile("animated.webp", file_of(PHOTO, "WEBP", **TWO_PAGES), "animated"),
+    OddFile("two-pages.tif", file_of(PHOTO, "TIFF", **TWO_PAGES), "animated"),
 ]
 
 FOREIGN = np.array([[9, 9, 9], [50, 60, 70], [1, 2, 3], [200, 100, 0]])
@@ -165,24 +157,24 @@ BLURRED = np.asarray(Image.fromarray(PAINTED).resize((41, 27), Image.Resampling.
 UNLABELLED = np.where(ALPHA == 0, 255, IDS).astype(np.uint8)
 
 LABELS = [
-    OddFile("ids.png", encoded(IDS, "PNG"), IDS),
+    OddFile("ids.png", file_of(IDS, "PNG"), IDS),
     OddFile("1-bit.png", png(BINARY, 1), BINARY),
-    OddFile("1-bit.tif", encoded(Image.fromarray(BINARY.astype(bool)), "TIFF"), BINARY),
+    OddFile("1-bit.tif", file_of(Image.fromarray(BINARY.astype(bool)), "TIFF"), BINARY),
     OddFile("2-bit.png", png(IDS, 2), IDS),
     OddFile("4-bit.png", png(IDS, 4), IDS),
     OddFile("4-bit-interlaced.png", png(IDS, 4, interlaced=True), IDS),
     OddFile("4-bit-other-ids.png", png(IDS * 5, 4), "unknown_class_id"),
     OddFile("16-bit.png", png(IDS, 16), IDS),
-    OddFile("16-bit.tif", encoded(Image.fromarray(IDS.astype(np.uint16)), "TIFF"), IDS),
-    OddFile("32-bit.tif", encoded(Image.fromarray(IDS.astype(np.int32)), "TIFF"), IDS),
-    OddFile("float.tif", encoded(Image.fromarray(IDS.astype(np.float32)), "TIFF"), "unusual_pixels"),
+    OddFile("16-bit.tif", file_of(Image.fromarray(IDS.astype(np.uint16)), "TIFF"), IDS),
+    OddFile("32-bit.tif", file_of(Image.fromarray(IDS.astype(np.int32)), "TIFF"), IDS),
+    OddFile("float.tif", file_of(Image.fromarray(IDS.astype(np.float32)), "TIFF"), "unusual_pixels"),
     OddFile("16-bit-high-byte.png", png(IDS.astype(np.uint16) << 8, 16), "unknown_class_id"),
-    OddFile("white-is-zero.tif", encoded(IDS, "TIFF", tiffinfo={262: 0}), "unusual_pixels"),
-    OddFile("void-255.png", encoded(UNLABELLED, "PNG"), UNLABELLED),
-    OddFile("grey-rgb.png", encoded(_rgb(IDS), "PNG"), IDS),
-    OddFile("colours.png", encoded(PAINTED, "PNG"), IDS),
-    OddFile("colours.gif", encoded(PAINTED, "GIF"), "ambiguous_label_map"),
-    OddFile("colours.webp", encoded(PAINTED, "WEBP", lossless=True), IDS),
+    OddFile("white-is-zero.tif", file_of(IDS, "TIFF", tiffinfo={262: 0}), "unusual_pixels"),
+    OddFile("void-255.png", file_of(UNLABELLED, "PNG"), UNLABELLED),
+    OddFile("grey-rgb.png", file_of(_rgb(IDS), "PNG"), IDS),
+    OddFile("colours.png", file_of(PAINTED, "PNG"), IDS),
+    OddFile("colours.gif", file_of(PAINTED, "GIF"), "ambiguous_label_map"),
+    OddFile("colours.webp", file_of(PAINTED, "WEBP", lossless=True), IDS),
     OddFile("ids-and-colours.png", indexed(IDS, COLOURS), IDS),
     OddFile("foreign-palette.png", indexed(IDS, FOREIGN), IDS),
     OddFile("4-bit-foreign-palette.png", indexed(IDS, FOREIGN, bits=4), IDS),
@@ -199,21 +191,21 @@ LABELS = [
     *(
         OddFile(
             f"orientation-{orientation}.{format.lower()}",
-            encoded(stored_as(IDS, orientation), format, exif=turned(orientation)),
+            file_of(stored_as(IDS, orientation), format, exif=turned(orientation)),
             IDS,
         )
         for format in ("PNG", "TIFF")
         for orientation in range(2, 9)
     ),
-    OddFile("colours-turned.webp", encoded(stored_as(PAINTED, 6), "WEBP", lossless=True, exif=turned(6)), IDS),
-    OddFile("erased-colours.png", encoded(np.dstack([PAINTED, ALPHA]), "PNG"), ERASED),
+    OddFile("colours-turned.webp", file_of(stored_as(PAINTED, 6), "WEBP", lossless=True, exif=turned(6)), IDS),
+    OddFile("erased-colours.png", file_of(np.dstack([PAINTED, ALPHA]), "PNG"), ERASED),
     OddFile(
         "erased-white.png",
-        encoded(np.dstack([np.where(ALPHA[..., None] == 0, 255, PAINTED).astype(np.uint8), ALPHA]), "PNG"),
+        file_of(np.dstack([np.where(ALPHA[..., None] == 0, 255, PAINTED).astype(np.uint8), ALPHA]), "PNG"),
         ERASED,
     ),
     OddFile(
-        "erased-ids.png", encoded(np.dstack([np.where(ALPHA == 0, 99, IDS).astype(np.uint8), ALPHA]), "PNG"), ERASED
+        "erased-ids.png", file_of(np.dstack([np.where(ALPHA == 0, 99, IDS).astype(np.uint8), ALPHA]), "PNG"), ERASED
     ),
     OddFile("erased-grey-value.png", png(np.where(ALPHA == 0, 9, IDS), 4, tRNS=b"\0\x09"), ERASED),
     OddFile(
@@ -223,12 +215,12 @@ LABELS = [
     ),
     OddFile(
         "erased-colour.png",
-        encoded(np.where(ALPHA[..., None] == 0, 200, PAINTED).astype(np.uint8), "PNG", transparency=(200, 200, 200)),
+        file_of(np.where(ALPHA[..., None] == 0, 200, PAINTED).astype(np.uint8), "PNG", transparency=(200, 200, 200)),
         ERASED,
     ),
-    OddFile("antialiased.png", encoded(BLURRED, "PNG"), "unknown_colours"),
-    OddFile("smeared.jpg", encoded(PAINTED, "JPEG", quality=95), "lossy_label_map"),
-    OddFile("ids.jpg", encoded(IDS, "JPEG", quality=95), "lossy_label_map"),
-    OddFile("animated.gif", encoded(IDS, "GIF", **TWO_LABELS), "animated"),
-    OddFile("two-pages.tif", encoded(IDS, "TIFF", **TWO_LABELS), "animated"),
+    OddFile("antialiased.png", file_of(BLURRED, "PNG"), "unknown_colours"),
+    OddFile("smeared.jpg", file_of(PAINTED, "JPEG", quality=95), "lossy_label_map"),
+    OddFile("ids.jpg", file_of(IDS, "JPEG", quality=95), "lossy_label_map"),
+    OddFile("animated.gif", file_of(IDS, "GIF", **TWO_LABELS), "animated"),
+    OddFile("two-pages.tif", file_of(IDS, "TIFF", **TWO_LABELS), "animated"),
 ]

@@ -99,9 +99,8 @@ class Batch:
         """The same batch on another device, pictures in channels-last memory if asked."""
 
         def move(tensor: Tensor) -> Tensor:
-            if channels_last and tensor.ndim == 4:
-                return tensor.to(device, non_blocking=True, memory_format=torch.channels_last)
-            return tensor.to(device, non_blocking=True)
+            memory = torch.channels_last if channels_last and tensor.ndim == 4 else torch.preserve_format
+            return tensor.to(device, non_blocking=True, memory_format=memory)
 
         def moved(half: Pairs) -> Pairs:
             return Pairs(move(half.photo), move(half.label), {name: move(side) for name, side in half.sides.items()})

@@ -163,7 +163,7 @@ def lazy_r1(discriminator: nn.Module, photo: Photo, *, gamma: float, every: int)
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Return the sum over layers of mean (D_l(x) - D_l(x'))^2 (Eskandar et al.); real features take no gradient."""
     return torch.stack(
-        [(_wide(one.detach()) - _wide(other)).square().mean() for one, other in zip(real, fake, strict=True)]
+        [difference(one.detach(), other, kind="l2") for one, other in zip(real, fake, strict=True)]
     ).sum()
 
 
@@ -173,9 +173,7 @@ def feature_matching_l1(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequenc
     Both arguments are outputs of `MultiScalePatchGAN`; the last of each scale, its logits, is left out.
     """
     scales = [
-        torch.stack(
-            [(_wide(one.detach()) - _wide(other)).abs().mean() for one, other in zip(x[:-1], y[:-1], strict=True)]
-        ).sum()
+        torch.stack([difference(one.detach(), other) for one, other in zip(x[:-1], y[:-1], strict=True)]).sum()
         for x, y in zip(real, fake, strict=True)
     ]
     return torch.stack(scales).mean()

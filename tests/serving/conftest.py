@@ -41,8 +41,9 @@ def server(models, tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def http(server):
+    """A client of the server, or of the one that a test file has in its place."""
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 

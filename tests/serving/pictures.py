@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,15 @@ def file_of(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: An
     file = io.BytesIO()
     picture.save(file, format, **options)
     return file.getvalue()
+
+
+def zip_of(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """The bytes of a ZIP of these files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", compression) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return packed.getvalue()
 
 
 def pixels_of(file: bytes) -> np.ndarray:

@@ -1,6 +1,5 @@
 """ZIPs from clients: broken, disguised, too large, and with names in several encodings."""
 
-import io
 import struct
 import tracemalloc
 import zipfile
@@ -14,17 +13,9 @@ from serving.imaging.decode import PixelBudget
 from serving.inference.archive import Picture, unpacked
 from serving.inference.outputs import clean_name
 from serving.settings import Settings
-from tests.serving.pictures import file_of, ramp
+from tests.serving.pictures import file_of, ramp, zip_of
 
 SETTINGS = Settings(max_pictures=4, max_bytes=2**16)
-
-
-def zip_of(files, compression=zipfile.ZIP_DEFLATED):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", compression) as archive:
-        for name, body in files.items():
-            archive.writestr(name, body)
-    return packed.getvalue()
 
 
 def opened(upload):

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 
-import httpx
 import pytest
 
 from tests.serving.factory import write_model
@@ -46,12 +45,6 @@ def server(small, tmp_path_factory):
     home = tmp_path_factory.mktemp("server")
     with running_server(models, home, "--no-ui", TMPDIR=str(small), BENTOML_HOME=str(small / "bentoml")) as running:
         yield running
-
-
-@pytest.fixture
-def http(server):
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
 
 
 def used(folder):

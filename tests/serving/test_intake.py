@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes
+from tests.serving.pictures import file_of, noise, pixels_of, ramp, stripes, zip_of
 from tests.serving.test_server import error_of, segment, synthesize
 from tests.serving.test_translator import brightness_ids
-
-
-def zip_of(files, **options):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, **options) as archive:
-        for name, body in files.items():
-            archive.writestr(name, body)
-    return packed.getvalue()
 
 
 def raw(http, path, body, kind="application/octet-stream", **query):

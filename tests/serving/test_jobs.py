@@ -19,7 +19,7 @@ import pytest
 from serving.client import Client
 from serving.errors import Refusal
 from tests.serving.conftest import OPERATOR
-from tests.serving.pictures import file_of, noise, ramp, stripes
+from tests.serving.pictures import file_of, noise, ramp, stripes, zip_of
 from tests.serving.process import ROOT, workers_of
 from tests.serving.test_server import error_of
 
@@ -31,15 +31,9 @@ def folder(operated_folder):
     return operated_folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(operated):
     return operated
-
-
-@pytest.fixture
-def http(server):
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
 
 
 @pytest.fixture
@@ -75,14 +69,6 @@ def ended(job):
 
 def in_its_tiles(job):
     return job["state"] == "running" and job["tiles"] is not None and job["tiles"]["done"] > 0
-
-
-def zip_of(files):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, body in files.items():
-            archive.writestr(name, body)
-    return packed.getvalue()
 
 
 def rows(folder, query):

@@ -35,7 +35,7 @@ EXAMPLES = int(
 )  # more than a few, and others each time, where somebody asks for them
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def document(http):
     return http.get("/v1/openapi.json").json()
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from serving.imaging.ranking import rank
-from tests.serving.pictures import file_of, ramp
-from tests.serving.test_archive import zip_of
+from tests.serving.pictures import file_of, ramp, zip_of
 
 
 def grey(level: int) -> bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Batch, Classes, Domain, Pairs
 from trainer.data.catalogue import open_dataset
+from trainer.data.class_table import class_rows
 from trainer.data.dataset import Dataset
 from trainer.data.selection.choose import select
 from trainer.data.selection.selection import Selection
@@ -100,19 +101,8 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     (name, variant)
     for name in METHODS
-    for variant in (
-        {},
-        *(
-            [{"label_as": "classes"}]
-            if "label_as" in {each.name for each in dataclasses.fields(METHODS[name].config_class)}
-            else []
-        ),
-        *(
-            [{"direction": "to_photo"}]
-            if "direction" in {each.name for each in dataclasses.fields(METHODS[name].config_class)}
-            else []
-        ),
-    )
+    for variant in ({}, {"label_as": "classes"}, {"direction": "to_photo"})
+    if variant.keys() <= {each.name for each in dataclasses.fields(METHODS[name].config_class)}
 ] + CHOICES
 """Every method, in every spelling of its label side and every direction it can be asked for, and CHOICES."""
 
@@ -201,8 +191,7 @@ def _drawn_folder() -> Path:
             photo, label = scenes.draw(index, height=48, width=64, split=split)
             Image.fromarray(photo).save(root / split / "photos" / f"{index}.jpg", quality=92)
             Image.fromarray(scenes.CLASSES.index_to_id()[label]).save(root / split / "labels" / f"{index}.png")
-    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}" for row in scenes.CLASSES.rows]
-    (root / "classes.csv").write_text("\n".join(["id,name,r,g,b,ignore", *rows]) + "\n")
+    (root / "classes.csv").write_text(class_rows(scenes.CLASSES))
     return root
 
 

@@ -12,7 +12,6 @@ from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset, Sample
 
 TABLE = "id,name,r,g,b,ignore\n0,sky,128,128,128,0\n3,road,128,64,128,0\n7,car,64,0,128,0\n9,void,0,0,0,1\n"
-COLOURS = {0: (128, 128, 128), 3: (128, 64, 128), 7: (64, 0, 128), 9: (0, 0, 0)}
 
 
 def photo_of(number: int, *, height: int = 20, width: int = 30) -> np.ndarray:

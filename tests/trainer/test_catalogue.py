@@ -1,13 +1,10 @@
 """Datasets are listed, decoded and checked as their files are, and every fault is reported with its file."""
 
-import io
 import os
 import re
-import struct
 import sys
 import types
 import unicodedata
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,41 +12,12 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.odd_files import DOMAIN, LABELS, PHOTOS
-from tests.trainer.folders import COLOURS, TABLE, camvid, first, ids_of, make_folders, open_folders, photo_of, write
-from trainer.batch import IGNORE
+from tests.trainer.folders import TABLE, camvid, first, ids_of, make_folders, open_folders, photo_of, write
+from trainer.batch import IGNORE, Classes
 from trainer.data.catalogue import CATALOGUE, open_dataset
-from trainer.data.class_table import read_classes
+from trainer.data.class_table import class_rows, read_classes
 from trainer.data.layouts import files
 from trainer.errors import BrokenFile, UserError
-
-
-def indices(ids: np.ndarray) -> np.ndarray:
-    """The slow reference: raw ids to class indices, one id at a time."""
-    expected = np.full(ids.shape, IGNORE, np.uint8)
-    for index, raw in enumerate((0, 3, 7)):
-        expected[ids == raw] = index
-    return expected
-
-
-def coloured(ids: np.ndarray) -> np.ndarray:
-    """The label map in the colours of its classes."""
-    return np.array([COLOURS[int(value)] for value in ids.flat], np.uint8).reshape(*ids.shape, 3)
-
-
-def grey_png(ids: np.ndarray, *, bits: int) -> bytes:
-    """A greyscale PNG of few bits, written by hand: Pillow reads such files but does not write them."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    height, width = ids.shape
-    rows = b"".join(
-        b"\0" + bytes(int(a) << 4 | int(b) for a, b in zip(row[::2], row[1::2], strict=True)) for row in ids
-    )
-    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    Image.open(io.BytesIO(data)).verify()
-    return data
 
 
 def test_photos_and_labels_are_paired_by_their_stem(tmp_path):
@@ -170,8 +138,7 @@ def test_a_class_table_that_is_not_utf_8_names_the_character(tmp_path):
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_odd_files_are_read_as_the_server_reads_them(tmp_path, file):
     side = "photos" if file in PHOTOS else "labels"
-    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}" for row in DOMAIN.classes]
-    make_folders(tmp_path, count=0, table="id,name,r,g,b,ignore\n" + "\n".join(rows) + "\n")
+    make_folders(tmp_path, count=0, table=class_rows(Classes(DOMAIN.classes)))
     for folder in ("photos", "labels"):
         (tmp_path / folder).mkdir()
     write(tmp_path / "photos" / "other.png", photo_of(0))

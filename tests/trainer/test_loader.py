@@ -15,7 +15,7 @@ from trainer.batch import IGNORE
 from trainer.commands.session import check_run, start
 from trainer.data import loader as loading
 from trainer.data.catalogue import open_dataset
-from trainer.data.loader import Loader, photo_to_uint8, prepare_label, prepare_photo
+from trainer.data.loader import Loader, photo_to_uint8, prepared
 from trainer.data.selection.choose import select
 from trainer.data.selection.rare_classes import SamplingWeights
 from trainer.data.selection.selection import Selection
@@ -198,11 +198,6 @@ def test_empty_streams_give_halves_of_length_zero(tmp_path):
     assert supervised.unpaired.label.shape == (0, *SIZE)
 
 
-def test_nothing_to_train_on_is_refused(tmp_path):
-    with pytest.raises(UserError, match="nothing to train on"):
-        tiny_loader(tmp_path, pairs=(), unpaired=())
-
-
 def test_prefetched_batches_are_the_batches(tmp_path):
     loader = tiny_loader(tmp_path)
     for step, batch in zip(range(4, 9), loader.prefetch(4, 9), strict=True):
@@ -254,21 +249,21 @@ def test_an_evaluated_photo_is_resized_straight_and_comes_back(tmp_path):
     dataset = open_folders(make_folders(tmp_path))
     photo = dataset.read_photo(first(dataset))
     expected = np.array(Image.fromarray(photo).resize((24, 16), Image.Resampling.BICUBIC))
-    prepared = prepare_photo(photo, (16, 24))
-    assert torch.allclose(prepared, torch.from_numpy(expected).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
-    assert np.array_equal(photo_to_uint8(prepared), expected)
+    given = prepared(photo, (16, 24))
+    assert torch.allclose(given, torch.from_numpy(expected).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+    assert np.array_equal(photo_to_uint8(given), expected)
 
 
 def test_an_evaluated_label_is_resized_by_nearest():
     label = np.random.default_rng(0).integers(0, 3, (20, 30)).astype(np.uint8)
     label[0] = IGNORE
     expected = np.array(Image.fromarray(label).resize((24, 16), Image.Resampling.NEAREST))
-    assert torch.equal(prepare_label(label, (16, 24)), torch.from_numpy(expected).long())
+    assert torch.equal(prepared(label, (16, 24)), torch.from_numpy(expected).long())
 
 
 def test_every_level_survives_the_way_to_a_tensor_and_back_and_excess_is_clamped():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    assert np.array_equal(photo_to_uint8(prepare_photo(levels, (16, 16))), levels)
+    assert np.array_equal(photo_to_uint8(prepared(levels, (16, 16))), levels)
     assert photo_to_uint8(torch.full((2, 3, 4, 4), 1.7)).shape == (2, 4, 4, 3)
     assert photo_to_uint8(torch.full((3, 1, 1), -9.0)).max() == 0
 

@@ -291,11 +291,6 @@ def test_a_frozen_discriminator_does_not_move_and_passes_the_gradient_on() -> No
     assert not same(vectors(discriminator), before)  # in train mode it would have moved
 
 
-def used_up(discriminator: nn.Module) -> None:
-    discriminator(torch.rand(1, 3, 64, 64))
-    raise ValueError("there is no photo left")
-
-
 def test_batch_statistics_that_a_pass_in_training_moved_come_back_too() -> None:
     norm = nn.BatchNorm2d(3, affine=False)
     before = vectors(norm)

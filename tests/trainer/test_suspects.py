@@ -10,6 +10,7 @@ from PIL import Image
 from tests.trainer.test_command_line import TINY
 from trainer.__main__ import main
 from trainer.batch import IGNORE
+from trainer.data.class_table import class_rows
 from trainer.data.synthetic import scenes
 from trainer.metrics.suspects import Region, regions, suspects
 
@@ -57,8 +58,7 @@ def drawn(root: Path, *, count: int) -> Path:
         for folder, picture in (("photos", photo), ("labels", ids[label])):
             (root / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(root / folder / f"{index}.png")
-    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}" for row in scenes.CLASSES.rows]
-    (root / "classes.csv").write_text("\n".join(["id,name,r,g,b,ignore", *rows]) + "\n")
+    (root / "classes.csv").write_text(class_rows(scenes.CLASSES))
     return root
 
 

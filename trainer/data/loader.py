@@ -16,7 +16,6 @@ from trainer.batch import Batch, LabelMap, Pairs, Photo, random
 from trainer.data.dataset import Dataset, Sample, resized
 from trainer.data.selection.rare_classes import SamplingWeights
 from trainer.data.selection.selection import Selection
-from trainer.errors import UserError
 
 ENLARGED = 286 / 256
 """How much larger than the crop a training picture is."""
@@ -61,8 +60,6 @@ class Loader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if not (selection.pairs or selection.unpaired_photos or selection.unpaired_labels):
-            raise UserError(f"{dataset.place}: there is nothing to train on: no pairs and no unpaired samples")
         self.dataset = dataset
         self.selection = selection
         self._pairs = _Stream("pairs", selection.pairs, ("photo", "label", *sorted(sides)), dataset)
@@ -168,14 +165,9 @@ class Loader:
         return array
 
 
-def prepare_photo(photo: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Photo uint8[H,W,3] -> Float[3,*size] in [-1,1], by Pillow's bicubic, as the server resizes an upload."""
-    return _tensor(resized(photo, size)[None])[0]
-
-
-def prepare_label(label: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Class indices uint8[H,W] -> Long[*size] by Pillow's nearest; a picture uint8[H,W,3] is prepared like a photo."""
-    return _tensor(resized(label, size)[None])[0]
+def prepared(picture: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Picture uint8[H,W,3] -> Float[3,*size] in [-1,1], resized as the server does; indices [H,W] -> Long[*size]."""
+    return _tensor(resized(picture, size)[None])[0]
 
 
 def photo_to_uint8(photo: Tensor) -> np.ndarray:

@@ -31,14 +31,6 @@ class Remapped(Dataset):
         return self.original.size(sample, side)
 
 
-def in_colors(dataset: Dataset) -> Dataset:
-    """The dataset with pictures as labels: each pixel has the colour of its class, or the void colour."""
-    classes = dataset.label_domain.classes
-    if classes is None:
-        return dataset
-    return _remapped(dataset, Domain("picture"), classes.index_to_color())
-
-
 def over_classes(dataset: Dataset, classes: Classes, label_map: Mapping[str, str | None]) -> Dataset:
     """The dataset over another class table: `label_map` gives the new class of each of its classes, None for void.
 
@@ -51,9 +43,10 @@ def over_classes(dataset: Dataset, classes: Classes, label_map: Mapping[str, str
     for index, name in enumerate(own.names):
         new = label_map[name]
         indices[index] = IGNORE if new is None else classes.names.index(new)
-    return _remapped(dataset, Domain("classes", classes), indices)
+    return remapped(dataset, Domain("classes", classes), indices)
 
 
-def _remapped(dataset: Dataset, label_domain: Domain, table: np.ndarray) -> Remapped:
+def remapped(dataset: Dataset, label_domain: Domain, table: np.ndarray) -> Remapped:
+    """The dataset with another label side, by a lookup `table` from class indices (uint8[256] or uint8[256,3])."""
     same = {each.name: getattr(dataset, each.name) for each in fields(Dataset)}
     return Remapped(**(same | {"label_domain": label_domain, "original": dataset, "table": table}))

@@ -13,7 +13,6 @@ from trainer.experiment.tables import Setting, Table
 def draw(table: Table, setting: Setting, lines: Sequence[Line], path: Path) -> None:
     """Write an SVG file: one panel per split, and one for the paper."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     metric = table.metrics[-1]
@@ -24,7 +23,6 @@ def draw(table: Table, setting: Setting, lines: Sequence[Line], path: Path) -> N
     panels["the paper"] = [_printed(line.row.paper.get(setting.figures, ())) for line in lines]
     with mpl.rc_context({"svg.hashsalt": table.name, "font.size": 9}):
         figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
-        FigureCanvasAgg(figure)
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         labels: dict[str, Any] = {}
         for axes, (title, points) in zip(all_axes, panels.items(), strict=True):

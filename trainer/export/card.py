@@ -18,7 +18,7 @@ from trainer.data.layouts.files import PICTURES
 from trainer.data.synthetic import scenes
 from trainer.errors import UserError
 from trainer.export.graphs import NOISE, PREVIOUS, Graph
-from trainer.export.parity import mirrored, run, translated
+from trainer.export.parity import run, translated
 from trainer.grids import sample_grid
 from trainer.metrics.predict import paint_label
 
@@ -44,7 +44,7 @@ def preview(
             known, photo = maps[place], _shown(maps[place], classes)
         elif classes is None or streets:
             photo, label = scenes.draw(index, height=size[0], width=size[1], split="val")
-            known = mirrored(photo) if classes is None else translated(label, classes)
+            known = np.fliplr(photo) if classes is None else translated(label, classes)
         else:
             known = _blocks(classes, index, size)
             photo = _shown(known, classes)

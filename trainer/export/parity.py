@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import onnx
 import torch
-from PIL import Image
 from torch import Tensor
 
 from trainer.batch import IGNORE, Classes, random
@@ -77,13 +76,12 @@ def compared(graph: Graph, method: Method, photos: np.ndarray, labels: np.ndarra
     """The differences between graph and method on these pictures."""
     given = photos if graph.direction == "to_label" else labels
     feeds: dict[str, np.ndarray] = {graph.input.name: given}
-    noise = None
     if graph.noise_shape is not None:
-        noise = random(method.seed, 0, "parity").standard_normal((len(given), *graph.noise_shape), dtype=np.float32)
-        feeds[NOISE] = noise
+        shape = (len(given), *graph.noise_shape)
+        feeds[NOISE] = random(method.seed, 0, "parity").standard_normal(shape, dtype=np.float32)
     if graph.previous:
         feeds[PREVIOUS] = photos
-    expected = _by_torch(graph, method, given, noise, feeds.get(PREVIOUS))
+    expected = _by_torch(graph, method, feeds)
     answers = run(graph.model, feeds)
     raw = None
     if graph.under_test is not None:
@@ -122,7 +120,8 @@ def drawn(classes: Classes | None, batch: int, size: tuple[int, int]) -> tuple[n
     for index in range(batch):
         photo, label = scenes.draw(index, height=size[0], width=size[1], split="val")
         photos.append(photo)
-        labels.append(mirrored(photo) if classes is None else _with_odd_ids(translated(label, classes), classes))
+        # where labels are pictures: some picture that is not the photo
+        labels.append(np.fliplr(photo) if classes is None else _with_odd_ids(translated(label, classes), classes))
     return np.stack(photos), np.stack(labels)
 
 
@@ -143,23 +142,16 @@ def _with_odd_ids(ids: np.ndarray, classes: Classes) -> np.ndarray:
     return ids
 
 
-def mirrored(photo: np.ndarray) -> np.ndarray:
-    """Some picture that is not the photo, for label sides that are pictures."""
-    return np.asarray(Image.fromarray(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-
-
-def _by_torch(
-    graph: Graph, method: Method, given: np.ndarray, noise: np.ndarray | None, previous: np.ndarray | None
-) -> dict[str, np.ndarray]:
+def _by_torch(graph: Graph, method: Method, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the method answers through its own interface, with numpy's lookups and rounding around it."""
-    classes = method.label_domain.classes
+    given, classes = feeds[graph.input.name], method.label_domain.classes
     with evaluating(method, "cpu"):
         if graph.direction == "to_photo":
             known = _float(given) if classes is None else torch.from_numpy(classes.id_to_index()[given]).long()
-            if previous is None:
-                photo = method.to_photo(known, None if noise is None else torch.from_numpy(noise))
+            if graph.previous:
+                photo = method.next_photo(known, _float(feeds[PREVIOUS]))
             else:
-                photo = method.next_photo(known, _float(previous))
+                photo = method.to_photo(known, torch.from_numpy(feeds[NOISE]) if graph.noise_shape else None)
             return {"photo": photo_to_uint8(photo), RAW: photo.numpy()}
         answer = method.to_label(_float(given))
         if classes is None:

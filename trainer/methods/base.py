@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -13,9 +14,13 @@ from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores, random
 from trainer.data.selection.selection import Selection
 from trainer.distributed import rank
 from trainer.errors import UserError
+from trainer.networks.perceptual import PerceptualLoss
 
 Direction = Literal["to_label", "to_photo"]
 Samples = Literal["pairs", "unpaired photos", "unpaired label maps"]
+
+PATHS = ("vgg", "segmenter", "encoder_weights")
+"""The fields of configs that name files or folders; a run records them as absolute paths."""
 
 
 class ParameterGroup(NamedTuple):
@@ -66,8 +71,6 @@ class Method(nn.Module):
     """Which samples the step reads; the others are not loaded."""
     sides: frozenset[str] = frozenset()
     """The further sides of each pair that the step reads in `Pairs.sides`, of those that the dataset declares."""
-    paths: ClassVar[tuple[str, ...]] = ()
-    """The config's fields that name files or folders; a run records them as absolute paths."""
     chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy", "photo_psnr")
     """The best checkpoint has the highest of these figures on `val`: of the first that there is. Empty: the last."""
     multiple_of: int = 1
@@ -92,6 +95,9 @@ class Method(nn.Module):
         self.label_domain = label_domain
         self.size = size
         self.seed = seed
+        self.perceptual: PerceptualLoss | None = None
+        if getattr(config, "perceptual", 0):
+            self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None)
 
     def class_count(self) -> int:
         """The number of classes. Raises ValueError where the label side is pictures."""
@@ -102,6 +108,8 @@ class Method(nn.Module):
 
     def load_pretrained(self) -> None:
         """Load the pretrained weights that the config names into a fresh run. Raises UserError."""
+        if self.perceptual is not None:
+            self.perceptual.load()
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         """The parameter groups by name."""
@@ -134,9 +142,8 @@ class Method(nn.Module):
         """z ~ N(0,1), Float[B,*noise_shape]: a function of (seed, step, stream, rank, index)."""
         assert self.noise_shape is not None
         draws = self.draws(i, f"noise {stream}", len(label))
-        return torch.stack(
-            [torch.from_numpy(draw.standard_normal(self.noise_shape, dtype="float32")) for draw in draws]
-        ).to(label.device)
+        noise = np.stack([draw.standard_normal(self.noise_shape, dtype=np.float32) for draw in draws])
+        return torch.from_numpy(noise).to(label.device)
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         """Label map (or picture) -> photo. Offered where `directions` says so."""
@@ -152,7 +159,10 @@ class Method(nn.Module):
 
     def to_label(self, photo: Photo) -> LabelMap | Photo:
         """Photo -> class indices, or a picture where labels are pictures. Offered where `directions` says so."""
-        raise NotImplementedError(f"{type(self).__name__} does not translate photos to labels")
+        scores = self.label_scores(photo)
+        if scores is None:
+            raise NotImplementedError(f"{type(self).__name__} does not translate photos to labels")
+        return scores.argmax(1)
 
     def label_scores(self, photo: Photo) -> Scores | None:
         """Photo -> Float[B,C,H,W]; None where the label side is decoded from colours or is a picture."""
@@ -165,13 +175,10 @@ def check_config(config: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         sound, wanted = {
-            "width": (value >= 1, "give 1 or more"),
+            **dict.fromkeys(("width", "noise", "scales"), (value >= 1, "give 1 or more")),
             "levels": (2 <= value <= 10, "give a number from 2 to 10"),
-            "noise": (value >= 1, "give 1 or more"),
-            "scales": (value >= 1, "give 1 or more"),
             "r1_every": (value >= 1, "give 1 or more; --config.r1 0 leaves the penalty out"),
-            "lr": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
-            "lr_discriminator": (0 < value < math.inf, "give a number above 0, as in 2e-4"),
+            **dict.fromkeys(("lr", "lr_discriminator"), (0 < value < math.inf, "give a number above 0, as in 2e-4")),
             "ema": (0 <= value < 1, "give a number from 0 to below 1, as in 0.999"),
             "confidence": (0 <= value <= 1, "give a probability"),
         }.get(name, (0 <= value < math.inf, "give 0 or more"))

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Photo
-from trainer.methods.base import Direction, ParameterGroup, Update
+from trainer.methods.base import ParameterGroup, Update
 from trainer.methods.translator import Translator
 from trainer.networks.frozen import frozen
 from trainer.networks.init import initialise
@@ -111,9 +111,6 @@ class BicycleGAN(Translator):
                 "fake_drawn": _distance(self.drawn_discriminator, fake_drawn.detach(), real=False),
             },
         )
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        return self.generator if direction in self.directions else None
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         assert noise is not None, "a photo is made from a label and noise"

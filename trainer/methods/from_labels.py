@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +12,6 @@ from trainer.labels import one_hot
 from trainer.methods.base import Method, ParameterGroup, constant
 from trainer.networks.init import Initialisation
 from trainer.networks.normalisation import estimate_statistics
-from trainer.networks.perceptual import PerceptualLoss
 from trainer.networks.spade import NOISE, Norm, OasisGenerator
 from trainer.networks.wavelet import WaveletSpadeGenerator
 
@@ -75,7 +73,6 @@ class FromLabels(Method):
     """
 
     directions = frozenset({"to_photo"})
-    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     generator: nn.Module
     betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
@@ -89,13 +86,6 @@ class FromLabels(Method):
         self.channels = self.classes + 1
         if isinstance(config, NoiseConfig):
             self.noise_shape = (config.noise,)
-        self.perceptual: PerceptualLoss | None = None
-        if getattr(config, "perceptual", 0):
-            self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None)
-
-    def load_pretrained(self) -> None:
-        if self.perceptual is not None:
-            self.perceptual.load()
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         config = self.config
@@ -118,10 +108,8 @@ class FromLabels(Method):
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         if self.noise_shape is not None and noise is None:
-            raise ValueError(
-                f"{type(self).__name__} makes a photo from a label and noise "
-                f"Float[B,{','.join(map(str, self.noise_shape))}]"
-            )
+            shape = ",".join(map(str, self.noise_shape))
+            raise ValueError(f"{type(self).__name__} makes a photo from a label and noise Float[B,{shape}]")
         return self.generator(self.encode(label), *(() if noise is None else (noise,)))
 
     def estimate_statistics(self, batches: Iterable[Batch]) -> tuple[nn.Module, ...]:

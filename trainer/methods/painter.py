@@ -76,7 +76,6 @@ class Painter(FromLabels):
     config_class = Config
     spares_a_half = True
     style_size = StyleEncoder.size
-    paths = ("segmenter", "encoder_weights")
     config: Config
     generator: PyramidGenerator
 
@@ -198,9 +197,8 @@ class Painter(FromLabels):
         config = self.config
         if not self._frozen:
             given = None if config.encoder_weights is None else Path(config.encoder_weights)
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # their first weights are drawn, and a resumed run draws as an unbroken one
+            # Their first weights are drawn, and a resumed run draws as an unbroken one.
+            with torch.random.fork_rng(devices=[]):
                 self._frozen["encoder"] = load_encoder(config.encoder, given)
                 if config.segmenter:
                     self._frozen["segmenter"] = load_segmenter(Path(config.segmenter), classes=self.classes)

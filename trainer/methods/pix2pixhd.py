@@ -3,21 +3,19 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainer import losses
 from trainer.batch import Batch, Domain, LabelMap, Pairs, Photo
 from trainer.errors import UserError
 from trainer.labels import borders
-from trainer.methods.base import Direction, ParameterGroup, Update, constant_then_linear
+from trainer.methods.base import ParameterGroup, Update, constant_then_linear
 from trainer.methods.translator import Translator, TranslatorConfig
 from trainer.networks.patchgan import MultiScalePatchGAN, halved
-from trainer.networks.perceptual import PerceptualLoss
 from trainer.networks.resnet import LocalEnhancer, ResNetGenerator
 
 
@@ -58,7 +56,6 @@ class Pix2PixHD(Translator):
     config_class = Config
     config: Config
     directions = frozenset({"to_photo"})
-    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     chosen_by: ClassVar[tuple[str, ...]] = ()
     photo_generator: ResNetGenerator
     frames: ClassVar[int] = 1
@@ -80,18 +77,8 @@ class Pix2PixHD(Translator):
         self.discriminator = MultiScalePatchGAN(judged, width=config.width, scales=config.scales, spectral=False)
         self.multiple_of = 2 * self.photo_generator.multiple_of
         self.smallest = 2 * self.multiple_of
-        self.perceptual: PerceptualLoss | None = None
-        if config.perceptual:
-            self.perceptual = PerceptualLoss(Path(config.vgg) if config.vgg else None)
         self.enhanced = False
         """Whether the enhancer has been trained; before, photos are the global generator's, enlarged."""
-
-    def network(self, direction: Direction) -> nn.Module | None:
-        return self.photo_generator if direction == "to_photo" else None
-
-    def load_pretrained(self) -> None:
-        if self.perceptual is not None:
-            self.perceptual.load()
 
     def get_extra_state(self) -> bool:
         return self.enhanced

@@ -122,9 +122,6 @@ class Segmentation(Method):
     def label_scores(self, photo: Photo) -> Scores:
         return self.segmenter(photo)
 
-    def to_label(self, photo: Photo) -> LabelMap:
-        return self.label_scores(photo).argmax(1)
-
 
 class Supervised(Segmentation):
     """The papers' ResNet generator trained on the pairs: the baseline for methods that read unpaired data too."""
@@ -155,7 +152,6 @@ class MeanTeacher(Segmentation):
     """
 
     config_class = MeanTeacherConfig
-    paths = ("encoder_weights",)
     pixels: Tensor
 
     def __init__(self, config: MeanTeacherConfig, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:
@@ -212,25 +208,17 @@ class MeanTeacher(Segmentation):
         label = torch.where(certainty >= config.confidence, label, IGNORE)
         photo, label = rescaled(photo, label, self.draws(i, "rescale unpaired", len(photo)), strength=config.rescale)
         if config.class_mix:
-            photo, label = class_mixed(
-                pairs.photo,
-                pairs.label,
-                (photo, label),
-                self.draws(i, "paste", len(photo)),
-                preference=self._preference(),
-            )
-        return Pairs(
-            colour_jittered(photo, self.draws(i, "repaint unpaired", len(photo)), strength=config.jitter_unpaired),
-            label,
-        )
+            share = self.pixels / self.pixels.sum().clamp(min=1)
+            preference, draws = share.clamp(min=1e-3) ** -config.rare_first, self.draws(i, "paste", len(photo))
+            photo, label = class_mixed(pairs.photo, pairs.label, (photo, label), draws, preference=preference)
+        draws = self.draws(i, "repaint unpaired", len(photo))
+        return Pairs(colour_jittered(photo, draws, strength=config.jitter_unpaired), label)
 
     def _augmented(self, half: Pairs, i: int) -> Pairs:
-        photo, label = rescaled(
-            half.photo, half.label, self.draws(i, "rescale pairs", len(half.photo)), strength=self.config.rescale
-        )
-        return Pairs(
-            colour_jittered(photo, self.draws(i, "jitter pairs", len(photo)), strength=self.config.jitter), label
-        )
+        draws = self.draws(i, "rescale pairs", len(half.photo))
+        photo, label = rescaled(half.photo, half.label, draws, strength=self.config.rescale)
+        draws = self.draws(i, "jitter pairs", len(photo))
+        return Pairs(colour_jittered(photo, draws, strength=self.config.jitter), label)
 
     def _weight(self, i: int) -> float:
         """The weight of the unpaired photos in step i: 0 in the warm-up, then rising linearly."""
@@ -241,8 +229,3 @@ class MeanTeacher(Segmentation):
     def _count(self, label: LabelMap) -> None:
         """Remember how many pixels of each class the pairs have shown."""
         self.pixels += torch.bincount(label[label != IGNORE], minlength=len(self.pixels))
-
-    def _preference(self) -> Tensor:
-        """Float[C]: how much likelier a class is to be pasted than another."""
-        share = self.pixels / self.pixels.sum().clamp(min=1)
-        return share.clamp(min=1e-3) ** -self.config.rare_first

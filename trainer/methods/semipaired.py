@@ -64,7 +64,6 @@ class SemiPaired(FromLabels):
     config_class = Config
     reads = frozenset({"pairs", "unpaired photos", "unpaired label maps"})
     directions = frozenset({"to_label", "to_photo"})
-    paths = ("vgg", "segmenter")
     multiple_of = SegmentingDiscriminator.multiple_of
     config: Config
 
@@ -121,9 +120,6 @@ class SemiPaired(FromLabels):
     def label_scores(self, photo: Photo) -> Scores:
         """The discriminator's logits of the C classes: without "generated", its first, and without void, its last."""
         return self.discriminator(photo)[:, 1 : 1 + self.classes]
-
-    def to_label(self, photo: Photo) -> LabelMap:
-        return self.label_scores(photo).argmax(1)
 
     def _supervised(self, photo: Photo, label: LabelMap, i: int) -> dict[str, Tensor]:
         """What the generator minimises on the pairs."""

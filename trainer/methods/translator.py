@@ -105,6 +105,8 @@ class Translator(Method):
 
     def network(self, direction: Direction) -> nn.Module | None:
         """The generator behind a direction; None where there is none."""
+        if direction not in self.directions:
+            return None
         return self.label_generator if direction == "to_label" else self.photo_generator
 
     def label_scores(self, photo: Photo) -> Scores | None:
@@ -113,12 +115,9 @@ class Translator(Method):
 
     def to_label(self, photo: Photo) -> LabelMap | Photo:
         network = self.network("to_label")
-        if network is None:
+        if network is None or self.as_scores:
             return super().to_label(photo)
-        made = network(photo)
-        if self.classes is None:
-            return made
-        return made.argmax(1) if self.as_scores else labels.nearest_class(made, self.classes)
+        return network(photo) if self.classes is None else labels.nearest_class(network(photo), self.classes)
 
     def to_photo(self, label: LabelMap | Photo, noise: Tensor | None = None) -> Photo:
         network = self.network("to_photo")

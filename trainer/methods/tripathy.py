@@ -59,12 +59,7 @@ class Tripathy(Translator):
         self.photo_pair_discriminator = PatchGAN(3 + self.channels, width=config.width)
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
-        discriminators = (
-            self.label_discriminator,
-            self.photo_discriminator,
-            self.label_pair_discriminator,
-            self.photo_pair_discriminator,
-        )
+        discriminators = (each for each in self.children() if isinstance(each, PatchGAN))
         return {
             "generators": self.adam(self.label_generator, self.photo_generator, ema=True),
             "discriminators": self.adam(*discriminators, ema=False),

@@ -5,11 +5,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainer.batch import random
 from trainer.data.dataset import Dataset, resized
-from trainer.data.loader import photo_to_uint8, prepare_label, prepare_photo
+from trainer.data.loader import photo_to_uint8, prepared
 from trainer.errors import UserError
 from trainer.methods.base import Method
 
@@ -35,9 +34,9 @@ def predict_labels(
     method: Method, photos: Sequence[np.ndarray], *, size: Size, device: str | torch.device = "cpu"
 ) -> np.ndarray:
     """Translate photos uint8[H,W,3] of any size to labels: class indices uint8[N,h,w], or pictures uint8[N,h,w,3]."""
-    prepared = torch.stack([prepare_photo(photo, size) for photo in photos])
+    given = torch.stack([prepared(photo, size) for photo in photos])
     with evaluating(method, device):
-        labels = method.to_label(prepared.to(device)).cpu()
+        labels = method.to_label(given.to(device)).cpu()
     return photo_to_uint8(labels) if method.label_domain.kind == "picture" else labels.numpy().astype(np.uint8)
 
 
@@ -46,7 +45,7 @@ def predict_probabilities(
 ) -> np.ndarray:
     """The probability of each class for a photo uint8[H,W,3]: Float32[C,h,w]. Raises UserError without class scores."""
     with evaluating(method, device):
-        scores = method.label_scores(prepare_photo(photo, size)[None].to(device))
+        scores = method.label_scores(prepared(photo, size)[None].to(device))
         if scores is None:
             raise UserError("this run's method gives no probability of a class: train one that does (fewpair train)")
         return torch.softmax(scores[0].float(), 0).cpu().numpy()
@@ -62,15 +61,14 @@ def predict_photos(
     stream: str = "evaluation",
 ) -> np.ndarray:
     """Translate labels to photos uint8[N,h,w,3], with noise by the method's seed, `stream` and numbers in `draws`."""
-    prepared = torch.stack([prepare_label(label, size) for label in labels])
-    noise: Tensor | None = None
-    if method.noise_shape is not None:
-        shape = method.noise_shape
-        noise = torch.from_numpy(
-            np.stack([random(method.seed, 0, stream, draw).standard_normal(shape, dtype=np.float32) for draw in draws])
-        ).to(device)
+    given = torch.stack([prepared(label, size) for label in labels])
+    noise, shape = None, method.noise_shape
+    if shape is not None:
+        generators = (random(method.seed, 0, stream, draw) for draw in draws)
+        noise = torch.from_numpy(np.stack([each.standard_normal(shape, dtype=np.float32) for each in generators]))
+        noise = noise.to(device)
     with evaluating(method, device):
-        return photo_to_uint8(method.to_photo(prepared.to(device), noise).cpu())
+        return photo_to_uint8(method.to_photo(given.to(device), noise).cpu())
 
 
 def translations(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
-from trainer.data.loader import prepare_label, prepare_photo
+from trainer.data.loader import prepared
 from trainer.losses import cross_entropy, soft_dice
 from trainer.methods.base import polynomial
 from trainer.metrics.predict import Size
@@ -25,7 +25,7 @@ def encoded(photos: Iterable[np.ndarray], *, size: Size = SIZE) -> list[Maps]:
     """The features of photos uint8[H,W,3], one after another."""
     encoder = load_encoder(DEFAULT)
     with torch.inference_mode():
-        return [[each[0].clone() for each in encoder(prepare_photo(photo, size)[None])[1:]] for photo in photos]
+        return [[each[0].clone() for each in encoder(prepared(photo, size)[None])[1:]] for photo in photos]
 
 
 class QuickSegmenter:
@@ -71,7 +71,7 @@ def by_other_folds(
     Photos are uint8[H,W,3], labels their class indices uint8[H,W], in 2 or more folds: photo i is in fold i % folds.
     """
     maps = encoded(photos, size=size)
-    learned = [prepare_label(label, size) for label in labels]
+    learned = [prepared(label, size) for label in labels]
     rows = [[row for row in range(len(maps)) if row % folds != fold] for fold in range(folds)]
     segmenters = [
         QuickSegmenter([maps[row] for row in kept], [learned[row] for row in kept], classes=classes, seed=seed)

@@ -57,10 +57,7 @@ class Encoder(nn.Module):
         return self
 
     def load_pretrained(self, source: Path | None) -> None:
-        """Load ImageNet weights from `source`, a state dict of the timm model, else from a package or timm's hub.
-
-        Raises UserError where the weights cannot be read or are another model's.
-        """
+        """Load ImageNet weights from a file, timm's state dict, else from a package or timm's hub. Raises UserError."""
         state, where = pretrained_weights(self.name, source)
         try:  # the classifier's weights are not used
             self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
@@ -80,19 +77,12 @@ class PaddedConv2d(nn.Conv2d):
 
 def _fix_padding(network: nn.Module) -> None:
     """Replace convolutions that derive their padding from the input's size, which slows down export."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame):
-                fixed = PaddedConv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size[0],
-                    stride=2,
-                    groups=child.groups,
-                    bias=False,
-                )
-                fixed.weight = child.weight
-                setattr(parent, name, fixed)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Conv2dSame):
+            sizes = (module.in_channels, module.out_channels, module.kernel_size[0])
+            fixed = PaddedConv2d(*sizes, stride=2, groups=module.groups, bias=False)
+            fixed.weight = module.weight
+            network.set_submodule(name, fixed)
 
 
 def load_encoder(name: str, source: Path | None = None) -> Encoder:
@@ -118,10 +108,7 @@ def pretrained_weights(name: str, source: Path | None) -> tuple[dict[str, Tensor
 
 
 def read_state_dict(path: Path, *, wanted: str) -> dict[str, Tensor]:
-    """The tensors of a file by their names; `wanted` says what it has to be.
-
-    Raises UserError where it cannot be read or holds anything but a flat mapping from names to tensors.
-    """
+    """The tensors of a file by their names. Raises UserError where it holds anything else than `wanted`."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; give {wanted}")
     try:

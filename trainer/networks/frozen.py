@@ -8,18 +8,17 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Inside, the networks are in eval mode and their parameters take no gradient; gradients to their *inputs* flow.
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode and its parameters take no gradient; gradients to its *inputs* flow.
 
     Afterwards modes, `requires_grad` and all buffers (spectral norm, batch statistics) are what they were. The backward
     may come after the `with` (Eskandar et al., section 2.1).
     """
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    required = [(parameter, parameter.requires_grad) for network in networks for parameter in network.parameters()]
+    modes = [(module, module.training) for module in network.modules()]
+    required = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:
-        with keeping_buffers(*networks):
-            for network in networks:
-                network.eval().requires_grad_(False)
+        with keeping_buffers(network):
+            network.eval().requires_grad_(False)
             yield
     finally:
         for module, training in modes:
@@ -40,9 +39,9 @@ def in_fp32(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def keeping_buffers(*networks: nn.Module) -> Iterator[None]:
-    """Whatever is done to the networks' buffers inside, afterwards they hold what they held before, bit for bit."""
-    modules = [list(module.buffers(recurse=False)) for network in networks for module in network.modules()]
+def keeping_buffers(network: nn.Module) -> Iterator[None]:
+    """Whatever is done to the network's buffers inside, afterwards they hold what they held before, bit for bit."""
+    modules = [list(module.buffers(recurse=False)) for module in network.modules()]
     kept = [[(buffer, buffer.detach().clone(), buffer._version) for buffer in buffers] for buffers in modules]
     try:
         yield

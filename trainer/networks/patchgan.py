@@ -30,8 +30,7 @@ class PatchGAN(nn.Module):
     def __init__(self, channels_in: int, *, width: int, patch: Patch = 70, norm: Norm = "instance") -> None:
         super().__init__()
         count = LAYERS[patch]
-        side, padding = (4, 1) if count else (1, 0)  # the pixelGAN has 1x1 convolutions alone
-        stride = 2 if count else 1
+        side, stride, padding = (4, 2, 1) if count else (1, 1, 0)  # the pixelGAN has 1x1 convolutions alone
         stack: list[nn.Module] = [nn.Conv2d(channels_in, width, side, stride, padding), nn.LeakyReLU(0.2)]
         channels = width
         for depth in range(1, max(count, 1) + 1):

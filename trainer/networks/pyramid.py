@@ -30,10 +30,7 @@ class PyramidSegmenter(nn.Module):
 
 
 def load_segmenter(run: Path, *, classes: int) -> PyramidSegmenter:
-    """The frozen segmenter of a `mean_teacher` run: the averaged weights of its last checkpoint, in eval mode.
-
-    Raises UserError where the folder is no such run or its class table has another length.
-    """
+    """The frozen segmenter of a `mean_teacher` run: its last averaged weights, in eval mode. Raises UserError."""
     try:
         method = json.loads((run / "config.json").read_text())
         state = torch.load(run / "last.ckpt", map_location="cpu", weights_only=True)

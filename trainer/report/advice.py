@@ -22,9 +22,7 @@ to say more."""
 def advice(
     run: Run, lines: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], pixels: pd.DataFrame
 ) -> list[str]:
-    """Return what to do, from metrics.jsonl, the records of evaluations, those that say most first, and the pixels of
-    each pair and class.
-    """
+    """Return what to do, from metrics.jsonl, evaluations, those that say most first, and pixels by pair and class."""
     if not records:
         return [*_of_training(run, lines), "Measure the run with fewpair evaluate."]
     record = dict(ChainMap(*map(dict, records)))  # a cross-validation takes what it lacks from the run's own

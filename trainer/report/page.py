@@ -94,13 +94,11 @@ def _charts(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, str]:
 
 def _drawn(title: str, curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]], runs: list[str]) -> str:
     import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     terms, content = list(dict.fromkeys(term for term, _ in curves)), io.StringIO()
     with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(5.6, 3.3), layout="constrained")
-        FigureCanvasSVG(figure)
         axes = figure.subplots()
         for (term, run), points in curves.items():
             parts = np.array_split(np.array(points, dtype=float), min(POINTS, len(points)))

@@ -67,15 +67,21 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds. All processes must call; the first one's is complete."""
+        parameters = {name: parameter.detach() for name, parameter in self.method.named_parameters()}
+        own = {  # what differs between processes: pools and other buffers, and torch's random state
+            "method": {name: value for name, value in self.method.state_dict().items() if name not in parameters},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
         return {
             "step": self.step,
             "elapsed": self.elapsed,
             "best": self.best,
-            "method": {name: parameter.detach() for name, parameter in self.method.named_parameters()},
+            "method": parameters,
             "averaged": {name: average.state_dict() for name, average in self.averages.items()}
             | {STATISTICS: self.statistics},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
-            "own": gather(self._own_state()),
+            "own": gather(own),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -107,15 +113,6 @@ class TrainState:
         averaged = {name: value for ema in self.averages.values() for name, value in ema.state_dict().items()}
         live = dict(self.method.named_parameters())
         return in_place_of({name: live[name] for name in averaged}, averaged)
-
-    def _own_state(self) -> dict[str, Any]:
-        """What differs between processes: pools and other buffers, and torch's random state."""
-        shared = {name for name, _ in self.method.named_parameters()}
-        return {
-            "method": {name: value for name, value in self.method.state_dict().items() if name not in shared},
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        }
 
 
 def refuse_not_finite(folder: RunDir, state: TrainState, losses: dict[str, Tensor], device: torch.device) -> None:

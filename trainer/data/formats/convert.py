@@ -1,6 +1,5 @@
 """Write an export as photos/, labels/ and classes.csv, the layout `folders`, and count what was read and dropped."""
 
-import csv
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from serving.imaging.decode import encode_label, image_size
 from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Classes
-from trainer.data.class_table import imaging_domain
+from trainer.data.class_table import class_rows, imaging_domain
 from trainer.data.dataset import image_errors
 from trainer.data.formats.geometry import rasterised
 from trainer.data.formats.photos import Photos
@@ -127,11 +126,8 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo, target)
-    if not labelled or (out / "classes.csv").exists():
-        return summary
-    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = [(row.id, row.name, *row.color, int(row.ignore)) for row in table.classes.rows]
-        csv.writer(file).writerows([("id", "name", "r", "g", "b", "ignore"), *rows])
+    if labelled and not (out / "classes.csv").exists():
+        (out / "classes.csv").write_text(class_rows(table.classes), encoding="utf-8")
     return summary
 
 

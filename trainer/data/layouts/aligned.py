@@ -1,19 +1,18 @@
 """Pictures as pix2pix and CycleGAN publish them: A|B files side by side, and folders A and B without pairs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
-from serving.imaging.decode import image_size
 from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
 from trainer.data.class_table import imaging_domain, read_classes, shipped
-from trainer.data.dataset import Dataset, Sample, Side, image_errors, read_image
-from trainer.data.layouts.files import Layout, ignored_files, matched
-from trainer.data.remapped import in_colors
+from trainer.data.dataset import Dataset, Sample, Side, read_image
+from trainer.data.layouts.files import Layout, matched
+from trainer.data.remapped import remapped
 from trainer.errors import UserError
 
 FACADES_TERMS = "CMP Facade Database (Tylecek, Sara, GCPR 2013), pix2pix split"
@@ -47,9 +46,7 @@ class Aligned(Dataset):
 
     def size(self, sample: Sample, side: Side) -> tuple[int, int]:
         """(height, width) of one half."""
-        path = self.file(sample, side)
-        with image_errors(path):
-            height, width = image_size(path)
+        height, width = super().size(sample, side)
         return height, self._half_width(sample, side, width)
 
     def _half(self, sample: Sample, side: Side) -> np.ndarray:
@@ -111,7 +108,9 @@ def facades_pictures(name: str, root: Path | None) -> Dataset:
     dataset = facades(name, root)
     if isinstance(dataset, Aligned):
         return aligned(name, root, terms=FACADES_TERMS)
-    return in_colors(dataset)
+    classes = dataset.label_domain.classes
+    assert classes is not None
+    return remapped(dataset, Domain("picture"), classes.index_to_color())
 
 
 def unaligned(name: str, root: Path | None) -> Dataset:
@@ -137,11 +136,5 @@ def unaligned(name: str, root: Path | None) -> Dataset:
         )
         counts.append(f"{split} {len(photos)} + {len(labels)}")
     note = f"no pairs: A is the photo side, B the label side ({', '.join(counts)})"
-    return Dataset(
-        name=name,
-        root=layout.root,
-        label_domain=Domain("picture"),
-        terms="yours",
-        splits=MappingProxyType(splits),
-        notes=(*ignored_files(layout.ignored), note),
-    )
+    dataset = layout.dataset({}, terms="yours", classes=None, notes=(note,))
+    return replace(dataset, splits=MappingProxyType(splits))  # no note on names without a partner: none has one

@@ -111,16 +111,12 @@ def _in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
         if not sample.complete:
             before = None
         elif sample.photo is not None and sample.label is not None:
-            if before is None or _clip(before) != _clip(sample):
+            if before is None or Path(before.name).parent != Path(sample.name).parent:  # of another clip
                 before = sample
             sides = (("previous_photo", before.photo or ""), ("previous_label", before.label or ""))
             before = sample = replace(sample, sides=sides)
         found.append(sample)
     return tuple(found)
-
-
-def _clip(sample: Sample) -> str:
-    return sample.name.rpartition("/")[0]
 
 
 @lru_cache(maxsize=64)

@@ -17,8 +17,7 @@ def camvid(name: str, root: Path | None) -> Dataset:
     text = "train/photo/NAME.jpg, train/label/NAME.png, the same under val and devtest, and classes.csv"
     layout = Layout.at(name, root, text)
     layout.require(layout.root / "train" / "label")
-    found = [split for split in ("train", "val", "devtest") if (layout.root / split).is_dir()]
-    splits = {split: layout.root / split for split in found}
+    splits = {split: layout.root / split for split in ("train", "val", "devtest") if (layout.root / split).is_dir()}
     return _listed(layout, splits, ("photo", "label"), terms=CAMVID_TERMS, classes=_table(layout))
 
 

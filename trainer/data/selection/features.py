@@ -82,11 +82,10 @@ class FeatureExtractor:
 
 
 def open_features(source: Path | None, *, device: torch.device | str = "cpu") -> FeatureExtractor:
-    """The extractor that `--features` names.
+    """The extractor that `--features` names: EfficientNet-Lite0 (None), the hybrid paper's ResNet-50, or a file.
 
-    None: EfficientNet-Lite0, whose weights are installed with the package. `resnet50`: the ResNet-50 of the hybrid
-    paper, downloaded once. A .pth or .pt file: weights of that ResNet-50. A .onnx file: a network with one input
-    `image` Float[B,3,224,224] in [-1,1] and one output `features` Float[B,D]. Raises UserError for anything else.
+    Its weights are installed with the package, downloaded once, or read: a .pth or .pt file holds that ResNet-50's, a
+    .onnx file is a network under CONTRACT. Raises UserError for anything else.
     """
     if source is None or str(source) == "resnet50":
         name = DEFAULT if source is None else RESNET50

@@ -24,6 +24,7 @@ from serving.models.session import has_vnni, open_session
 from trainer.batch import Domain
 from trainer.export.graphs import Direction as DirectionName
 from trainer.export.graphs import ToLabel, ToPhoto, draw_graph
+from trainer.networks.init import fuse_spectral_norm
 from trainer.recipes import RECIPES
 from trainer.training.checkpointing import build_method
 
@@ -138,7 +139,7 @@ def onnx_actions(direction: Direction, feed: Feed, threads: int) -> Actions:
 def fresh(recipe: str, name: DirectionName) -> Iterator[tuple[Direction, torch.nn.Module]]:
     """A direction of a recipe's network with its initial weights: exported into a temporary folder, and in torch."""
     run = RECIPES[recipe]
-    method = build_method(run, Domain("classes", CLASSES)).eval()
+    method = fuse_spectral_norm(build_method(run, Domain("classes", CLASSES))).eval()  # as an export does
     graph = draw_graph(method, name, size=run.size, half=False)
     with tempfile.TemporaryDirectory(prefix="fewpair-speed-") as folder:
         file = Path(folder, f"{name}.onnx")

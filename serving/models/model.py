@@ -20,7 +20,7 @@ from serving.imaging.decode import Bytes
 from serving.imaging.resize import Scaled, from_model, to_model
 from serving.imaging.tiling import BATCH_PIXELS, Grid, Tiles, lay
 from serving.models.manifest import DirectionName, Manifest, read_manifest
-from serving.models.session import CPU, first_line, open_session
+from serving.models.session import CPU, first_line, open_session, run_options
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
@@ -43,7 +43,7 @@ class CancelToken:
     """Ends a run between two nodes of its graph."""
 
     def __init__(self) -> None:
-        self.options = onnxruntime.RunOptions()
+        self.options = run_options()
 
     def cancel(self) -> None:
         self.options.terminate = True
@@ -168,7 +168,7 @@ class ExportedModel:
             before = self.before if self.before is not None and self.before.shape == shape else None
             feed = {**feed, spec.previous.name: np.full(shape, 128, np.uint8) if before is None else before}
         try:
-            found = self.sessions[direction].run(names, dict(feed), None if cancel is None else cancel.options)
+            found = self.sessions[direction].run(names, dict(feed), (cancel or CancelToken()).options)
         except _BAD_SIZE as error:
             sides = " x ".join(map(str, feed[spec.input.name].shape[1:3]))
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
@@ -184,7 +184,7 @@ class ExportedModel:
         assert self.manifest.style is not None
         height, width = self.manifest.style.size
         resized = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX))
-        (noise,) = self.style.run(["noise"], {"photo": resized[None]})
+        (noise,) = self.style.run(["noise"], {"photo": resized[None]}, run_options())
         return np.asarray(noise[0], np.float32)
 
     def answers(

@@ -90,8 +90,11 @@ def steps_of(recipe: str, size: tuple[int, int], who: str) -> Callable[[], dict[
     changed = {"perceptual": 0.0} if hasattr(run.config, "perceptual") else {}
     run = dataclasses.replace(run, size=size, config=dataclasses.replace(run.config, **changed))
     torch.manual_seed(0)
-    batch = random_batch(run)
-    state = TrainState.create(build_method(run, Domain("classes", CLASSES)))
+    batch, method = random_batch(run), build_method(run, Domain("classes", CLASSES))
+    if method.channels_last and who != "plain":  # as the training loop does
+        batch = batch.to(CPU, channels_last=True)
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainState.create(method)
     state.step = getattr(run.config, "warm_up", 0)
     bf16 = who == "fewpair" and resolve_precision(run.precision, CPU) == "bf16"
     groups: dict[str, Any] = state.groups  # of ParameterGroup

@@ -77,6 +77,8 @@ class Method(nn.Module):
     """What a picture's height and width must be multiples of."""
     smallest: int = 1
     """The least height and width that the networks can be trained at."""
+    channels_last: bool = False
+    """Whether networks and pictures are in channels-last memory in training."""
     tiling: Literal["allowed", "forbidden"] = "forbidden"
     noise_shape: tuple[int, ...] | None = None
     style_size: tuple[int, int] | None = None

@@ -37,7 +37,8 @@ def train(
     if world() > 1 and device.type == "cuda":
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
     torch.manual_seed(run.seed + rank())
-    state = TrainState.create(method.to(device))
+    memory = torch.channels_last if method.channels_last else torch.preserve_format
+    state = TrainState.create(method.to(device, memory_format=memory))  # type: ignore[call-overload]
     if folder.checkpoint("last").exists():
         state.load(folder.load("last", device=device))
     loader = make_loader(run, method, dataset, selection)
@@ -52,7 +53,8 @@ def train(
 
     with closing(Logger(folder, state, device)) as logger:
         for batch in loader.prefetch(state.step, run.steps):
-            losses = train_step(state, batch.to(device), steps=run.steps, bf16=bf16)
+            batch = batch.to(device, channels_last=method.channels_last)
+            losses = train_step(state, batch, steps=run.steps, bf16=bf16)
             state.step += 1
             logger.tick()
             evaluate = state.step % run.evaluate_every == 0 or state.step == run.steps
@@ -68,7 +70,8 @@ def train(
                 validation.watch(state, logger, photos=loader.size_at(state.step - 1) == run.size)
             if evaluate:
                 batches = statistics_batches(loader, state.step)
-                state.estimate_statistics(batch.to(device) for batch in batches)  # on each process, for SyncBatchNorm
+                moved = (batch.to(device, channels_last=method.channels_last) for batch in batches)
+                state.estimate_statistics(moved)  # on each process, for SyncBatchNorm
                 improved = rank() == 0 and validation.evaluate(state, logger, last=state.step == run.steps)
                 if any_process(improved, device):
                     save("best")

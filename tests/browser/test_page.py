@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from tests.browser.conftest import PHONE
+from tests.serving.pictures import file_of
 from tests.serving.process import ROOT, running_server
 
 pytestmark = pytest.mark.browser
@@ -77,12 +78,6 @@ def blank(page, paint=SKY):
 
 def give(page, selector, file, name="street.png", kind="image/png"):
     page.locator(selector).set_input_files({"name": name, "mimeType": kind, "buffer": file})
-
-
-def file_of(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def paint_tab(page):

@@ -140,7 +140,7 @@ def fresh(recipe: str, name: DirectionName) -> Iterator[tuple[Direction, torch.n
     """A direction of a recipe's network with its initial weights: exported into a temporary folder, and in torch."""
     run = RECIPES[recipe]
     method = fuse_spectral_norm(build_method(run, Domain("classes", CLASSES))).eval()  # as an export does
-    graph = draw_graph(method, name, size=run.size, half=False)
+    graph = draw_graph(method, name, size=run.size)
     with tempfile.TemporaryDirectory(prefix="fewpair-speed-") as folder:
         file = Path(folder, f"{name}.onnx")
         file.write_bytes(content := graph.model.SerializeToString())

@@ -83,7 +83,7 @@ def test_a_method_s_graph_agrees_with_torch_at_three_sizes_and_holds_no_spectral
     name: str, direction: Direction
 ) -> None:
     method, size = exportable(name, direction), tiny_size(name)
-    graph = draw_graph(method, direction, size=size, half=False)
+    graph = draw_graph(method, direction, size=size)
     rows = parity.prove(graph, method, size=size)
     assert [(row["height"], row["width"]) for row in rows] == [size, parity.other_size(size, method.multiple_of)]
     assert not any("parametrizations" in weights.name for weights in graph.model.graph.initializer)

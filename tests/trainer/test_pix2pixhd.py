@@ -248,4 +248,4 @@ def test_stages_that_do_not_fit_into_the_steps_are_refused_with_the_remedy() -> 
 @pytest.mark.timeout(300)
 def test_a_graph_of_the_first_stage_agrees_with_torch() -> None:
     method = tiny_method("pix2pixhd")
-    parity.prove(draw_graph(method, "to_photo", size=SIZE, half=False), method, size=SIZE)
+    parity.prove(draw_graph(method, "to_photo", size=SIZE), method, size=SIZE)

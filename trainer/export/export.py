@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import onnx
 from trainer.batch import Domain
 from trainer.errors import UserError
 from trainer.export.card import card, pairs_picture, preview, write_examples
-from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, with_rounded_weights
+from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, stored_half
 from trainer.export.int8 import quantized
 from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
@@ -67,12 +67,12 @@ def export(
         raise UserError(f"--name {name!r} cannot name a model: use at most 64 of a-z 0-9 . _ - and begin with a letter")
     if (out / name).exists() and not overwrite:
         raise UserError(f"{out / name} exists: name the model otherwise with --name, or replace it with --overwrite")
-    trained, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)
-    trained = fuse_spectral_norm(trained)  # plain convolutions in the file, and rounded as what they are
+    method, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)
+    method = fuse_spectral_norm(method)  # plain convolutions in the file
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     metrics, baselines = _evaluations(folder, checkpoint=checkpoint, weights=weights, step=step)
-    directions = [direction for direction in WORDS if direction in trained.directions]
+    directions = [direction for direction in WORDS if direction in method.directions]
     against = {} if force else reasons_against(directions, metrics, baselines)
     for direction, reason in against.items():
         if len(against) == len(directions):
@@ -81,16 +81,18 @@ def export(
         print(f"{direction} is left out: it {reason} (--force exports it)", file=sys.stderr)
     environment, other = folder.environment(), selection.external
     terms = dataset.terms + (f"; unpaired label maps from {other.name}: {other.terms}" if other else "")
-    method = with_rounded_weights(trained) if half else trained
     style_size = method.style_size
     with evaluating(method, "cpu"):
         kept = [direction for direction in directions if direction not in against]
-        graphs = [draw_graph(method, direction, size=run.size, half=half) for direction in kept]
-        style = draw_style(method, half=half) if style_size and "to_photo" in kept else None
+        graphs = [draw_graph(method, direction, size=run.size) for direction in kept]
+        style = draw_style(method) if style_size and "to_photo" in kept else None
     if style is not None:
         prove_style(style, method)
     parity = {graph.direction: prove(graph, method, size=run.size) for graph in graphs}
-    rounding = _rounding(graphs, trained, size=run.size) if half else None
+    if half:
+        graphs = [replace(graph, model=stored_half(graph.model)) for graph in graphs]
+        style = style and stored_half(style)
+    rounding = _rounding(graphs, method, size=run.size) if half else None
     small = {graph.direction: quantized(graph, dataset, size=run.size) for graph in graphs if int8}
     ways = " and ".join(WORDS[direction] for direction in directions)
     learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
@@ -99,10 +101,10 @@ def export(
         "name": name,
         "description": description or f"{ways[0].upper()}{ways[1:]}, learnt with {run.method} from {learned}.",
         "directions": {},
-        "domains": {"photo": _domain(Domain("picture")), "label": _domain(trained.label_domain)},
+        "domains": {"photo": _domain(Domain("picture")), "label": _domain(method.label_domain)},
         "resize": {"rule": "exact", "height": run.size[0], "width": run.size[1], "filter": "bicubic"},
-        "multiple_of": trained.multiple_of,
-        "tiling": trained.tiling,
+        "multiple_of": method.multiple_of,
+        "tiling": method.tiling,
         "training": {
             "method": run.method,
             "recipe": run.recipe,
@@ -137,8 +139,8 @@ def export(
             manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
         if examples is not None:
             given, examples = examples, building / "examples"
-            manifest["examples"] = write_examples(given, graphs, trained.label_domain, size=run.size, out=examples)
-        shown = preview(graphs, trained.label_domain, size=run.size, name=name, examples=examples)
+            manifest["examples"] = write_examples(given, graphs, method.label_domain, size=run.size, out=examples)
+        shown = preview(graphs, method.label_domain, size=run.size, name=name, examples=examples)
         shown.save(building / "preview.png", optimize=True)
         if dataset.terms.startswith("synthetic") and selection.pairs:  # other photos are not ours to pass on
             pairs_picture(dataset, selection.pairs).save(building / "pairs.jpg", quality=90)
@@ -195,11 +197,11 @@ def _domain(domain: Domain) -> dict[str, Any]:
     return {"kind": domain.kind, "classes": rows and [asdict(row) | {"color": list(row.color)} for row in rows]}
 
 
-def _rounding(graphs: Sequence[Graph], trained: Method, *, size: tuple[int, int]) -> str:
+def _rounding(graphs: Sequence[Graph], method: Method, *, size: tuple[int, int]) -> str:
     """What storing the weights in fp16 changed against the trained ones, in a sentence; too much of it is refused."""
     changes = []
     for graph in graphs:
-        row = compared(graph, trained, *drawn(trained.label_domain.classes, 4, size))
+        row = compared(graph, method, *drawn(method.label_domain.classes, 4, size))
         if row.ids_different is not None:
             if row.ids_different > IDS_TOLERANCE:
                 raise UserError(
@@ -210,8 +212,8 @@ def _rounding(graphs: Sequence[Graph], trained: Method, *, size: tuple[int, int]
         if any(output.kind in ("photo", "picture") for output in graph.outputs):
             changes.append(f"{row.values_over_one_level:.3%} of the {graph.outputs[0].name}'s levels by more than one")
     return (
-        "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table compares with torch holding "
-        "the same rounded weights. Against the trained weights, rounding changes "
+        "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table is of the graphs before "
+        "that. Rounding changes "
         f"{' and '.join(changes)} (on four synthetic scenes)."
     )
 

@@ -125,11 +125,8 @@ def looked_up(table: Tensor, index: Tensor) -> Tensor:
     return torch.index_select(table, 0, index.reshape(-1)).reshape(index.shape)
 
 
-def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], half: bool) -> Graph:
-    """Export one direction with dynamic batch, height and width (multiples of the method's); `size` is an example.
-
-    With `half` the large weights are stored in fp16 and cast to fp32 in the graph (see `with_rounded_weights`).
-    """
+def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int]) -> Graph:
+    """Export one direction with dynamic batch, height and width (multiples of the method's); `size` is an example."""
     domain = method.label_domain
     unit = method.multiple_of
     if size[0] % unit or size[1] % unit:
@@ -156,7 +153,6 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
         inputs=[port.name, *([NOISE] if noise_shape is not None else []), *([PREVIOUS] if previous else [])],
         outputs=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
         dynamic=dynamic,
-        half=half,
     )
     under_test = None
     if has_raw:
@@ -165,11 +161,11 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int], h
     return Graph(direction, model, under_test, port, outputs, noise_shape, previous)
 
 
-def draw_style(method: Method, *, half: bool) -> onnx.ModelProto:
+def draw_style(method: Method) -> onnx.ModelProto:
     """Export `style_of` for photos of the method's `style_size`, with a dynamic batch."""
     assert method.style_size is not None
     photo = torch.zeros((2, *method.style_size, 3), dtype=torch.uint8)
-    return _exported(Style(method), (photo,), inputs=["photo"], outputs=[NOISE], dynamic=({0: "batch"},), half=half)
+    return _exported(Style(method), (photo,), inputs=["photo"], outputs=[NOISE], dynamic=({0: "batch"},))
 
 
 def _exported(
@@ -179,7 +175,6 @@ def _exported(
     inputs: list[str],
     outputs: list[str],
     dynamic: tuple[dict[int, Any], ...],
-    half: bool,
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
         wrapper.eval(),
@@ -195,42 +190,28 @@ def _exported(
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _strip(model)
-    if half:
-        store_half(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def with_rounded_weights(method: Method) -> Method:
-    """A copy of the method whose large weights hold fp16 values, in fp32."""
-    rounded = copy.deepcopy(method)
-    for weights in (*rounded.parameters(), *rounded.buffers()):
-        if weights.is_floating_point() and weights.numel() >= LARGE:
-            weights.data = weights.data.half().to(weights.dtype)
-            if not bool(weights.data.isfinite().all()):
-                raise UserError("the weights do not fit into fp16 (some are beyond 65504): export without half")
-    return rounded
-
-
-def store_half(model: onnx.ModelProto) -> None:
-    """Turn every large fp32 initializer that fp16 holds exactly into an fp16 one and a Cast."""
-    casts = []
+def stored_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with every large fp32 initializer in fp16 and a Cast. Raises UserError where a weight is beyond fp16."""
+    model, casts = copy.deepcopy(model), []
     for position, weights in enumerate(model.graph.initializer):
-        if weights.data_type != onnx.TensorProto.FLOAT:
-            continue
         values = numpy_helper.to_array(weights)
-        if values.size < LARGE:
+        if weights.data_type != onnx.TensorProto.FLOAT or values.size < LARGE:
             continue
         with np.errstate(over="ignore"):
             short = values.astype(np.float16)
-        if not np.array_equal(short.astype(np.float32), values):
-            continue
+        if not np.isfinite(short).all():
+            raise UserError("the weights do not fit into fp16 (some are beyond 65504): export without half")
         name = weights.name
         model.graph.initializer[position].CopyFrom(numpy_helper.from_array(short, f"{name}.fp16"))
         casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *copy.deepcopy(list(model.graph.node))]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    return model
 
 
 def _described(method: Method, direction: Direction, domain: Domain) -> tuple[nn.Module, Port, tuple[Port, ...]]:

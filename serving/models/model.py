@@ -20,7 +20,7 @@ from serving.imaging.decode import Bytes
 from serving.imaging.resize import Scaled, from_model, to_model
 from serving.imaging.tiling import BATCH_PIXELS, Grid, Tiles, lay
 from serving.models.manifest import DirectionName, Manifest, read_manifest
-from serving.models.session import CPU, first_line, open_session, run_options
+from serving.models.session import CPU, first_line, open_session
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
@@ -40,10 +40,12 @@ _BAD_SIZE: type[Exception] = _exceptions.InvalidArgument  # reflection padding n
 
 
 class CancelToken:
-    """Ends a run between two nodes of its graph."""
+    """The options of a run, and its end between two nodes of its graph."""
 
     def __init__(self) -> None:
-        self.options = run_options()
+        self.options = onnxruntime.RunOptions()
+        # The run's memory goes back to the system; the arena would keep that of the largest run.
+        self.options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def cancel(self) -> None:
         self.options.terminate = True
@@ -184,7 +186,7 @@ class ExportedModel:
         assert self.manifest.style is not None
         height, width = self.manifest.style.size
         resized = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BOX))
-        (noise,) = self.style.run(["noise"], {"photo": resized[None]}, run_options())
+        (noise,) = self.style.run(["noise"], {"photo": resized[None]}, CancelToken().options)
         return np.asarray(noise[0], np.float32)
 
     def answers(

@@ -35,7 +35,7 @@ def open_session(
     options.log_severity_level = 3
     # Each session has its own threads; those of one that has just run would spin on the cores that the next one needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena holds no weights, so that `run_options` can give all of it back after a run.
+    # The arena holds no weights, so that all of it is given back after a run (`CancelToken`).
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     options.use_deterministic_compute = deterministic
     providers: list[Any] = [CPU]
@@ -58,13 +58,6 @@ def open_session(
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_HINT}")
     _check_names(direction, session)
     return session
-
-
-def run_options() -> onnxruntime.RunOptions:
-    """Options of a run whose memory goes back to the system afterwards; the arena would keep that of the largest."""
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
 
 
 def largest_batch(settings: Settings) -> int:

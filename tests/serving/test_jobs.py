@@ -140,7 +140,7 @@ def test_a_picture_over_the_limits_of_a_request_is_done_in_tiles_with_progress(c
     job = client.jobs.segment([large], model="blurring", tiles="always", output="ids")
     seen = [client.jobs.find(job.id)]
     while not seen[-1].ended:
-        time.sleep(0.05)
+        time.sleep(0.01)
         seen.append(client.jobs.find(job.id))
     client.jobs.fetch(job.id, tmp_path / "one.zip")
     client.jobs.remove(job.id)

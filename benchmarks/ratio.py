@@ -16,6 +16,7 @@ from benchmarks.figures import Figure, report
 from benchmarks.steps import CLASSES, random_batch
 from trainer.batch import Domain
 from trainer.device import resolve_precision
+from trainer.methods import METHODS
 from trainer.recipes import RECIPES
 from trainer.training.checkpointing import build_method
 from trainer.training.loop import train_step
@@ -36,12 +37,19 @@ def main() -> None:
     ready = []
     for name in asked.recipes:
         run = RECIPES[name]
-        for channels_last in (True, False) if asked.layouts else (False,):
+        for channels_last in (True, False) if asked.layouts else (METHODS[run.method].channels_last,):
             method = build_method(run, Domain("classes", CLASSES))
             if channels_last:
                 method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             batch = random_batch(run).to(device, channels_last=channels_last)
-            ready.append((f"{name}, channels-last" if channels_last else name, run, TrainState.create(method), batch))
+            ready.append(
+                (
+                    f"{name}, channels-last" if channels_last and asked.layouts else name,
+                    run,
+                    TrainState.create(method),
+                    batch,
+                )
+            )
     took: dict[str, list[float]] = {name: [] for name, *_ in ready}
     for turn in range(asked.rounds + 1):
         for name, run, state, batch in ready:

@@ -41,7 +41,7 @@ def main() -> int:
     peak = convolution_peak(device, quick=asked.quick)
     figures, failed = [peak], False
     for run in runs(quick=asked.quick):
-        for channels_last in (False, True) if device.type == "cuda" else (False,):
+        for channels_last in (False, True) if device.type == "cuda" else (METHODS[run.method].channels_last,):
             try:
                 figures += measure(
                     run, device, channels_last=channels_last, peak=peak, seconds=0.5 if asked.quick else asked.seconds

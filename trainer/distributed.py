@@ -45,7 +45,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         [*(each.numel() for each in moving), len(moving)]
     )
     for parameter, mean, count in zip(moving, means, counts.tolist(), strict=True):
-        parameter.grad = mean.view_as(parameter) if count else None
+        # In the parameter's memory layout: a fused optimiser takes both as they lie in memory.
+        parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter)) if count else None
 
 
 def sum_over_processes(values: Tensor) -> Tensor:

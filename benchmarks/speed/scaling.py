@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks.figures import Figure, in_turn, median
 from benchmarks.speed.inference import EXPORTED, random_feed
 from serving.models.manifest import read_manifest
-from serving.models.session import open_session
+from serving.models.model import CancelToken
+from serving.models.session import has_vnni, open_session
 from trainer.data.selection.rules import BY_FEATURES
 from trainer.networks.encoders import DEFAULT, Encoder
 
@@ -51,10 +52,10 @@ def pixels(threads: int, quick: bool) -> list[Figure]:
         for batch, side in RUNS[:2] if quick else RUNS:
             feed = random_feed(direction, (side, side))
             feed = {name: np.repeat(value, batch, axis=0) for name, value in feed.items()}
-            actions[f"{batch} x {side}x{side}"] = functools.partial(session.run, None, feed)
+            actions[f"{batch} x {side}x{side}"] = functools.partial(session.run, None, feed, CancelToken().options)
         took = in_turn(actions, rounds=3 if quick else 5)
         for (batch, side), (size, row) in zip(RUNS, took.items(), strict=False):
-            of = {"graph": f"{model} {name}", "size": size}
+            of = {"graph": f"{model} {name}", "size": size, "precision": "int8" if has_vnni() else "fp32"}
             figures.append(median("a megapixel", [1e9 * one / (batch * side**2) for one in row], "ms", of))
     return figures
 

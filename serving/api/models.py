@@ -18,7 +18,6 @@ from serving.errors import Refusal, ServingError
 from serving.models.manifest import DirectionName
 from serving.models.model import ExportedModel
 from serving.models.repository import Repository
-from serving.models.session import CPU, has_vnni
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 admin = APIRouter(tags=["admin"])
@@ -114,7 +113,7 @@ def _entry(model: ExportedModel, models: Repository) -> dict[str, Any]:
         "directions": list(manifest.directions),
         "default_for": [direction for direction, name in models.defaults.items() if name == manifest.name],
         "provider": model.provider,
-        "int8": model.provider == CPU and has_vnni() and any(each.int8 for each in manifest.directions.values()),
+        "int8": model.int8,
         "label_kind": manifest.label.kind,
         "classes": manifest.label.classes,
         "size": None if manifest.resize.rule == "none" else [manifest.resize.height, manifest.resize.width],

@@ -169,7 +169,7 @@ class Voc(Annotations):
     def add(self, name: Path, ids: Bytes, *, photo: Path) -> None:
         numbers = np.full(256, IGNORE, np.uint8)
         numbers[[row.id for row in self._rows]] = np.arange(len(self._rows))
-        numbers[IGNORE] = IGNORE  # not the id of a background that the table lacks
+        numbers[IGNORE] = IGNORE  # void stays void, whatever id a background has
         self._write(Path("SegmentationClass", name.with_suffix(".png")), encode_label(numbers[ids], self._voc))
         self._items.append(name.with_suffix("").as_posix())
 

@@ -20,7 +20,7 @@ from serving.imaging.decode import Bytes
 from serving.imaging.resize import Scaled, from_model, to_model
 from serving.imaging.tiling import BATCH_PIXELS, Grid, Tiles, lay
 from serving.models.manifest import DirectionName, Manifest, read_manifest
-from serving.models.session import CPU, first_line, open_session
+from serving.models.session import CPU, first_line, has_vnni, open_session, why_no_cuda
 from serving.settings import Device
 
 logger = logging.getLogger("fewpair.serving")
@@ -40,7 +40,7 @@ _BAD_SIZE: type[Exception] = _exceptions.InvalidArgument  # reflection padding n
 
 
 class CancelToken:
-    """The options of a run, and its end between two nodes of its graph."""
+    """The options of a run; `cancel` ends it between two nodes of its graph."""
 
     def __init__(self) -> None:
         self.options = onnxruntime.RunOptions()
@@ -58,6 +58,7 @@ class ExportedModel:
     manifest: Manifest
     sessions: Mapping[DirectionName, onnxruntime.InferenceSession]
     style: onnxruntime.InferenceSession | None  # reads the style of photos
+    int8: bool = False  # whether graphs in 8 bits run
     batches: bool = False  # whether pictures of different requests may share a run
     in_order: bool = False  # whether each photo is made with the one before it, where the graph takes that
     before: Bytes | None = None
@@ -214,7 +215,9 @@ def load_model(
         for name, direction in manifest.directions.items()
     }
     style = manifest.style and open_session(manifest.style, device=device, threads=threads, deterministic=deterministic)
-    model = ExportedModel(manifest, sessions, style)
+    small = (device == "cpu" or why_no_cuda() is not None) and has_vnni()  # as `open_session` chooses
+    int8 = small and any(direction.int8 for direction in manifest.directions.values())
+    model = ExportedModel(manifest, sessions, style, int8)
     try:
         _warm_up(model)
         if batch > 1 and not deterministic:

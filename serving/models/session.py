@@ -43,12 +43,12 @@ def open_session(
         onnxruntime.preload_dlls(directory="")  # finds the CUDA wheels; the provider alone does not
         # An exhaustive search would time all algorithms for each new size of upload, and choose differently each time.
         providers.insert(0, (_CUDA, {"cudnn_conv_algo_search": "DEFAULT" if deterministic else "HEURISTIC"}))
-    small = direction.int8 if reason is not None and has_vnni() else None
-    graph = read_graph(small or direction)
+    chosen = direction.int8 if reason is not None and direction.int8 and has_vnni() else direction
+    graph = read_graph(chosen)
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:
-        message = f"{direction.file} cannot be loaded by onnxruntime: {first_line(error)}."
+        message = f"{chosen.file} cannot be loaded by onnxruntime: {first_line(error)}."
         raise ModelError(message, hint="Export it again.") from error
     if device != "cpu" and session.get_providers()[0] != _CUDA:
         why = reason or f"onnxruntime {onnxruntime.__version__} fell back to the CPU; its messages above say why"
@@ -56,7 +56,7 @@ def open_session(
             raise DeviceError(f"device cuda is required, but {why}.", hint=_CUDA_HINT)
         if _has_driver():  # without a driver CUDA was not expected
             _warn_once(f"the models run on the CPU although there is an NVIDIA driver: {why}. {_CUDA_HINT}")
-    _check_names(direction, session)
+    _check_names(direction, chosen.file, session)
     return session
 
 
@@ -99,11 +99,11 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def _check_names(direction: Direction | StyleGraph, session: onnxruntime.InferenceSession) -> None:
+def _check_names(direction: Direction | StyleGraph, file: Path, session: onnxruntime.InferenceSession) -> None:
     promised, present = set(direction.input_names), {node.name for node in session.get_inputs()}
     if promised != present:
-        message = f"{direction.file} takes {sorted(present)}, its manifest promises {sorted(promised)}."
+        message = f"{file} takes {sorted(present)}, its manifest promises {sorted(promised)}."
         raise ModelError(message, hint="Export it again.")
     absent = direction.output_names - {node.name for node in session.get_outputs()}
     if absent:
-        raise ModelError(f"{direction.file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")
+        raise ModelError(f"{file} has no output {', '.join(sorted(absent))}.", hint="Export it again.")

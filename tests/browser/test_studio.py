@@ -126,7 +126,7 @@ def test_from_a_folder_of_photos_to_the_map_of_an_unseen_one(page, studio, folde
     for picture in (".grid img", ".rounds img"):  # the samples, and the worst photo
         page.locator(f"#train {picture}").evaluate("image => image.decode()")
     caption = page.inner_text("#train .curve figcaption")
-    assert re.match(r"The loss over 60 steps: \d\.\d{3}, at most \d\.\d{3}", caption)
+    assert re.match(r"The loss up to step 60 of 60: \d\.\d{3}, at most \d\.\d{3}", caption)
 
     assert accessible(page)
     page.click("#train .more-picks")

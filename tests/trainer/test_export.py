@@ -204,7 +204,7 @@ def test_an_export_in_int8_has_a_second_graph_that_answers_alike_and_says_what_i
     monkeypatch.setattr("trainer.export.int8.KEPT", 0)  # so that the few convolutions here are in 8 bits
     folder = export(one_way_run, tmp_path / "exported", name="small", int8=True, force=True)
     small = json.loads((folder / "manifest.json").read_text())["directions"]["to_label"]["int8"]
-    change = r"mean IoU \d\.\d+ for \d\.\d+ on 24 pictures of val, another class at \d+\.\d% of the pixels"
+    change = r"mean IoU \d\.\d+ for \d\.\d+ on 24 samples of val, another class at \d+\.\d% of the pixels"
     assert re.fullmatch(change, small["change"])
     assert small["change"] in (folder / "README.md").read_text()
     graphs = [onnx.load(folder / name) for name in ("to_label.onnx", small["file"])]

@@ -34,7 +34,9 @@ from tests.trainer.factories import (
 from trainer.batch import random
 from trainer.commands import train as commands
 from trainer.commands.session import resume, start, train_run
+from trainer.data.dataset import Dataset
 from trainer.data.loader import Loader
+from trainer.data.selection.selection import Selection
 from trainer.device import device_named, resolve_precision
 from trainer.errors import UserError
 from trainer.methods import METHODS, base
@@ -60,6 +62,12 @@ def small_run(folder: Path, name: str, **changes: Any) -> Run:
     if name == "dance":
         return tiny_run(name, data="walker", **changes)
     return tiny_run(name, data="folders", root=str(tiny_folder(folder / "data")), **changes)
+
+
+def new_run(folder: Path, name: str, **changes: Any) -> tuple[RunDir, Dataset, Selection]:
+    run = small_run(folder, name, **changes)
+    dataset, selection = material_for(run)
+    return create_run(folder / "run", run, selection), dataset, selection
 
 
 ACROSS_SIZES = pytest.param("mean_teacher", ((0.5, 32, 32),), id="across a change of size")
@@ -206,9 +214,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpo
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=8, save_every=2)
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
+    folder, dataset, selection = new_run(tmp_path, "supervised", steps=8, save_every=2)
     held: list[TrainState] = []
     prepared = TrainState.create
 
@@ -234,9 +240,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full", ["last.ckpt.part", "metrics.jsonl", "samples/step-000004.png"])
 def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(full: str, tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=6, evaluate_every=4)
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
+    folder, dataset, selection = new_run(tmp_path, "supervised", steps=6, evaluate_every=4)
 
     def fill(step: int) -> None:
         if step == 3:
@@ -250,9 +254,7 @@ def test_a_full_disk_ends_in_a_sentence_and_leaves_the_last_checkpoint_whole(ful
 
 
 def test_ctrl_c_in_the_last_evaluation_stops_the_run(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=3, evaluate_every=100)
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
+    folder, dataset, selection = new_run(tmp_path, "supervised", steps=3, evaluate_every=100)
     evaluated = Validation.evaluate
 
     def press(*given: Any, **named: Any) -> bool:
@@ -267,9 +269,7 @@ def test_ctrl_c_in_the_last_evaluation_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_leaves_after_the_step_it_is_in(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=5, save_every=4)
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
+    folder, dataset, selection = new_run(tmp_path, "supervised", steps=5, save_every=4)
 
     def press(step: int) -> None:
         if step == 2:
@@ -418,9 +418,7 @@ def test_a_step_on_cuda_agrees_with_the_cpu(
 @pytest.mark.gpu
 @pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
 def test_a_run_on_cuda_in_bf16_goes_on_after_a_break(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    run = small_run(tmp_path, name, steps=4, config=tiny_config(name, **changes), precision="bf16")
-    dataset, selection = material_for(run)
-    folder = create_run(tmp_path / "run", run, selection)
+    folder, dataset, selection = new_run(tmp_path, name, steps=4, config=tiny_config(name, **changes), precision="bf16")
 
     def cut(step: int) -> None:
         if step == 3:

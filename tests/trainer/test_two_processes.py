@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from tests.trainer.factories import differences, material_for, tiny_folder, tiny_run
+from trainer.batch import Domain
 from trainer.commands.session import resume
+from trainer.data.synthetic import scenes
+from trainer.distributed import average_gradients
 from trainer.errors import UserError
-from trainer.training.checkpointing import RunDir, create_run, open_run
+from trainer.training.checkpointing import RunDir, build_method, create_run, open_run
+from trainer.training.state import TrainState
 
 OTHERS = (("bicycle_gan", 1000), ("cc_fpse", 1000), ("dance", 1000))
 # Each run up to its third step; then each process writes down its own method, so that they can be compared. After that
@@ -52,6 +56,32 @@ session.resume(open_run(resumed), device="cpu")
 dataset = broken.dataset()
 session.start(unbroken, broken.run, dataset, broken.selection(dataset), device="cpu")
 """
+
+
+def test_gradients_and_moments_take_the_memory_layout_of_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A fused optimiser takes all of them as they lie in memory.
+    monkeypatch.setattr("trainer.distributed.world", lambda: 2)
+    monkeypatch.setattr("trainer.distributed.sum_over_processes", lambda values: 2 * values)
+    layer = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer(torch.randn(1, 3, 8, 8)).square().sum().backward()
+    before = layer.weight.grad.clone()
+    average_gradients(layer.parameters())
+    assert torch.equal(layer.weight.grad, before)
+    assert layer.weight.grad.stride() == layer.weight.stride() == before.stride()
+    monkeypatch.undo()
+
+    run = tiny_run("spade")
+    saved, resumed = (TrainState.create(build_method(run, Domain("classes", scenes.CLASSES))) for _ in range(2))
+    for optimiser in saved.optimisers.values():
+        for parameter in optimiser.param_groups[0]["params"]:
+            parameter.grad = torch.randn_like(parameter)
+        optimiser.step()
+    resumed.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    resumed.load(saved.state_dict())
+    for one, other in zip(saved.optimisers.values(), resumed.optimisers.values(), strict=True):
+        for former, (parameter, moments) in zip(one.state.values(), other.state.items(), strict=True):
+            assert torch.equal(moments["exp_avg"], former["exp_avg"])
+            assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
 
 
 def torchrun(script: str, *folders: RunDir) -> None:

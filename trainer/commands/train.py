@@ -28,7 +28,7 @@ from trainer.data.selection.selection import Selection
 from trainer.device import device_named
 from trainer.distributed import rank
 from trainer.errors import UserError, named
-from trainer.methods.base import PATHS
+from trainer.methods import METHODS
 from trainer.recipes import RECIPES
 from trainer.report.page import write_report
 from trainer.run import Run
@@ -181,7 +181,7 @@ def selected(options: TrainOptions, recipe: Run) -> Selection:
 
 def completed(run: Run, recipe: Run, selection: Selection) -> Run:
     """The run as its folder records it: with the numbers of its samples, and files by absolute path."""
-    named = {name: getattr(run.config, name) for name in PATHS if hasattr(run.config, name)}
+    named = {name: getattr(run.config, name) for name in METHODS[run.method].paths if hasattr(run.config, name)}
     return dataclasses.replace(
         run,
         config=dataclasses.replace(run.config, **{name: absolute(path) for name, path in named.items()}),

@@ -20,7 +20,7 @@ from trainer.errors import UserError
 from trainer.export.card import card, pairs_picture, preview, write_examples
 from trainer.export.graphs import NOISE, PREVIOUS, Direction, Graph, Port, draw_graph, draw_style, stored_half
 from trainer.export.int8 import quantized
-from trainer.export.parity import IDS_TOLERANCE, compared, drawn, prove, prove_style
+from trainer.export.parity import IDS_TOLERANCE, VALUES_TOLERANCE, compared, drawn, prove, prove_style
 from trainer.methods.base import Method
 from trainer.metrics.predict import evaluating
 from trainer.networks.init import fuse_spectral_norm
@@ -93,7 +93,7 @@ def export(
         graphs = [replace(graph, model=stored_half(graph.model)) for graph in graphs]
         style = style and stored_half(style)
     rounding = _rounding(graphs, method, size=run.size) if half else None
-    small = {graph.direction: quantized(graph, dataset, size=run.size) for graph in graphs if int8}
+    small = {graph.direction: quantized(graph, dataset, selection, size=run.size) for graph in graphs if int8}
     ways = " and ".join(WORDS[direction] for direction in directions)
     learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
     manifest = {
@@ -209,7 +209,12 @@ def _rounding(graphs: Sequence[Graph], method: Method, *, size: tuple[int, int])
                     f"{IDS_TOLERANCE:.1%} is allowed): export without half"
                 )
             changes.append(f"the class of {row.ids_different:.3%} of the pixels")
-        if any(output.kind in ("photo", "picture") for output in graph.outputs):
+        if graph.outputs[0].kind in ("photo", "picture"):
+            if row.values_over_one_level > VALUES_TOLERANCE:
+                raise UserError(
+                    f"fp16 weights change {row.values_over_one_level:.2%} of the levels by more than one (at most "
+                    f"{VALUES_TOLERANCE:.1%} is allowed): export without half"
+                )
             changes.append(f"{row.values_over_one_level:.3%} of the {graph.outputs[0].name}'s levels by more than one")
     return (
         "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table is of the graphs before "

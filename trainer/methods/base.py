@@ -19,9 +19,6 @@ from trainer.networks.perceptual import PerceptualLoss
 Direction = Literal["to_label", "to_photo"]
 Samples = Literal["pairs", "unpaired photos", "unpaired label maps"]
 
-PATHS = ("vgg", "segmenter", "encoder_weights")
-"""The fields of configs that name files or folders; a run records them as absolute paths."""
-
 
 class ParameterGroup(NamedTuple):
     """Modules that are optimised together, and how Adam moves them."""
@@ -77,6 +74,8 @@ class Method(nn.Module):
     """What a picture's height and width must be multiples of."""
     smallest: int = 1
     """The least height and width that the networks can be trained at."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """The config's fields that name files or folders; a run records them as absolute paths."""
     channels_last: bool = False
     """Whether networks and pictures are in channels-last memory in training."""
     tiling: Literal["allowed", "forbidden"] = "forbidden"

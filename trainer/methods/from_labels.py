@@ -74,6 +74,7 @@ class FromLabels(Method):
 
     directions = frozenset({"to_photo"})
     chosen_by: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     channels_last = True
     generator: nn.Module
     betas: ClassVar[tuple[float, float]] = (0.0, 0.999)

@@ -71,6 +71,7 @@ class Hybrid(Translator):
 
     config_class = Config
     reads = frozenset({"pairs", "unpaired photos", "unpaired label maps"})
+    paths = ("segmenter",)
     spares_a_half = True
 
     def __init__(self, config: Config, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:

@@ -74,6 +74,7 @@ class Painter(FromLabels):
     """
 
     config_class = Config
+    paths = ("segmenter", "encoder_weights")
     spares_a_half = True
     channels_last = False  # its instance norms are slower so: a step takes a tenth longer
     style_size = StyleEncoder.size

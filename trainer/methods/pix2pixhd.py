@@ -54,6 +54,7 @@ class Pix2PixHD(Translator):
     """
 
     config_class = Config
+    paths: ClassVar[tuple[str, ...]] = ("vgg",)
     config: Config
     directions = frozenset({"to_photo"})
     chosen_by: ClassVar[tuple[str, ...]] = ()

@@ -152,6 +152,7 @@ class MeanTeacher(Segmentation):
     """
 
     config_class = MeanTeacherConfig
+    paths = ("encoder_weights",)
     pixels: Tensor
 
     def __init__(self, config: MeanTeacherConfig, label_domain: Domain, *, size: tuple[int, int], seed: int) -> None:

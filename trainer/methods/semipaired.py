@@ -62,6 +62,7 @@ class SemiPaired(FromLabels):
     """
 
     config_class = Config
+    paths = ("vgg", "segmenter")
     reads = frozenset({"pairs", "unpaired photos", "unpaired label maps"})
     directions = frozenset({"to_label", "to_photo"})
     multiple_of = SegmentingDiscriminator.multiple_of

@@ -96,6 +96,9 @@ class TrainState:
         self.statistics = dict(state["averaged"].get(STATISTICS, {}))
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+            for parameter, moments in optimiser.state.items():  # in its memory layout, as a fused optimiser takes them
+                same = {key: value for key, value in moments.items() if value.shape == parameter.shape}
+                moments |= {key: torch.empty_like(parameter).copy_(value) for key, value in same.items()}
         torch.set_rng_state(own["random"].cpu())
         if own["random_cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(own["random_cuda"].cpu())

@@ -46,7 +46,7 @@ export default class Train extends Pane {
     this.$(".loss").setAttribute("points", loss.map(point(most)).join(" "));
     this.$(".score").setAttribute("points", score.map(point(1)).join(" "));
     const measured = score.length ? `; in green, the mean IoU on photos kept for measuring: ${digits(score)} of 1` : "";
-    const caption = `The loss over ${steps} steps: ${digits(loss)}, at most ${most.toFixed(3)}`;
+    const caption = `The loss up to step ${loss.at(-1)[0]} of ${steps}: ${digits(loss)}, at most ${most.toFixed(3)}`;
     this.$("figcaption").textContent = caption + measured;
     const grid = samples.at(-1);
     this.$(".grid").hidden = !grid;
@@ -63,7 +63,8 @@ export default class Train extends Pane {
       const worst = new Image();
       worst.alt = worst.title = samples.to_label.worst.name;
       worst.src = at(`photos/${worst.alt}`, { side: 240 });
-      for (const cell of [name, pairs, steps, iou, baseline, worst]) row.insertCell().append(cell);
+      for (const cell of [name, pairs, steps, iou, baseline]) row.insertCell().append(cell);
+      row.insertCell().append(worst, worst.alt);
     });
     const { pixel_accuracy: accuracy, seen_in_training: seen, samples } = rounds.at(-1).evaluation.figures;
     const kept = samples === 1 ? "the one photo" : `the ${samples} photos`;

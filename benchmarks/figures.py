@@ -85,18 +85,11 @@ def report(title: str, figures: Sequence[Figure]) -> None:
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     print(f"\n{title}")
     for row in rows:
-        print(
-            "  "
-            + "  ".join(
-                [
-                    row[0].ljust(widths[0]),
-                    row[1].ljust(widths[1]),
-                    row[2].rjust(widths[2]),
-                    row[3].ljust(widths[3]),
-                    row[4],
-                ]
-            ).rstrip()
-        )
+        padded = [
+            cell.rjust(width) if place == 2 else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print(f"  {'  '.join(padded)}".rstrip())
     for figure in figures:
         if figure.note:
             print(f"  ({figure.name} {' '.join(str(part) for part in figure.of.values())}: {figure.note})")

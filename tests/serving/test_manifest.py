@@ -80,7 +80,8 @@ def test_no_path_and_no_link_leads_out_of_the_folder(tmp_path):
 def test_the_graph_in_8_bits_runs_on_cpus_that_multiply_them_exactly_and_is_checked_as_the_other(
     tmp_path, monkeypatch, vnni
 ):
-    monkeypatch.setattr("serving.models.session.has_vnni", lambda: vnni)
+    for module in ("session", "model"):
+        monkeypatch.setattr(f"serving.models.{module}.has_vnni", lambda: vnni)
     folder = write_model(tmp_path / "tiny", directions=("to_label",))
     directions = json.loads((folder / "manifest.json").read_text())["directions"]
     other = onnx.load(folder / "to_label.onnx")
@@ -91,6 +92,7 @@ def test_the_graph_in_8_bits_runs_on_cpus_that_multiply_them_exactly_and_is_chec
     model = load_model(change(folder, directions=directions), device="cpu", threads=1)
     found = model.run_batch("to_label", np.full((1, 4, 4, 3), 40, np.uint8), seeds=[0])
     assert (found["label"] == (1 if vnni else 0)).all()
+    assert model.int8 == vnni
     (folder / "to_label.int8.onnx").unlink()
     (folder / "to_label.int8.onnx").symlink_to(tmp_path / "outside.onnx")
     with pytest.raises(ModelError, match="leads out of its folder"):

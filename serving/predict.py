@@ -7,13 +7,13 @@ import importlib
 import io
 import json
 import os
-import re
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -28,11 +28,11 @@ from serving.imaging.annotations import FORMATS
 from serving.imaging.decode import Limits
 from serving.imaging.domain import ClassRow, Domain
 from serving.inference import pipeline
-from serving.inference.archive import Picture
+from serving.inference.archive import Picture, by_number
 from serving.inference.outputs import clean_name
 from serving.inference.parameters import SegmentParameters, StyleParameters, SynthesizeParameters
 from serving.models.manifest import DIRECTIONS, DirectionName
-from serving.models.model import RUN_FAILURES, load_model
+from serving.models.model import RUN_FAILURES, Frames, load_model
 from serving.models.repository import Repository
 from serving.settings import PIXELS_CEILING, Device, default_models_folder
 
@@ -154,7 +154,7 @@ def _listed(given: Path, out: Path, endings: frozenset[str]) -> tuple[list[Path]
         raise ServingError(f"{given} is also --out.", hint="Give another folder for the answers.")
     files = [
         file
-        for file in sorted(given.rglob("*"), key=_by_number)  # frames in a row: 9 before 10
+        for file in sorted(given.rglob("*"), key=by_number)
         if file.is_file() and not file.name.startswith(".") and target not in file.resolve().parents
     ]
     ignored = Counter(file.suffix.lower() for file in files if file.suffix.lower() not in endings)
@@ -178,10 +178,6 @@ def _watched(given: Path, out: Path, endings: frozenset[str]) -> Iterator[Path]:
         time.sleep(_POLL)
 
 
-def _by_number(file: Path) -> str:
-    return re.sub(r"\d+", lambda number: number[0].zfill(12), str(file))
-
-
 def _readable() -> frozenset[str]:
     """The endings of the images that can be read here; HEIC is among them where its plugin is installed."""
     with suppress(ImportError):
@@ -203,13 +199,11 @@ def _in_process(
     translate = pipeline.translator(models, segment if direction == "to_label" else synthesize)
     print(f"{model.name}, {direction}, on {model.provider}", file=sys.stderr)
 
-    model.in_order, folder = True, None
+    frames: defaultdict[Path, Frames] = defaultdict(Frames)  # each folder is a clip of its own
 
     def answer(file: Path) -> bytes:
-        nonlocal folder
-        if file.parent != folder:  # a clip of its own
-            model.before, folder = None, file.parent
-        return translate(Picture(clean_name(file.name), file.read_bytes), _EXECUTION)[0].body
+        execution = replace(_EXECUTION, frames=frames[file.parent])
+        return translate(Picture(clean_name(file.name), file.read_bytes), execution)[0].body
 
     return answer, model.manifest.label
 
@@ -219,8 +213,8 @@ def _on_server(
 ) -> tuple[Translate, Domain]:
     model = client.model(args.model)
     if model.get("previous"):
-        message = f"{args.model} makes each frame after the one before it, which a server does not."
-        raise ServingError(message, hint="Run fewpair predict without --server.")
+        message = f"{args.model} makes each frame after the one before it, which a server does in jobs only."
+        raise ServingError(message, hint="Run fewpair predict without --server, or send a job (docs/api.md).")
     direction = _direction(args.direction, model["directions"], name=args.model)
     domain = Domain("classes", tuple(ClassRow(**{**row, "color": tuple(row["color"])}) for row in model["classes"]))
     print(f"{args.model}, {direction}, on {args.server}", file=sys.stderr)

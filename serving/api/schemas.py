@@ -38,7 +38,7 @@ class ModelEntry(BaseModel):
     confidence: bool = Field(description="Whether `output=confidence` is available.")
     seeded: bool = Field(description="Whether different seeds give different photos.")
     style: bool = Field(description="Whether `POST /v1/style` reads the style of photos for it.")
-    previous: bool = Field(description="Whether it makes frames in a row; here each is made without one before it.")
+    previous: bool = Field(description="Whether it makes frames in a row; only jobs do so.")
     examples: list[str] = Field(description="What `GET /v1/models/{name}/examples/{example}.jpg` shows.")
     metrics: dict[str, Any] = Field(description="Split name to figures.")
 

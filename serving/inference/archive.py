@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
@@ -67,6 +68,11 @@ def unpacked(pictures: Sequence[Picture], settings: Settings) -> list[Picture]:
     if not found:
         raise Refusal(400, "no_image", "the ZIP holds no file.", hint="Put pictures into it.")
     return found
+
+
+def by_number(name: object) -> str:
+    """Sort key for names of files: frame9 before frame10."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), str(name))
 
 
 def packed(entries: Sequence[Entry]) -> Answer:

@@ -32,7 +32,7 @@ from serving.inference.parameters import (
 )
 from serving.inference.scheduler import Scheduler, Task
 from serving.models.manifest import DirectionName
-from serving.models.model import RUN_FAILURES, ExportedModel, Noise
+from serving.models.model import RUN_FAILURES, ExportedModel, Frames, Noise
 from serving.models.repository import EMPTY, Repository
 from serving.models.session import largest_batch
 from serving.settings import Settings
@@ -51,6 +51,7 @@ class Execution:
     task: Task | None = None  # None: the model is run in the calling thread
     batch: int = 1  # images in a shared run at most
     progress: Callable[[int, int], None] = lambda done, tiles: None
+    frames: Frames | None = None  # of the row that the picture is part of
 
     def run(
         self,
@@ -63,10 +64,10 @@ class Execution:
     ) -> Outputs:
         """Run a model on [N,H,W] or [N,H,W,3] with a seed or noise each; tiles in one run, others with equal sizes."""
         if self.task is None:
-            return model.run_batch(direction, pixels, seeds=seeds)
+            return model.run_batch(direction, pixels, seeds=seeds, frames=self.frames)
         most = max(1, min(self.batch, BATCH_PIXELS // (pixels.shape[1] * pixels.shape[2]))) if model.batches else 1
         size, key = (len(seeds), None) if tiled else (most, (model, direction, pixels.shape[1:]))
-        work, found = partial(model.run_shared, direction), []
+        work, found = partial(model.run_shared, direction, self.frames), []
         for first in range(0, len(seeds), size):
             item = (pixels[first : first + size], seeds[first : first + size])
             found.append(self.task.run(work, item, images=len(item[1]), most=size, key=key))

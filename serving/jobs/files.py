@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from serving.errors import Refusal
-from serving.inference.archive import INDEX, ZIP_MAGIC, Entry, Picture, filed, too_many_pictures, zipped
+from serving.inference.archive import INDEX, ZIP_MAGIC, Entry, Picture, by_number, filed, too_many_pictures, zipped
 from serving.inference.outputs import ENDINGS, Answer
 from serving.jobs.store import Input
 from serving.settings import Settings
@@ -20,7 +20,7 @@ _HINT = "Send a form: curl -F operation=segment -F image=@photos.zip"
 
 
 def store(pictures: Sequence[tuple[str, IO[bytes]]], folder: Path, settings: Settings) -> list[Input]:
-    """Copy the pictures of a form to `folder`; return them, those in ZIPs one by one.
+    """Copy the pictures of a form to `folder`; return them, those in ZIPs one by one in the order of their names.
 
     Raises Refusal where there are none, or too many.
     """
@@ -33,6 +33,7 @@ def store(pictures: Sequence[tuple[str, IO[bytes]]], folder: Path, settings: Set
             copy.seek(0)
             if copy.read(4).startswith(ZIP_MAGIC):
                 members = [(picture.name, member) for member, picture in enumerate(_members(copy, settings))]
+                members.sort(key=lambda member: by_number(member[0]))
         for name, member in members:
             found.append(Input(len(found), name, source, member))
         if len(found) > settings.jobs_max_pictures:

@@ -8,10 +8,11 @@ import logging
 import secrets
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from serving.errors import Refusal, disk_full
@@ -23,6 +24,7 @@ from serving.inference.parameters import SegmentParameters, SynthesizeParameters
 from serving.inference.pipeline import PICTURE_FAILURES, Backend, Execution, Translate, refusal_of, translator
 from serving.jobs import files
 from serving.jobs.store import Input, Job, Task, Tiles, open_store, try_lock
+from serving.models.model import Frames
 from serving.settings import Settings
 
 logger = logging.getLogger("fewpair.serving")
@@ -167,8 +169,9 @@ class Jobs:
         refusal: Refusal | None = None
         try:
             translate = translator(self._backend.models, validated(PARAMETERS[task.operation], task.options))
+            frames: defaultdict[PurePosixPath, Frames] = defaultdict(Frames)  # each folder is a clip of its own
             while (one := await asyncio.to_thread(self._store.next_input, task.id)) is not None:
-                await self._translate_one(task.id, one, translate)
+                await self._translate_one(task.id, one, translate, frames[PurePosixPath(one.name).parent])
         except asyncio.CancelledError:
             self._store.release(task.id)
             raise
@@ -176,7 +179,7 @@ class Jobs:
             refusal = error
         await asyncio.to_thread(self._end, task.id, refusal)
 
-    async def _translate_one(self, job: str, one: Input, translate: Translate) -> None:
+    async def _translate_one(self, job: str, one: Input, translate: Translate, frames: Frames) -> None:
         settings, scheduler, folder = self.settings, self._backend.scheduler, self._folder / job
         limits = Limits(settings.jobs_max_bytes, settings.jobs_max_pixels, max_whole=settings.max_pixels)
         picture = files.picture_of(one, folder / "in", settings)
@@ -186,7 +189,7 @@ class Jobs:
             self._tiles = (done, tiles)
 
         def work(task: scheduling.Task) -> tuple[tuple[Answer, ...], int]:
-            answers = translate(picture, Execution(limits, task, scheduler.batch, progress))
+            answers = translate(picture, Execution(limits, task, scheduler.batch, progress, frames))
             return files.write_answers(one.number, answers, folder / "out"), sum(len(answer.body) for answer in answers)
 
         size = 0

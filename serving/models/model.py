@@ -51,6 +51,13 @@ class CancelToken:
         self.options.terminate = True
 
 
+@dataclass
+class Frames:
+    """Pictures in a row: a graph that takes the frame before is given its last answer."""
+
+    last: Bytes | None = None
+
+
 @dataclass(eq=False)
 class ExportedModel:
     """The graphs of one model folder, `to_label` and `to_photo`, as functions of arrays."""
@@ -60,8 +67,6 @@ class ExportedModel:
     style: onnxruntime.InferenceSession | None  # reads the style of photos
     int8: bool = False  # whether graphs in 8 bits run
     batches: bool = False  # whether pictures of different requests may share a run
-    in_order: bool = False  # whether each photo is made with the one before it, where the graph takes that
-    before: Bytes | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +142,7 @@ class ExportedModel:
         *,
         seeds: Sequence[int | Noise],
         cancel: CancelToken | None = None,
+        frames: Frames | None = None,
     ) -> dict[str, Bytes]:
         """Run [N,H,W] or [N,H,W,3], each with its noise or that of its seed; return name -> [N,H,W] or [N,H,W,3]."""
         spec = self.manifest.directions[direction]
@@ -145,12 +151,15 @@ class ExportedModel:
             shape = spec.noise.shape
             noise = [draw_noise(seed, shape) if isinstance(seed, int) else seed.reshape(shape) for seed in seeds]
             feed[spec.noise.name] = np.stack(noise)
-        return self.infer(direction, feed, cancel=cancel)
+        return self.infer(direction, feed, cancel=cancel, frames=frames)
 
-    def run_shared(self, direction: DirectionName, items: Sequence[Any], cancel: CancelToken) -> list[dict[str, Bytes]]:
+    def run_shared(
+        self, direction: DirectionName, frames: Frames | None, items: Sequence[Any], cancel: CancelToken
+    ) -> list[dict[str, Bytes]]:
         """Run the images of several callers, (pixels, seeds) each, and return the outputs of each."""
         pixels = np.concatenate([pixels for pixels, _ in items])
-        found = self.run_batch(direction, pixels, seeds=[seed for _, seeds in items for seed in seeds], cancel=cancel)
+        seeds = [seed for _, seeds in items for seed in seeds]
+        found = self.run_batch(direction, pixels, seeds=seeds, cancel=cancel, frames=frames)
         ends = np.cumsum([len(seeds) for _, seeds in items])
         return [
             {name: value[end - len(seeds) : end] for name, value in found.items()}
@@ -158,7 +167,12 @@ class ExportedModel:
         ]
 
     def infer(
-        self, direction: DirectionName, feed: Mapping[str, NDArray[Any]], *, cancel: CancelToken | None = None
+        self,
+        direction: DirectionName,
+        feed: Mapping[str, NDArray[Any]],
+        *,
+        cancel: CancelToken | None = None,
+        frames: Frames | None = None,
     ) -> dict[str, Bytes]:
         """Run the graph on its own inputs, noise included; return output name -> [N,H,W] or [N,H,W,3].
 
@@ -168,8 +182,10 @@ class ExportedModel:
         names = [output.name for output in spec.outputs]
         if spec.previous is not None:
             shape = (*feed[spec.input.name].shape[:3], 3)
-            before = self.before if self.before is not None and self.before.shape == shape else None
-            feed = {**feed, spec.previous.name: np.full(shape, 128, np.uint8) if before is None else before}
+            before = None if frames is None else frames.last
+            if before is None or before.shape != shape:
+                before = np.full(shape, 128, np.uint8)
+            feed = {**feed, spec.previous.name: before}
         try:
             found = self.sessions[direction].run(names, dict(feed), (cancel or CancelToken()).options)
         except _BAD_SIZE as error:
@@ -177,8 +193,8 @@ class ExportedModel:
             message = f"the graph of {self.name} does not run on {sides} pixels: {first_line(error)}."
             hint = "Send larger pictures; GET /v1/models shows the size the model runs at."
             raise Refusal(400, "unfit_size", message, hint=hint) from error
-        if spec.previous is not None and self.in_order:
-            self.before = np.asarray(found[0])
+        if spec.previous is not None and frames is not None:
+            frames.last = np.asarray(found[0])
         return {name: np.asarray(value) for name, value in zip(names, found, strict=True)}
 
     def read_style(self, photo: Bytes) -> Noise:

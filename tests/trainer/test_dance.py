@@ -1,5 +1,7 @@
 """Everybody Dance Now: two frames at a time, and frames in their order."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from serving.client import Client
 from serving.predict import predict
+from tests.serving.process import running_server
 from tests.trainer.factories import SIZE, material_for, tiny_batch, tiny_method, tiny_run
 from tests.trainer.test_pix2pixhd import count, global_generator
 from trainer.commands.session import start
@@ -73,11 +77,11 @@ def test_the_second_frame_is_made_with_the_first_and_teaches_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_predict_makes_each_frame_with_the_one_before_it(tmp_path: Path) -> None:
+def test_predict_and_jobs_make_each_frame_with_the_one_before_it(tmp_path: Path) -> None:
     run = tiny_run("dance", data="walker", steps=3, unpaired=0)
     dataset, selection = material_for(run)
     start(tmp_path / "run", run, dataset, selection, device="cpu")
-    model = export(tmp_path / "run", tmp_path, name="walk", force=True)
+    model = export(tmp_path / "run", tmp_path / "models", name="walk", force=True)
     poses = [np.array(Image.fromarray(dataset.read_label(each)).resize(SIZE[::-1])) for each in selection.pairs[:2]]
     names = ["a/9.png", "a/10.png", "b/1.png"]
     for name, pose in zip(names, (poses[0], poses[1], poses[1]), strict=True):
@@ -97,3 +101,16 @@ def test_predict_makes_each_frame_with_the_one_before_it(tmp_path: Path) -> None
     assert np.array_equal(frames[0], first)
     assert np.array_equal(frames[1], expected(poses[1], first))
     assert np.array_equal(frames[2], expected(poses[1], nothing)), "another folder is another clip"
+
+    with zipfile.ZipFile(tmp_path / "poses.zip", "w") as packed:
+        for name in reversed(names):
+            packed.write(tmp_path / "poses" / name, name)
+    jobs = {"FEWPAIR_JOBS": str(tmp_path / "jobs")}
+    with running_server(model.parent, tmp_path / "home", "--no-ui", **jobs) as server, Client(server.url) as client:
+        job = client.jobs.synthesize([tmp_path / "poses.zip"], format="png")
+        assert client.jobs.wait(job.id, seconds=60, every=0.1).state == "done"
+        client.jobs.fetch(job.id, tmp_path / "frames.zip")
+        alone = Image.open(io.BytesIO(client.synthesize(tmp_path / "poses" / names[1], format="png").photo))
+    with zipfile.ZipFile(tmp_path / "frames.zip") as made:
+        assert all(made.read(name) == (tmp_path / "frames" / name).read_bytes() for name in names)
+    assert np.array_equal(np.array(alone), frames[2]), "a request of its own has no frame before it"

@@ -214,7 +214,7 @@ def _on_server(
     model = client.model(args.model)
     if model.get("previous"):
         message = f"{args.model} makes each frame after the one before it, which a server does in jobs only."
-        raise ServingError(message, hint="Run fewpair predict without --server, or send a job (docs/api.md).")
+        raise ServingError(message, hint="Run fewpair predict without --server, or send a job (docs/jobs.md).")
     direction = _direction(args.direction, model["directions"], name=args.model)
     domain = Domain("classes", tuple(ClassRow(**{**row, "color": tuple(row["color"])}) for row in model["classes"]))
     print(f"{args.model}, {direction}, on {args.server}", file=sys.stderr)

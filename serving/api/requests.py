@@ -148,6 +148,7 @@ class _FormParser(MultiPartParser):
     """Starlette's, which does not distinguish a whole form from one that was cut off."""
 
     complete = False
+    spool_max_size = 2**15  # of a file in memory; a form may hold many
 
     def on_end(self) -> None:
         """Called at the closing boundary."""

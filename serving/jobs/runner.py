@@ -169,9 +169,10 @@ class Jobs:
         refusal: Refusal | None = None
         try:
             translate = translator(self._backend.models, validated(PARAMETERS[task.operation], task.options))
-            frames: defaultdict[PurePosixPath, Frames] = defaultdict(Frames)  # each folder is a clip of its own
+            frames: defaultdict[tuple[str, PurePosixPath], Frames] = defaultdict(Frames)  # a clip: a folder of a ZIP
             while (one := await asyncio.to_thread(self._store.next_input, task.id)) is not None:
-                await self._translate_one(task.id, one, translate, frames[PurePosixPath(one.name).parent])
+                clip = ("" if one.member is None else one.source, PurePosixPath(one.name).parent)
+                await self._translate_one(task.id, one, translate, frames[clip])
         except asyncio.CancelledError:
             self._store.release(task.id)
             raise

@@ -6,8 +6,9 @@ import csv
 import hashlib
 import io
 import json
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Project:
         self.train = root / "train" if (root / "train" / "photos").is_dir() else root
         self.val = root / "val"
         self._table = root / "classes.csv"
+        self.lock = threading.RLock()  # of each write, and of what was read for it
 
     def prepare(self) -> None:
         """Write a class table and a models folder where there are none.
@@ -121,6 +123,12 @@ class Project:
                 hint = "Turn its pixels into another class first: Turn all ... into, below the canvas."
                 message = f"{len(users)} label maps use the class {row.name}, that of {users[0]} for example."
                 raise Refusal(409, "class_in_use", message, hint=hint)
+        before = self.domain()
+        if {row.id: row.color for row in before.classes} != {row.id: row.color for row in rows}:
+            for path in self.labels().values():
+                label = read_label(path, before)
+                if label.spelling != "ids":  # else its colours would belong to other classes
+                    self._write_label(path.with_suffix(".png"), label.ids, path)
         self._write_classes(rows)
 
     def _write_classes(self, rows: Sequence[ClassRow]) -> None:
@@ -149,29 +157,34 @@ class Project:
         ids = np.full(size, min(domain.ignored_ids), np.uint8) if path is None else read_label(path, domain).ids
         return _shrunk(ids, side, Image.Resampling.NEAREST)
 
-    def save_label(self, name: str, ids: Bytes) -> None:
+    def save_label(self, name: str, ids: Bytes, *, before_erasing: Callable[[], None]) -> None:
         """Write ids uint8[H,W] as a photo's label map, at the photo's size. A map of void alone removes the file.
 
         Where they are fewer pixels than the label map had, those that are as they were shown keep its details.
+        `before_erasing` may raise Refusal.
         """
         photo = self.photo(name)
         height, width = image_size(photo)
         folder = self.val if self.kept(photo) else self.train
         path, former = folder / "labels" / f"{name}.png", self.labels().get(name)
         domain = self.domain()
-        if np.isin(ids, list(domain.ignored_ids)).all():
-            if former is not None:
-                former.unlink()
-            return
         whole = _enlarged(ids, width, height)
         if former is not None and ids.shape != (height, width):
             before = read_label(former, domain).ids
-            if before.shape == (height, width):
-                same = _shrunk(before, max(ids.shape), Image.Resampling.NEAREST) == ids
-                whole = np.where(_enlarged(same, width, height), before, whole)
+            shown = _shrunk(before, max(ids.shape), Image.Resampling.NEAREST)
+            if before.shape == (height, width) and shown.shape == ids.shape:
+                whole = np.where(_enlarged(shown == ids, width, height), before, whole)
+        if np.isin(whole, list(domain.ignored_ids)).all():
+            before_erasing()
+            if former is not None:
+                former.unlink()
+            return
         if domain.classes != self._rows():  # the file has no void class
             self._write_classes(domain.classes)
-        _write(path, encode_grey(whole))
+        self._write_label(path, whole, former)
+
+    def _write_label(self, path: Path, ids: Bytes, former: Path | None) -> None:
+        _write(path, encode_grey(ids))
         if former is not None and former != path:
             former.unlink()
 

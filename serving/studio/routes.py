@@ -89,8 +89,9 @@ def studio_router(project: Project, work: Work) -> APIRouter:
     @router.put("/classes")
     def save_classes(rows: list[ClassEntry], if_match: Version = None) -> None:
         work.refuse_training()
-        _refuse_changed(if_match, project.version(), "the class table")
-        project.save_classes([ClassRow(**vars(row)) for row in rows])
+        with project.lock:
+            _refuse_changed(if_match, project.version(), "the class table")
+            project.save_classes([ClassRow(**vars(row)) for row in rows])
 
     @router.get("/photos/{name:path}")
     def photo(name: str, side: Side) -> Response:
@@ -111,16 +112,19 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         content = await request.body()
 
         def save() -> Response:
-            _refuse_changed(if_match, project.version(name), "this label map")
-            project.save_label(name, read_label(content, project.domain()).ids)
-            return Response(status_code=204, headers={"ETag": project.version(name)})
+            with project.lock:
+                _refuse_changed(if_match, project.version(name), "this label map")
+                ids = read_label(content, project.domain()).ids
+                project.save_label(name, ids, before_erasing=work.refuse_training)
+                return Response(status_code=204, headers={"ETag": project.version(name)})
 
         return await asyncio.to_thread(save)
 
     @router.put("/kept/{name:path}")
-    async def keep(name: str, kept: Annotated[bool, Body(embed=True)]) -> None:
+    def keep(name: str, kept: Annotated[bool, Body(embed=True)]) -> None:
         work.refuse_training()
-        project.keep(name, kept=kept)
+        with project.lock:
+            project.keep(name, kept=kept)
 
     @router.post("/picks")
     async def pick(count: Annotated[int, Body(embed=True, ge=1, le=10_000)]) -> None:
@@ -130,7 +134,7 @@ def studio_router(project: Project, work: Work) -> APIRouter:
         command = ["pairs", "--data", "folders", "--root", str(project.root), "--unlabelled", "--out", str(out)]
         model = project.root / "exported" / model_name(project.root)
         rule = ["--after", str(model)] if (model / "manifest.json").exists() else ["--rule", "kmeans-medoid"]
-        command += [*rule, "--k", str(min(count, len(project.photos())))]
+        command += [*rule, "--k", str(min(count, sum(not project.kept(path) for path in project.photos().values())))]
         work.begin("pick", [command], log=project.root / "runs" / "pick.log")
 
     @router.post("/train")

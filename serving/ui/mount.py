@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import signal
 from collections.abc import AsyncIterator
-from types import FrameType
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import Refusal
 from serving.inference.pipeline import Backend
@@ -25,7 +22,7 @@ _PREPARING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fewp
 
 
 class PageMount:
-    """Opens the page in the background, and ends its event streams when the server is to stop."""
+    """Opens the page in the background."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -36,7 +33,6 @@ class PageMount:
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Import and build the page meanwhile; close it on the way out."""
-        _on_signal(self._stopping.set)
         opening = asyncio.create_task(self._open())
         try:
             yield
@@ -69,46 +65,9 @@ class PageMount:
             await response(scope, receive, send)
 
     async def _serve(self, page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve until the server stops: event streams last as long as the page is open in a browser."""
         headers = Headers(scope=scope).mutablecopy()
         if host := headers.get("x-forwarded-host"):  # with which Gradio would leave the root path out of its URLs
             headers["host"] = host
             del headers["x-forwarded-host"]
         root_path = scope.get("root_path", "").removesuffix("/ui")  # the page is built for its full path
-        streaming = events = False
-
-        async def note(message: Message) -> None:
-            nonlocal streaming, events
-            if message["type"] == "http.response.start":
-                events = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
-            streaming = message.get("more_body", message["type"] == "http.response.start")
-            await send(message)
-
-        inner = {**scope, "root_path": root_path, "headers": headers.raw}
-        work = asyncio.ensure_future(page(inner, receive, note))
-        stop = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
-            if work.done() or not events:  # other requests are finished
-                await work
-        finally:
-            work.cancel()
-            stop.cancel()
-            await asyncio.gather(work, stop, return_exceptions=True)
-            if streaming and self._stopping.is_set():
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _on_signal(callback: Any) -> None:
-    """Call back on the event loop at the first signal to stop, before the previous handler."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.getsignal(number)
-
-        def handle(number: int, frame: FrameType | None, before: Any = before) -> None:
-            loop.call_soon_threadsafe(callback)
-            if callable(before):
-                before(number, frame)
-
-        with contextlib.suppress(ValueError):  # outside of the main thread, as in some tests
-            signal.signal(number, handle)
+        await page({**scope, "root_path": root_path, "headers": headers.raw}, receive, send)

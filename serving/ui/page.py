@@ -43,13 +43,9 @@ def build_page(backend: Backend) -> FastAPI:
     """Return the page as an app of its own that answers under /ui."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.post("/ui/gradio_api/upload")
-    async def refuse_uploads() -> Response:
-        """Gradio would keep any file; the page's panes send theirs to /v1."""
-        hint = "POST /v1/segment and /v1/synthesize do."
-        refusal = Refusal(404, "not_found", "the page takes no uploads.", hint=hint)
-        return JSONResponse({"error": refusal.error}, status_code=refusal.status)
-
+    # Gradio's API keeps uploads and fetches URLs; the panes use /v1 alone.
+    refusal = Refusal(404, "not_found", "Gradio's API is closed.", hint="The page uses /v1: GET /v1/docs shows it.")
+    app.mount("/ui/gradio_api", JSONResponse({"error": refusal.error}, status_code=refusal.status))
     app.mount("/ui/page", _Static(directory=_STATIC))
     gr.mount_gradio_app(
         app,

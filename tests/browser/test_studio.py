@@ -3,6 +3,7 @@
 import io
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -199,6 +200,43 @@ def test_a_map_that_could_not_be_saved_keeps_the_canvas_until_it_is(page, studio
     assert (np.asarray(Image.open(folder / "labels" / "scene-1.png")) == SKY).all()
 
 
+def test_a_stroke_while_the_next_photo_loads_is_saved_and_both_can_be_painted_on(page, studio, folder):
+    open_photo(page, studio, "scene-0")
+    held = {"GET": [], "PUT": []}
+    page.route("**/studio/photos/scene-1?side=1024", lambda route: held["GET"].append(route))
+    page.route("**/studio/labels/scene-0", lambda route: held["PUT"].append(route))
+    page.click("#label .thumb[data-name=scene-1]")
+    page.click("#label [data-tool=fill]")
+    page.click(f"#label .classes [data-id='{ROAD}']")
+    drag(page, (60, 5))
+    while not (held["GET"] and held["PUT"]):
+        page.wait_for_timeout(20)
+    held["GET"][0].continue_()
+    page.wait_for_selector("#label .thumb[data-name=scene-1][aria-pressed=true]")
+    held["PUT"][0].continue_()
+    page.wait_for_selector("#label .saved >> text=Saved.")
+    with page.expect_response("**/studio/labels/scene-1") as saved:
+        drag(page, (60, 5))
+    assert saved.value.status == 204
+    for name in ("scene-0", "scene-1"):
+        assert (np.asarray(Image.open(folder / "labels" / f"{name}.png")) == ROAD).all()
+
+
+def test_a_photo_that_loads_slowly_is_opened_although_the_project_is_polled_meanwhile(page, studio):
+    def running(route):
+        state = route.fetch().json()
+        route.fulfill(json=state | {"work": state["work"] | {"running": "train"}})
+
+    def slow(route):
+        page.wait_for_timeout(2500)
+        route.continue_()
+
+    page.route("**/studio/project", running)
+    page.route("**/studio/photos/scene-1?side=1024", slow)
+    page.goto(f"{studio.url}/ui/#tab=label&photo=scene-1")
+    page.wait_for_selector("#label .thumb[data-name=scene-1][aria-pressed=true]", timeout=20_000)
+
+
 def test_more_than_nine_classes_can_be_added_and_painted(page, studio, folder):
     open_photo(page, studio, "scene-0")
     page.click("#label .table summary")
@@ -304,6 +342,11 @@ def test_label_maps_are_saved_at_the_size_of_their_photos_and_move_with_them(stu
             assert http.put(path, **body, headers=headers).status_code in (200, 204)
             refused = http.put(path, **body, headers=headers)  # as another tab would, which has not read it since
             assert (refused.status_code, refused.json()["error"]["code"]) == (409, "changed_meanwhile")
+        version = http.get("/labels/scene-7", params={"side": 64}).headers["ETag"]
+        with ThreadPoolExecutor(4) as tabs:
+            sent = {"content": file_of(half), "headers": {"If-Match": version}}
+            answers = list(tabs.map(lambda _: http.put("/labels/scene-7", **sent).status_code, range(4)))
+        assert sorted(answers) == [204, 409, 409, 409]
         without_road = [{"id": SKY, "name": "sky", "color": [0, 0, 0]}]
         refused = http.put("/classes", json=without_road)
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "class_in_use")

@@ -1,6 +1,5 @@
 """How a server ends: on SIGTERM it finishes its requests; killed, it comes back."""
 
-import asyncio
 import os
 import signal
 import time
@@ -10,9 +9,6 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.inference.pipeline import Backend
-from serving.settings import Settings
-from serving.ui.mount import PageMount
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
 from tests.serving.process import running_server, workers_of
@@ -49,14 +45,12 @@ def test_told_to_stop_it_finishes_what_it_has_taken_and_accepts_nothing_more(mod
         end = time.monotonic() + 120
         while visitor.get("/ui/").status_code != 200 and time.monotonic() < end:
             time.sleep(0.2)
-        stream = pool.submit(lambda: visitor.get("/ui/gradio_api/heartbeat/a-visitor"))  # lasts as long as the page
         taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
         while "fewpair_requests_admitted 3.0" not in visitor.get("/metrics").text:
             assert time.monotonic() < end, "they were not admitted"
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in taken] == [200, 200, 200]
-        assert server.process.wait(25) == 0, "the streams of open pages are not waited for, which would take 65 s"
-        assert stream.exception(10) is None or isinstance(stream.exception(), httpx.TransportError)
+        assert server.process.wait(25) == 0
     assert isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.ConnectError)
     assert "Traceback" not in server.log.read_text()
     assert list((tmp_path / "temporary").iterdir()) == []
@@ -83,24 +77,3 @@ def test_a_killed_server_comes_back_by_itself_and_ends_with_its_launcher(models,
         while isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.Response):
             assert time.monotonic() < end, "the server still answers"
             time.sleep(0.2)
-
-
-@pytest.mark.parametrize(("kind", "whole"), [("image/png", True), ("text/event-stream", False)])
-def test_a_stop_waits_for_requests_of_the_page_but_for_its_event_streams(kind, whole):
-    async def page(_, __, send):
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind.encode())]})
-        await asyncio.sleep(0.2)
-        await send({"type": "http.response.body", "body": b"late"})
-
-    async def main():
-        mount, sent = PageMount(Backend(Settings())), []
-        mount._page = page
-
-        async def keep(message):
-            sent.append(message)
-            mount._stopping.set()
-
-        await mount({"type": "http", "headers": []}, None, keep)
-        return b"".join(message.get("body", b"") for message in sent)
-
-    assert asyncio.run(main()) == (b"late" if whole else b"")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ def write(path, value):
     Image.new("L" if "labels" in path.parts else "RGB", (8, 6), value).save(path)
 
 
+def save(project, ids, *, before_erasing=lambda: None):
+    project.save_label("a", ids, before_erasing=before_erasing)
+
+
 @pytest.fixture
 def project(tmp_path):
     for name in ("a", "b"):
@@ -35,7 +40,7 @@ def test_files_of_the_same_name_in_val_are_never_overwritten_or_removed(project)
     write(root / "labels" / "a.png", 0)
     write(root / "val" / "labels" / "a.png", 1)  # of no photo in val/
     assert project.labels() == {"a": root / "labels" / "a.png"}
-    project.save_label("a", np.ones((6, 8), np.uint8))
+    save(project, np.ones((6, 8), np.uint8))
     assert (root / "val" / "labels" / "a.png").exists()
     write(root / "val" / "photos" / "b.jpg", (1, 1, 1))
     for name in ("a", "b"):
@@ -49,19 +54,50 @@ def test_files_of_the_same_name_in_val_are_never_overwritten_or_removed(project)
 def test_erasing_a_label_removes_its_file_whatever_its_type(project):
     write(project.root / "labels" / "a.bmp", 1)
     assert project.labelled() == {"a": 1.0}
-    project.save_label("a", np.full((6, 8), 255, np.uint8))
+    save(project, np.full((6, 8), 255, np.uint8))
     assert project.labels() == {}
     assert list((project.root / "labels").iterdir()) == []
 
 
 def test_a_stroke_on_a_map_that_is_shown_small_keeps_the_details_elsewhere(project):
     fine = (np.indices((6, 8)).sum(0) % 2).astype(np.uint8)
-    project.save_label("a", fine)
+    save(project, fine)
     shown = np.array(project.label("a", 4))
     shown[0] = 1 - shown[0]
-    project.save_label("a", shown)
+    save(project, shown)
     changed = shown[:1].repeat(2, 0).repeat(2, 1)
     assert np.array_equal(project.label("a", 8), np.concatenate([changed, fine[2:]]))
+
+
+def test_what_is_too_fine_to_be_shown_is_not_erased(project):
+    fine = np.full((6, 8), 255, np.uint8)
+    fine[1, 0] = 1
+    save(project, fine)
+    shown = np.array(project.label("a", 4))
+    assert (shown == 255).all()
+    save(project, shown)
+    assert np.array_equal(project.label("a", 8), fine)
+
+
+def test_a_label_that_may_not_be_erased_stays(project):
+    def refuse():
+        raise Refusal(409, "training", "a training runs.")
+
+    save(project, np.ones((6, 8), np.uint8))
+    with pytest.raises(Refusal, match="a training runs"):
+        save(project, np.full((6, 8), 255, np.uint8), before_erasing=refuse)
+    assert project.labelled() == {"a": 1.0}
+
+
+def test_label_maps_in_class_colours_keep_their_classes_when_colours_are_swapped(project):
+    first, second, void = project.domain().classes
+    path = project.root / "labels" / "a.bmp"
+    path.parent.mkdir()
+    Image.new("RGB", (8, 6), second.color).save(path)
+    swapped = [replace(first, color=second.color), replace(second, color=first.color), void]
+    project.save_classes(swapped)
+    assert project.domain().classes == tuple(swapped)
+    assert (project.label("a", 8) == second.id).all()
 
 
 def test_a_table_with_a_black_class_gets_a_void_class_of_another_colour(project):

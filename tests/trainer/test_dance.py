@@ -105,12 +105,15 @@ def test_predict_and_jobs_make_each_frame_with_the_one_before_it(tmp_path: Path)
     with zipfile.ZipFile(tmp_path / "poses.zip", "w") as packed:
         for name in reversed(names):
             packed.write(tmp_path / "poses" / name, name)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as packed:
+        packed.write(tmp_path / "poses" / names[1], "a/11.png")
     jobs = {"FEWPAIR_JOBS": str(tmp_path / "jobs")}
     with running_server(model.parent, tmp_path / "home", "--no-ui", **jobs) as server, Client(server.url) as client:
-        job = client.jobs.synthesize([tmp_path / "poses.zip"], format="png")
+        job = client.jobs.synthesize([tmp_path / "poses.zip", tmp_path / "other.zip"], format="png")
         assert client.jobs.wait(job.id, seconds=60, every=0.1).state == "done"
         client.jobs.fetch(job.id, tmp_path / "frames.zip")
         alone = Image.open(io.BytesIO(client.synthesize(tmp_path / "poses" / names[1], format="png").photo))
     with zipfile.ZipFile(tmp_path / "frames.zip") as made:
         assert all(made.read(name) == (tmp_path / "frames" / name).read_bytes() for name in names)
+        assert np.array_equal(np.array(Image.open(made.open("a/11.png"))), frames[2]), "another ZIP is another clip"
     assert np.array_equal(np.array(alone), frames[2]), "a request of its own has no frame before it"

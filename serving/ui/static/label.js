@@ -13,6 +13,8 @@ export default class Label extends Pane {
   #unsaved = null; // the newest map that is not yet in the folder, and its photo
   #saving = null; // the promise of the save under way
   #savingClasses = Promise.resolve();
+  #versions = {}; // of the label maps that were opened
+  #opening = null; // the photo that is being loaded
 
   constructor(root) {
     super(root);
@@ -27,8 +29,11 @@ export default class Label extends Pane {
     });
     this.on(".next", "click", () => this.#open(this.#following()));
     this.on(".draft", "click", () => this.#draft());
-    this.on(".keep", "change", ({ checked }) =>
-      project.send("PUT", `kept/${this.name}`, { kept: checked }).finally(() => this.#show()));
+    this.on(".keep", "change", async ({ checked }) => {
+      const { name } = this;
+      await this.#saving;
+      await project.send("PUT", `kept/${name}`, { kept: checked }).finally(() => this.#show());
+    });
     addEventListener("beforeunload", (event) => this.#unsaved && event.preventDefault());
     this.on(".grain", "change", () => this.#segment());
     project.addEventListener("change", () => this.#show());
@@ -42,7 +47,7 @@ export default class Label extends Pane {
     const wanted = page.state.get("photo");
     if (wanted && wanted === this.name) return; // even where it is no pick, and all of its label is erased
     const name = project.state.to_label.find((photo) => photo.name === wanted)?.name ?? this.#following();
-    if (name && name !== this.name) this.#open(name);
+    if (name && name !== this.name && name !== this.#opening) this.#open(name);
   }
 
   #show() {
@@ -65,6 +70,7 @@ export default class Label extends Pane {
   }
 
   async #open(name) {
+    this.#opening = name;
     await this.attempt(async (signal) => {
       await this.#saving;
       if (this.#unsaved) await this.#saveNewest();
@@ -74,7 +80,7 @@ export default class Label extends Pane {
       const map = await readIds(await label.blob());
       signal.throwIfAborted();
       this.name = name;
-      this.version = label.headers.get("ETag");
+      this.#versions[name] = label.headers.get("ETag");
       this.photo = photo;
       this.$(".desk").hidden = false;
       this.$(".saved").textContent = "";
@@ -85,6 +91,7 @@ export default class Label extends Pane {
       this.#show();
       await this.#segment();
     }, "open");
+    if (this.#opening === name) this.#opening = null;
   }
 
   async #segment() {
@@ -115,7 +122,8 @@ export default class Label extends Pane {
       while (this.#unsaved) {
         const unsaved = this.#unsaved;
         const png = await encodePng(unsaved.map);
-        this.version = await project.send("PUT", `labels/${unsaved.name}`, png, this.version);
+        const path = `labels/${unsaved.name}`;
+        this.#versions[unsaved.name] = await project.send("PUT", path, png, this.#versions[unsaved.name]);
         if (this.#unsaved === unsaved) this.#unsaved = null;
       }
       this.showProblem(null);

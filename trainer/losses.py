@@ -144,7 +144,7 @@ GAN_LOSSES: dict[GanLossName, GanLoss] = {
 """The GAN losses by name. vanilla and lsgan halve the discriminator's loss, as Isola et al. and Zhu et al. do."""
 
 
-def lazy_r1(discriminator: nn.Module, photo: Photo, *, gamma: float, every: int) -> Tensor:
+def lazy_r1(discriminator: Callable[[Photo], Tensor], photo: Photo, *, gamma: float, every: int) -> Tensor:
     """Return every (gamma/2) |grad D(x)|^2, summed over pixels, the mean over real photos (Mescheder et al., Eq. 9).
 
     For every `every`-th step only; the factor makes up for the other steps. Computed in fp32 even under autocast.

@@ -94,6 +94,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("cc_fpse", {"norm": "instance", "recompute": False, "feature_matching": 0.0}),
     ("usis", {"generator": "oasis", "norm": "instance"}),
     ("semipaired", {"reverse": "unfrozen", "generator": "oasis", "label_mix": 10.0}),
+    ("semipaired", {"unpaired_discriminator": "projected", "r1": 0.0, "features": 3.0}),
     ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "initialisation": "xavier"}),
 ]
 """Choices of single methods that change which networks play, or what on."""

@@ -15,7 +15,7 @@ from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_folde
 from trainer import losses
 from trainer.augment import diff_augmented
 from trainer.batch import IGNORE, Batch, Domain, Pairs, random
-from trainer.commands.session import start
+from trainer.commands.session import check_run, start
 from trainer.data.catalogue import open_dataset
 from trainer.data.selection.choose import select
 from trainer.data.synthetic import scenes
@@ -243,6 +243,31 @@ def test_a_segmenter_that_learned_from_other_labelled_photos_is_refused(segmente
         UserError, match=r"labelled photos that are not among this run's pairs .* --pairs .*pairs\.json"
     ):
         start(tmp_path / "other", run, dataset, others, device="cpu")
+
+
+def test_a_segmenter_of_other_classes_is_refused_though_there_are_as_many(segmenter: Path, tmp_path: Path) -> None:
+    shutil.copytree(segmenter.parent / "data", root := tmp_path / "data")
+    table = root / "classes.csv"
+    names = open_dataset("folders", root).label_domain.classes.names
+    table.write_text(table.read_text().replace(names[1], "another"))
+    dataset = open_dataset("folders", root)
+    run = tiny_run("painter", config=tiny_config("painter", segmenter=str(segmenter)), data="folders", root=str(root))
+    with pytest.raises(UserError, match=r"was trained with other classes than those of .*data"):
+        check_run(run, dataset, select(dataset, k=2, unpaired=4, seed=0))
+
+
+def test_semipaired_can_judge_unpaired_photos_by_a_projected_discriminator() -> None:
+    method = tiny_method("semipaired", unpaired_discriminator="projected", r1=0.0, features=3.0)
+    batch, before = tiny_batch(size=SIZE), copy.deepcopy(method.unpaired_discriminator.state_dict())
+    terms = train_step(TrainState.create(method), batch, steps=6)
+    assert all(torch.isfinite(loss) for loss in terms.values())
+    assert terms["generator/features"] > 0
+    after = method.unpaired_discriminator.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.partition(".")[0] for name in moved} == {"heads", "rms"}, "the random mixing is never trained"
+    scale = method._features(batch.unpaired.photo)[0].square().mean().sqrt()
+    torch.testing.assert_close(after["rms"][0], scale, rtol=1e-3, atol=1e-3)
+    assert not any(name.startswith("_encoder") for name in method.state_dict())
 
 
 def test_a_photos_code_is_compared_with_the_one_expected_for_its_label_map() -> None:

@@ -7,16 +7,20 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from trainer import losses
+from trainer.augment import diff_augmented
 from trainer.batch import Batch, Domain, LabelMap, Phase, Photo, Scores
 from trainer.errors import UserError
 from trainer.methods.base import ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.methods.oasis import discriminator_losses
 from trainer.methods.usis import unconditional_losses
+from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
 from trainer.networks.frozen import frozen
 from trainer.networks.init import initialise
+from trainer.networks.projected import ProjectedDiscriminator, relative_l1
 from trainer.networks.pyramid import PyramidSegmenter, load_segmenter
 from trainer.networks.segmenting_discriminator import SegmentingDiscriminator
 from trainer.networks.swagan import SwaganDiscriminator
@@ -49,6 +53,11 @@ class Config(UnpairedConfig):
     """Weight of the cycle loss: what the reverse mapper reads in photos generated from unpaired labels."""
     adversarial: float = 1.0
     """Weight of the unconditional discriminator's loss for the generator."""
+    unpaired_discriminator: Literal["swagan", "projected"] = "swagan"
+    """swagan: SWAGAN's (the paper). projected: heads on a frozen EfficientNet-Lite0's features, and DiffAugment on all
+    that they see (ours); give r1=0 with it."""
+    features: float = 0.0
+    """Weight of the relative L1 distance in that network's features, on the pairs (ours; with projected)."""
     ema_discriminator: float | None = None
     """Decay of an average of the discriminator, which `to_label` uses (ours); None: its own weights (the paper)."""
 
@@ -75,7 +84,13 @@ class SemiPaired(FromLabels):
             self.channels, width=config.width, norm=config.norm, noise=config.noise
         )
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
-        self.unpaired_discriminator = SwaganDiscriminator(size=size, width=config.width)
+        self._encoder: list[Encoder] = []  # in a list, as the teacher: not in the checkpoint
+        self.unpaired_discriminator: SwaganDiscriminator | ProjectedDiscriminator
+        if config.unpaired_discriminator == "projected":
+            self._encoder.append(load_encoder(DEFAULT))
+            self.unpaired_discriminator = ProjectedDiscriminator(self._encoder[0].channels[1:])
+        else:
+            self.unpaired_discriminator = SwaganDiscriminator(size=size, width=config.width)
         separate = config.reverse == "separate"
         self.segmenter = SegmentingDiscriminator(self.channels, width=config.width) if separate else None
         self.opponents = ("discriminator", "unpaired_discriminator", *(["segmenter"] if separate else []))
@@ -93,7 +108,10 @@ class SemiPaired(FromLabels):
     def parameter_groups(self) -> dict[str, ParameterGroup]:
         groups = super().parameter_groups()
         discriminator = groups["discriminator"]._replace(ema=self.config.ema_discriminator)
-        return groups | {"discriminator": discriminator}
+        unpaired = groups["unpaired_discriminator"]
+        if isinstance(self.unpaired_discriminator, ProjectedDiscriminator):
+            unpaired = unpaired._replace(modules=(self.unpaired_discriminator.heads,))
+        return groups | {"discriminator": discriminator, "unpaired_discriminator": unpaired}
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:
         config = self.config
@@ -102,10 +120,12 @@ class SemiPaired(FromLabels):
         yield Update("discriminator", terms)
 
         photo, label = batch.unpaired.photo, batch.unpaired.label
+        if i == 0 and isinstance(self.unpaired_discriminator, ProjectedDiscriminator):
+            self.unpaired_discriminator.calibrate(self._features(photo))
         fake = self.generated(label, i, "unpaired")
         terms = {
             "cycle": config.cycle * self._cycle(self._read_back(fake), label),
-            "adversarial_unpaired": config.adversarial * losses.logistic(self.unpaired_discriminator(fake), real=True),
+            "adversarial_unpaired": config.adversarial * losses.logistic(self._unpaired(fake, i), real=True),
         }
         yield Update("generator", terms)
 
@@ -115,7 +135,7 @@ class SemiPaired(FromLabels):
             yield Update("discriminator", {"cycle": config.cycle * self._cycle(self.discriminator(fake), label)})
         if self.segmenter is not None:
             yield Update("segmenter", {"cycle": config.cycle * self._cycle(self.segmenter(fake), label)})
-        terms = unconditional_losses(self.unpaired_discriminator, photo, fake, i, config)
+        terms = unconditional_losses(lambda seen: self._unpaired(seen, i), photo, fake, i, config)
         yield Update("unpaired_discriminator", terms)
 
     def label_scores(self, photo: Photo) -> Scores:
@@ -134,7 +154,22 @@ class SemiPaired(FromLabels):
             terms["feature_matching"] = config.feature_matching * losses.feature_matching(known, made)
         if self.perceptual is not None:
             terms["perceptual"] = config.perceptual * self.perceptual(fake, photo)
+        if config.features:
+            terms["features"] = config.features * relative_l1(self._features(photo), self._features(fake))
         return terms
+
+    def _unpaired(self, photo: Photo, i: int) -> Tensor:
+        """D_u's logits; of `projected` those of all scales, each enlarged to the finest, side by side."""
+        if not isinstance(self.unpaired_discriminator, ProjectedDiscriminator):
+            return self.unpaired_discriminator(photo)
+        seen = diff_augmented(photo, photo, self.draws(i, "augment", len(photo)))[0]
+        logits = self.unpaired_discriminator(self._features(seen))
+        return torch.cat([interpolate(each.float(), logits[0].shape[-2:]) for each in logits], 1)
+
+    def _features(self, photo: Photo) -> list[Tensor]:
+        """The encoder's maps from stride 4 on, in fp32: on a CPU its depthwise convolutions are slower in bf16."""
+        with torch.autocast(photo.device.type, enabled=False):
+            return self._encoder[0].to(photo.device)(photo.float())[1:]
 
     def _read_back(self, fake: Photo) -> Scores:
         """The reverse mapper's logits of a generated photo; the gradient goes to the photo."""

@@ -1,6 +1,6 @@
 """USIS of Eskandar et al. 2022: photos from label maps without pairs; a segmenter reads generated photos back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +63,7 @@ class Usis(FromLabels):
 
 
 def unconditional_losses(
-    discriminator: SwaganDiscriminator, photo: Photo, fake: Photo, i: int, config: UnpairedConfig
+    discriminator: Callable[[Photo], Tensor], photo: Photo, fake: Photo, i: int, config: UnpairedConfig
 ) -> dict[str, Tensor]:
     """softplus(D_u(fake)) + softplus(-D_u(photo)), and in every `r1_every`-th step R1 (USIS, Eq. 5; r1 0: never)."""
     terms = {

@@ -49,10 +49,10 @@ HINTS = {
     errno.EACCES: ALLOW,
     errno.EPERM: ALLOW,
     errno.EROFS: "name a place that can be written to",
-    errno.ENOTDIR: "a file stands where a folder is needed; name a folder",
-    errno.EEXIST: "something stands there already; name another place",
-    errno.EISDIR: "a folder stands where a file is needed; name a file",
-    errno.ENOENT: "check the spelling, and that what it lies in is there",
+    errno.ENOTDIR: "this is a file, but a folder is needed",
+    errno.EEXIST: "it exists already; name another place",
+    errno.EISDIR: "this is a folder, but a file is needed",
+    errno.ENOENT: "check the spelling, and that its folder exists",
 }
 """What to do about an error of the operating system."""
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 def join(device: torch.device) -> torch.device:
     """Join the processes that torchrun started, if it did, and return this one's device."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        if device.index is not None:
+            torch.cuda.set_device(device)  # whose random state a checkpoint holds
         return device
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

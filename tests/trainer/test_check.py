@@ -180,6 +180,7 @@ def test_check_reports_every_problem_at_once(tmp_path, capsys):
     (root / "labels" / "street3.png").unlink()
     write(root / "labels" / "street4.png", np.full((20, 30), 99, np.uint8))
     (root / "photos" / "raw.cr2").write_bytes(b"x")
+    write(root / "labels" / "street5.png", np.full((20, 30), 98, np.uint8))
     shutil.copy(root / "photos" / "street0.jpg", root / "photos" / "copy.jpg")
     assert main(["check", str(root), "--out", str(tmp_path / "sheet.png")]) == 1
     report = capsys.readouterr().out
@@ -189,6 +190,7 @@ def test_check_reports_every_problem_at_once(tmp_path, capsys):
         "street2.jpg: the file is not an image",
         "street3.jpg: a JPEG cannot hold the classes",
         "belong to no class: 99 (600 pixels",
+        f"(1 more files have the same problem: {root}/labels/street5.png)",
         "1 pair of near-duplicate photos: photos/copy.jpg and photos/street0.jpg",
         "4 errors",
     ):

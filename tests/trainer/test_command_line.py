@@ -1,5 +1,6 @@
 """The command line: refusals, help, and the way from pairs to an exported model."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from tests.trainer.factories import ENCODER, tiny_folder
 from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
 from trainer import __main__ as command_line
 from trainer.__main__ import COMMANDS, main
-from trainer.commands.own_data import announce, recipe_for
+from trainer.commands.own_data import announce, recipe_for, scaled_stages
 from trainer.data.selection.choose import select
 from trainer.errors import UserError
 
@@ -133,6 +134,9 @@ def test_the_recipe_for_own_data_has_the_shape_of_its_photos_and_says_its_minute
     said = capsys.readouterr().out
     assert "painter-compact: 1 pair, 1 other photo at 256x192, about 76 minutes on one CPU core" in said
     assert "the other photos are not read: train a segmenter first" in said
+    smaller = dataclasses.replace(painter, size=(128, 96), progressive=scaled_stages(painter, (128, 96)), batch=4)
+    announce(smaller, select(open_folders(root), k=1, unpaired=None, seed=0))
+    assert "at 128x96, about 43 minutes" in capsys.readouterr().out
 
 
 def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):

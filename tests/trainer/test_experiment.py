@@ -150,6 +150,10 @@ def test_a_mistake_in_a_table_is_refused_with_its_place(table_file, before, afte
     table_file.write_text(TABLE.replace(before, after))
     with pytest.raises(UserError, match=re.escape(message)):
         open_table(str(table_file))
+    one_row = "[rows]".join(TABLE.split("[[rows]]", 2)[:2])
+    table_file.write_text(one_row)
+    with pytest.raises(UserError, match=r"write metrics and rows as \[\[metrics\]\] and \[\[rows\]\]"):
+        open_table(str(table_file))
 
 
 def test_an_unknown_table_row_or_config_field_is_refused_with_the_nearest_name(table_file, experiment, capsys):
@@ -196,6 +200,8 @@ def test_a_page_shows_means_deviations_what_was_not_run_and_what_failed(table_fi
     table_file.write_text(TABLE + DIVERGES)
     table = open_table(str(table_file))
     results = [result("one", repeat, value) for repeat, value in enumerate(VALUES)]
+    unmeasured = {"step": 2, "val": {"pixel_accuracy": None, "mean_iou": None}}
+    results.append(result("one", len(VALUES), 0.0, figures={"last": unmeasured, "best": unmeasured}))
     results.append(result("wild", 0, 0.0, figures={}, failed="the loss is not finite at step 2"))
     page, sheet, plot = write_pages(table, table.setting("compact"), results, tmp_path)
     [row] = [

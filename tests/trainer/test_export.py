@@ -271,6 +271,11 @@ def test_a_failure_while_the_folder_is_written_leaves_nothing_behind(
     assert list((tmp_path / "exported").iterdir()) == []
 
 
+def test_a_folder_of_examples_that_is_not_there_is_named(one_way_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--examples .*nowhere: there is no such folder"):
+        export(one_way_run, tmp_path / "exported", name="little", force=True, examples=tmp_path / "nowhere")
+
+
 @pytest.mark.usefixtures("drawn")
 def test_an_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
     one_way_run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

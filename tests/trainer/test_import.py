@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+import sys
+import types
 import zipfile
 import zlib
 
@@ -16,6 +18,7 @@ from trainer.__main__ import main
 from trainer.data.catalogue import open_dataset
 from trainer.data.formats.coco import run_lengths
 from trainer.data.formats.geometry import filled, mask_of_runs
+from trainer.data.layouts.files import reads_heif
 
 V = IGNORE
 SQUARE = [1, 1, 4, 1, 4, 3, 1, 3]
@@ -224,7 +227,7 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
             "labels of one photo for several sizes (2x3, 4x6, height x width) (1: masks/a)",
         ),
         ({"x.json": TWO_SIZES}, "labels of one photo for several sizes (4x6, 4x9, height x width)"),
-        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "every shape: the photo is taken as not labelled (1"),
+        ({"data.yaml": YAML, "labels/a.txt": "0 .5 .5 .2 .2\n"}, "every shape: the photo counts as unlabelled (1"),
         ({"data.yaml": YAML, "labels/a.txt": "2 .1 .1 .9 .1 .9 .9\n"}, "class 2, of 2 classes"),
         ({"labelmap.txt": "car:9,9,9::\n", "SegmentationClass/a.png": np.full((4, 6), 77)}, "77 (24 pixels"),
         (
@@ -303,7 +306,7 @@ def test_labels_of_another_folder_give_way_and_are_named(tmp_path, capsys):
     put(export / "x.json", coco() | {"images": images, "annotations": annotations})
     assert imported(export, photo="cam2/1")[1][1][1] == 1
     said = capsys.readouterr().out
-    assert "dropped: labels of a photo that others name more exactly (1: cam1/1.jpg)" in said
+    assert "dropped: replaced by labels whose path matches the photo better (1: cam1/1.jpg)" in said
     assert "note: labels were given to a photo of that name in another folder (1: cam1/2.jpg to cam2/2.jpg)" in said
 
 
@@ -474,6 +477,47 @@ def test_separate_label_and_shape_of_label_studio_are_one_region_and_a_predictio
     put(export / "x.json", [task])
     assert imported(export, "--classes", "car,road")[1] == SQUARE_IDS
     assert "note: a task without annotations, whose prediction was read (1: " in capsys.readouterr().out
+
+
+def test_the_numbers_of_yolo_begin_at_0(export, capsys):
+    lay(export, {"data.yaml": {"names": {1: "road", 2: "car"}}, "labels/a.txt": YOLO_SQUARE})
+    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
+    assert "names has the numbers 1, 2: number the classes from 0 on" in capsys.readouterr().err
+
+
+def test_an_export_that_cannot_be_read_to_its_end_leaves_nothing_behind(tmp_path, capsys):
+    project, export = with_photo(with_photo(tmp_path / "mine", "photos/1.jpg"), "photos/2.jpg"), tmp_path / "export"
+    put(export / "1.json", labelme({"label": "car", "points": POINTS}, imagePath="1.jpg"))
+    put(export / "2.json", labelme({"label": "road", "points": [["x", "y"]]}, imagePath="2.jpg"))
+    assert main(["import", str(export), "--out", str(project)]) == 2
+    assert not (project / "labels").exists()
+    assert not (project / "classes.csv").exists()
+
+
+def test_photos_beside_a_single_file_come_along_only_if_it_names_them(tmp_path):
+    with_photo(tmp_path, "downloads/shots/a.jpg")
+    with_photo(tmp_path, "downloads/holiday/beach.jpg")
+    put(tmp_path / "downloads/labels.json", coco(outline(SQUARE), name="a.jpg"))
+    main(["import", str(tmp_path / "downloads/labels.json"), "--out", str(tmp_path / "out")])
+    assert [path.name for path in (tmp_path / "out" / "photos").rglob("*.jpg")] == ["a.jpg"]
+
+
+def test_the_pictures_of_labelmes_converter_to_voc_are_no_photos(tmp_path):
+    export = with_photo(with_photo(tmp_path / "export", "JPEGImages/a.jpg"), "SegmentationClassVisualization/a.jpg")
+    write(export / "SegmentationClass" / "a.png", np.array(SQUARE_IDS, np.uint8))
+    put(export / "class_names.txt", "car\nroad\n")
+    assert imported(export) == (("car", "road"), SQUARE_IDS)
+
+
+def test_heic_photos_are_read_where_the_plugin_is_installed(export, monkeypatch):
+    registered = []
+    plugin = types.SimpleNamespace(register_heif_opener=lambda: registered.append(True))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    reads_heif.cache_clear()
+    put(export / "a.json", coco(outline(SQUARE), name="a.jpg"))
+    imported(export, "--unlabelled", "road")
+    reads_heif.cache_clear()
+    assert registered
 
 
 def test_a_zip_is_read_and_photos_without_labels_come_along(export):

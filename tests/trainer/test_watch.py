@@ -57,7 +57,7 @@ def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: A
             80,
             40,
             {"lr": 1e-9, "lr_discriminator": 1e-2},
-            {"discriminator": "the discriminator tells real from made without error and teaches nothing: lower"},
+            {"discriminator": "the discriminator tells real from generated without error and teaches nothing: lower"},
         ),
     ],
 )

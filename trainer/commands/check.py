@@ -57,7 +57,7 @@ def check_command(arguments: list[str]) -> int:
     report = check(dataset, samples, decoded=None)
     errors, warnings = report.class_problems(void=confirms_void(options.void))
     warnings += report.palette_warnings()
-    errors += grouped(report.errors)
+    errors += grouped(report.errors, every=True)
     alike, step = report.near_duplicates()
     if alike:
         shown = first_of([f"{one} and {other}" for one, other in alike])

@@ -85,7 +85,9 @@ def import_labels(arguments: list[str]) -> int:
         folders = project or {"": options.photos or root}
         photos = Photos(folders, masks=export.masks, embedded=None if project else Path(embedded))
         overlaps: Overlaps = options.overlaps or ("order" if export.ordered else "area")
-        summary = convert(export.pictures(), photos, options.out, table, overlaps)
+        # beside a file, as in a folder of downloads, there may be photos that have nothing to do with it
+        named_only = options.export.is_file() and files == [options.export] and options.photos is None
+        summary = convert(export.pictures(), photos, options.out, table, overlaps, named_only=named_only)
     for line in _report(summary, table, overlaps):
         print(line)
     if not summary.read:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from itertools import pairwise
 from typing import Literal
 
 from trainer.data.dataset import Dataset
@@ -32,10 +33,6 @@ def recipe_for(dataset: Dataset, *, to: Literal["label", "photo"]) -> Run:
     recipe = RECIPES["mean-teacher-compact" if to == "label" else "painter-compact"]
     unit = 32 if to == "label" else 64  # a painter's smaller size is half of this one
     size = fitted_size(dataset.size(pairs[0], "photo"), area=math.prod(recipe.size), unit=unit)
-    stages = tuple(
-        (share, _scaled(size[0], height / recipe.size[0]), _scaled(size[1], width / recipe.size[1]))
-        for share, height, width in recipe.progressive
-    )
     return dataclasses.replace(
         recipe,
         data=dataset.name,
@@ -43,15 +40,14 @@ def recipe_for(dataset: Dataset, *, to: Literal["label", "photo"]) -> Run:
         pairs="all",
         unpaired=None,
         size=size,
-        progressive=stages,
+        progressive=scaled_stages(recipe, size),
     )
 
 
 def announce(run: Run, selection: Selection) -> None:
     """Print what `recipe_for` chose, and the expected minutes."""
     recipe = RECIPES[run.recipe]
-    share = math.prod(run.size) / math.prod(recipe.size) * run.steps / recipe.steps
-    minutes = number_of(max(1, round(MINUTES[run.recipe] * share)), "minute")
+    minutes = number_of(max(1, round(MINUTES[run.recipe] * _pixels(run) / _pixels(recipe))), "minute")
     print(
         f"{run.recipe}: {selection.counted()} at {run.size[0]}x{run.size[1]}, about {minutes} on one CPU core, less on "
         "several or on a GPU"
@@ -70,5 +66,18 @@ def fitted_size(photo: tuple[int, int], *, area: int, unit: int) -> tuple[int, i
     return height, width
 
 
-def _scaled(side: int, share: float) -> int:
-    return max(32, round(side * share / 32) * 32)
+def scaled_stages(recipe: Run, size: tuple[int, int]) -> tuple[tuple[float, int, int], ...]:
+    """The smaller sizes that training begins at, in proportion to `size`, in multiples of 32."""
+
+    def scaled(stage: int, axis: int) -> int:
+        return max(32, round(stage * size[axis] / recipe.size[axis] / 32) * 32)
+
+    return tuple((share, scaled(height, 0), scaled(width, 1)) for share, height, width in recipe.progressive)
+
+
+def _pixels(run: Run) -> float:
+    """The pixels of all steps."""
+    ends = [0.0, *(share for share, *_ in run.progressive), 1.0]
+    sizes = [*((height, width) for _, height, width in run.progressive), run.size]
+    shares = [after - before for before, after in pairwise(ends)]
+    return run.steps * run.batch * sum(share * math.prod(size) for share, size in zip(shares, sizes, strict=True))

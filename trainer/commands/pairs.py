@@ -46,7 +46,7 @@ class PairsOptions(MachineOptions):
     (always the photo farthest from the others)."""
     after: Path | None = None
     """A run, or the folder of an exported segmenter: select photos without a label map that represent many of which it
-    is not sure. --rule does not count then."""
+    is not sure. --rule is ignored."""
     pool_rule: str = "random"
     """How the unpaired pool is selected, by the same names."""
     features: str | None = None

@@ -12,6 +12,7 @@ from types import FrameType
 
 import torch
 
+from trainer.data.class_table import read_classes
 from trainer.data.dataset import Dataset
 from trainer.data.selection.selection import Selection
 from trainer.device import device_named, resolve_precision
@@ -103,7 +104,7 @@ def check_run(run: Run, dataset: Dataset, selection: Selection) -> Method:
         raise UserError(f"{run.method} reads {', '.join(undeclared)} of each pair, which {dataset.place} does not have")
     missing = method.missing(selection)
     if missing is not None:
-        option = "--pairs 1 or more" if missing == "pairs" else "--unpaired all"
+        option = "--pairs 1 or more" if missing == "pairs" else "--unpaired all (of `fewpair pairs` for --pairs FILE)"
         raise UserError(
             f"{run.method} learns from {missing}, but the selection from {dataset.place} has none: use {option}, add "
             "some, or take a recipe that learns from pairs alone, such as supervised-compact"
@@ -115,10 +116,16 @@ def check_run(run: Run, dataset: Dataset, selection: Selection) -> Method:
 
 
 def _check_labels(segmenter: Path, selection: Selection) -> None:
-    """Refuse a segmenter that learned from other labelled photos: the run's record counts its own pairs alone."""
+    """Refuse a segmenter of other classes, or of other labelled photos: the run's record counts its own pairs alone."""
     listed = segmenter / "pairs.json"
     if not listed.is_file():  # no run; the method says so when it loads it
         return
+    table, classes = segmenter / "classes.csv", selection.dataset.label_domain.classes
+    if classes is None or read_classes(table).names != classes.names:
+        raise UserError(
+            f"--config.segmenter {segmenter} was trained with other classes than those of {selection.dataset.place}: "
+            f"train one with these classes (its own are in {table})"
+        )
     learned = {pair["name"] for pair in json.loads(listed.read_text(encoding="utf-8"))["pairs"]}
     others = sorted(learned - {pair.name for pair in selection.pairs})
     if others:

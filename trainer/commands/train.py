@@ -18,7 +18,7 @@ from trainer.commands.arguments import (
     refuse_seed,
     use_threads,
 )
-from trainer.commands.own_data import announce, recipe_for
+from trainer.commands.own_data import announce, recipe_for, scaled_stages
 from trainer.commands.session import check_run, resume, start
 from trainer.data.catalogue import CATALOGUE, open_dataset
 from trainer.data.check import check_selection
@@ -186,7 +186,7 @@ def completed(run: Run, recipe: Run, selection: Selection) -> Run:
         run,
         config=dataclasses.replace(run.config, **{name: absolute(path) for name, path in named.items()}),
         root=absolute(run.root),
-        progressive=recipe.progressive if run.size == recipe.size else (),
+        progressive=scaled_stages(recipe, run.size),
         rule=selection.rule,
         pool_rule=selection.pool_rule,
         unpaired_labels=None if run.unpaired_labels is None else source_text(open_source(run.unpaired_labels)),

@@ -134,7 +134,7 @@ def check_selection(selection: Selection, *, void: bool) -> None:
     reports = [report, *(check(each, samples, decoded=n) for each, samples, n in others if each.root)]  # else drawn
     errors, warnings = report.class_problems(void=void)
     warnings += report.palette_warnings()
-    errors += grouped([error for each in reports for error in each.errors])
+    errors += grouped([error for each in reports for error in each.errors], every=False)
     for warning in warnings:
         print(f"warning: {warning}")
     if errors:
@@ -142,15 +142,17 @@ def check_selection(selection: Selection, *, void: bool) -> None:
         raise UserError("\n".join(errors[:10]) + more)
 
 
-def grouped(errors: Sequence[str]) -> list[str]:
-    """Errors that differ in the file and in numbers alone, as one: the first, and how many files have the same."""
+def grouped(errors: Sequence[str], *, every: bool) -> list[str]:
+    """Errors that differ in the file and in numbers alone, as one: the first, and how many, or which, have the same."""
     groups: dict[str, list[str]] = {}
     for error in dict.fromkeys(errors):
         path, _, message = error.partition(": ") if ": " in error else ("", "", error)
         groups.setdefault(re.sub(r"\d+", "", message) if path else error, []).append(error)
     lines = []
     for same in groups.values():
-        line = same[0] if len(same) == 1 else f"{same[0]} ({len(same) - 1} more files have the same problem)"
+        others = [error.partition(": ")[0] for error in same[1:]]
+        names = f": {', '.join(others)}" if every else ""
+        line = same[0] + (f" ({len(others)} more files have the same problem{names})" if others else "")
         if "belong to no class: 255 (" in line:
             line += " If 255 is meant to be a class (masks of 0 and 255), write that class's id instead."
         lines.append(line)

@@ -53,7 +53,7 @@ def read_classes(path: Path) -> Classes:
         raise UserError(f"{path} cannot be read as a class table ({error})") from error
     classes = Classes(tuple(rows))
     if classes.count == 0:
-        raise UserError(f"{path} lists no class that counts; each row is id,name,r,g,b,ignore")
+        raise UserError(f"{path} has no class that is not ignored; each row is id,name,r,g,b,ignore")
     return classes
 
 

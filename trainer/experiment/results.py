@@ -45,7 +45,7 @@ class Line:
         """Return one figure, of 0 runs if it was not measured."""
         measured = [each["figures"].get(checkpoint, {}).get(split, {}) for each in self.results]
         name = next(iter(fnmatch.filter(chain.from_iterable(measured), metric.figure)), None)
-        values = [figures[name] for figures in measured if name in figures]
+        values = [figures[name] for figures in measured if figures.get(name) is not None]
         deviation = statistics.stdev(values) if len(values) > 1 else nan
         return Summary(statistics.fmean(values), deviation, len(values)) if values else Summary()
 

@@ -110,6 +110,8 @@ def open_table(name: str) -> Table:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} cannot be read as a table: {error}") from error
+    if not all(isinstance(each, dict) for kind in ("metrics", "rows") for each in content.get(kind, ())):
+        raise UserError(f"{path}: write metrics and rows as [[metrics]] and [[rows]]")
     parts = {
         "name": path.stem,
         "settings": {

@@ -65,6 +65,8 @@ def export(
     name = name or (recipe if recipe.startswith(data) else f"{data}-{recipe}")
     if not NAME.fullmatch(name):
         raise UserError(f"--name {name!r} cannot name a model: use at most 64 of a-z 0-9 . _ - and begin with a letter")
+    if examples is not None and not examples.is_dir():
+        raise UserError(f"--examples {examples}: there is no such folder")
     if (out / name).exists() and not overwrite:
         raise UserError(f"{out / name} exists: name the model otherwise with --name, or replace it with --overwrite")
     method, run, step = load_method(run_path, checkpoint=checkpoint, weights=weights)

@@ -43,7 +43,13 @@ class RunDir:
 
     def dataset(self) -> Dataset:
         """The run's dataset, opened. Raises UserError where its class table is not the one that was trained on."""
-        dataset, table = open_dataset(self.run.data, self.run.root), self.path / "classes.csv"
+        root, table = self.run.root, self.path / "classes.csv"
+        if root is not None and not Path(root).is_dir():
+            raise UserError(
+                f"the data of {self.path} are not in {root} any more: move them back, or change `root` in "
+                f"{self.path / 'config.json'}"
+            )
+        dataset = open_dataset(self.run.data, root)
         if table.exists() and read_classes(table) != dataset.label_domain.classes:
             raise UserError(f"{self.path} was trained with another class table: put {table} into {dataset.place}")
         return dataset

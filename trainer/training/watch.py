@@ -83,7 +83,7 @@ def notices(lines: Sequence[Mapping[str, Any]], config: Any) -> dict[str, str]:
         sums = [sum(value for name, value in line.items() if name.startswith(f"{group}/")) for line in logged]
         last = sums[-WINDOW:]
         if len(sums) >= WINDOW and max(last) < SATURATED * np.mean(sums[:5]):
-            found[group] = f"the {group} tells real from made without error and teaches nothing: lower {other}"
+            found[group] = f"the {group} tells real from generated without error and teaches nothing: lower {other}"
         elif len(sums) >= WINDOW and max(last) - min(last) < STANDSTILL * abs(np.mean(last)):
             found[group] = f"the {group} learns nothing, its loss stands at {last[-1]:.3g}: change {other}"
     return found

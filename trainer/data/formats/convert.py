@@ -84,14 +84,18 @@ def class_table(labels: Sequence[Label], unlabelled: str) -> Table:
     return Table(Classes(tuple(rows)), ids, unlabelled)
 
 
-def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps) -> Summary:
-    """Write photos, label maps for those with shapes, and the class table; nothing where no label could be read.
+def convert(
+    pictures: Iterable[Picture], photos: Photos, out: Path, table: Table, overlaps: Overlaps, *, named_only: bool
+) -> Summary:
+    """Write photos, label maps for those with shapes, and the class table; nothing where the export cannot be read.
 
-    Photos and label maps that are there stay.
+    Photos and label maps that are there stay. named_only: photos that the export does not name are left out.
     """
     summary = Summary()
-    summary.dropped["a photo whose name another photo has"] += photos.same_name
+    summary.dropped["another photo has the same name"] += photos.same_name
     labelled: dict[Path, tuple[tuple[int, ...], str]] = {}
+    named: set[Path] = set()
+    files: dict[Path, bytes] = {}
     for picture in pictures:
         for reason in picture.dropped:
             summary.dropped[reason].append(picture.name)
@@ -99,6 +103,7 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
             summary.notes[picture.note].append(picture.name)
         try:
             photo, score = photos.find(picture)
+            named.add(photo)
             earlier = labelled.get(photo)
             if earlier is not None and earlier[0] >= score:
                 raise Unusable(f"labels of a photo that has labels from {earlier[1]} already")
@@ -114,20 +119,23 @@ def convert(pictures: Iterable[Picture], photos: Photos, out: Path, table: Table
             continue
         if earlier is not None:
             del summary.read[earlier[1]]
-            summary.dropped["labels of a photo that others name more exactly"].append(earlier[1])
+            summary.dropped["replaced by labels whose path matches the photo better"].append(earlier[1])
         labelled[photo] = (score, picture.name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(label)
+        files[target] = label
     summary.notes["labels were given to a photo of that name in another folder"] += [
         f"{name} to {Path(*photos.targets[photo])}" for photo, (score, name) in labelled.items() if not score[0]
     ]
+    if labelled and not (out / "classes.csv").exists():  # before the label maps, whose ids mean nothing without it
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "classes.csv").write_text(class_rows(table.classes), encoding="utf-8")
     for photo, (split, name) in photos.targets.items() if labelled else ():
         target = out / split / "photos" / name
-        if not target.exists():
+        if not target.exists() and (photo in named or not named_only):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(photo, target)
-    if labelled and not (out / "classes.csv").exists():
-        (out / "classes.csv").write_text(class_rows(table.classes), encoding="utf-8")
+    for target, label in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(label)
     return summary
 
 
@@ -149,7 +157,7 @@ def painted(picture: Picture, size: tuple[int, int], table: Table, overlaps: Ove
             summary.dropped[str(reason)].append(picture.name)
     if not placed:
         every = "every" if picture.dropped or picture.shapes else "no"
-        raise Unusable(f"{every} shape: the photo is taken as not labelled")
+        raise Unusable(f"{every} shape: the photo counts as unlabelled")
     outside = table.ids[table.outside]
     if outside != table.ids[VOID] and len(placed) < len(picture.shapes) + len(picture.dropped):
         summary.notes[f"where shapes were dropped, the pixels are {table.outside}"].append(picture.name)

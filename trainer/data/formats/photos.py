@@ -10,7 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from trainer.data.formats.label_studio import UPLOAD
 from trainer.data.formats.shapes import Picture, Unusable
 from trainer.data.formats.voc import NO_PHOTOS
-from trainer.data.layouts.files import HEIF, PICTURES
+from trainer.data.layouts.files import HEIF, PICTURES, reads_heif
 
 SPLITS = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 PHOTO_FOLDERS = ("images", "img", "photos", "JPEGImages", "leftImg8bit", "data")
@@ -26,11 +26,12 @@ class Photos:
         self._embedded = embedded  # None: the folders are those of a project, by their splits
         self._by_stem = defaultdict(list)
         self._places: dict[Path, tuple[str, Path]] = {}
+        endings = (*PICTURES, *HEIF) if reads_heif() else PICTURES
         for split, folder in folders.items():
             for path in sorted(folder.rglob("*")):
                 place = path.relative_to(folder)
                 hidden = any(part.startswith((".", "__")) or part in NO_PHOTOS for part in place.parts)
-                if path.suffix.lower() in (*PICTURES, *HEIF) and not hidden and not set(masks) & set(path.parents):
+                if path.suffix.lower() in endings and not hidden and not set(masks) & set(path.parents):
                     self._places[path] = (split or _split(place), place)
                     self._by_stem[_stem(path.name)].append(path)
                     self.targets |= {path: (split, place)} if embedded is None else {}
@@ -72,9 +73,9 @@ class Photos:
             raise Unusable(f"a photo that was not found: {remedy}")
         best = [path for path in candidates if scores[path] == max(scores.values())]
         if best[0] not in self.targets:
-            raise Unusable("a photo whose name another photo has")
+            raise Unusable("another photo has the same name")
         if len(best) > 1:
-            raise Unusable(f"a name that {len(best)} photos have: keep the folders that the tool names, or rename them")
+            raise Unusable(f"{len(best)} photos have this name: keep the tool's folders, or rename them")
         return best[0], scores[best[0]]
 
     def _score(self, path: Path, name: PurePosixPath) -> tuple[int, ...]:
@@ -90,7 +91,7 @@ class Photos:
             raise Unusable("an embedded photo whose path leaves the export: import the folder that holds both")
         path = folder / name
         if not self._take(path, _split(name), Path(name)):
-            raise Unusable("a photo whose name another photo has")
+            raise Unusable("another photo has the same name")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path

@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def opened_export(path: Path) -> Iterator[tuple[Path, list[Path]]]:
             try:
                 with zipfile.ZipFile(path) as archive:
                     archive.extractall(unpacked)
-            except (zipfile.BadZipFile, RuntimeError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
                 problem = "it is broken, has a password or an unknown compression"
                 raise UserError(
                     f"{path} cannot be unpacked ({problem}): export it again, or unpack it first"

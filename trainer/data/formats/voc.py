@@ -13,7 +13,7 @@ from trainer.data.formats.shapes import VOID, Export, Label, Picture, Shape, rea
 from trainer.errors import UserError
 
 FOLDERS = {"SegmentationClass", "SegmentationClassPNG"}
-NO_PHOTOS = {*FOLDERS, "SegmentationObject"}
+NO_PHOTOS = {f"Segmentation{what}{kind}" for what in ("Class", "Object") for kind in ("", "PNG", "Visualization")}
 BORDER = (224, 224, 192)
 """VOC's colour of 255, the borders of objects."""
 

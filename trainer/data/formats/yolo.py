@@ -44,6 +44,9 @@ def _names(root: Path) -> list[str] | None:
         if isinstance(names, str):
             raise UserError(f"{path}: names is {names}, which is no list of classes: write it as names: [{names}]")
         if isinstance(names, dict):
+            numbers = sorted(map(str, names))
+            if numbers != sorted(map(str, range(len(names)))):
+                raise UserError(f"{path}: names has the numbers {', '.join(numbers)}: number the classes from 0 on")
             names = [names[key] for key in sorted(names, key=int)]
         if names:
             return [str(name) for name in names]

@@ -156,7 +156,7 @@ class Selection:
             for path in content["unpaired"][side]:
                 split, sample = _find(index, path)
                 if sample is None:
-                    problems["changed" if of_run and side == "labels" else "missing"].append(path)
+                    problems["changed" if of_run else "missing"].append(path)
                 elif split == "train" or of_run:
                     pools[side].append(sample)
         notes = []

@@ -28,29 +28,25 @@ class PageMount:
         self._backend = backend
         self._page: FastAPI | None = None
         self._error: str | None = None
-        self._stopping = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
-        """Import and build the page meanwhile; close it on the way out."""
+        """Import and build the page meanwhile."""
         opening = asyncio.create_task(self._open())
         try:
             yield
         finally:
-            self._stopping.set()
             await opening
 
     async def _open(self) -> None:
         try:
             module = await asyncio.to_thread(importlib.import_module, "serving.ui.page")
-            self._page = page = await asyncio.to_thread(module.build_page, self._backend)
-            async with page.router.lifespan_context(self._page):
-                logger.info("the page is open at /ui")
-                await self._stopping.wait()
+            # Its lifespan is not entered: it would start Gradio's queue, which polls, and the page sends no events.
+            self._page = await asyncio.to_thread(module.build_page, self._backend)
+            logger.info("the page is open at /ui")
         except Exception:
             logger.exception("the page cannot be opened; the API goes on")
             self._error = "The page cannot be opened, the server's log says why. The API goes on."
-            self._page = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._page is not None:

@@ -17,7 +17,7 @@ from trainer.methods.base import ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.methods.oasis import discriminator_losses
 from trainer.methods.usis import unconditional_losses
-from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
+from trainer.networks.encoders import DEFAULT, load_encoder
 from trainer.networks.frozen import frozen
 from trainer.networks.init import initialise
 from trainer.networks.projected import ProjectedDiscriminator, relative_l1
@@ -57,7 +57,7 @@ class Config(UnpairedConfig):
     """swagan: SWAGAN's (the paper). projected: heads on a frozen EfficientNet-Lite0's features, and DiffAugment on all
     that they see (ours); give r1=0 with it."""
     features: float = 0.0
-    """Weight of the relative L1 distance in that network's features, on the pairs (ours; with projected)."""
+    """Weight of the relative L1 distance in that network's features, on the pairs (ours)."""
     ema_discriminator: float | None = None
     """Decay of an average of the discriminator, which `to_label` uses (ours); None: its own weights (the paper)."""
 
@@ -84,10 +84,11 @@ class SemiPaired(FromLabels):
             self.channels, width=config.width, norm=config.norm, noise=config.noise
         )
         self.discriminator = SegmentingDiscriminator(self.channels, width=config.width)
-        self._encoder: list[Encoder] = []  # in a list, as the teacher: not in the checkpoint
+        projected = config.unpaired_discriminator == "projected"
+        # in a list, as the teacher: not in the checkpoint
+        self._encoder = [load_encoder(DEFAULT)] if projected or config.features else []
         self.unpaired_discriminator: SwaganDiscriminator | ProjectedDiscriminator
-        if config.unpaired_discriminator == "projected":
-            self._encoder.append(load_encoder(DEFAULT))
+        if projected:
             self.unpaired_discriminator = ProjectedDiscriminator(self._encoder[0].channels[1:])
         else:
             self.unpaired_discriminator = SwaganDiscriminator(size=size, width=config.width)

@@ -35,7 +35,7 @@ def rescaled(
         for axis, share in enumerate(shares):
             window[axis, axis] = share
             window[axis, 2] = draw.uniform(-1, 1) * abs(1 - share)
-    grid = affine_grid(windows.to(photo), list(photo.shape), align_corners=False)
+    grid = _grid(windows.to(photo.device), photo.shape)
     seen = grid_sample(photo, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return seen, warped_label(label, windows)[0]
 
@@ -66,17 +66,23 @@ def drawn_warps(
 
 def warped(photo: Photo, warps: Tensor) -> Photo:
     """Photos under `warps`, bilinear; 0 (grey) where the warp reads outside the picture. Gradients flow."""
-    grid = affine_grid(warps.to(photo), list(photo.shape), align_corners=False)
+    grid = _grid(warps.to(photo.device), photo.shape)
     return grid_sample(photo, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def warped_label(label: LabelMap, warps: Tensor) -> tuple[LabelMap, Tensor]:
     """Label maps under `warps`, by nearest, void outside the picture, and where they are inside, Float[B,1,H,W]."""
-    grid = affine_grid(warps.to(label.device), [len(label), 1, *label.shape[1:]], align_corners=False)
+    grid = _grid(warps.to(label.device), (len(label), 1, *label.shape[1:]))
     shifted = (label - IGNORE).float().unsqueeze(1)  # grid_sample puts 0 outside the picture, which must mean void
     drawn = grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False).squeeze(1)
     whole = grid_sample(torch.ones_like(shifted), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return drawn.round().long() + IGNORE, (whole > 1 - 1e-4).float()
+
+
+def _grid(warps: Tensor, shape: Sequence[int]) -> Tensor:
+    """In fp32: autocast's bf16 would move pixels by up to two."""
+    with torch.autocast(warps.device.type, enabled=False):
+        return affine_grid(warps.float(), list(shape), align_corners=False)
 
 
 def colour_jittered(photo: Photo, draws: Sequence[np.random.Generator], *, strength: float) -> Photo:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.augment import class_mixed, colour_jittered, rescaled
+from trainer.augment import class_mixed, colour_jittered, drawn_warps, rescaled, warped, warped_label
 from trainer.batch import IGNORE, random
 
 
@@ -137,3 +137,12 @@ def test_nothing_is_pasted_from_a_label_that_is_all_void() -> None:
     seen, drawn = class_mixed(photo, label, under, draws(1), preference=torch.ones(3))
     assert torch.equal(seen, under[0])
     assert torch.equal(drawn, under[1])
+
+
+def test_warps_are_as_exact_under_autocast_as_without() -> None:
+    warps = drawn_warps([random(0, 0, "test", 0)], (256, 512), translation=20, rotation=10, shear=5)
+    photo, label = torch.rand(1, 3, 256, 512) * 2 - 1, torch.randint(0, 5, (1, 256, 512))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = warped(photo, warps), *warped_label(label, warps)
+    for one, other in zip(under, (warped(photo, warps), *warped_label(label, warps)), strict=True):
+        assert torch.equal(one, other)

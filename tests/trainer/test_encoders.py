@@ -9,6 +9,7 @@ import torch
 from tests.trainer.factories import encoder_file
 from trainer.errors import UserError
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
+from trainer.networks.normalisation import synchronise_batch_norm
 from trainer.networks.pyramid import PyramidSegmenter
 
 SMALL = "test_efficientnet"
@@ -64,3 +65,10 @@ def test_an_unknown_model_is_refused() -> None:
 
 def test_the_segmenter_answers_at_the_photo_s_size() -> None:
     assert PyramidSegmenter(3, encoder=SMALL, width=4)(torch.rand(2, 3, 64, 96)).shape == (2, 3, 64, 96)
+
+
+def test_pretrained_encoders_keep_their_norms_where_others_are_synchronised() -> None:
+    network = torch.nn.ModuleDict({"segmenter": torch.nn.Sequential(Encoder(SMALL)), "other": torch.nn.BatchNorm2d(3)})
+    synchronise_batch_norm(network)
+    assert isinstance(network["other"], torch.nn.SyncBatchNorm)
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in network["segmenter"].modules())

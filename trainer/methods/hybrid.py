@@ -16,7 +16,7 @@ from trainer.labels import counted
 from trainer.methods.base import ParameterGroup, PicturePool, Update
 from trainer.methods.translator import Translator, TranslatorConfig
 from trainer.networks.encoders import DEFAULT as ENCODER
-from trainer.networks.encoders import load_encoder
+from trainer.networks.encoders import features_of, load_encoder
 from trainer.networks.patchgan import Patch, PatchGAN, smallest_side
 from trainer.networks.projected import relative_l1
 from trainer.networks.pyramid import load_segmenter
@@ -157,7 +157,7 @@ class Hybrid(Translator):
             pairs_photo = losses.difference(fake_photo[:split], photo[:split], kind=config.distance)
             terms["pairs_photo"] = config.reconstruction * pairs_photo
             for encoder in self._features:
-                real, fake = encoder.to(photo.device)(photo[:split]), encoder(fake_photo[:split])
+                real, fake = (features_of(encoder, each[:split]) for each in (photo, fake_photo))
                 terms["pairs_features"] = config.features * relative_l1(real, fake)
         yield Update("generators", terms)
 

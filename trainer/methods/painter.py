@@ -14,7 +14,7 @@ from trainer.augment import diff_augmented
 from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo
 from trainer.methods.base import ParameterGroup, Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels
-from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
+from trainer.networks.encoders import DEFAULT, Encoder, features_of, load_encoder
 from trainer.networks.init import update_spectral_norm
 from trainer.networks.patchgan import MultiScalePatchGAN
 from trainer.networks.projected import ProjectedDiscriminator, relative_l1
@@ -190,9 +190,10 @@ class Painter(FromLabels):
         return torch.where(certainty >= self.config.confidence, label, IGNORE)
 
     def _features(self, photo: Photo) -> list[Tensor]:
-        """The encoder's maps from stride 4 on, in fp32: on a CPU its depthwise convolutions are slower in bf16."""
-        with torch.autocast(photo.device.type, enabled=False):
-            return list(self._frozen["encoder"](photo.float())[1:])
+        """The encoder's maps from stride 4 on."""
+        encoder = self._frozen["encoder"]
+        assert isinstance(encoder, Encoder)
+        return features_of(encoder, photo)[1:]
 
     def _load(self, device: torch.device | str) -> None:
         """Load the frozen networks, if they were not loaded before, and bring them to the device."""

@@ -17,7 +17,7 @@ from trainer.methods.base import ParameterGroup, Update
 from trainer.methods.from_labels import GENERATORS, FromLabels, UnpairedConfig
 from trainer.methods.oasis import discriminator_losses
 from trainer.methods.usis import unconditional_losses
-from trainer.networks.encoders import DEFAULT, load_encoder
+from trainer.networks.encoders import DEFAULT, features_of, load_encoder
 from trainer.networks.frozen import frozen
 from trainer.networks.init import initialise
 from trainer.networks.projected import ProjectedDiscriminator, relative_l1
@@ -168,9 +168,8 @@ class SemiPaired(FromLabels):
         return torch.cat([interpolate(each.float(), logits[0].shape[-2:]) for each in logits], 1)
 
     def _features(self, photo: Photo) -> list[Tensor]:
-        """The encoder's maps from stride 4 on, in fp32: on a CPU its depthwise convolutions are slower in bf16."""
-        with torch.autocast(photo.device.type, enabled=False):
-            return self._encoder[0].to(photo.device)(photo.float())[1:]
+        """The encoder's maps from stride 4 on."""
+        return features_of(self._encoder[0], photo)[1:]
 
     def _read_back(self, fake: Photo) -> Scores:
         """The reverse mapper's logits of a generated photo; the gradient goes to the photo."""

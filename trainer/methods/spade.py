@@ -92,5 +92,6 @@ class Spade(HingeFromLabels):
         super().__init__(config, label_domain, size=size, seed=seed)
         self.generator = SpadeGenerator(self.channels, width=config.width, norm=config.norm, more=config.more)
         self.multiple_of = self.generator.multiple_of
+        self.smallest = 2 * self.multiple_of  # norms want more than one pixel at the coarsest level
         self.discriminator = MultiScalePatchGAN(self.channels, width=config.width, scales=config.scales)
         initialise(config.initialisation, self.generator, self.discriminator)

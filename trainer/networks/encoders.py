@@ -85,6 +85,12 @@ def _fix_padding(network: nn.Module) -> None:
             network.set_submodule(name, fixed)
 
 
+def features_of(encoder: Encoder, photo: Photo) -> list[Tensor]:
+    """An encoder's maps, in fp32: on a CPU its depthwise convolutions are slower in bf16."""
+    with torch.autocast(photo.device.type, enabled=False):
+        return encoder.to(photo.device)(photo.float())
+
+
 def load_encoder(name: str, source: Path | None = None) -> Encoder:
     """A frozen encoder with ImageNet weights, in eval mode. Raises UserError where they cannot be read."""
     encoder = Encoder(name)

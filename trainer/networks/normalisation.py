@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, instance_norm
 from torch.optim.swa_utils import update_bn
 
+from trainer.networks.encoders import Encoder
 from trainer.networks.init import update_spectral_norm
 
 
@@ -38,3 +39,13 @@ def estimate_statistics(network: nn.Module, inputs: Iterable[tuple[Tensor, ...]]
     update_spectral_norm(network)
     with network.register_forward_pre_hook(lambda _, given: given[0]["inputs"]):  # update_bn passes one input alone
         update_bn(({"inputs": each} for each in inputs), network)
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Synchronise the batch norms of a network's children between processes, but for those with a pretrained encoder.
+
+    An encoder's norms keep their statistics, and timm's hold the activations too.
+    """
+    for name, child in network.named_children():
+        if not any(isinstance(module, Encoder) for module in child.modules()):
+            setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from trainer.distributed import sum_over_processes, world
 from trainer.networks.init import SpectralConv2d
 
 MIXED = 64
@@ -45,9 +46,10 @@ class ProjectedDiscriminator(nn.Module):
         self.register_buffer("rms", torch.zeros(len(channels)))
 
     def calibrate(self, features: Sequence[Tensor]) -> None:
-        """Take the root mean square of each map of real photos as its scale, once."""
+        """Take the root mean square of each map of real photos, of all processes, as its scale, once."""
         if not self.rms.any():
-            self.rms.copy_(torch.stack([each.float().square().mean().sqrt() for each in features]))
+            squares = torch.stack([each.float().square().mean() for each in features])
+            self.rms.copy_((sum_over_processes(squares) / world()).sqrt())
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         mixed: list[Tensor] = []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.batch import Batch
 from trainer.data.dataset import Dataset
@@ -12,6 +12,7 @@ from trainer.data.selection.selection import Selection
 from trainer.device import resolve_precision
 from trainer.distributed import any_process, average_gradients, rank, wait, world
 from trainer.methods.base import Method
+from trainer.networks.normalisation import synchronise_batch_norm
 from trainer.training.batches import make_loader, statistics_batches
 from trainer.training.checkpointing import RunDir
 from trainer.training.logger import Logger
@@ -35,7 +36,7 @@ def train(
     """
     run = folder.run
     if world() > 1 and device.type == "cuda":
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        synchronise_batch_norm(method)
     torch.manual_seed(run.seed + rank())
     memory = torch.channels_last if method.channels_last else torch.preserve_format
     state = TrainState.create(method.to(device, memory_format=memory))  # type: ignore[call-overload]

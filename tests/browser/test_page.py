@@ -516,6 +516,92 @@ def test_a_map_that_was_read_can_be_edited_over_its_photo(page):
     assert np.array_equal(ids_of(page), read[1::2, 1::2])
 
 
+def test_a_portrait_photo_and_its_map_are_cut_alike_and_an_edit_can_be_undone(page):
+    paint_tab(page)
+    tool(page, "fill", CAR)
+    drag(page, (5, 5))
+    painted = ids_of(page)
+    read_tab(page)
+    portrait = np.zeros((900, 506, 3), np.uint8)
+    portrait[450:] = 255
+    give(page, "#read .photo-file", file_of(portrait), name="portrait.png")
+    page.wait_for_function("document.querySelector('#read .view .photo').naturalWidth === 506")
+    current(page, "read")
+    page.click("#read .edit")
+    page.wait_for_selector("#paint .under:visible")
+    current(page)
+    boxes = [page.locator(f"#paint .sheet {each}").bounding_box() for each in (".under", ".map")]
+    assert boxes[0] == boxes[1]
+    page.wait_for_function("getComputedStyle(document.querySelector('#paint .under')).objectFit === 'cover'", timeout=5000)
+    page.click("#paint [data-do=undo]")
+    assert np.array_equal(ids_of(page), painted)
+
+
+def test_a_painting_is_there_again_after_a_look_at_other_models(page):
+    paint_tab(page)
+    tool(page, "fill", CAR)
+    drag(page, (5, 5))
+    painted = ids_of(page)
+    page.select_option("#head .model", "facades-painter")
+    page.wait_for_function("document.querySelector('#paint [data-state]').pane.canvas.map.width === 256")
+    page.wait_for_function("document.querySelector('#paint [data-state]').pane.canvas.map.height === 256")
+    read_tab(page)
+    page.select_option("#head .model", "camvid-hybrid-compact")
+    current(page, "read")
+    paint_tab(page)
+    assert page.input_value("#head .model") == "facades-painter", "a reader is chosen for photos alone"
+    page.select_option("#head .model", "camvid-painter")
+    page.wait_for_function("document.querySelector('#paint [data-state]').pane.canvas.map.height === 192")
+    assert np.array_equal(ids_of(page), painted)
+
+
+def test_a_server_that_is_away_is_named_where_the_eye_is_and_the_photo_stays(page):
+    read_tab(page)
+    page.route("**/v1/segment*", lambda route: route.abort())
+    page.select_option("#head .model", "camvid-hybrid-compact")
+    problem = page.locator("#read .problem")
+    problem.wait_for()
+    box, size = problem.bounding_box(), page.viewport_size
+    assert 0 < box["y"] < size["height"] - box["height"] + 1
+    page.unroute("**/v1/segment*")
+    page.select_option("#head .model", "camvid-segmenter")
+    current(page, "read")
+    assert problem.is_hidden()
+
+
+def test_escape_ends_a_stroke_and_undo_takes_back_a_corner_of_a_polygon(page):
+    paint_tab(page)
+    before = ids_of(page)
+    tool(page, "brush", CAR)
+    page.mouse.move(*at(page, 20, 20))
+    page.mouse.down()
+    page.mouse.move(*at(page, 60, 40))
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert np.array_equal(ids_of(page), before)
+    tool(page, "polygon")
+    for corner in ((20, 20), (60, 20), (60, 60)):
+        page.mouse.click(*at(page, *corner))
+    page.keyboard.press("Control+z")
+    assert page.evaluate("document.querySelector('#paint polyline').getAttribute('points').split(' ').length") == 3
+    page.keyboard.press("Escape")
+
+
+def test_a_map_that_is_dropped_on_the_canvas_is_painted_on(page):
+    paint_tab(page)
+    ids = np.full((HEIGHT, WIDTH), ROAD, np.uint8)
+    page.evaluate(
+        """bytes => { const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array(bytes)], 'map.png', {type: 'image/png'}));
+        document.querySelector('#paint .viewport').dispatchEvent(
+            new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true})); }""",
+        list(file_of(ids)),
+    )
+    page.wait_for_function(
+        f"document.querySelector('#paint [data-state]').pane.canvas.map.ids.every(id => id === {ROAD})"
+    )
+
+
 def test_a_painted_map_and_the_chosen_models_survive_a_reload_and_back(open_page):
     with open_page("#to_photo=camvid-hybrid-compact") as page:
         assert page.input_value("#head .model") == "camvid-hybrid-compact"

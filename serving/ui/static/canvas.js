@@ -1,7 +1,7 @@
 // A canvas on which class ids are painted: one byte a pixel, without anti-aliasing. Fires "change" while it
 // is painted on, and "settled" when an edit has ended.
 
-import { css, drawMap, painted, voidId } from "./labels.js";
+import { css, drawMap, isCut, painted, voidId } from "./labels.js";
 import { fill, showBlob } from "./page.js";
 
 const EDGES = [{ id: 1, color: [255, 255, 255, 176] }]; // of superpixels: white, a little transparent
@@ -37,13 +37,22 @@ export class LabelCanvas extends EventTarget {
     [this.#history, this.#now, this.#points] = [[map.ids], 0, []];
     this.viewport.style.aspectRatio = `${width} / ${height}`;
     this.$(".marks").setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.$(".under").hidden = this.$(".opacity").hidden = !photo;
-    if (photo) showBlob(this.$(".under"), photo);
+    this.lay(photo);
     this.segments = null;
     this.$(".edges").width = 0; // clears it
     this.#showClasses();
     this.#zoomBy(1 / this.#zoom);
     this.#draw();
+  }
+
+  /** Lay a photo below the map, cut as `resized` cuts its map, or none. */
+  lay(photo) {
+    const under = this.$(".under");
+    under.hidden = this.$(".opacity").hidden = !photo;
+    if (!photo) return;
+    showBlob(under, photo).then(() => {
+      under.style.objectFit = isCut({ width: under.naturalWidth, height: under.naturalHeight }, this.map) ? "cover" : "fill";
+    });
   }
 
   /** Name and colour the classes anew; the map and its history stay. */
@@ -99,7 +108,7 @@ export class LabelCanvas extends EventTarget {
 
   #listenToControls() {
     const actions = {
-      undo: () => this.#travel(this.#now - 1),
+      undo: () => (this.#points.length ? this.#mark(this.#points.pop()) : this.#travel(this.#now - 1)),
       redo: () => this.#travel(this.#now + 1),
       closer: () => this.#zoomBy(1.5),
       farther: () => this.#zoomBy(1 / 1.5),
@@ -150,7 +159,7 @@ export class LabelCanvas extends EventTarget {
   /** A key presses the button that names it, or changes the brush; on the canvas, arrows and the space bar paint. */
   #press(event) {
     const { key, shiftKey, target } = event;
-    if (target.matches("input, select") || event.altKey) return;
+    if (target.matches("input:not([type=range]), select") || event.altKey) return;
     const name = event.ctrlKey || event.metaKey ? `Control+${shiftKey ? "Shift+" : ""}${key}` : key;
     const button = this.$(`[aria-keyshortcuts~=${JSON.stringify(name)} i]:not([hidden])`);
     const { width, height } = this.map;
@@ -161,6 +170,7 @@ export class LabelCanvas extends EventTarget {
       this.$(".size input").stepUp(name === "]" ? 1 : -1);
       this.#mark();
     } else if (name === "Escape") {
+      if (this.#stroking) this.#travel(this.#now);
       this.selectTool(this.tool);
     } else if (target !== this.viewport) {
       return;
@@ -277,7 +287,6 @@ export class LabelCanvas extends EventTarget {
   #draw() {
     const { classes } = this.map;
     drawMap(this.$(".map"), { ...this.map, classes: this.$(".under").hidden ? classes : painted(classes) });
-    this.$("[data-do=undo]").disabled = this.#now === 0;
     this.$("[data-do=redo]").disabled = this.#now === this.#history.length - 1;
     this.#mark();
   }
@@ -285,6 +294,7 @@ export class LabelCanvas extends EventTarget {
   /** Draw the ring of the brush, where it is now, and the polygon under way. */
   #mark(cursor = this.#cursor) {
     this.#cursor = cursor;
+    this.$("[data-do=undo]").disabled = this.#now === 0 && this.#points.length === 0;
     const ring = this.$("circle");
     ring.toggleAttribute("hidden", !cursor || !["brush", "line", "erase"].includes(this.tool));
     const [cx, cy] = cursor ?? [0, 0];

@@ -7,11 +7,9 @@ export default class Head extends Pane {
     super(root);
     if (page.studio) this.$(".lead").textContent = "Label a few of your photos, train, and see your own model at work.";
     this.showProblem(trouble);
-    this.on(".model", "change", ({ value: name }) => {
-      for (const direction of page.models.find((model) => model.name === name).directions) {
-        page.remember({ [direction]: name });
-        page.dispatchEvent(new Event(direction));
-      }
+    this.on(".model", "change", ({ value }) => {
+      page.remember({ [this.direction]: value });
+      page.dispatchEvent(new Event(this.direction));
     });
     const show = () => this.attempt(() => this.#show());
     for (const name of ["to_photo", "to_label", "tab"]) page.addEventListener(name, show);
@@ -33,7 +31,12 @@ export default class Head extends Pane {
     };
     document.addEventListener("drop", (event) => {
       event.preventDefault();
-      if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+      const { files } = event.dataTransfer;
+      const maps = page.tab === "paint" && event.target.closest(".canvas") ? document.querySelector("#paint .map-file") : null;
+      if (!files.length) return;
+      if (!maps) return take(files[0]);
+      maps.files = files; // on the canvas: a label map
+      maps.dispatchEvent(new Event("change", { bubbles: true }));
     });
     document.addEventListener("paste", ({ clipboardData: { files } }) => files.length && take(files[0]));
     page.open(page.tab);
@@ -49,6 +52,7 @@ export default class Head extends Pane {
     this.$(".model").replaceChildren(...choices);
     const { training, metrics, description } = await (await ask(address(`models/${model.name}`))).json();
     if (model !== this.model) return;
+    this.showProblem(null);
     const { pairs, terms } = training;
     const unseen = ([split, figures]) => split !== "train" && !figures.seen_in_training && figures.pixel_accuracy;
     const measured = Object.entries(metrics).find(unseen);

@@ -55,11 +55,17 @@ export function inClasses(map, classes) {
 export const related = (map, classes) =>
   painted(map.classes).some((row) => classes.some(({ name }) => [plain(row.name), row.also].includes(plain(name))));
 
+/** Whether a picture is cut to another shape, about its middle; where the shapes are nearly alike it is stretched. */
+export const isCut = (from, to) => Math.abs(Math.log((from.width * to.height) / (from.height * to.width))) > 0.2;
+
 /** A map at another size, by the nearest pixel. */
 export function resized(map, width, height) {
+  const scales = [map.width / width, map.height / height];
+  const [across, down] = isCut(map, { width, height }) ? Array(2).fill(Math.min(...scales)) : scales;
+  const [left, top] = [(map.width - width * across) / 2, (map.height - height * down) / 2];
   const ids = Uint8Array.from({ length: width * height }, (_, index) => {
-    const x = Math.floor((((index % width) + 0.5) * map.width) / width);
-    const y = Math.floor(((Math.floor(index / width) + 0.5) * map.height) / height);
+    const x = Math.floor(left + ((index % width) + 0.5) * across);
+    const y = Math.floor(top + (Math.floor(index / width) + 0.5) * down);
     return map.ids[y * map.width + x];
   });
   return { ...map, ids, width, height };

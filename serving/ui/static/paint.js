@@ -12,6 +12,7 @@ const VARIATIONS_AFTER = 900; // milliseconds without a stroke
 
 export default class Paint extends Pane {
   #asked = null; // the ids whose photo was asked for last
+  #left = []; // the maps of models that were chosen before
 
   constructor(root) {
     super(root, "to_photo");
@@ -19,14 +20,15 @@ export default class Paint extends Pane {
     if (!this.model) throw new Error(missing ?? "No model on this server makes photos from maps.");
     this.canvas = new LabelCanvas(this.$(".canvas"));
     this.back = new MapView(this.$(".difference"));
-    this.seed = Number(page.state.get("seed") ?? 1);
+    this.seed = Math.trunc(page.state.get("seed")) || 1;
     this.canvas.addEventListener("change", () => this.#changed(false));
     this.canvas.addEventListener("settled", () => this.#changed(true));
     this.on(".scene", "click", (button) => this.#begin(() => this.#sceneMap(button)));
     this.on(".map-file", "change", ({ files: [file] }) => this.#begin((signal) => this.#mapFile(file, signal)));
     this.on(".photo-file", "change", ({ files: [file] }) => this.#begin(async (signal) => {
       this.mark();
-      return readPhoto(await openPhoto(file), page.model("to_label"), signal);
+      const photo = await openPhoto(file);
+      return { ...(await readPhoto(photo, page.model("to_label"), signal)), photo: photo.blob };
     }));
     this.on(".style-file", "change", ({ files: [file] }) =>
       this.attempt((signal) => this.#takeStyle(file, signal), "style"));
@@ -45,32 +47,34 @@ export default class Paint extends Pane {
     page.addEventListener("to_photo", () => {
       this.#showStyle(null);
       this.#offerStarts();
-      this.#begin(() => this.#kept(this.canvas.map));
+      if (this.canvas.map) this.#left.push({ ...this.canvas.map });
+      this.#begin(() => this.#kept());
     });
     page.addEventListener("edit", ({ detail }) => {
       this.mark();
-      this.#begin(() => detail.map, detail.photo);
+      this.#begin(() => ({ ...detail.map, photo: detail.photo }));
     });
     this.canvas.class = this.model.classes.find(({ name }) => plain(name) === "car")?.id; // a first dab worth seeing
     this.#showStyle(null);
     const kept = JSON.parse(sessionStorage.getItem("map"));
     this.#offerStarts();
     this.mark(this.$(".scenes").children[page.state.get("scene_to_photo")]);
-    this.#begin(() => this.#kept(kept && { ...kept, ids: Uint8Array.fromBase64(kept.ids) }));
+    if (kept) this.#left.push({ ...kept, ids: Uint8Array.fromBase64(kept.ids) });
+    this.#begin(() => this.#kept());
   }
 
-  /** Open a map on the canvas, in the model's classes and at its size, over a photo where it is of one. */
-  #begin(source, photo = null) {
+  /** Open a map on the canvas, in the model's classes and at its size, over its `photo` if it has one. */
+  #begin(source) {
     this.attempt(async (signal) => {
       this.$(".note").hidden = true;
-      const map = await source(signal);
+      const { photo = null, ...map } = await source(signal);
       signal.throwIfAborted();
       const [height, width] = this.model.size ?? fitted(map, DEFAULT_SIDE).reverse();
       const { map: before } = this.canvas;
-      const alone = !photo && this.$(".under").hidden; // no photo lies below the map
       const next = resized(inClasses(map, this.model.classes), width, height);
       this.clear();
-      if (alone && before?.classes === next.classes && before.width === width && before.height === height) {
+      if (before?.classes === next.classes && before.width === width && before.height === height) {
+        this.canvas.lay(photo);
         this.canvas.replaceMap(next.ids); // which can be undone
         return;
       }
@@ -88,9 +92,9 @@ export default class Paint extends Pane {
     this.$(".read-back").hidden = this.$(".photo-file").parentElement.hidden = unread;
   }
 
-  /** The map that was there before, unless the model knows none of its classes. */
-  #kept(map) {
-    return map && related(map, this.model.classes) ? map : this.#sceneMap();
+  /** The last map of which the model knows a class, or a scene. */
+  #kept() {
+    return this.#left.findLast((map) => related(map, this.model.classes)) ?? this.#sceneMap();
   }
 
   /** The map of a scene, which lies beside its picture. */
@@ -115,7 +119,7 @@ export default class Paint extends Pane {
     this.showProblem(null);
     this.$(".variations").style.visibility = "hidden"; // they keep their place
     this.$(".back").hidden = this.$(".save-photo").disabled = this.$(".read-back").disabled = true;
-    const busy = this.root.dataset.state === "waiting";
+    const busy = ["waiting", "failed"].includes(this.root.dataset.state);
     this.root.dataset.state = "waiting";
     if (busy && !settled) return;
     this.attempt(async (signal) => {

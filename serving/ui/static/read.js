@@ -7,7 +7,8 @@ import { MapView, readPhoto } from "./view.js";
 
 const LEAST = 0.001; // of the photo, for a class to be in the legend
 const OWN_EXAMPLES = 6;
-const KEPT_SIDE = 1024; // of the photo that survives a reload
+const KEPT_SIDE = 1024; // of the photo that survives a reload, where it has more bytes than this:
+const KEPT_BYTES = 3e6;
 
 export default class Read extends Pane {
   constructor(root) {
@@ -51,9 +52,10 @@ export default class Read extends Pane {
   /** What is there when the pane is first seen: the photo that was there before, or an example. */
   #first() {
     if (page.dropped) return this.#openOwn(page.dropped);
-    if (this.root.dataset.state || page.tab !== "read") return;
+    if ((this.root.dataset.state ?? "failed") !== "failed" || page.tab !== "read") return;
+    if (this.photo) return this.run();
     const kept = JSON.parse(sessionStorage.getItem("photo"));
-    this.#open(async () => (kept ? openPhoto(await (await fetch(kept)).blob()) : this.#example()));
+    this.#open(async () => (kept ? { ...kept, blob: await (await fetch(kept.url)).blob() } : this.#example()));
   }
 
   async #example(button) {
@@ -70,8 +72,10 @@ export default class Read extends Pane {
 
   /** Keep the photo, small, so that a reload loses nothing. */
   async #keep() {
-    const { blob } = await openPhoto(this.photo.blob, KEPT_SIDE);
-    page.keep("photo", `data:${blob.type};base64,${(await blob.bytes()).toBase64()}`);
+    const { photo } = this;
+    const small = photo.blob.size > KEPT_BYTES ? await openPhoto(photo.blob, KEPT_SIDE) : photo;
+    const url = `data:${small.blob.type};base64,${(await small.blob.bytes()).toBase64()}`;
+    page.keep("photo", { ...small, ...photo, width: small.width, height: small.height, url });
   }
 
   /** Read the same photo again: with another model, or beside another one. */
@@ -83,6 +87,7 @@ export default class Read extends Pane {
   /** Read a photo with the chosen model, and with the one to compare it with. */
   #open(source) {
     this.clear();
+    this.photo = null;
     this.root.dataset.state = "waiting";
     this.$(".status").textContent = "Reading…";
     this.attempt(async (signal) => {
@@ -151,7 +156,6 @@ export default class Read extends Pane {
   }
 
   clear() {
-    this.photo = null;
     this.showProblem(null);
     this.$(".found").hidden = true;
     this.$(".legend").replaceChildren();

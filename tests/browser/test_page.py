@@ -270,6 +270,10 @@ def test_other_photos_of_the_map_are_offered_and_one_can_be_kept(page):
     page.wait_for_selector("#paint .variation")
     variations.first.click()
     current(page)
+    page.wait_for_selector("#paint .variation")
+    page.click("#paint .more-photos")
+    page.wait_for_selector("#paint .variation[value='5'][aria-pressed=true]")
+    assert "seed=5" in page.url
 
 
 def test_a_model_of_other_classes_opens_with_its_own_example(open_page):

@@ -36,11 +36,8 @@ export default class Paint extends Pane {
       this.#showStyle(null);
       this.run();
     });
-    this.on(".variation", "click", ({ value }) => {
-      this.seed = Number(value);
-      page.remember({ seed: value });
-      this.run();
-    });
+    this.on(".variation", "click", ({ value }) => this.#reseed(Number(value)));
+    this.on(".more-photos", "click", () => this.#reseed(this.seed + VARIATIONS));
     this.on(".save-photo", "click", () => download(this.photo, `photo-seed-${this.seed}.jpg`));
     this.on(".save-map", "click", async () => download(await encodePng(this.canvas.map), "map.png"));
     this.on(".read-back", "click", () => this.#readBack());
@@ -139,6 +136,12 @@ export default class Paint extends Pane {
   run() {
     this.#asked = null;
     this.#changed(true);
+  }
+
+  #reseed(seed) {
+    this.seed = seed;
+    page.remember({ seed });
+    this.run();
   }
 
   async #makePhotos(signal) {

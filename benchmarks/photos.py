@@ -23,9 +23,10 @@ from PIL import Image
 from benchmarks.model_page import between_markers
 from trainer.batch import random
 from trainer.data.catalogue import open_dataset
-from trainer.data.dataset import Dataset
+from trainer.data.dataset import Dataset, resized
 from trainer.metrics.distribution import compare_sets, open_extractor
 from trainer.metrics.evaluate import classes_of, labelled
+from trainer.metrics.judge import FcnScore, open_judge
 
 SIZE = (96, 128)
 PERIODS = {"2": (0.42, 0.5), "4": (0.21, 0.29), "8": (0.105, 0.145)}
@@ -42,9 +43,12 @@ def main() -> None:
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--own-style", action="store_true")
     parser.add_argument("--bound", action="store_true")
+    parser.add_argument("--judge", type=Path, help="an exported segmenter: its mean IoU on the photos, into a table")
     options = parser.parse_args()
     extractor = open_extractor(options.features)
     dataset = open_dataset(options.data, options.root)
+    judge = options.judge and open_judge(options.judge, dataset.label_domain.classes)
+    judged = ["| photos | split | the judge's mean IoU | on the real photos |", "| --- | --- | ---: | ---: |"]
     lines = [
         "| photos | split | photos | KID | energy at 2, 4, 8 px | mean level (real) | mean chroma (real) |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
@@ -64,7 +68,15 @@ def main() -> None:
         real = real_photos(dataset, split)
         for model in options.models:
             name = f"`{model.name}`" + (" in the style of each real photo" if options.own_style else "")
-            compare(name, split, np.stack(list(generated(model, dataset, split, own_style=options.own_style))), real)
+            pictures = list(generated(model, dataset, split, own_style=options.own_style))
+            compare(name, split, np.stack([_small(each) for each in pictures]), real)
+            if judge:
+                score = FcnScore(judge, classes_of(dataset.label_domain))
+                for picture, sample in zip(pictures, labelled(dataset, split), strict=True):
+                    photo = resized(dataset.read_photo(sample), picture.shape[:2])
+                    score.add(picture, photo, dataset.read_label(sample))
+                made, there = (score.figures()[f"{kind}_mean_iou"] for kind in ("judge", "judge_on_real"))
+                judged.append(f"| {name} | {split} | {made:.3f} | {there:.3f} |")
         if options.bound and split != "train":
             known = real_photos(dataset, "train")
             distances = np.linalg.norm(features(real)[:, None] - features(known)[None], axis=-1)
@@ -72,6 +84,8 @@ def main() -> None:
             compare("the nearest real photo of `train` to each", split, known[distances.argmin(1)], real)
     marker = "bound" if options.bound else "own-style" if options.own_style else "photos"
     between_markers(options.into, marker, "\n".join(lines))
+    if judge:
+        between_markers(options.into, "judged", "\n".join(judged))
 
 
 def real_photos(dataset: Dataset, split: str) -> np.ndarray:
@@ -80,7 +94,7 @@ def real_photos(dataset: Dataset, split: str) -> np.ndarray:
 
 
 def generated(model: Path, dataset: Dataset, split: str, *, own_style: bool) -> Iterator[np.ndarray]:
-    """A generated photo for each label map of the split, uint8[96,128,3]."""
+    """A generated photo for each label map of the split, uint8[H,W,3] at the model's size."""
     manifest = json.loads((model / "manifest.json").read_text(encoding="utf-8"))
     direction = manifest["directions"]["to_photo"]
     session = onnxruntime.InferenceSession(str(model / direction["file"]), providers=["CPUExecutionProvider"])
@@ -101,7 +115,7 @@ def generated(model: Path, dataset: Dataset, split: str, *, own_style: bool) -> 
         elif direction["noise"]:
             shape = (1, *direction["noise"]["shape"])
             feeds["noise"] = random(0, number, "benchmark photos").standard_normal(shape, dtype=np.float32)
-        yield _small(session.run(None, feeds)[0][0])
+        yield session.run(None, feeds)[0][0]
 
 
 def enlarged(pictures: np.ndarray) -> np.ndarray:

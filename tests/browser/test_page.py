@@ -536,7 +536,7 @@ def test_a_portrait_photo_and_its_map_are_cut_alike_and_an_edit_can_be_undone(pa
     current(page)
     boxes = [page.locator(f"#paint .sheet {each}").bounding_box() for each in (".under", ".map")]
     assert boxes[0] == boxes[1]
-    page.wait_for_function("getComputedStyle(document.querySelector('#paint .under')).objectFit === 'cover'", timeout=5000)
+    page.wait_for_function("getComputedStyle(document.querySelector('#paint .under')).objectFit === 'cover'")
     page.click("#paint [data-do=undo]")
     assert np.array_equal(ids_of(page), painted)
 

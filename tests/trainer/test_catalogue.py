@@ -118,7 +118,7 @@ def test_a_label_of_another_size_than_its_photo_names_both_sizes(tmp_path):
         (TABLE + "4,lane,1,2,x,0\n", "line 6: b is 'x'"),
         (TABLE + "4,lane,1,2,3,maybe\n", "line 6: ignore is 'maybe'"),
         (TABLE + "4,,1,2,3,0\n", "line 6: the class has no name"),
-        ("id,name,r,g,b,ignore\n0,void,0,0,0,1\n", "no class that counts"),
+        ("id,name,r,g,b,ignore\n0,void,0,0,0,1\n", "has no class that is not ignored"),
     ],
 )
 def test_a_fault_in_the_class_table_names_its_line(tmp_path, table, complaint):

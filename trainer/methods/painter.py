@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from trainer import losses
 from trainer.augment import diff_augmented
 from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo
+from trainer.errors import UserError
 from trainer.methods.base import ParameterGroup, Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels
 from trainer.networks.encoders import DEFAULT, Encoder, features_of, load_encoder
@@ -56,6 +57,8 @@ class Config:
     """Weight of the relative L1 distance in the encoder's features."""
     colour: float = 10.0
     """Weight of the L1 distance between photos averaged over 8x8 pixels."""
+    cycle: float = 0.0
+    """Weight of the cross-entropy of what the segmenter reads in generated photos; needs `segmenter`."""
     lr: float = 2e-4
     """Learning rate of the generator's Adam, constant over the first half of the steps, then linear to zero."""
     lr_discriminator: float = 4e-4
@@ -85,6 +88,8 @@ class Painter(FromLabels):
         super().__init__(config, label_domain, size=size, seed=seed)
         if config.segmenter:
             self.reads = frozenset({"pairs", "unpaired photos"})
+        elif config.cycle:
+            raise UserError(f"--config.cycle {config.cycle:g} needs --config.segmenter RUN (of mean_teacher)")
         self.generator = PyramidGenerator(
             self.channels, widths=config.widths, hidden=config.hidden, code=config.noise, pictures=config.pictures
         )
@@ -145,9 +150,11 @@ class Painter(FromLabels):
         judged = self.conditional(seen_fake, matched)
         features = self._features(seen_fake)
         means, known_means = (avg_pool2d(photo, 8) for photo in (fake, real.photo))
+        read = {"cycle": config.cycle * losses.cross_entropy(self._read(fake), label)} if config.cycle else {}
         yield Update(
             "generator",
-            {
+            read
+            | {
                 "conditional": config.conditional * _mean(losses.negative_mean(scale[-1]) for scale in judged),
                 "projected": config.projected * _mean(map(losses.negative_mean, self.projected(features))),
                 "feature_matching": config.feature_matching * losses.feature_matching_l1(known, judged),
@@ -181,13 +188,17 @@ class Painter(FromLabels):
     @torch.no_grad()
     def _pseudo_label(self, photo: Photo) -> LabelMap:
         """The segmenter's labels of photos enlarged to the size it was trained at; void where it is not confident."""
-        factor = 2 ** round(math.log2(self.size[0] / photo.shape[-2]))
-        enlarged = photo if factor == 1 else interpolate(photo, scale_factor=factor, mode="bicubic").clamp(-1, 1)
-        probability = torch.softmax(self._frozen["segmenter"](enlarged).float(), 1)
-        if factor > 1:
-            probability = avg_pool2d(probability, factor)
-        certainty, label = probability.max(1)
+        certainty, label = torch.softmax(self._read(photo), 1).max(1)
         return torch.where(certainty >= self.config.confidence, label, IGNORE)
+
+    def _read(self, photo: Photo) -> Tensor:
+        """The segmenter's logits of photos enlarged to the size it was trained at, for their own size, in fp32."""
+        factor = 2 ** round(math.log2(self.size[0] / photo.shape[-2]))
+        with torch.autocast(photo.device.type, enabled=False):
+            photo = photo.float()
+            enlarged = photo if factor == 1 else interpolate(photo, scale_factor=factor, mode="bicubic").clamp(-1, 1)
+            scores = self._frozen["segmenter"](enlarged).float()
+            return scores if factor == 1 else torch.log(avg_pool2d(torch.softmax(scores, 1), factor).clamp(min=1e-6))
 
     def _features(self, photo: Photo) -> list[Tensor]:
         """The encoder's maps from stride 4 on."""

@@ -54,8 +54,6 @@ class Config(TranslatorConfig):
     """Weight of the relative L1 distance in a frozen EfficientNet-Lite0's features, on the pairs' photos (ours)."""
     segmenter: str | None = None
     """A run of `mean_teacher` that the label generator starts from (ours; label_as=classes); None: random weights."""
-    label_rate: float = 1.0
-    """Factor on the learning rate of the label generator (ours): one that starts from a segmenter has less to learn."""
     pool: int = 50
     """Fakes kept for the discriminators, for each half and side."""
 
@@ -101,12 +99,9 @@ class Hybrid(Translator):
         )
 
     def parameter_groups(self) -> dict[str, ParameterGroup]:
-        generators = self.adam(self.label_generator, self.photo_generator, ema=True)
-        if self.config.label_rate != 1:
-            generators = generators._replace(factors=(self.config.label_rate, 1.0))
         return {
             "discriminators": self.adam(self.label_discriminator, self.photo_discriminator, ema=False),
-            "generators": generators,
+            "generators": self.adam(self.label_generator, self.photo_generator, ema=True),
         }
 
     def step(self, batch: Batch, i: int) -> Iterator[Update]:

@@ -20,7 +20,8 @@ export default class Paint extends Pane {
     if (!this.model) throw new Error(missing ?? "No model on this server makes photos from maps.");
     this.canvas = new LabelCanvas(this.$(".canvas"));
     this.back = new MapView(this.$(".difference"));
-    this.seed = Math.trunc(page.state.get("seed")) || 1;
+    const seed = Number(page.state.get("seed") ?? 1);
+    this.seed = Number.isSafeInteger(seed) ? seed : 1;
     this.canvas.addEventListener("change", () => this.#changed(false));
     this.canvas.addEventListener("settled", () => this.#changed(true));
     this.on(".scene", "click", (button) => this.#begin(() => this.#sceneMap(button)));

@@ -37,7 +37,7 @@ from serving.models.repository import Repository
 from serving.settings import PIXELS_CEILING, Device, default_models_folder
 
 Translate = Callable[[Path], bytes]
-_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"})
 _HEIF = frozenset({".heic", ".heif"})
 _PATIENCE = 120.0  # seconds for which a request to an overloaded server is repeated
 _POLL = 1.0  # seconds after which a watched folder is looked at again

@@ -146,6 +146,7 @@ PHOTOS = [
     OddFile("animated.gif", file_of(PHOTO, "GIF", **TWO_PAGES), "animated"),
     OddFile("animated.png", file_of(PHOTO, "PNG", **TWO_PAGES), "animated"),
     OddFile("animated.webp", file_of(PHOTO, "WEBP", **TWO_PAGES), "animated"),
+    OddFile("animated.avif", file_of(PHOTO, "AVIF", **TWO_PAGES), "animated"),
     OddFile("two-pages.tif", file_of(PHOTO, "TIFF", **TWO_PAGES), "animated"),
 ]
 
@@ -221,6 +222,7 @@ LABELS = [
     OddFile("antialiased.png", file_of(BLURRED, "PNG"), "unknown_colours"),
     OddFile("smeared.jpg", file_of(PAINTED, "JPEG", quality=95), "lossy_label_map"),
     OddFile("ids.jpg", file_of(IDS, "JPEG", quality=95), "lossy_label_map"),
+    OddFile("smeared.avif", file_of(PAINTED, "AVIF", quality=95), "lossy_label_map"),
     OddFile("animated.gif", file_of(IDS, "GIF", **TWO_LABELS), "animated"),
     OddFile("two-pages.tif", file_of(IDS, "TIFF", **TWO_LABELS), "animated"),
 ]

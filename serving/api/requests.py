@@ -25,7 +25,7 @@ from serving.settings import Settings
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 MOST_JSON_VALUES = 2_000_000  # parsed, they may take half a gigabyte
-_IMAGES = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
+_IMAGES = ("jpeg", "png", "webp", "avif", "bmp", "tiff", "gif")
 RAW_KINDS = (*(f"image/{kind}" for kind in _IMAGES), "application/zip", "application/octet-stream")
 _IN_MEMORY = 2**20  # a larger body is kept on disk until it is decoded
 _MAX_FIELDS = 32

@@ -25,8 +25,8 @@ Bytes = NDArray[np.uint8]
 PhotoFormat = Literal["jpeg", "webp", "png"]
 MEDIA_TYPES: dict[PhotoFormat, str] = {"jpeg": "image/jpeg", "webp": "image/webp", "png": "image/png"}
 
-_READABLE = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "HEIF")  # HEIF where a plugin is registered
-_READABLE_HINT = "PNG, JPEG, WebP, BMP, TIFF and GIF can be read."
+_READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "HEIF")  # HEIF where a plugin is registered
+_READABLE_HINT = "PNG, JPEG, WebP, AVIF, BMP, TIFF and GIF can be read."
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what can hold an orientation
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width

@@ -45,9 +45,9 @@ def read_label(source: bytes | Path, domain: Domain, limits: Limits | None = Non
     cannot be decoded.
     """
     image = open_image(source, limits)
-    picture, lossy = image.picture, image.format in ("JPEG", "MPO")
+    picture, lossy = image.picture, image.format in ("JPEG", "MPO", "AVIF")
     if lossy and not snap:
-        message = "a JPEG cannot hold the classes of a label map exactly."
+        message = f"{image.format} files cannot hold the classes of a label map exactly."
         hint = "Save the label map as PNG, or set snap to take the nearest class of each colour."
         raise ImageError(400, "lossy_label_map", message, hint=hint)
     erased = _erased(image)

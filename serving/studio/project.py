@@ -22,7 +22,7 @@ from serving.imaging.domain import IGNORE, ClassRow, Domain
 from serving.imaging.labels import read_label
 from serving.imaging.ranking import NEAR, distances
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"})
 _FIRST_TABLE = (ClassRow(0, "background", (96, 104, 120), False), ClassRow(1, "object", (230, 90, 60), False))
 
 

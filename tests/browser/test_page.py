@@ -621,6 +621,14 @@ def test_a_painted_map_and_the_chosen_models_survive_a_reload_and_back(open_page
         assert page.input_value("#head .model") == "camvid-painter"
 
 
+def test_a_link_that_is_opened_in_the_tab_of_the_page_shows_what_it_names(open_page):
+    with open_page("#to_photo=camvid-painter&seed=3") as page:
+        current(page)
+        page.goto(page.url.split("#")[0] + "#to_photo=camvid-hybrid-compact&tab=paint")
+        page.wait_for_function("document.querySelector('#head .model')?.value === 'camvid-hybrid-compact'")
+        assert "seed" not in page.url
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_has_no_serious_accessibility_violation(open_page, scheme):
     with open_page(color_scheme=scheme) as page:

@@ -10,6 +10,7 @@ from PIL import ImageFile
 
 from serving.errors import Refusal
 from serving.imaging.decode import BrokenImage, ImageError, Limits, encode_photo, image_size, read_photo
+from tests.odd_files import stored_as, turned
 from tests.serving.pictures import file_of, noise, pixels_of, ramp
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10_000)
@@ -24,9 +25,18 @@ def refused(content: bytes, limits: Limits = LIMITS) -> ImageError:
 def test_each_format_is_read_and_lossless_ones_exactly():
     for format in ("PNG", "BMP", "TIFF", "GIF"):
         assert np.array_equal(read_photo(file_of(ramp(), format), LIMITS), ramp())
-    for format in ("JPEG", "WEBP"):
+    for format in ("JPEG", "WEBP", "AVIF"):
         found = read_photo(file_of(ramp(), format, quality=95), LIMITS)
         assert np.abs(found.astype(int) - ramp()).mean() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_avif_is_read_upright(orientation):
+    photo = ramp()
+    photo[:20] //= 2
+    content = file_of(stored_as(photo, orientation), "AVIF", quality=95, exif=turned(orientation))
+    assert image_size(content) == photo.shape[:2]
+    assert np.abs(read_photo(content, LIMITS).astype(int) - photo).mean() <= 4
 
 
 @pytest.mark.parametrize(

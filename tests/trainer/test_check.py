@@ -188,7 +188,7 @@ def test_check_reports_every_problem_at_once(tmp_path, capsys):
         "files of types that cannot be read were ignored: 1 .cr2",
         "street1.png is 10x30 (height x width)",
         "street2.jpg: the file is not an image",
-        "street3.jpg: a JPEG cannot hold the classes",
+        "street3.jpg: JPEG files cannot hold the classes",
         "belong to no class: 99 (600 pixels",
         f"(1 more files have the same problem: {root}/labels/street5.png)",
         "1 pair of near-duplicate photos: photos/copy.jpg and photos/street0.jpg",

@@ -20,7 +20,8 @@ export default class Head extends Pane {
         page.dispatchEvent(new Event("tab"));
       });
     }
-    addEventListener("popstate", () => {
+    addEventListener("popstate", ({ state }) => {
+      if (!state) return location.reload(); // a link was opened in this tab: the page's own entries have a state
       page.remember({ tab: new URLSearchParams(location.hash.slice(1)).get("tab") ?? page.tab });
       page.open(page.tab);
     });

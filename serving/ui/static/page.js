@@ -232,7 +232,7 @@ class Page extends EventTarget {
   /** Put values into the URL; a change of tab is a step in the browser's history. */
   remember(values, { step = false } = {}) {
     for (const [name, value] of Object.entries(values)) this.state.set(name, value);
-    history[step ? "pushState" : "replaceState"](null, "", `#${this.state}`);
+    history[step ? "pushState" : "replaceState"]({}, "", `#${this.state}`);
   }
 
   open(tab) {

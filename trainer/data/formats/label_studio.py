@@ -11,7 +11,7 @@ import numpy as np
 from trainer.data.formats.geometry import box, ellipse, polygon, rotated
 from trainer.data.formats.shapes import Export, Label, Picture, Shape, Unusable, one_size, read_json, shapes_of
 
-PICTURE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|gif|heic)$", re.IGNORECASE)
+PICTURE = re.compile(r"\.(png|jpe?g|webp|avif|bmp|tiff?|gif|heic)$", re.IGNORECASE)
 UPLOAD = re.compile(r"^[0-9a-f]{8}-|_[a-z]+\.rf\.\w+$")
 """What Label Studio puts before the name of an uploaded file, and Roboflow behind it."""
 

@@ -16,7 +16,7 @@ from trainer.errors import UserError
 
 HEIF = (".heic", ".heif")
 """Read if the package pillow-heif is installed."""
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
 NO_PICTURES = (".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml", ".ini", ".db")
 """Ends of files that lie beside pictures and are ignored silently."""
 

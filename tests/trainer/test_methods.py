@@ -8,6 +8,7 @@ import torch
 
 from tests.trainer.factories import SIZE, VARIANTS, tiny_batch, tiny_method, tiny_size, variant_name
 from trainer.batch import Batch, Domain
+from trainer.commands.session import SMALLEST
 from trainer.methods import METHODS, hybrid
 from trainer.methods.base import Method
 from trainer.training.loop import train_step
@@ -64,6 +65,15 @@ def test_a_step_under_bf16_leaves_no_autocast_behind_and_yields_fp32_losses(name
     losses = train_step(TrainState.create(method), tiny_batch(size=tiny_size(name)), steps=6, bf16=True)
     assert not torch.is_autocast_enabled("cpu")
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
+
+
+@over_methods
+def test_the_smallest_size_that_is_accepted_can_be_trained_at(name: str, changes: dict[str, Any]) -> None:
+    method = tiny_method(name, **changes)
+    side = -(-max(SMALLEST, method.smallest) // method.multiple_of) * method.multiple_of
+    method = METHODS[name](method.config, method.label_domain, size=(side, side), seed=0)
+    losses = train_step(TrainState.create(method), tiny_batch(size=(side, side)), steps=6)
+    assert all(torch.isfinite(loss) for loss in losses.values())
 
 
 @over_methods

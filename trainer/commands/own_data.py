@@ -67,10 +67,10 @@ def fitted_size(photo: tuple[int, int], *, area: int, unit: int) -> tuple[int, i
 
 
 def scaled_stages(recipe: Run, size: tuple[int, int]) -> tuple[tuple[float, int, int], ...]:
-    """The smaller sizes that training begins at, in proportion to `size`, in multiples of 32."""
+    """The smaller sizes that training begins at, in proportion to `size`, in multiples of 32 from 64 on."""
 
     def scaled(stage: int, axis: int) -> int:
-        return max(32, round(stage * size[axis] / recipe.size[axis] / 32) * 32)
+        return min(size[axis], max(64, round(stage * size[axis] / recipe.size[axis] / 32) * 32))
 
     return tuple((share, scaled(height, 0), scaled(width, 1)) for share, height, width in recipe.progressive)
 

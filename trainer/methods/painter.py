@@ -94,6 +94,7 @@ class Painter(FromLabels):
             self.channels, widths=config.widths, hidden=config.hidden, code=config.noise, pictures=config.pictures
         )
         self.multiple_of, self.noise_shape = self.generator.multiple_of, self.generator.noise_shape
+        self.smallest = 2 * self.multiple_of  # mirrored borders want more than one pixel at the coarsest level
         self.style = StyleEncoder(config.noise)
         self.conditional = MultiScalePatchGAN(self.channels, width=config.width)
         self.projected = ProjectedDiscriminator(Encoder(config.encoder).channels[1:])

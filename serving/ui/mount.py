@@ -20,6 +20,9 @@ logger = logging.getLogger("fewpair.serving")
 _PREPARING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>fewpair</title>
 <body style="font:16px system-ui;margin:4rem auto;max-width:32rem"><h1>fewpair</h1><p>{sentence}</p></body></html>"""
 
+# The header Refresh does not load an address with a # anew.
+_AGAIN = "<script>setTimeout(() => location.reload(), 2000)</script>"
+
 
 class PageMount:
     """Opens the page in the background."""
@@ -56,8 +59,8 @@ class PageMount:
             raise Refusal(404, "not_found", "the page is switched off on this server (ui = off).", hint=hint)
         elif scope["type"] == "http":
             sentence = self._error or "The page is being prepared, it appears here in a moment."
-            headers = {"Retry-After": "2"} if self._error else {"Retry-After": "2", "Refresh": "2"}
-            response = HTMLResponse(_PREPARING.format(sentence=sentence), status_code=503, headers=headers)
+            content = _PREPARING.format(sentence=sentence) + ("" if self._error else _AGAIN)
+            response = HTMLResponse(content, status_code=503, headers={"Retry-After": "2"})
             await response(scope, receive, send)
 
     async def _serve(self, page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

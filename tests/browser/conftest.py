@@ -54,7 +54,6 @@ def open_page(browser, page_server):
                 None if request.url.startswith((f"{url}/", "data:", "blob:")) else errors.append(request.url)
             ),
         )
-        until_open(page, url)
         page.goto(f"{url}/ui/{where}")
         page.wait_for_selector("[data-state=current]", timeout=120_000)
         yield page
@@ -62,14 +61,6 @@ def open_page(browser, page_server):
         assert not errors
 
     return open_page
-
-
-def until_open(page, url):
-    """Until the page is imported, the server says that it is being prepared."""
-    for _ in range(240):
-        if page.request.get(f"{url}/ui/").status == 200:
-            return
-        page.wait_for_timeout(500)
 
 
 @pytest.fixture(scope="module")

@@ -661,8 +661,9 @@ def test_below_a_path_prefix_the_page_asks_for_nothing_outside_it(open_page, tmp
     prefix = "/street"
     with (
         running_server(ROOT / "exported", tmp_path, FEWPAIR_ROOT_PATH=prefix) as server,
-        open_page(url=server.url + prefix) as page,
+        open_page("#seed=3", url=server.url + prefix) as page,  # opened while the server still prepares the page
     ):
+        assert "seed=3" in page.url
         before = shown(page, "#paint .answer .photo")
         tool(page, "brush", CAR)
         drag(page, (100, 100), (140, 110))

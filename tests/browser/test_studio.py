@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
-from tests.browser.conftest import DESKTOP, until_open
+from tests.browser.conftest import DESKTOP
 from tests.serving.pictures import file_of
 from tests.serving.process import running_studio
 from trainer.data.synthetic import scenes
@@ -42,7 +42,6 @@ def studio(folder, tmp_path_factory):
 def page(browser, studio):
     page = browser.new_context(**DESKTOP).new_page()
     page.set_default_timeout(300_000)
-    until_open(page, studio.url)
     yield page
     page.close()
 

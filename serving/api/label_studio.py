@@ -40,7 +40,7 @@ class Task(BaseModel):
 
 
 class Sent(BaseModel):
-    """What Label Studio sends: its labelling interface, as XML, and tasks."""
+    """A request of Label Studio: its labelling interface, as XML, and tasks."""
 
     label_config: str = Field(validation_alias=AliasChoices("label_config", "schema"), max_length=2**16)
     tasks: list[Task] = Field(default=[], max_length=1000)
@@ -94,7 +94,7 @@ async def predict(request: Request, backend: Ready) -> Response:
 
 
 def _parsed(body: IO[bytes]) -> Sent:
-    return parse_json(Sent, body.read(), "bad_request", "Send what Label Studio sends to an ML backend.")
+    return parse_json(Sent, body.read(), "bad_request", "Send JSON with label_config and tasks, as Label Studio does.")
 
 
 def _results(found: Segmentation, tag: ElementTree.Element) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _photo(address: str, settings: Settings) -> bytes:
 def _tags(text: str, model: ExportedModel) -> tuple[ElementTree.Element, str]:
     """Return the first brush or polygon tag with a class as label, and the field of its photo. Raises Refusal."""
     names = {row.name for row in model.manifest.label.classes if not row.ignore}
-    hint = f"It needs an Image, and BrushLabels or PolygonLabels with some of: {', '.join(sorted(names))}."
+    hint = f"The interface needs an Image, and BrushLabels or PolygonLabels with some of: {', '.join(sorted(names))}."
     try:
         tags = list(ElementTree.fromstring("" if "<!DOCTYPE" in text else text).iter())  # without entities
     except ElementTree.ParseError:

@@ -6,8 +6,7 @@ from torch.nn.functional import avg_pool2d, interpolate, unfold
 
 from tests.trainer.factories import tiny_batch, tiny_method
 from tests.trainer.test_semantic_networks import one_hot
-from trainer.networks.predicted_kernels import CcFpseGenerator, LayoutPyramid, convolved
-from trainer.networks.pyramid_discriminator import PyramidDiscriminator
+from trainer.networks.cc_fpse import CcFpseGenerator, LayoutPyramid, PyramidDiscriminator, convolved
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 

@@ -11,8 +11,7 @@ from tests.trainer.noisy import Config, Noisy
 from tests.trainer.test_evaluate import CLASSES, InMemory, dataset_of, recorded
 from trainer.__main__ import main
 from trainer.batch import IGNORE, Domain, random
-from trainer.metrics.diversity import diversity
-from trainer.metrics.evaluate import Scope
+from trainer.metrics.evaluate import Scope, diversity
 
 SIZE = (16, 24)
 VAL = Scope("val", SIZE)

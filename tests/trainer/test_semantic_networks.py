@@ -12,11 +12,10 @@ from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.nn.utils import parametrizations
 
 from trainer.errors import UserError
+from trainer.networks.cc_fpse import CcFpseGenerator, PyramidDiscriminator
 from trainer.networks.frozen import frozen, keeping_buffers
 from trainer.networks.init import SpectralConv2d, fuse_spectral_norm, update_spectral_norm
 from trainer.networks.normalisation import estimate_statistics
-from trainer.networks.predicted_kernels import CcFpseGenerator
-from trainer.networks.pyramid_discriminator import PyramidDiscriminator
 from trainer.networks.segmenting_discriminator import ResidualBlock, SegmentingDiscriminator
 from trainer.networks.spade import OasisGenerator, Spade
 from trainer.networks.swagan import SwaganDiscriminator, with_spread

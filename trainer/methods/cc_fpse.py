@@ -9,9 +9,8 @@ from torch import Tensor
 from trainer import losses
 from trainer.batch import Domain
 from trainer.methods.spade import HingeConfig, HingeFromLabels
+from trainer.networks.cc_fpse import CcFpseGenerator, PyramidDiscriminator
 from trainer.networks.init import initialise
-from trainer.networks.predicted_kernels import CcFpseGenerator
-from trainer.networks.pyramid_discriminator import PyramidDiscriminator
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, islice
+from functools import partial
+from itertools import combinations, cycle, islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from trainer.batch import IGNORE, Classes, Domain
+from trainer.batch import IGNORE, Classes, Domain, random
 from trainer.data.dataset import Dataset, Sample, resized
 from trainer.errors import UserError
 from trainer.methods.base import Method
@@ -20,6 +21,8 @@ from trainer.progress import progress_bar
 BATCH, SEARCHED, ENOUGH = 8, 40, 0.002
 """Samples per forward pass (no network mixes them in eval mode), the most photos searched for rare classes, and the
 share of a photo's pixels from which on it is named."""
+DIVERSE = 20
+"""The most label maps whose photos' diversity is measured."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,29 @@ def baselines(dataset: Dataset, scope: Scope, *, pairs: Sequence[Sample]) -> dic
         for name, guess in guesses.items():
             confusions[name].add(truth, resized(guess, truth.shape))
     return {name: {**confusion.figures(), "samples": len(samples)} for name, confusion in confusions.items()}
+
+
+def diversity(method: Method, dataset: Dataset, scope: Scope, *, seeds: int) -> Figures:
+    """Return the mean distance in levels between `seeds` photos of one label map, over at most 20 label maps.
+
+    `..._on_real` is the same mean over as many groups of real photos; None if the split has only one photo.
+    """
+    every = labelled(dataset, scope.split)
+    samples = spread(every, min(scope.limit or DIVERSE, DIVERSE))
+    bar = progress_bar(samples, what=f"diversity, {scope.split}", unit="sample", shown=scope.progress)
+    generated = []
+    for index, sample in enumerate(bar):
+        labels = [dataset.read_label(sample)]
+        made = partial(predict_photos, method, labels, size=scope.size, draws=[index], device=scope.device)
+        generated.append(mean_distance(made(stream=f"diversity-{seed}")[0] for seed in range(seeds)))
+    order = random(0, 0, "real photos").permutation(len(every))[: len(generated) * seeds]
+    photos = [resized(dataset.read_photo(every[place]), scope.size) for place in order]
+    size, endless = min(seeds, len(photos)), cycle(photos)
+    real = [mean_distance(list(islice(endless, size))) for _ in generated] if size > 1 else []
+    return {
+        "diversity_l1_levels": float(np.mean(generated)),
+        "diversity_l1_levels_on_real": float(np.mean(real)) if real else None,
+    }
 
 
 def _batches(

@@ -12,13 +12,13 @@ from trainer.errors import UserError
 from trainer.grids import sample_grid
 from trainer.methods.base import Method
 from trainer.metrics.distribution import DistributionMetric, Extractor
-from trainer.metrics.diversity import diversity
 from trainer.metrics.evaluate import (
     PhotoMetric,
     Report,
     Scope,
     baselines,
     classes_of,
+    diversity,
     evaluate_to_label,
     evaluate_to_photo,
     labelled,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.trainer.factories import class_table
+from tests.trainer.factories import class_table, tiny_run
 from trainer.batch import IGNORE, Domain, LabelMap, Photo
 from trainer.commands.evaluate import table
 from trainer.data.dataset import Dataset, Sample, resized
@@ -25,7 +25,7 @@ from trainer.metrics.distribution import Extractor
 from trainer.metrics.evaluate import Scope, baselines, evaluate_to_label, evaluate_to_photo
 from trainer.metrics.judge import Judge
 from trainer.metrics.predict import evaluating, predict_labels, predict_photos
-from trainer.metrics.record import Evaluation, Provenance, evaluate_and_record
+from trainer.metrics.record import Evaluation, evaluate_and_record
 from trainer.metrics.segmentation import Confusion
 
 CLASSES = class_table(
@@ -109,9 +109,7 @@ class Threshold(Method):
         )
 
 
-PROVENANCE = Provenance(
-    "threshold", "tiny-threshold", steps=100, step=80, seed=7, checkpoint="best", weights="averaged"
-)
+RUN = dataclasses.replace(tiny_run("supervised"), method="threshold", recipe="tiny-threshold", steps=100, seed=7)
 
 
 def recorded(
@@ -128,7 +126,8 @@ def recorded(
     dataset = dataset or little_dataset()
     selection = Selection(dataset, pairs, unpaired, (), rule="random", pool_rule="random", seed=0)
     method = method or Threshold()
-    return evaluate_and_record(method, dataset, selection, scope, provenance=PROVENANCE, folder=folder, **metrics)
+    about: dict[str, Any] = {"run": RUN, "step": 80, "checkpoint": "best", "weights": "averaged"}
+    return evaluate_and_record(method, dataset, selection, scope, folder=folder, **about, **metrics)
 
 
 class ByLight(Judge):

@@ -375,7 +375,10 @@ def test_the_run_s_evaluations_of_these_weights_go_along_and_those_of_an_earlier
             dataset,
             dataclasses.replace(selection, pairs=(*selection.pairs, dataset.samples("val")[0])),
             Scope(split, run.size, limit),
-            provenance=folder.provenance(step, checkpoint="best", weights=weights),
+            run=run,
+            step=step,
+            checkpoint="best",
+            weights=weights,
             folder=folder.evaluations,
         )
     stale = json.loads((folder.evaluations / "val-best-averaged.json").read_text()) | {"split": "train", "step": 2}

@@ -71,7 +71,10 @@ def evaluate(arguments: list[str]) -> int:
         dataset,
         selection,
         Scope(split, run.size, options.limit, device, progress=True),
-        provenance=folder.provenance(step, checkpoint=options.checkpoint, weights=options.weights),
+        run=run,
+        step=step,
+        checkpoint=options.checkpoint,
+        weights=options.weights,
         folder=folder.evaluations,
         judge=None
         if options.judge is None

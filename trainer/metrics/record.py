@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,27 +27,7 @@ from trainer.metrics.evaluate import (
 from trainer.metrics.judge import FcnScore, Judge
 from trainer.metrics.predict import translations
 from trainer.metrics.segmentation import Figures
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """The run and the checkpoint of an evaluation."""
-
-    method: str
-    recipe: str
-    steps: int
-    """What the run was planned for."""
-    step: int
-    """The step of the checkpoint."""
-    seed: int
-    checkpoint: str
-    weights: Literal["averaged", "raw"]
-
-    def __str__(self) -> str:
-        return (
-            f"{self.recipe}, step {self.step} of {self.steps}, seed {self.seed}, {self.checkpoint} checkpoint, "
-            f"{self.weights} weights"
-        )
+from trainer.run import Run
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,10 @@ def evaluate_and_record(
     selection: Selection,
     scope: Scope,
     *,
-    provenance: Provenance,
+    run: Run,
+    step: int,
+    checkpoint: str,
+    weights: Literal["averaged", "raw"],
     folder: Path,
     judge: Judge | None = None,
     features: Extractor | None = None,
@@ -75,9 +58,9 @@ def evaluate_and_record(
 ) -> Evaluation:
     """Evaluate every direction of the method and write a JSON file and a grid of samples into `folder`.
 
-    `selection` is what the run was trained on: baselines come from the labels of its pairs, and evaluated photos in it
-    are counted as `seen_in_training`. For generated photos, `judge` adds the FCN score, `features` FID, KID, precision
-    and recall, and `seeds` the diversity of so many photos of one label map.
+    `step` is the checkpoint's. `selection` is what the run was trained on: baselines come from the labels of its pairs,
+    and evaluated photos in it are counted as `seen_in_training`. For generated photos, `judge` adds the FCN score,
+    `features` FID, KID, precision and recall, and `seeds` the diversity of so many photos of one label map.
     """
     for option, given in (("judge", judge), ("features", features)):
         if given is not None and "to_photo" not in method.directions:
@@ -118,7 +101,13 @@ def evaluate_and_record(
         "limit": scope.limit,
         "pairs": len(selection.pairs),
         "unpaired": len(selection.unpaired_photos),
-        **asdict(provenance),
+        "method": run.method,
+        "recipe": run.recipe,
+        "steps": run.steps,
+        "step": step,
+        "seed": run.seed,
+        "checkpoint": checkpoint,
+        "weights": weights,
         "judge": "labels of the dataset" if dataset.label_domain.kind == "classes" else "pictures of the dataset",
         "figures": figures,
         **parts,
@@ -129,13 +118,14 @@ def evaluate_and_record(
     }
     count = [] if scope.limit is None else [f"{scope.limit}-samples"]
     made_by = [each.name for each in (judge, features) if each is not None]
-    stem = "-".join([scope.split, provenance.checkpoint, provenance.weights, *count, *made_by])
+    stem = "-".join([scope.split, checkpoint, weights, *count, *made_by])
     folder.mkdir(parents=True, exist_ok=True)
     path, grid = folder / f"{stem}.json", folder / f"{stem}.png"
     written = path.with_suffix(".part")
     written.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     written.replace(path)
-    _write_grid(grid, method, dataset, scope, next(iter(reports.values())), caption=f"{provenance}")
+    about = f"step {step} of {run.steps}, seed {run.seed}, {checkpoint} checkpoint, {weights} weights"
+    _write_grid(grid, method, dataset, scope, next(iter(reports.values())), caption=f"{run.recipe}, {about}")
     return Evaluation(figures, found, cautions, path, grid)
 
 

@@ -22,7 +22,6 @@ from trainer.data.selection.selection import Selection
 from trainer.errors import UserError
 from trainer.methods import METHODS
 from trainer.methods.base import Method
-from trainer.metrics.record import Provenance
 from trainer.run import Run, from_json
 from trainer.training.batches import make_loader, statistics_batches
 from trainer.training.environment import environment
@@ -59,11 +58,6 @@ class RunDir:
         path = self.path / "pairs.json"
         labels_of = None if self.run.unpaired_labels is None else open_source(self.run.unpaired_labels)
         return Selection.from_json(path.read_text(), dataset, source=str(path), labels_of=labels_of, of_run=True)
-
-    def provenance(self, step: int, *, checkpoint: str, weights: Literal["averaged", "raw"]) -> Provenance:
-        """What figures of this run's checkpoint, saved at `step`, depend on."""
-        run = self.run
-        return Provenance(run.method, run.recipe, run.steps, step, run.seed, checkpoint, weights)
 
     def checkpoint(self, name: str) -> Path:
         """The file of the checkpoint called last, best or step-NNNNNN."""

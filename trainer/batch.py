@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from serving.imaging import domain
 from serving.imaging.domain import ClassRow
 
 IGNORE = 255
@@ -47,6 +49,11 @@ class Classes:
     def palette(self) -> np.ndarray:
         """The colours by index, uint8[C,3]."""
         return np.array([row.color for row in self.real], dtype=np.uint8).reshape(-1, 3)
+
+    @cached_property
+    def imaging(self) -> domain.Domain:
+        """The class table as `serving.imaging` takes it."""
+        return domain.Domain("classes", self.rows)
 
     def index_to_color(self) -> np.ndarray:
         """Lookup uint8[256,3] from class index to colour; that of the first ignored row, else black, for any other."""

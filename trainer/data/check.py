@@ -9,7 +9,6 @@ from PIL import Image
 
 from serving.imaging.labels import read_label
 from trainer.batch import IGNORE, Classes
-from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import SIDES, Dataset, Sample, image_errors
 from trainer.data.layouts.files import first_of
 from trainer.data.selection.selection import Selection
@@ -177,7 +176,7 @@ def _read_label(dataset: Dataset, sample: Sample, report: Report) -> None:
     if type(dataset) is Dataset:
         path = dataset.file(sample, "label")
         with image_errors(path):
-            label_image = read_label(path, imaging_domain(report.classes))
+            label_image = read_label(path, report.classes.imaging)
             with Image.open(path) as image:
                 report.indexed += image.mode == "P" and label_image.spelling == "ids"
         if unlabelled := int((label_image.ids == IGNORE).sum()):

@@ -3,10 +3,9 @@
 import csv
 import io
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
-from serving.imaging.domain import ClassRow, Domain
+from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Classes
 from trainer.errors import UserError
 
@@ -91,9 +90,3 @@ def _class_row(where: str, record: Mapping[str, str | None], *, identity: str) -
     if number(identity) == IGNORE and not ignore:
         raise UserError(f"{where}: {name} has the id 255, which means not labelled; give it and its pixels another")
     return ClassRow(number(identity), name, (number("r"), number("g"), number("b")), ignore)
-
-
-@lru_cache(maxsize=16)
-def imaging_domain(classes: Classes) -> Domain:
-    """The class table as `serving.imaging` takes it."""
-    return Domain("classes", classes.rows)

@@ -13,7 +13,6 @@ from PIL import Image
 from serving.imaging.decode import BrokenImage, ImageError, image_size, read_photo
 from serving.imaging.labels import read_label
 from trainer.batch import Domain
-from trainer.data.class_table import imaging_domain
 from trainer.errors import BrokenFile, UserError
 
 Side = Literal["photo", "label"]
@@ -83,7 +82,7 @@ class Dataset:
             label = read_image(path)
         else:
             with image_errors(path):
-                label = classes.id_to_index()[read_label(path, imaging_domain(classes)).ids]
+                label = classes.id_to_index()[read_label(path, classes.imaging).ids]
         with suppress(BrokenFile):  # an unreadable photo is reported where the photo is read
             self.refuse_sizes(sample)
         return label

@@ -12,7 +12,6 @@ from PIL import Image
 from serving.imaging.decode import encode_grey, encode_photo, read_photo
 from serving.imaging.labels import read_label
 from trainer.batch import Classes, Domain, random
-from trainer.data.class_table import imaging_domain
 from trainer.data.dataset import Dataset, Sample, image_errors, resized
 from trainer.data.layouts.files import PICTURES
 from trainer.data.synthetic import scenes
@@ -105,8 +104,7 @@ def write_examples(
             raise UserError(f"{path} is the second example with the name {names[-1]}: give it another of a-z 0-9 -")
         with image_errors(path):
             if painter and domain.classes:
-                known = imaging_domain(domain.classes)
-                given = resized(read_label(path, known).ids, size)
+                given = resized(read_label(path, domain.classes.imaging).ids, size)
                 (out / f"{names[-1]}.png").write_bytes(encode_grey(given))
             else:
                 given = resized(read_photo(path), size)

@@ -12,7 +12,7 @@ import numpy as np
 from serving.imaging.decode import encode_label, image_size
 from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Classes
-from trainer.data.class_table import class_rows, imaging_domain
+from trainer.data.class_table import class_rows
 from trainer.data.dataset import image_errors
 from trainer.data.formats.geometry import rasterised
 from trainer.data.formats.photos import Photos
@@ -113,7 +113,7 @@ def convert(
                 raise Unusable("labels of a photo that has a label map in --out: remove that to replace it")
             with image_errors(photo):
                 size = image_size(photo)
-            label = encode_label(painted(picture, size, table, overlaps, summary), imaging_domain(table.classes))
+            label = encode_label(painted(picture, size, table, overlaps, summary), table.classes.imaging)
         except (Unusable, BrokenFile) as reason:
             summary.dropped[str(reason)].append(picture.name)
             continue

@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.imaging.labels import nearest_ids
 from trainer.batch import Classes, Domain
-from trainer.data.class_table import imaging_domain, read_classes, shipped
+from trainer.data.class_table import read_classes, shipped
 from trainer.data.dataset import Dataset, Sample, Side, read_image
 from trainer.data.layouts.files import Layout, matched
 from trainer.data.remapped import remapped
@@ -42,7 +42,7 @@ class Aligned(Dataset):
         classes = self.label_domain.classes
         if classes is None:
             return half
-        return classes.id_to_index()[nearest_ids(half, imaging_domain(classes), max_distance=NEAR)]
+        return classes.id_to_index()[nearest_ids(half, classes.imaging, max_distance=NEAR)]
 
     def size(self, sample: Sample, side: Side) -> tuple[int, int]:
         """(height, width) of one half."""

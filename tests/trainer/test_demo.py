@@ -15,7 +15,7 @@ import pytest
 
 from tests.trainer.factories import tiny_run
 from trainer.__main__ import main
-from trainer.data.layouts import scenes
+from trainer.data.layouts import drawn
 from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_a_port_that_is_taken_is_refused_before_the_training(capsys, tmp_path):
 def test_the_demo_trains_once_exports_and_serves(capfd, tmp_path, monkeypatch):
     models, run = tmp_path / "models", tmp_path / "run"
     monkeypatch.setitem(RECIPES, "scenes-demo", tiny_run("mean_teacher", recipe="scenes-demo", steps=2))
-    monkeypatch.setattr(scenes, "SPLITS", {"train": 8, "val": 1, "test": 3})
+    monkeypatch.setattr(drawn, "SCENES", {"train": 8, "val": 1, "test": 3})
     monkeypatch.setattr("trainer.export.export.reasons_against", lambda *_: {})  # two steps beat no baseline
     options = ["demo", "--run", str(run), "--models", str(models)]
     assert main([*options, "--no-serve"]) == 0

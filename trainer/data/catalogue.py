@@ -6,10 +6,10 @@ from pathlib import Path
 
 from trainer.data.dataset import Dataset
 from trainer.data.layouts.aligned import MAPS_TERMS, aligned, facades, facades_pictures, unaligned
-from trainer.data.layouts.clips import clips, drawn_walker
+from trainer.data.layouts.clips import clips
+from trainer.data.layouts.drawn import drawn_scenes, drawn_walker
 from trainer.data.layouts.folders import camvid, folders, labels, pictures
 from trainer.data.layouts.published import ade20k, cityscapes, coco_stuff
-from trainer.data.layouts.scenes import synthetic_scenes
 from trainer.errors import named
 
 
@@ -19,7 +19,7 @@ def open_dataset(name: str, root: str | Path | None) -> Dataset:
 
 
 CATALOGUE: dict[str, Callable[[str, Path | None], Dataset]] = {
-    "scenes": synthetic_scenes,
+    "scenes": drawn_scenes,
     "camvid": camvid,  # SegNet split, 11 classes
     "cityscapes": cityscapes,  # the 19 training classes
     "cityscapes-34": cityscapes,  # all raw ids, 0 is void: what the semantic-synthesis papers use

@@ -1,23 +1,18 @@
 """Clips: frames of videos with the pose in each, and the frame and the pose before as further sides."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from trainer.batch import Domain
 from trainer.data.dataset import Dataset, Sample, Side, SideKind
 from trainer.data.layouts.files import Layout, matched
 from trainer.data.layouts.folders import split_folders
 from trainer.data.poses import Pose, by_number, draw_pose, pose_files, read_pose
-from trainer.data.synthetic import walker
 from trainer.errors import UserError
 
 PREVIOUS: dict[str, SideKind] = {"previous_photo": "picture", "previous_label": "picture"}
-WALKER_SIZE, WALKER_FRAMES, WALKER_CLIPS = (144, 192), 60, {"train": (0, 1, 2, 3, 4, 5), "val": (6,)}
 
 
 @dataclass(frozen=True)
@@ -40,29 +35,6 @@ class Clips(Dataset):
         return read_pose(self.file(sample, side))
 
 
-@dataclass(frozen=True)
-class Walker(Clips):
-    """Draws the walking figure."""
-
-    def read_photo(self, sample: Sample) -> np.ndarray:
-        return _walker(sample.photo or "")[0].copy()
-
-    def read_side(self, sample: Sample, side: str) -> np.ndarray:
-        if side == "previous_photo":
-            return _walker(sample.path(side) or "")[0].copy()
-        return super().read_side(sample, side)
-
-    def size(self, sample: Sample, side: Side) -> tuple[int, int]:
-        return WALKER_SIZE
-
-    def pose(self, sample: Sample, side: str) -> Pose:
-        return _walker(sample.path(side) or "")[1]
-
-    def digest(self, sample: Sample, side: Side) -> str:
-        photo, pose = _walker(sample.path(side) or "")
-        return hashlib.sha256((pose if side == "label" else photo).tobytes()).hexdigest()
-
-
 def clips(name: str, root: Path | None) -> Dataset:
     """Frames of videos of one person, a folder for each clip, and the JSON files that OpenPose writes for them."""
     text = "photos/CLIP/NAME.jpg and poses/CLIP/NAME_keypoints.json (splits: train/photos, train/poses, ...)"
@@ -78,29 +50,13 @@ def clips(name: str, root: Path | None) -> Dataset:
             for stem, path in pose_files(folder / "poses").items()
             if stem in photos
         }
-        splits[split] = _in_order(matched(photos, poses))
+        splits[split] = in_order(matched(photos, poses))
     if not any(sample.complete for sample in splits["train"]):
         raise UserError(f"{layout.root}: no photo has its pose; {name} expects a root that holds {text}")
     return Clips(**vars(layout.dataset(splits, terms="yours", classes=None)) | {"sides": PREVIOUS, "flips": False})
 
 
-def drawn_walker(name: str, root: Path | None) -> Dataset:
-    """The drawn walking figure; it has no root."""
-    if root is not None:
-        raise UserError(f"--data {name} is drawn and needs no folder: leave out --root {root}")
-    splits = {
-        split: _in_order(
-            Sample(f"clip{clip}/{frame:03d}", f"walker:{clip}:{frame}", f"walker:{clip}:{frame}")
-            for clip in numbers
-            for frame in range(WALKER_FRAMES)
-        )
-        for split, numbers in WALKER_CLIPS.items()
-    }
-    terms = "synthetic, drawn by fewpair; no conditions"
-    return Walker(name, None, Domain("picture"), terms, splits, sides=PREVIOUS, flips=False)
-
-
-def _in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     """Samples by clip and number, each pair with the one before it as sides.
 
     The first of a clip, and the first after a frame without a pose, comes after itself.
@@ -117,9 +73,3 @@ def _in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
             before = sample = replace(sample, sides=sides)
         found.append(sample)
     return tuple(found)
-
-
-@lru_cache(maxsize=64)
-def _walker(reference: str) -> tuple[np.ndarray, Pose]:
-    _, clip, frame = reference.split(":")
-    return walker.draw(int(clip), int(frame), height=WALKER_SIZE[0], width=WALKER_SIZE[1])

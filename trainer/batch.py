@@ -20,7 +20,7 @@ LabelMap = Annotated[Tensor, "Long[B,H,W] in 0..C-1, or IGNORE (255)"]
 OneHot = Annotated[Tensor, "Float[B,C,H,W] in {0,1}; all zero where ignored"]
 Scores = Annotated[Tensor, "Float[B,C,H,W], unbounded (logits)"]
 
-Phase = Literal["never", "first half", "second half", "throughout"]
+Phase = Literal["never", "first half", "throughout"]
 """A part of the training."""
 
 

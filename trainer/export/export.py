@@ -133,10 +133,12 @@ def export(
                 "outputs": [output.described() for output in graph.outputs],
                 "noise": None if graph.noise_shape is None else {"name": NOISE, "shape": list(graph.noise_shape)},
                 **({"previous": Port(PREVIOUS, "photo").described()} if graph.previous else {}),
-                **({"int8": _small(*small[graph.direction], graph.direction, building)} if int8 else {}),
             }
             for graph in graphs
         }
+        for direction, (model, change) in small.items():
+            entry = _written(model, f"{direction}.int8.onnx", building) | {"change": change}
+            manifest["directions"][direction]["int8"] = entry
         if style is not None and style_size is not None:
             manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
         if examples is not None:
@@ -190,10 +192,6 @@ def _written(model: onnx.ModelProto, file: str, folder: Path) -> dict[str, Any]:
     return {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _small(model: onnx.ModelProto, change: str, direction: str, folder: Path) -> dict[str, Any]:
-    return {**_written(model, f"{direction}.int8.onnx", folder), "change": change}
-
-
 def _domain(domain: Domain) -> dict[str, Any]:
     rows = None if domain.classes is None else domain.classes.rows
     return {"kind": domain.kind, "classes": rows and [asdict(row) | {"color": list(row.color)} for row in rows]}
@@ -204,20 +202,15 @@ def _rounding(graphs: Sequence[Graph], method: Method, *, size: tuple[int, int])
     changes = []
     for graph in graphs:
         row = compared(graph, method, *drawn(method.label_domain.classes, 4, size))
-        if row.ids_different is not None:
-            if row.ids_different > IDS_TOLERANCE:
-                raise UserError(
-                    f"fp16 weights change the class of {row.ids_different:.2%} of the pixels (at most "
-                    f"{IDS_TOLERANCE:.1%} is allowed): export without half"
-                )
-            changes.append(f"the class of {row.ids_different:.3%} of the pixels")
-        if graph.outputs[0].kind in ("photo", "picture"):
-            if row.values_over_one_level > VALUES_TOLERANCE:
-                raise UserError(
-                    f"fp16 weights change {row.values_over_one_level:.2%} of the levels by more than one (at most "
-                    f"{VALUES_TOLERANCE:.1%} is allowed): export without half"
-                )
-            changes.append(f"{row.values_over_one_level:.3%} of the {graph.outputs[0].name}'s levels by more than one")
+        if row.ids_different is None:
+            share, limit = row.values_over_one_level, VALUES_TOLERANCE
+            changed = f"{share:.3%} of the {graph.outputs[0].name}'s levels by more than one"
+        else:
+            share, limit = row.ids_different, IDS_TOLERANCE
+            changed = f"the class of {share:.3%} of the pixels"
+        if share > limit:
+            raise UserError(f"fp16 weights change {changed} (at most {limit:.1%} is allowed): export without half")
+        changes.append(changed)
     return (
         "The weights are stored in fp16 and cast to fp32 as the file is loaded; the table is of the graphs before "
         "that. Rounding changes "

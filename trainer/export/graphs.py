@@ -136,24 +136,22 @@ def draw_graph(method: Method, direction: Direction, *, size: tuple[int, int]) -
     # A dimension of one unit would not be taken for a dynamic one.
     example = tuple(max(side, 2 * unit) for side in size)
     shape = (2, *example, 3) if port.layout == "NHWC" else (2, *example)
-    arguments: tuple[Tensor, ...] = (torch.zeros(shape, dtype=torch.uint8),)
-    dynamic: tuple[dict[int, Any], ...] = ({0: "batch", 1: height, 2: width},)
+    arguments = [torch.zeros(shape, dtype=torch.uint8)]
+    dynamic: list[dict[int, Any]] = [{0: "batch", 1: height, 2: width}]
+    inputs = [port.name]
     noise_shape = method.noise_shape if direction == "to_photo" else None
     previous = method.takes_previous and direction == "to_photo"
     if noise_shape is not None:
-        arguments = (*arguments, torch.zeros(2, *noise_shape))
-        dynamic = (*dynamic, {0: torch.export.Dim.AUTO})  # found equal to the batch; naming it again would be warned of
+        inputs.append(NOISE)
+        arguments.append(torch.zeros(2, *noise_shape))
+        dynamic.append({0: torch.export.Dim.AUTO})  # found equal to the batch; naming it again would be warned of
     if previous:
-        arguments = (*arguments, torch.zeros((2, *example, 3), dtype=torch.uint8))
-        dynamic = (*dynamic, dict.fromkeys(range(3), torch.export.Dim.AUTO))
+        inputs.append(PREVIOUS)
+        arguments.append(torch.zeros((2, *example, 3), dtype=torch.uint8))
+        dynamic.append(dict.fromkeys(range(3), torch.export.Dim.AUTO))
     has_raw = direction == "to_photo" or domain.kind == "picture" or len(outputs) == 2
-    model = _exported(
-        wrapper,
-        arguments,
-        inputs=[port.name, *([NOISE] if noise_shape is not None else []), *([PREVIOUS] if previous else [])],
-        outputs=[*(output.name for output in outputs), *([RAW] if has_raw else [])],
-        dynamic=dynamic,
-    )
+    names = [*(output.name for output in outputs), *([RAW] if has_raw else [])]
+    model = _exported(wrapper, arguments, inputs=inputs, outputs=names, dynamic=dynamic)
     under_test = None
     if has_raw:
         under_test = copy.deepcopy(model)
@@ -165,23 +163,18 @@ def draw_style(method: Method) -> onnx.ModelProto:
     """Export `style_of` for photos of the method's `style_size`, with a dynamic batch."""
     assert method.style_size is not None
     photo = torch.zeros((2, *method.style_size, 3), dtype=torch.uint8)
-    return _exported(Style(method), (photo,), inputs=["photo"], outputs=[NOISE], dynamic=({0: "batch"},))
+    return _exported(Style(method), [photo], inputs=["photo"], outputs=[NOISE], dynamic=[{0: "batch"}])
 
 
 def _exported(
-    wrapper: nn.Module,
-    arguments: tuple[Tensor, ...],
-    *,
-    inputs: list[str],
-    outputs: list[str],
-    dynamic: tuple[dict[int, Any], ...],
+    wrapper: nn.Module, arguments: list[Tensor], *, inputs: list[str], outputs: list[str], dynamic: list[dict[int, Any]]
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
         wrapper.eval(),
-        arguments,
+        tuple(arguments),
         input_names=inputs,
         output_names=outputs,
-        dynamic_shapes=dynamic,
+        dynamic_shapes=tuple(dynamic),
         opset_version=OPSET,
         external_data=False,
         dynamo=True,

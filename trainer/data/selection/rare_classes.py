@@ -29,19 +29,14 @@ def sampling_weights(
     dataset: Dataset, pairs: Sequence[Sample], *, when: Phase, steps: int, size: tuple[int, int]
 ) -> SamplingWeights | None:
     """Count the pairs' classes at the training size; None if the sampling is not used."""
-    half, classes = (steps + 1) // 2, dataset.label_domain.classes
-    within = {
-        "never": range(0),
-        "first half": range(half),
-        "second half": range(half, steps),
-        "throughout": range(steps),
-    }[when]
+    classes = dataset.label_domain.classes
+    within = range({"never": 0, "first half": (steps + 1) // 2, "throughout": steps}[when])
     if not within or not pairs or classes is None:
         return None
 
     labels = (resized(dataset.read_label(sample), size) for sample in pairs)
     probabilities = sampling_probabilities(class_pixels(labels, classes.count))
-    print(f"Rare-class sampling in steps {within.start + 1} to {within.stop} of {steps}", flush=True)
+    print(f"Rare-class sampling in steps 1 to {within.stop} of {steps}", flush=True)
     return SamplingWeights(tuple(probabilities.tolist()), within)
 
 

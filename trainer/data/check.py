@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.distance import cdist
 
 from serving.imaging.labels import read_label
 from trainer.batch import IGNORE, Classes
@@ -93,12 +94,9 @@ class Report:
         names = list(self.thumbnails)[::step]
         if len(names) < 2:
             return [], step
-        rows = np.stack([self.thumbnails[name] for name in names]).astype(np.int16)
-        found = []
-        for index in range(len(names) - 1):
-            near = np.flatnonzero(np.abs(rows[index + 1 :] - rows[index]).mean(1) < SAME)
-            found += [(names[index], names[index + 1 + int(other)]) for other in near]
-        return found, step
+        rows = np.stack([self.thumbnails[name] for name in names])
+        near = np.triu(cdist(rows, rows, "cityblock") < SAME * rows.shape[1], 1)
+        return [(names[one], names[other]) for one, other in np.argwhere(near)], step
 
 
 def check(dataset: Dataset, samples: Iterable[Sample], *, decoded: int | None) -> Report:

@@ -43,7 +43,7 @@ class CcFpse(HingeFromLabels):
         self.discriminator = PyramidDiscriminator(self.channels, width=config.width)
         initialise(config.initialisation, self.generator, self.discriminator)
 
-    def matched(self, known: Sequence[Sequence[Tensor]], judged: Sequence[Sequence[Tensor]]) -> Tensor:
+    def feature_matching(self, on_real: Sequence[Sequence[Tensor]], on_fake: Sequence[Sequence[Tensor]]) -> Tensor:
         """The mean over the encoder's four layers of mean |D_l(x) - D_l(x')|."""
-        real, fake = ([layer for scale in outputs for layer in scale[:-1]] for outputs in (known, judged))
+        real, fake = ([layer for scale in outputs for layer in scale[:-1]] for outputs in (on_real, on_fake))
         return torch.stack([losses.difference(one, other) for one, other in zip(real, fake, strict=True)]).mean()

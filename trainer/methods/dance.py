@@ -38,7 +38,7 @@ class Dance(Pix2PixHD):
     takes_previous = True
     sides = frozenset({"previous_photo", "previous_label"})
 
-    def _judged(self, pairs: Pairs, *, resting: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _discriminator_inputs(self, pairs: Pairs, *, resting: bool) -> tuple[Tensor, Tensor, Tensor]:
         before, now = self.encode(pairs.sides["previous_label"]), self.encode(pairs.label)
         first = self.generated(_after(torch.zeros_like(pairs.photo), before), resting=resting)
         second = self.generated(_after(first, now), resting=resting)  # the gradient flows through the first frame

@@ -144,11 +144,11 @@ class Painter(FromLabels):
         seen_real, _ = diff_augmented(real.photo, condition, self.draws(i, "augment", len(label)))
         seen_real, matched = seen_real.detach(), seen_condition.detach()
         with torch.no_grad():
-            known = self.conditional(seen_real, matched)
+            on_real = self.conditional(seen_real, matched)
             known_features = self._features(seen_real)
             self.projected.calibrate(known_features)
             targets = self._features(real.photo)
-        judged = self.conditional(seen_fake, matched)
+        on_fake = self.conditional(seen_fake, matched)
         features = self._features(seen_fake)
         means, known_means = (avg_pool2d(photo, 8) for photo in (fake, real.photo))
         read = {"cycle": config.cycle * losses.cross_entropy(self._read(fake), label)} if config.cycle else {}
@@ -156,9 +156,9 @@ class Painter(FromLabels):
             "generator",
             read
             | {
-                "conditional": config.conditional * _mean(losses.negative_mean(scale[-1]) for scale in judged),
+                "conditional": config.conditional * _mean(losses.negative_mean(scale[-1]) for scale in on_fake),
                 "projected": config.projected * _mean(map(losses.negative_mean, self.projected(features))),
-                "feature_matching": config.feature_matching * losses.feature_matching_l1(known, judged),
+                "feature_matching": config.feature_matching * losses.feature_matching_l1(on_real, on_fake),
                 "features": config.features * relative_l1(targets, self._features(fake)),
                 "colour": config.colour * (means - known_means).abs().mean(),
                 "kl": config.kl * losses.gaussian_kl(mean, deviation),

@@ -70,12 +70,12 @@ class Pix2PixHD(Translator):
         self.channels += self.has_edges
         if config.edges == "instances":
             self.sides |= {"instances"}
-        seen, judged = self.channels + 3 * (self.frames - 1), self.frames * (self.channels + 3) - 3
+        seen, discriminated = self.channels + 3 * (self.frames - 1), self.frames * (self.channels + 3) - 3
         self.photo_generator = ResNetGenerator(
             seen, 3, width=config.width, blocks=config.blocks, tanh=True, halvings=config.halvings
         )
         self.enhancer = LocalEnhancer(seen, width=max(1, config.width // 2), features=config.width)
-        self.discriminator = MultiScalePatchGAN(judged, width=config.width, scales=config.scales, spectral=False)
+        self.discriminator = MultiScalePatchGAN(discriminated, width=config.width, scales=config.scales, spectral=False)
         self.multiple_of = 2 * self.photo_generator.multiple_of
         self.smallest = 2 * self.multiple_of
         self.enhanced = False
@@ -113,23 +113,23 @@ class Pix2PixHD(Translator):
         if self.enhanced:
             moving = "enhancer" if resting else ("global", "enhancer")
         pairs, skip = (batch.paired, 0) if self.enhanced else (_halved(batch.paired), 1)
-        real, fake, drawn = self._judged(pairs, resting=resting)
+        real, fake, drawn = self._discriminator_inputs(pairs, resting=resting)
 
-        known = self.discriminator(real, drawn, skip=skip)  # for both updates: the first does not move its weights
-        judged = self.discriminator(fake, drawn, skip=skip)
-        terms = {"adversarial": _least_squares(judged, real=True)}
+        on_real = self.discriminator(real, drawn, skip=skip)  # for both updates: the first does not move its weights
+        on_fake = self.discriminator(fake, drawn, skip=skip)
+        terms = {"adversarial": _least_squares(on_fake, real=True)}
         if config.feature_matching:
-            terms["feature_matching"] = config.feature_matching * losses.feature_matching_l1(known, judged)
+            terms["feature_matching"] = config.feature_matching * losses.feature_matching_l1(on_real, on_fake)
         if self.perceptual is not None:
             frames = zip(fake.split(3, 1), real.split(3, 1), strict=True)
             terms["perceptual"] = config.perceptual * torch.stack([self.perceptual(*each) for each in frames]).sum()
         yield Update(moving, terms)
 
-        judged = self.discriminator(fake.detach(), drawn, skip=skip)
-        terms = {"real": 0.5 * _least_squares(known, real=True), "fake": 0.5 * _least_squares(judged, real=False)}
+        on_fake = self.discriminator(fake.detach(), drawn, skip=skip)
+        terms = {"real": 0.5 * _least_squares(on_real, real=True), "fake": 0.5 * _least_squares(on_fake, real=False)}
         yield Update("discriminator", terms)
 
-    def _judged(self, pairs: Pairs, *, resting: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _discriminator_inputs(self, pairs: Pairs, *, resting: bool) -> tuple[Tensor, Tensor, Tensor]:
         """What the discriminators see: real photos, generated ones, and the labels beside both."""
         drawn = self.encode(pairs.label, pairs.sides.get("instances"))
         return pairs.photo, self.generated(drawn, resting=resting), drawn
@@ -171,6 +171,6 @@ def half(label: Any) -> Any:
     return label[:, ::2, ::2] if label.ndim == 3 else halved(label)
 
 
-def _least_squares(judged: list[list[Tensor]], *, real: bool) -> Tensor:
+def _least_squares(scales: list[list[Tensor]], *, real: bool) -> Tensor:
     """The sum over the scales, as in the paper (Eq. 2)."""
-    return torch.stack([losses.least_squares(scale[-1], real=real) for scale in judged]).sum()
+    return torch.stack([losses.least_squares(scale[-1], real=real) for scale in scales]).sum()

@@ -58,12 +58,12 @@ class HingeFromLabels(FromLabels):
         config, photo, label = self.config, batch.paired.photo, batch.paired.label
         drawn = self.encode(label)
         fake = self.generator(drawn)
-        judged = self.discriminator(fake, drawn)
-        terms = {"adversarial": torch.stack([losses.negative_mean(scale[-1]) for scale in judged]).mean()}
+        on_fake = self.discriminator(fake, drawn)
+        terms = {"adversarial": torch.stack([losses.negative_mean(scale[-1]) for scale in on_fake]).mean()}
         if config.feature_matching:
             with torch.no_grad():
-                known = self.discriminator(photo, drawn)
-            terms["feature_matching"] = config.feature_matching * self.matched(known, judged)
+                on_real = self.discriminator(photo, drawn)
+            terms["feature_matching"] = config.feature_matching * self.feature_matching(on_real, on_fake)
         if self.perceptual is not None:
             terms["perceptual"] = config.perceptual * self.perceptual(fake, photo)
         yield Update("generator", terms)
@@ -77,9 +77,9 @@ class HingeFromLabels(FromLabels):
         }
         yield Update("discriminator", terms)
 
-    def matched(self, known: Sequence[Sequence[Tensor]], judged: Sequence[Sequence[Tensor]]) -> Tensor:
+    def feature_matching(self, on_real: Sequence[Sequence[Tensor]], on_fake: Sequence[Sequence[Tensor]]) -> Tensor:
         """L_fm between the discriminator's outputs for real photos and for generated ones."""
-        return losses.feature_matching_l1(known, judged)
+        return losses.feature_matching_l1(on_real, on_fake)
 
 
 class Spade(HingeFromLabels):

@@ -12,6 +12,7 @@ from trainer.batch import Classes, Domain
 from trainer.data.class_table import read_classes, shipped
 from trainer.data.dataset import Dataset, Sample, Side, read_image
 from trainer.data.layouts.files import Layout, matched
+from trainer.data.layouts.folders import listed
 from trainer.data.remapped import remapped
 from trainer.errors import UserError
 
@@ -98,9 +99,8 @@ def facades(name: str, root: Path | None) -> Dataset:
     if not (where / "train" / "photo").is_dir():
         return aligned(name, where, terms=FACADES_TERMS, classes=classes, text=layout.text)
     layout.require(where / "train" / "label")
-    there = [split for split in ("train", "val", "test") if (where / split / "photo").is_dir()]
-    splits = {split: matched(*(layout.files(where / split / side) for side in ("photo", "label"))) for split in there}
-    return layout.dataset(splits, terms=FACADES_TERMS, classes=classes)
+    folders = {split: where / split for split in ("train", "val", "test") if (where / split / "photo").is_dir()}
+    return listed(layout, folders, ("photo", "label"), terms=FACADES_TERMS, classes=classes)
 
 
 def facades_pictures(name: str, root: Path | None) -> Dataset:

@@ -18,7 +18,7 @@ def camvid(name: str, root: Path | None) -> Dataset:
     layout = Layout.at(name, root, text)
     layout.require(layout.root / "train" / "label")
     splits = {split: layout.root / split for split in ("train", "val", "devtest") if (layout.root / split).is_dir()}
-    return _listed(layout, splits, ("photo", "label"), terms=CAMVID_TERMS, classes=_table(layout))
+    return listed(layout, splits, ("photo", "label"), terms=CAMVID_TERMS, classes=_table(layout))
 
 
 def folders(name: str, root: Path | None) -> Dataset:
@@ -27,14 +27,14 @@ def folders(name: str, root: Path | None) -> Dataset:
     layout = Layout.at(name, root, text)
     splits = split_folders(layout.root)
     layout.require(splits["train"] / "photos")  # before the class table, which is missing too in a wrong folder
-    return _listed(layout, splits, ("photos", "labels"), terms="yours", classes=_table(layout))
+    return listed(layout, splits, ("photos", "labels"), terms="yours", classes=_table(layout))
 
 
 def pictures(name: str, root: Path | None) -> Dataset:
     """A user's own pictures on both sides."""
     text = "photos/NAME.jpg and labels/NAME.png (splits: train/photos, train/labels, val/photos, ...)"
     layout = Layout.at(name, root, text)
-    return _listed(layout, split_folders(layout.root), ("photos", "labels"), terms="yours", classes=None)
+    return listed(layout, split_folders(layout.root), ("photos", "labels"), terms="yours", classes=None)
 
 
 def labels(name: str, root: Path | None) -> Dataset:
@@ -46,7 +46,7 @@ def labels(name: str, root: Path | None) -> Dataset:
     return layout.dataset({"train": samples}, terms="yours", classes=classes)
 
 
-def _listed(
+def listed(
     layout: Layout, folders: Mapping[str, Path], sides: tuple[str, str], *, terms: str, classes: Classes | None
 ) -> Dataset:
     """The files of each split; the folder of the labels may be absent while nothing is labelled yet."""

@@ -21,8 +21,7 @@ class SamplingWeights:
 
     def draw(self, rng: np.random.Generator) -> int:
         """The index of a pair, drawn by probability."""
-        weights = np.array(self.probabilities)
-        return int(rng.choice(len(weights), p=weights / weights.sum()))
+        return int(rng.choice(len(self.probabilities), p=self.probabilities))
 
 
 def sampling_weights(

@@ -98,7 +98,7 @@ def export(
     small = {graph.direction: quantized(graph, dataset, selection, size=run.size) for graph in graphs if int8}
     ways = " and ".join(WORDS[direction] for direction in directions)
     learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": 1,
         "name": name,
         "description": description or f"{ways[0].upper()}{ways[1:]}, learnt with {run.method} from {learned}.",

@@ -51,7 +51,9 @@ def drawn_scenes(name: str, root: Path | None) -> Dataset:
     """The synthetic scenes; they have no root."""
     _refuse_root(name, root)
     splits = {
-        split: tuple(Sample(f"{split}-{index:05d}", *[f"scene:{split}:{index}"] * 2) for index in range(count))
+        split: tuple(
+            Sample(f"{split}-{index:05d}", f"scene:{split}:{index}", f"scene:{split}:{index}") for index in range(count)
+        )
         for split, count in SCENES.items()
     }
     return Drawn(name, None, Domain("classes", scenes.CLASSES), "synthetic, rendered by fewpair; no conditions", splits)
@@ -62,7 +64,7 @@ def drawn_walker(name: str, root: Path | None) -> Dataset:
     _refuse_root(name, root)
     splits = {
         split: in_order(
-            Sample(f"clip{clip}/{frame:03d}", *[f"walker:{clip}:{frame}"] * 2)
+            Sample(f"clip{clip}/{frame:03d}", f"walker:{clip}:{frame}", f"walker:{clip}:{frame}")
             for clip in clips
             for frame in range(FRAMES)
         )

@@ -22,8 +22,9 @@ def rescaled(
 ) -> tuple[Photo, LabelMap]:
     """Scale photo and label together, about a random place; label pixels from outside the picture are void.
 
-    The factor is log-uniform between 1 / (1 + strength / 2) and 1 + strength, its two sides differ by up to 15 % x
-    strength. The photo is read bilinearly and mirrored at its border, the label by nearest. strength 0 changes nothing.
+    The factor is log-uniform between 1 / (1 + strength / 2) and 1 + strength, and the picture's shape changes by up to
+    exp(.3 x strength). The photo is read bilinearly and mirrored at its border, the label by nearest. strength 0
+    changes nothing.
     """
     if strength == 0 or len(photo) == 0:
         return photo, label

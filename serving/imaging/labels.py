@@ -73,7 +73,8 @@ def checked_ids(values: NDArray[np.integer[Any]], domain: Domain, *, erased: Mas
         hint = "The class table lists the classes with their ids."
         if unknown == [IGNORE]:
             hint = (
-                "If 255 means not labelled, give the class table an ignored class, for example 255,void,224,224,192,1."
+                "If 255 is a class (a mask of 0 and 255), write that class's id. If it means not labelled, give the "
+                "class table an ignored class, for example 255,void,224,224,192,1."
             )
         raise ImageError(400, "unknown_class_id", message, hint=hint)
     return values.astype(np.uint8)

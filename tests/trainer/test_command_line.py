@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from trainer.__main__ import COMMANDS, main
 from trainer.commands.own_data import announce, recipe_for, scaled_stages
 from trainer.data.selection.choose import select
 from trainer.errors import UserError
+from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,6 +139,13 @@ def test_the_recipe_for_own_data_has_the_shape_of_its_photos_and_says_its_minute
     smaller = dataclasses.replace(painter, size=(128, 96), progressive=scaled_stages(painter, (128, 96)), batch=4)
     announce(smaller, select(open_folders(root), k=1, unpaired=None, seed=0))
     assert "at 128x96, about 43 minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [(128, 192), (192, 256), (224, 416), (160, 224), (256, 352)])
+@pytest.mark.parametrize("name", ["mean-teacher-compact", "painter-compact"])
+def test_the_stages_of_a_training_have_the_shape_of_its_size(name, size):
+    for _, height, width in scaled_stages(RECIPES[name], size):
+        assert abs(math.log(width / height * size[0] / size[1])) < 0.15
 
 
 def test_the_help_of_a_recipe_shows_its_own_defaults(capsys):

@@ -517,7 +517,7 @@ def test_pretrained_weights_are_read_once_at_the_start_and_their_path_is_recorde
     assert read == [ENCODER["encoder"]]
     run = open_run(tmp_path / "run").run
     assert run.config.encoder_weights == encoder_file()
-    assert run.progressive == ((0.375, 32, 32), (0.75, 64, 32)), "in proportion to --size"
+    assert run.progressive == ((0.375, 64, 64), (0.75, 64, 64)), "not smaller than 64 a side"
 
 
 def test_an_update_of_several_groups_moves_them_all_by_one_backward_pass() -> None:

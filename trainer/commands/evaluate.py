@@ -111,7 +111,7 @@ def cross_validate(folder: RunDir) -> Figures:
         parts[place % folds].add(label, resized(probabilities.argmax(0).astype(np.uint8), label.shape))
     total = Confusion(classes)
     total.matrix = sum((part.matrix for part in parts), total.matrix)
-    deviation = float(np.std([part.mean_iou or 0.0 for part in parts]))
+    deviation = float(np.std([part.mean_iou for part in parts if part.mean_iou is not None]))  # None: all is void
     figures = total.figures() | {"samples": len(pairs), "mean_iou_sd_of_folds": deviation}
     about = {"split": f"cross-validation in {folds} folds of the pairs", "checkpoint": "small segmenter's"}
     record = about | {"step": STEPS, "figures": figures, "confusion": total.matrix.tolist(), "baselines": {}}

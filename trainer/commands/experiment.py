@@ -186,6 +186,7 @@ def _prepared(
             steps=steps,
             seed=repeat,
             batch=setting.batch,
+            enlarge=setting.enlarge,
             balanced=row.balanced,
             rule=row.rule or "random",
             pool_rule=row.pool_rule,

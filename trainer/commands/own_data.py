@@ -67,12 +67,16 @@ def fitted_size(photo: tuple[int, int], *, area: int, unit: int) -> tuple[int, i
 
 
 def scaled_stages(recipe: Run, size: tuple[int, int]) -> tuple[tuple[float, int, int], ...]:
-    """The smaller sizes that training begins at, in proportion to `size`, in multiples of 32 from 64 on."""
+    """The smaller sizes that training begins at: heights in proportion to `size`, and widths in its shape.
 
-    def scaled(stage: int, axis: int) -> int:
-        return min(size[axis], max(64, round(stage * size[axis] / recipe.size[axis] / 32) * 32))
+    Both are multiples of 32 from 64 on.
+    """
 
-    return tuple((share, scaled(height, 0), scaled(width, 1)) for share, height, width in recipe.progressive)
+    def rounded(side: float, most: int) -> int:
+        return min(most, max(64, round(side / 32) * 32))
+
+    heights = [(share, rounded(stage / recipe.size[0] * size[0], size[0])) for share, stage, _ in recipe.progressive]
+    return tuple((share, height, rounded(height * size[1] / size[0], size[1])) for share, height in heights)
 
 
 def _pixels(run: Run) -> float:

@@ -149,10 +149,8 @@ def grouped(errors: Sequence[str], *, every: bool) -> list[str]:
     for same in groups.values():
         others = [error.partition(": ")[0] for error in same[1:]]
         names = f": {', '.join(others)}" if every else ""
-        line = same[0] + (f" ({len(others)} more files have the same problem{names})" if others else "")
-        if "belong to no class: 255 (" in line:
-            line += " If 255 is meant to be a class (masks of 0 and 255), write that class's id instead."
-        lines.append(line)
+        count = f"{len(others)} more files have" if len(others) > 1 else "1 more file has"
+        lines.append(same[0] + (f" ({count} the same problem{names})" if others else ""))
     return lines
 
 

@@ -34,6 +34,7 @@ class Setting:
     repeats: int
     splits: tuple[str, ...]
     batch: int = 1
+    enlarge: bool = True
     repeats_by_rule: Mapping[str, int] = field(default_factory=dict)
     """Another number of repeats for the rows of a selection rule, as random draws need more."""
     validations: int = 2

@@ -68,7 +68,7 @@ class Method(nn.Module):
     """Which samples the step reads; the others are not loaded."""
     sides: frozenset[str] = frozenset()
     """The further sides of each pair that the step reads in `Pairs.sides`, of those that the dataset declares."""
-    chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy", "photo_psnr")
+    chosen_by: ClassVar[tuple[str, ...]] = ("mean_iou", "picture_accuracy")
     """The best checkpoint has the highest of these figures on `val`: of the first that there is. Empty: the last."""
     multiple_of: int = 1
     """What a picture's height and width must be multiples of."""
@@ -176,7 +176,7 @@ def check_config(config: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         sound, wanted = {
-            **dict.fromkeys(("width", "noise", "scales"), (value >= 1, "give 1 or more")),
+            **dict.fromkeys(("width", "noise", "scales", "pictures"), (value >= 1, "give 1 or more")),
             "levels": (2 <= value <= 10, "give a number from 2 to 10"),
             "r1_every": (value >= 1, "give 1 or more; --config.r1 0 leaves the penalty out"),
             **dict.fromkeys(("lr", "lr_discriminator"), (0 < value < math.inf, "give a number above 0, as in 2e-4")),

@@ -188,12 +188,12 @@ class Painter(FromLabels):
 
     @torch.no_grad()
     def _pseudo_label(self, photo: Photo) -> LabelMap:
-        """The segmenter's labels of photos enlarged to the size it was trained at; void where it is not confident."""
+        """The segmenter's labels of photos at the size of the last stage; void where it is not confident."""
         certainty, label = torch.softmax(self._read(photo), 1).max(1)
         return torch.where(certainty >= self.config.confidence, label, IGNORE)
 
     def _read(self, photo: Photo) -> Tensor:
-        """The segmenter's logits of photos enlarged to the size it was trained at, for their own size, in fp32."""
+        """The segmenter's logits of photos enlarged to the size of the last stage, for their own size, in fp32."""
         factor = 2 ** round(math.log2(self.size[0] / photo.shape[-2]))
         with torch.autocast(photo.device.type, enabled=False):
             photo = photo.float()

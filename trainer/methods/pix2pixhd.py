@@ -68,7 +68,7 @@ class Pix2PixHD(Translator):
             raise ValueError(f"--config.scales {config.scales}: give 2 or more; the first stage has one less")
         self.has_edges = config.edges != "none" and self.classes is not None
         self.channels += self.has_edges
-        if config.edges == "instances":
+        if self.has_edges and config.edges == "instances":
             self.sides |= {"instances"}
         seen, discriminated = self.channels + 3 * (self.frames - 1), self.frames * (self.channels + 3) - 3
         self.photo_generator = ResNetGenerator(

@@ -176,7 +176,8 @@ class SemiPaired(FromLabels):
         if self.segmenter is not None:
             return self.segmenter(fake)
         if self.config.segmenter is not None:
-            scores = self._teacher_network().to(fake.device)(fake)
+            with torch.autocast(fake.device.type, enabled=False):
+                scores = self._teacher_network().to(fake.device)(fake.float())
             return torch.nn.functional.pad(scores, (0, 0, 0, 0, 1, 1))  # the places of "generated" and of void
         if self.config.reverse == "unfrozen":
             return self.discriminator(fake)

@@ -39,7 +39,8 @@ def load_segmenter(run: Path, *, classes: int) -> PyramidSegmenter:
     if method["method"] != "mean_teacher":
         raise UserError(f"{run} is a run of {method['method']}; a run of mean_teacher is needed here")
     values = state["own"][0]["method"] | state["averaged"]["segmenter"]
-    network = PyramidSegmenter(classes, encoder=method["config"]["encoder"], width=method["config"]["width"])
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and a resumed run draws as an unbroken one
+        network = PyramidSegmenter(classes, encoder=method["config"]["encoder"], width=method["config"]["width"])
     own = {name.removeprefix("segmenter."): value for name, value in values.items() if name.startswith("segmenter.")}
     found = own["decoder.head.1.weight"].shape[0]
     if found != classes:

@@ -1,7 +1,6 @@
 """The repository: layout, package boundaries, the lock file, and how soon the command line answers."""
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -23,34 +22,9 @@ def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def linted(source: str, place: str) -> list[str]:
-    """The rules that ruff finds broken in this source, were it to lie at this place."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--output-format", "json", "--stdin-filename", place, "-"],
-        input=source,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    return [found["code"] for found in json.loads(answer.stdout)]
-
-
-@pytest.mark.parametrize(
-    "statement", ["import torch", "from torch import nn", "from trainer.batch import Classes", "import torchvision"]
-)
-def test_ruff_refuses_torch_and_the_trainer_under_serving(statement):
-    assert "TID251" in linted(f'"""A file."""\n\n{statement}\n', "serving/anything.py")
-
-
-def test_ruff_refuses_the_server_under_trainer_but_for_its_decoder():
-    for statement in (
-        "from serving.models.manifest import read_manifest",
-        "from serving import client",
-        "import serving.app",
-    ):
-        assert "TID251" in linted(f'"""A file."""\n\n{statement}\n', "trainer/anything.py")
-    decoder = "from serving.imaging import decode, labels"
-    assert "TID251" not in linted(f'"""A file."""\n\n{decoder}\n', "trainer/anything.py")
+def test_serving_imports_neither_torch_nor_the_trainer_not_even_inside_functions():
+    names = {name.partition(".")[0] for path in python_files("serving") for name in imported(path, package="")}
+    assert names.isdisjoint({"torch", "torchvision", "trainer"})
 
 
 def test_the_trainer_imports_nothing_of_serving_but_its_decoder():

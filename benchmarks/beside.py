@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--reloads", type=int, default=0)
     parser.add_argument("checkouts", type=Path, nargs="+", metavar="CHECKOUT")
     asked = parser.parse_args()
-    requests = [form(photo.name, "/segment", [(photo.name, photo.read_bytes())]) for photo in _photos(asked.photos)]
+    requests = [
+        form(photo.name, "/segment", [(photo.name, photo.read_bytes())]) for photo in pictures_of(asked.photos, most=20)
+    ]
     with tempfile.TemporaryDirectory(prefix="fewpair-beside-") as folder, contextlib.ExitStack() as stack:
         homes = [Path(folder, str(number)) for number in range(len(asked.checkouts))]
         servers = [
@@ -57,10 +59,6 @@ def main() -> None:
         for reloads in {0, asked.reloads // 3, 2 * asked.reloads // 3, asked.reloads} if held else ():
             figures.append(Figure("memory after reloads", held[reloads], "MB", {"reloads": reloads}))
         report(f"{len(servers)} checkouts, {asked.rounds} rounds of {asked.requests} requests", figures)
-
-
-def _photos(folder: Path) -> list[Path]:
-    return pictures_of(folder, most=20)
 
 
 def _compared(servers: list[Server], requests: list[Request], rounds: int, each: int) -> list[Figure]:

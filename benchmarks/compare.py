@@ -8,7 +8,6 @@ replaces what stands between the page's lines `<!-- figures -->` and `<!-- end o
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,16 @@ class Row:
     """The discriminators' mean losses over the last quarter of the steps before the checkpoint."""
 
     @property
+    def title(self) -> str:
+        return f"{self.name} @ {self.first['step']}"
+
+    @property
     def first(self) -> dict[str, Any]:
         """One of its evaluations: what they all say of the run."""
         return next(iter(self.evaluations.values()))
 
 
-def main() -> int:
+def main() -> None:
     """Read the runs, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, required=True)
@@ -45,10 +48,8 @@ def main() -> int:
     rows = [read(word, asked.splits) for word in asked.runs]
     page = replaced(asked.into.read_text(), tables(rows, asked.splits))
     if page is None:
-        print(f"{asked.into} has no lines {BEGIN} and {END} to write between", file=sys.stderr)
-        return 2
+        raise SystemExit(f"{asked.into} has no lines {BEGIN} and {END} to write between")
     asked.into.write_text(page)
-    return 0
 
 
 def read(word: str, splits: Sequence[str]) -> Row:
@@ -67,9 +68,7 @@ def read(word: str, splits: Sequence[str]) -> Row:
     logged = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     at = next(line for line in logged if line["step"] == step and "peak_memory_mib" in line)
     late = [line for line in logged if 0.75 * step < line["step"] <= step]
-    names = sorted(
-        {name for line in late for name in line if name.startswith(("discriminator", "unpaired_discriminator"))}
-    )
+    names = sorted({name for line in late for name in line if "discriminator" in name.partition("/")[0]})
     discriminators = {name: statistics.mean(line[name] for line in late if name in line) for name in names}
     return Row(
         path.name,
@@ -91,31 +90,24 @@ def tables(rows: Sequence[Row], splits: Sequence[str]) -> str:
     ]
     for split in splits:
         count = rows[0].evaluations[split]["figures"]["samples"]
-        figures = [[f"{row.name} @ {row.first['step']}", *headline(row.evaluations[split]["figures"])] for row in rows]
+        figures = [[row.title, *headline(row.evaluations[split]["figures"])] for row in rows]
         figures += [[name.replace("_", " "), *headline(values)] for name, values in baselines(rows, split).items()]
         text.append(f"\n`{split}`, {count} photos:\n")
         text.append(
             markdown(["run @ step", "pixel accuracy", "mean class accuracy", "mean IoU", "photo PSNR dB"], figures)
         )
         names = list(rows[0].evaluations[split]["figures"]["per_class_iou"])
-        classes = [
-            [
-                f"{row.name} @ {row.first['step']}",
-                *(number(row.evaluations[split]["figures"]["per_class_iou"][name]) for name in names),
-            ]
-            for row in rows
-        ]
+        found = [(row.title, row.evaluations[split]["figures"]["per_class_iou"]) for row in rows]
+        classes = [[title, *(number(figures[name]) for name in names)] for title, figures in found]
         text.append(f"\nIoU by class on `{split}`:\n")
         text.append(markdown(["run @ step", *names], classes))
-    rows_of_losses = [
-        [
-            f"{row.name} @ {row.first['step']}",
-            "; ".join(f"{name} {value:.3f}" for name, value in row.discriminators.items()),
-        ]
+    losses = [
+        [row.title, "; ".join(f"{name} {value:.3f}" for name, value in row.discriminators.items())]
         for row in rows
+        if row.discriminators
     ]
     text.append("\nDiscriminators' losses, mean over the last quarter of the steps:\n")
-    text.append(markdown(["run @ step", "group/loss"], [row for row in rows_of_losses if row[1]]))
+    text.append(markdown(["run @ step", "group/loss"], losses))
     return "\n".join(text) + "\n"
 
 
@@ -152,4 +144,4 @@ def number(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -42,16 +42,18 @@ def median(name: str, values: Sequence[float], unit: str, of: dict[str, Any]) ->
     return Figure(name, middle, unit, of, spread=(first, third))
 
 
-def in_turn(actions: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    actions: Mapping[str, Callable[[], object]], *, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each action in each round, after one to warm up; the order within a round is drawn."""
     took: dict[str, list[float]] = {name: [] for name in actions}
     draws = random.Random(0)
     for turn in range(rounds + 1):
         for name in draws.sample(list(actions), len(actions)):
-            began = time.perf_counter()
+            began = clock()
             actions[name]()
             if turn:
-                took[name].append(time.perf_counter() - began)
+                took[name].append(clock() - began)
     return took
 
 

@@ -100,19 +100,13 @@ def main(asked: Options) -> None:
 @torch.no_grad()
 def report(network: SegmentingDiscriminator, photos: Photo, before: dict[str, Tensor], *, gains: bool) -> None:
     """Print the root mean square of every block's features, and what becomes of the weights under spectral norm."""
-    for mode in ("train", "eval"):
-        with keeping_buffers(network):
-            network.train(mode == "train")
-            features = network.with_features(photos)[1]
-            print(
-                f"  {mode:5} rms of blocks:",
-                " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features),
-            )
     with keeping_buffers(network):
-        update_spectral_norm(network, iterations=50)
-        features = network.eval().with_features(photos)[1]
-        print("  exact rms of blocks:", " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features))
-    divided, operators, ranks, sizes, turns = [], [], [], [], []
+        for sigma, iterations in (("estimated", 0), ("exact", 50)):
+            update_spectral_norm(network, iterations=iterations)
+            features = network.eval().with_features(photos)[1]
+            blocks = " ".join(f"{float(block.square().mean().sqrt()):.3g}" for block in features)
+            print(f"  rms of blocks, {sigma} sigma: {blocks}")
+    divided, operators, ranks, changes = [], [], [], []
     for name, convolution in carriers(network):
         weight, matrix = convolution.weight, raw(convolution).flatten(1)
         largest = float(torch.linalg.matrix_norm(matrix, ord=2))
@@ -120,19 +114,15 @@ def report(network: SegmentingDiscriminator, photos: Photo, before: dict[str, Te
         if gains and weight.shape[2] == 3:
             operators.append(operator_norm(weight / divided[-1]))
         ranks.append(float(matrix.square().sum()) / largest**2)
-        sizes.append(float(matrix.square().mean().sqrt()))
         if name in before:
-            turns.append(float((raw(convolution) - before[name]).norm() / before[name].norm()))
+            changes.append(float((raw(convolution) - before[name]).norm() / before[name].norm()))
     network.train()
     print(f"  sigma / estimate: median {median(divided):.3f}, most {max(divided):.3f}")
     if gains:
-        print(
-            f"  largest gain of a 3x3 convolution with sigma 1: median {median(operators):.2f}, most "
-            f"{max(operators):.2f}"
-        )
-    print(f"  |W|^2 / sigma^2: median {median(ranks):.1f}; rms of W: median {median(sizes):.2g}")
-    if turns:
-        print(f"  the last step's |change| / |W|: median {median(turns):.3f}, most {max(turns):.3f}")
+        print(f"  gain of a 3x3 convolution with sigma 1: median {median(operators):.2f}, most {max(operators):.2f}")
+    print(f"  |W|^2 / sigma^2: median {median(ranks):.1f}")
+    if changes:
+        print(f"  the last step's |change| / |W|: median {median(changes):.3f}, most {max(changes):.3f}")
 
 
 def gradients(network: SegmentingDiscriminator, adam: torch.optim.Optimizer) -> None:

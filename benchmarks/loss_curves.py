@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from trainer.data.class_table import class_rows
 from trainer.data.synthetic.scenes import CLASSES, draw
 from trainer.experiment.report import markdown
 from trainer.recipes import RECIPES
@@ -109,8 +110,7 @@ def write_scenes(root: Path) -> None:
         photo, label = draw(number, height=SIZE, width=SIZE * 3 // 2)
         for side, picture in (("photos", photo), ("labels", CLASSES.index_to_id()[label])):
             Image.fromarray(picture).save(root / side / f"{number:02}.png")
-    rows = [f"{row.id},{row.name},{','.join(map(str, row.color))},{int(row.ignore)}\n" for row in CLASSES.rows]
-    (root / "classes.csv").write_text("id,name,r,g,b,ignore\n" + "".join(rows))
+    (root / "classes.csv").write_text(class_rows(CLASSES))
 
 
 def row(name: str, out: Path) -> list[str]:

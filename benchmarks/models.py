@@ -21,7 +21,11 @@ VALUES_TOLERANCE = 1e-3
 
 def main() -> int:
     """Measure every model in the folder; 1 where the providers disagree by more than the contract allows."""
-    asked = _parser().parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="whose latency is measured")
+    parser.add_argument("--models", type=Path, default=Path("exported"), help="the folder of models")
+    parser.add_argument("--quick", action="store_true", help="few runs: shows that it works")
+    asked = parser.parse_args()
     folders = sorted(path.parent for path in asked.models.glob("*/manifest.json"))
     if not folders:
         print(f"\nNo model lies in {asked.models}: latency and parity of models are skipped. `make demo` makes one.")
@@ -63,15 +67,8 @@ def measure(folder: Path, device: str, *, runs: int) -> tuple[list[Figure], bool
         if device == "cuda":
             session = onnxruntime.InferenceSession(str(folder / spec["file"]), providers=[CUDA, CPU])
             if session.get_providers()[0] != CUDA:
-                figures.append(
-                    Figure(
-                        "latency",
-                        None,
-                        "ms",
-                        of,
-                        note="onnxruntime fell back to the CPU: the CUDA libraries do not load",
-                    )
-                )
+                why = "onnxruntime fell back to the CPU: the CUDA libraries do not load"
+                figures.append(Figure("latency", None, "ms", of, note=why))
                 agree = False
                 continue
         times = []
@@ -122,18 +119,6 @@ def _size(manifest: dict[str, Any]) -> tuple[int, int]:
     unit = manifest["multiple_of"]
     height, width = resize["height"] or 128, resize["width"] or 192
     return -(-height // unit) * unit, -(-width // unit) * unit
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--device", default="cuda", choices=("cuda", "cpu"), help="whose latency is measured (default: cuda)"
-    )
-    parser.add_argument(
-        "--models", type=Path, default=Path("exported"), help="the folder of models (default: exported)"
-    )
-    parser.add_argument("--quick", action="store_true", help="few runs: shows that it works")
-    return parser
 
 
 if __name__ == "__main__":

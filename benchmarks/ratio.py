@@ -7,12 +7,14 @@ Processor time is measured, so that a busy machine counts less; quote the ratios
 """
 
 import argparse
+import functools
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
-from benchmarks.figures import Figure, report
+from benchmarks.figures import Figure, in_turn, report
 from benchmarks.steps import CLASSES, random_batch
 from trainer.batch import Domain
 from trainer.device import resolve_precision
@@ -34,31 +36,19 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     device = torch.device("cpu")
     bf16 = resolve_precision("auto", device) == "bf16"
-    ready = []
+    actions: dict[str, Callable[[], object]] = {}
     for name in asked.recipes:
         run = RECIPES[name]
         for channels_last in (True, False) if asked.layouts else (METHODS[run.method].channels_last,):
             method = build_method(run, Domain("classes", CLASSES))
             if channels_last:
                 method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            batch = random_batch(run).to(device, channels_last=channels_last)
-            ready.append(
-                (
-                    f"{name}, channels-last" if channels_last and asked.layouts else name,
-                    run,
-                    TrainState.create(method),
-                    batch,
-                )
-            )
-    took: dict[str, list[float]] = {name: [] for name, *_ in ready}
-    for turn in range(asked.rounds + 1):
-        for name, run, state, batch in ready:
-            began = time.process_time()
-            train_step(state, batch, steps=run.steps, bf16=bf16)
-            if turn:  # the first warms up
-                took[name].append(time.process_time() - began)
+            state, batch = TrainState.create(method), random_batch(run).to(device, channels_last=channels_last)
+            title = f"{name}, channels-last" if channels_last and asked.layouts else name
+            actions[title] = functools.partial(train_step, state, batch, steps=run.steps, bf16=bf16)
+    took = in_turn(actions, rounds=asked.rounds, clock=time.process_time)
     median = {name: statistics.median(values) for name, values in took.items()}
-    one = median[ready[-1][0]]
+    one = median[title]
     precision = "bf16" if bf16 else "fp32"
     report(
         f"A training step beside {asked.recipes[-1]}'s, CPU, {asked.threads} thread(s), {precision}, {asked.rounds} "

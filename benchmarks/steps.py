@@ -36,27 +36,22 @@ WARM_UP = 4
 
 def main() -> int:
     """Measure, print, and return 1 where a method could not be measured."""
-    asked = _parser().parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", help="cuda (default) or cpu")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, a fraction of a second each")
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long each step is timed (default: %(default)s)")
+    asked = parser.parse_args()
     device = device_named(asked.device)
     peak = convolution_peak(device, quick=asked.quick)
     figures, failed = [peak], False
     for run in runs(quick=asked.quick):
         for channels_last in (False, True) if device.type == "cuda" else (METHODS[run.method].channels_last,):
+            seconds = 0.5 if asked.quick else asked.seconds
             try:
-                figures += measure(
-                    run, device, channels_last=channels_last, peak=peak, seconds=0.5 if asked.quick else asked.seconds
-                )
+                figures += measure(run, device, channels_last=channels_last, peak=peak, seconds=seconds)
             except Exception as error:  # the others are worth measuring all the same
-                failed = True
-                figures.append(
-                    Figure(
-                        "training step",
-                        None,
-                        "s",
-                        {"recipe": run.recipe},
-                        note=f"failed: {type(error).__name__}: {error}",
-                    )
-                )
+                failed, note = True, f"failed: {type(error).__name__}: {error}"
+                figures.append(Figure("training step", None, "s", {"recipe": run.recipe}, note=note))
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     report(f"Training steps on {_name(device)}, torch {torch.__version__}, bf16 autocast, random batches", figures)
@@ -165,16 +160,6 @@ def _wait(device: torch.device) -> None:
 
 def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda (default) or cpu")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny networks and a fraction of a second each: shows that it runs"
-    )
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long each step is timed (default: %(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

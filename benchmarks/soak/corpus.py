@@ -248,18 +248,8 @@ def _zip(entries: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -
 
 
 def _zip_of_photos(drawn: Drawn) -> bytes:
-    names = (
-        "a.png",
-        "a.png",
-        "../../b.png",
-        "/etc/c.png",
-        "d/",
-        "__MACOSX/a.png",
-        "C:\\e.png",
-        "\u00e9.png",
-        "f" * 300,
-    )
-    return _zip([(drawn.choice(names), _photo(drawn)) for _ in range(drawn.randrange(4))])
+    names = ["a.png", "a.png", "../../b.png", "/etc/c.png", "d/", "__MACOSX/a.png", "C:\\e.png", "\u00e9.png"]
+    return _zip([(drawn.choice([*names, "f" * 300]), _photo(drawn)) for _ in range(drawn.randrange(4))])
 
 
 def _zip_bomb(drawn: Drawn) -> bytes:
@@ -340,35 +330,21 @@ def _with_profile(drawn: Drawn) -> bytes:
     )
 
 
-_UNUSUAL = (
-    *(
-        ("I;16", "PNG"),
-        ("I;16", "TIFF"),
-        ("CMYK", "JPEG"),
-        ("CMYK", "TIFF"),
-        ("LAB", "TIFF"),
-        ("F", "TIFF"),
-        ("I", "TIFF"),
-        ("1", "PNG"),
-    ),
-    *(
-        ("1", "TIFF"),
-        ("RGBA", "PNG"),
-        ("RGBA", "WEBP"),
-        ("LA", "PNG"),
-        ("P", "PNG"),
-        ("P", "GIF"),
-        ("YCbCr", "JPEG"),
-        ("RGBA", "TIFF"),
-    ),
-)
+_UNUSUAL = {
+    "PNG": ("I;16", "1", "RGBA", "LA", "P"),
+    "TIFF": ("I;16", "CMYK", "LAB", "F", "I", "1", "RGBA"),
+    "JPEG": ("CMYK", "YCbCr"),
+    "WEBP": ("RGBA",),
+    "GIF": ("P",),
+}
+"""The modes of Pillow in which a format is written."""
 
 
 def _unusual_pixels(drawn: Drawn) -> bytes:
     """16-bit, CMYK, LAB, float, bilevel, with alpha, with a palette."""
     rgb = Image.fromarray(_pixels(drawn, 3))
     grey = np.random.default_rng(drawn.randrange(2**32)).integers(0, 65536, _size(drawn), dtype=np.uint16)
-    mode, format = drawn.choice(_UNUSUAL)
+    mode, format = drawn.choice([(mode, format) for format, modes in _UNUSUAL.items() for mode in modes])
     if mode == "I;16":
         return _saved(Image.fromarray(grey), format)
     if mode == "LAB":

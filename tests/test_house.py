@@ -22,11 +22,6 @@ def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
-def test_serving_imports_neither_torch_nor_the_trainer_not_even_inside_functions():
-    names = {name.partition(".")[0] for path in python_files("serving") for name in imported(path, package="")}
-    assert names.isdisjoint({"torch", "torchvision", "trainer"})
-
-
 def test_the_trainer_imports_nothing_of_serving_but_its_decoder():
     names = {name for path in python_files("trainer") for name in imported(path, package="serving")}
     assert {name for name in names if name.partition(".")[0] != "imaging"} == set()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from serving.imaging.domain import ClassRow
 from trainer.batch import IGNORE, Batch, Classes, Domain, Pairs
+from trainer.commands.session import start
 from trainer.data.catalogue import open_dataset
 from trainer.data.class_table import class_rows
 from trainer.data.dataset import Dataset
@@ -25,6 +26,7 @@ from trainer.data.synthetic import scenes
 from trainer.methods import METHODS
 from trainer.methods.base import Method
 from trainer.run import Run
+from trainer.training.checkpointing import RunDir
 from trainer.training.logger import Logger
 
 
@@ -202,6 +204,19 @@ def material_for(run: Run) -> tuple[Dataset, Selection]:
     return dataset, select(dataset, k=run.pairs, unpaired=run.unpaired, seed=run.seed)
 
 
+def small_run(folder: Path, name: str, **changes: Any) -> Run:
+    """A short run on a handful of small picture files, or on the drawn clips where frames need those before them."""
+    if name == "dance":
+        return tiny_run(name, data="walker", **changes)
+    return tiny_run(name, data="folders", root=str(tiny_folder(folder / "data")), **changes)
+
+
+def trained(folder: Path, name: str, **changes: Any) -> RunDir:
+    """A small run, trained to its end in `folder`/run."""
+    run = small_run(folder, name, **changes)
+    return start(folder / "run", run, *material_for(run), device="cpu")
+
+
 @contextmanager
 def after_each_step(call: Callable[[int], None]) -> Iterator[None]:
     """Inside, `call` gets the number of each training step when it is done."""
@@ -214,6 +229,32 @@ def after_each_step(call: Callable[[int], None]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Logger, "tick", tick)
         yield
+
+
+class Killed(Exception):
+    """Stands for a power cut between two steps."""
+
+
+@contextmanager
+def killed_after(step: int) -> Iterator[None]:
+    """Inside, a run ends after this step and before the next save, as if its process were killed."""
+
+    def cut(done: int) -> None:
+        if done == step:
+            raise Killed
+
+    with pytest.raises(Killed), after_each_step(cut):
+        yield
+
+
+def count(network: torch.nn.Module) -> int:
+    """The number of a network's parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def buffers_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a network's buffers."""
+    return {name: buffer.clone() for name, buffer in network.named_buffers()}
 
 
 def flat(state: Any, path: str = "") -> dict[str, Any]:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from tests.trainer.factories import SIZE, tiny_batch, tiny_config, tiny_method
-from tests.trainer.test_networks import count
+from tests.trainer.factories import SIZE, count, tiny_batch, tiny_config, tiny_method
 from tests.trainer.test_step_equations import still
 from trainer.batch import Batch, Domain, Pairs
 from trainer.methods import METHODS

@@ -12,8 +12,8 @@ from PIL import Image
 from serving.client import Client
 from serving.predict import predict
 from tests.serving.process import running_server
-from tests.trainer.factories import SIZE, material_for, tiny_batch, tiny_method, tiny_run
-from tests.trainer.test_pix2pixhd import count, global_generator
+from tests.trainer.factories import SIZE, count, material_for, tiny_batch, tiny_method, tiny_run
+from tests.trainer.test_pix2pixhd import global_generator
 from trainer.commands.session import start
 from trainer.export.export import export
 from trainer.methods.base import Method

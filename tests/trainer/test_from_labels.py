@@ -10,18 +10,17 @@ import torch
 from tests.trainer.factories import (
     CLASSES,
     LABELS,
+    buffers_of,
     material_for,
     tiny_batch,
     tiny_config,
-    tiny_folder,
     tiny_label,
     tiny_method,
-    tiny_run,
+    trained,
 )
 from tests.trainer.test_perceptual import partial, saved
 from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
-from trainer.commands.session import start
 from trainer.data.loader import Loader
 from trainer.errors import UserError
 from trainer.labels import one_hot
@@ -37,7 +36,7 @@ FROM_LABELS = ["spade", "oasis", "tcr", "usis", "semipaired"]
 NOISY = [name for name in FROM_LABELS if name != "spade"]
 
 
-def trained(name: str, *, steps: int = 2, **changes: Any) -> Any:
+def method_after(name: str, *, steps: int = 2, **changes: Any) -> Any:
     """A tiny method after a few steps, so that its batch statistics are no longer the first ones."""
     method = tiny_method(name, **changes)
     state = TrainState.create(method)
@@ -45,10 +44,6 @@ def trained(name: str, *, steps: int = 2, **changes: Any) -> Any:
         state.step = step
         train_step(state, BATCH, steps=6)
     return method
-
-
-def buffers_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: buffer.clone() for name, buffer in network.named_buffers()}
 
 
 def test_void_has_a_channel_of_its_own_and_every_pixel_one_channel() -> None:
@@ -99,7 +94,7 @@ def test_noise_is_a_function_of_seed_step_stream_and_index_and_differs_between_p
 
 @pytest.mark.parametrize("name", NOISY)
 def test_the_same_noise_gives_the_same_photo_in_every_batch_position_and_other_noise_another(name: str) -> None:
-    method = trained(name).eval()
+    method = method_after(name).eval()
     label, noise = tiny_label(3, size=(64, 64), seed=7), torch.randn(3, *method.noise_shape)
     with torch.inference_mode():
         together = method.to_photo(label, noise)
@@ -187,7 +182,7 @@ def test_the_vgg_loss_is_the_generator_s_on_pairs_and_its_weight_counts(name: st
 
 
 def test_the_segmenter_of_photos_is_the_discriminator_without_generated_and_void() -> None:
-    method = trained("semipaired").eval()
+    method = method_after("semipaired").eval()
     with torch.inference_mode():
         logits, scores = method.discriminator(BATCH.paired.photo), method.label_scores(BATCH.paired.photo)
     assert logits.shape[1] == CLASSES.count + 2
@@ -224,9 +219,7 @@ def test_averages_follow_once_a_step_however_often_a_group_moves() -> None:
 
 @pytest.mark.parametrize("name", ["spade", "usis"])
 def test_averaged_weights_are_saved_with_batch_statistics_of_their_own(name: str, tmp_path: Path) -> None:
-    root = str(tiny_folder(tmp_path / "data"))
-    run = tiny_run(name, data="folders", root=root, steps=3, batch=2)
-    start(tmp_path / "run", run, *material_for(run), device="cpu")
+    run = trained(tmp_path, name, steps=3, batch=2).run
     averaged, raw = (
         load_method(tmp_path / "run", checkpoint="last", weights=weights)[0] for weights in ("averaged", "raw")
     )
@@ -246,11 +239,10 @@ def test_averaged_weights_are_saved_with_batch_statistics_of_their_own(name: str
 
 
 def test_a_checkpoint_between_two_evaluations_gets_its_statistics_when_it_is_loaded(tmp_path: Path) -> None:
-    folders = {}
-    root = str(tiny_folder(tmp_path / "data"))
-    for every in (2, 3):
-        run = tiny_run("spade", data="folders", root=root, steps=3, batch=2, keep=(2,), evaluate_every=every)
-        folders[every] = start(tmp_path / f"every-{every}", run, *material_for(run), device="cpu")
+    folders = {
+        every: trained(tmp_path / str(every), "spade", steps=3, batch=2, keep=(2,), evaluate_every=every)
+        for every in (2, 3)
+    }
     evaluated, between = (folders[every].load("step-000002")["averaged"]["estimates"] for every in (2, 3))
     assert evaluated
     assert not between

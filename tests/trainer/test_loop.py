@@ -22,13 +22,16 @@ from tests.trainer.factories import (
     after_each_step,
     differences,
     encoder_file,
+    killed_after,
     material_for,
+    small_run,
     tiny_batch,
     tiny_config,
     tiny_folder,
     tiny_method,
     tiny_run,
     tiny_size,
+    trained,
     variant_name,
 )
 from trainer.batch import random
@@ -53,17 +56,6 @@ from trainer.training.state import TrainState
 from trainer.training.validation import Validation
 
 
-class Killed(Exception):
-    """Stands for a power cut between two steps."""
-
-
-def small_run(folder: Path, name: str, **changes: Any) -> Run:
-    """A short run on a handful of small picture files, or on the drawn clips where frames need those before them."""
-    if name == "dance":
-        return tiny_run(name, data="walker", **changes)
-    return tiny_run(name, data="folders", root=str(tiny_folder(folder / "data")), **changes)
-
-
 def new_run(folder: Path, name: str, **changes: Any) -> tuple[RunDir, Dataset, Selection]:
     run = small_run(folder, name, **changes)
     dataset, selection = material_for(run)
@@ -81,13 +73,8 @@ def test_a_resumed_run_continues_bit_for_bit(name: str, progressive: Any, tmp_pa
     dataset, selection = material_for(run)
     unbroken = create_run(tmp_path / "unbroken", run, selection)
     train_run(unbroken, dataset, selection, device="cpu")
-
-    def cut(step: int) -> None:
-        if step == 3:
-            raise Killed
-
     broken = create_run(tmp_path / "broken", run, selection)
-    with pytest.raises(Killed), after_each_step(cut):
+    with killed_after(3):
         train_run(broken, dataset, selection, device="cpu")
     assert broken.load("last")["step"] == 2
     train_run(broken, dataset, selection, device="cpu")
@@ -182,9 +169,7 @@ def test_what_is_logged_is_what_was_minimised(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "hybrid", steps=4, evaluate_every=2, keep=(3,))
-    dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
+    folder = trained(tmp_path, "hybrid", steps=4, evaluate_every=2, keep=(3,))
     held = {path.name for path in folder.path.iterdir()}
     assert held >= {"config.json", "pairs.json", "classes.csv", "environment.json", "metrics.jsonl", "samples", "tb"}
     assert held >= {"last.ckpt", "best.ckpt", "step-000003.ckpt"}
@@ -201,10 +186,8 @@ def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_term_and_checkpoint(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=40, config=tiny_config("supervised", lr=1e38), save_every=1)
-    dataset, selection = material_for(run)
     with pytest.raises(UserError, match=r"the (loss|weight) \S.* is not finite at step \d+") as caught:
-        start(tmp_path / "run", run, dataset, selection, device="cpu")
+        trained(tmp_path, "supervised", steps=40, config=tiny_config("supervised", lr=1e38), save_every=1)
     said = str(caught.value)
     assert "last.ckpt" in said
     assert "--resume" in said
@@ -296,9 +279,7 @@ def test_a_folder_left_by_a_process_that_was_killed_as_it_began_is_taken_again_a
 
 
 def test_a_damaged_checkpoint_is_refused_with_its_path(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "supervised", steps=1)
-    dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
+    folder = trained(tmp_path, "supervised", steps=1)
     damaged = folder.checkpoint("last")
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(UserError, match=str(damaged)):
@@ -419,21 +400,14 @@ def test_a_step_on_cuda_agrees_with_the_cpu(
 @pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=variant_name)
 def test_a_run_on_cuda_in_bf16_goes_on_after_a_break(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
     folder, dataset, selection = new_run(tmp_path, name, steps=4, config=tiny_config(name, **changes), precision="bf16")
-
-    def cut(step: int) -> None:
-        if step == 3:
-            raise Killed
-
-    with pytest.raises(Killed), after_each_step(cut):
+    with killed_after(3):
         train_run(folder, dataset, selection, device="cuda")
     resume(folder, device="cuda")
     assert folder.load("last")["step"] == 4
 
 
 def test_an_unbalanced_run_trains_on_one_half_alone_in_most_steps(tmp_path: Path) -> None:
-    run = small_run(tmp_path, "hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
-    dataset, selection = material_for(run)
-    folder = start(tmp_path / "run", run, dataset, selection, device="cpu")
+    folder = trained(tmp_path, "hybrid", steps=4, pairs=2, unpaired=4, balanced=False)
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     losses = [line for line in lines if "generators/cycle_photo" in line]
     assert ["generators/pairs_label" in line for line in losses] == [False, True, False, True]
@@ -470,10 +444,9 @@ def test_validation_evaluates_a_limited_number_of_samples_and_the_run_records_it
 
 
 def test_batch_statistics_are_estimated_for_evaluations_not_at_every_save(tmp_path, monkeypatch):
-    run = small_run(tmp_path, "supervised", steps=4, save_every=1, evaluate_every=2)
     estimated: list[int] = []
     monkeypatch.setattr(TrainState, "estimate_statistics", lambda state, _: estimated.append(state.step))
-    start(tmp_path / "run", run, *material_for(run), device="cpu")
+    trained(tmp_path, "supervised", steps=4, save_every=1, evaluate_every=2)
     assert estimated == [2, 4]
 
 

@@ -4,14 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.trainer.factories import count
 from trainer.networks.normalisation import BatchNorm
 from trainer.networks.patchgan import LAYERS, Norm, Patch, PatchGAN, smallest_side
 from trainer.networks.resnet import ResNetGenerator
 from trainer.networks.unet import UNetGenerator
-
-
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("blocks", "parameters"), [(9, 11_378_179), (6, 7_837_699)])

@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import Ridge
 from torch.nn.functional import conv2d, interpolate, pad
 
-from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_folder, tiny_method, tiny_run, tiny_size
+from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_method, tiny_run, tiny_size, trained
 from trainer import losses
 from trainer.augment import diff_augmented
 from trainer.batch import IGNORE, Batch, Domain, Pairs, random
@@ -108,11 +108,7 @@ def test_each_map_of_the_projected_discriminator_sees_the_coarser_ones() -> None
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("segmenter")
-    dataset = open_dataset("folders", tiny_folder(folder / "data"))
-    run = tiny_run("mean_teacher", steps=2, data="folders", root=str(folder / "data"))
-    start(folder / "run", run, dataset, select(dataset, k=2, unpaired=4, seed=0), device="cpu")
-    return folder / "run"
+    return trained(tmp_path_factory.mktemp("segmenter"), "mean_teacher", steps=2).path
 
 
 def with_segmenter(name: str, segmenter: Path, **changes: Any) -> Any:

@@ -12,12 +12,13 @@ from torch.nn.functional import interpolate
 from tests.trainer import publishers
 from tests.trainer.factories import (
     SIZE,
-    after_each_step,
+    count,
     differences,
+    killed_after,
     material_for,
+    small_run,
     tiny_batch,
     tiny_config,
-    tiny_folder,
     tiny_method,
     tiny_run,
 )
@@ -38,10 +39,6 @@ from trainer.training.state import TrainState
 BATCH = tiny_batch(length=2)
 STAGES = {"global_steps": 2, "frozen_steps": 2}
 """Steps 0 and 1 are of the global generator alone, 2 and 3 of the enhancer alone, the others of both."""
-
-
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def global_generator(channels: int, *, width: int = 64, blocks: int = 9, halvings: int = 4) -> ResNetGenerator:
@@ -183,24 +180,13 @@ def test_photos_are_the_global_generator_s_enlarged_until_the_enhancer_is_traine
     assert torch.equal(method.to_photo(label), sharp)
 
 
-class Killed(Exception):
-    """In place of a killed process."""
-
-
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_run_that_is_killed_in_a_stage_is_resumed_bit_for_bit(step: int, tmp_path: Path) -> None:
-    config = tiny_config("pix2pixhd", **STAGES)
-    root = str(tiny_folder(tmp_path / "data"))
-    run = tiny_run("pix2pixhd", config=config, data="folders", root=root, steps=6, save_every=1)
+    run = small_run(tmp_path, "pix2pixhd", config=tiny_config("pix2pixhd", **STAGES), steps=6, save_every=1)
     _, selection = material_for(run)
     unbroken, broken = (create_run(tmp_path / name, run, selection) for name in ("unbroken", "broken"))
     resume(unbroken, device="cpu")
-
-    def cut(done: int) -> None:
-        if done == step:
-            raise Killed
-
-    with pytest.raises(Killed), after_each_step(cut):
+    with killed_after(step):
         resume(broken, device="cpu")
     early, _, saved = load_method(broken.path, checkpoint="last")
     assert saved == step - 1

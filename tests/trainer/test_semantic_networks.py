@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, leaky_relu
 from torch.nn.utils import parametrizations
 
+from tests.trainer.factories import buffers_of, count
 from trainer.errors import UserError
 from trainer.networks.cc_fpse import CcFpseGenerator, PyramidDiscriminator
 from trainer.networks.frozen import frozen, keeping_buffers
@@ -22,10 +23,6 @@ from trainer.networks.swagan import SwaganDiscriminator, with_spread
 from trainer.networks.wavelet import WaveletSpade, WaveletSpadeGenerator, haar, inverse_haar
 
 GENERATORS = {"oasis": OasisGenerator, "wavelet": WaveletSpadeGenerator}
-
-
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def shapes(network: nn.Module, parts: nn.ModuleList, *inputs: Tensor) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
@@ -264,10 +261,6 @@ def test_a_size_that_swagan_cannot_halve_often_enough_is_refused(size: tuple[int
 # Frozen networks, batch-norm statistics and spectral norm.
 
 
-def vectors(network: nn.Module) -> dict[str, Tensor]:
-    return {name: buffer.clone() for name, buffer in network.named_buffers()}
-
-
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -276,10 +269,10 @@ def test_a_frozen_discriminator_does_not_move_and_passes_the_gradient_on() -> No
     discriminator = SegmentingDiscriminator(3, width=4)
     discriminator.encoder[2].eval()
     photo = torch.rand(1, 3, 64, 64, requires_grad=True)
-    before = vectors(discriminator)
+    before = buffers_of(discriminator)
     with frozen(discriminator):
         scores = discriminator(photo)
-    assert same(vectors(discriminator), before)
+    assert same(buffers_of(discriminator), before)
     scores.square().sum().backward()
     assert photo.grad is not None
     assert photo.grad.any()
@@ -287,16 +280,16 @@ def test_a_frozen_discriminator_does_not_move_and_passes_the_gradient_on() -> No
     assert discriminator.training
     assert not discriminator.encoder[2].training
     discriminator(photo)
-    assert not same(vectors(discriminator), before)  # in train mode it would have moved
+    assert not same(buffers_of(discriminator), before)  # in train mode it would have moved
 
 
 def test_batch_statistics_that_a_pass_in_training_moved_come_back_too() -> None:
     norm = nn.BatchNorm2d(3, affine=False)
-    before = vectors(norm)
+    before = buffers_of(norm)
     with keeping_buffers(norm):
         norm(torch.rand(2, 3, 4, 4))
         assert not torch.equal(norm.running_mean, before["running_mean"])
-    assert same(vectors(norm), before)
+    assert same(buffers_of(norm), before)
 
 
 def test_a_backward_may_come_after_the_frozen_batch_norm() -> None:
@@ -342,14 +335,14 @@ def test_statistics_are_the_mean_over_the_given_batches_and_can_be_put_back() ->
     norm = generator.blocks[0].spade_1.norm
     batches: list[Tensor] = []
     norm.register_forward_hook(lambda _, given, __: batches.append(given[0].detach()))
-    before = vectors(generator)
+    before = buffers_of(generator)
     with keeping_buffers(generator):
         estimate_statistics(generator, inputs)
         means = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)
         variances = torch.stack([batch.transpose(0, 1).flatten(1).var(1) for batch in batches]).mean(0)
         assert torch.allclose(norm.running_mean, means, atol=1e-6)
         assert torch.allclose(norm.running_var, variances, atol=1e-6)
-    assert same(vectors(generator), before)
+    assert same(buffers_of(generator), before)
     assert generator.training
     assert norm.momentum == 0.1
 
@@ -365,4 +358,4 @@ def test_the_power_iteration_of_spectral_norm_runs_in_fp32_under_autocast() -> N
     with torch.autocast("cpu", torch.bfloat16):
         assert mixed(photo).dtype == torch.bfloat16
     assert autocast == [False]
-    assert same(vectors(mixed), vectors(exact))
+    assert same(buffers_of(mixed), buffers_of(exact))

@@ -5,28 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
-from trainer.commands.session import resume, start
-from trainer.training.checkpointing import RunDir
+from tests.trainer.factories import tiny_config, trained
+from trainer.commands.session import resume
 from trainer.training.watch import notices
 
 
-def trained(folder: Path, name: str, *, steps: int, look_every: int, **config: Any) -> RunDir:
-    """A short run on small picture files."""
-    run = tiny_run(
-        name,
-        config=tiny_config(name, **config),
-        data="folders",
-        root=str(tiny_folder(folder / "data")),
-        steps=steps,
-        save_every=look_every,
-    )
-    dataset, selection = material_for(run)
-    return start(folder / "run", run, dataset, selection, device="cpu")
-
-
 @pytest.mark.parametrize(
-    ("name", "steps", "look_every", "config", "said"),
+    ("name", "steps", "save_every", "config", "said"),
     [
         (
             "oasis",
@@ -66,11 +51,11 @@ def test_a_run_made_to_fail_is_noticed_in_one_line_with_the_remedy(
     capsys: pytest.CaptureFixture[str],
     name: str,
     steps: int,
-    look_every: int,
+    save_every: int,
     config: dict[str, Any],
     said: dict[str, str],
 ) -> None:
-    folder = trained(tmp_path, name, steps=steps, look_every=look_every, **config)
+    folder = trained(tmp_path, name, config=tiny_config(name, **config), steps=steps, save_every=save_every)
     logged = {line["notice"]: line["sentence"] for line in folder.logged() if "notice" in line}
     printed = capsys.readouterr().out
     for kind, beginning in said.items():
@@ -83,9 +68,8 @@ def test_a_run_made_to_fail_is_noticed_in_one_line_with_the_remedy(
     [((0.016, 0.033), set()), ((0.0036, 0.0105), set()), ((0.033, 0.016), {"collapse"}), ((0, 1e-4), {"collapse"})],
 )
 def test_photos_that_become_more_different_have_not_collapsed(spreads: tuple[float, float], kinds: set[str]) -> None:
-    lines = [
-        {"watch/spread": spread, "watch/noise": 3.9} for spread in spreads
-    ]  # the first two: oasis- and usis-compact, steps 13, 26
+    # the first two: oasis- and usis-compact, steps 13 and 26
+    lines = [{"watch/spread": spread, "watch/noise": 3.9} for spread in spreads]
     assert notices(lines, tiny_config("oasis")).keys() == kinds
 
 
@@ -102,7 +86,7 @@ def test_one_class_at_every_pixel_is_noticed_where_labels_have_several(
 
 
 def test_a_sound_run_is_checked_and_has_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = trained(tmp_path, "judge", steps=30, look_every=10)
+    folder = trained(tmp_path, "judge", steps=30, save_every=10)
     looks = [line for line in folder.logged() if "watch/classes" in line]
     assert [line["step"] for line in looks] == [10, 20, 30]
     assert "warning" not in capsys.readouterr().out

@@ -10,7 +10,6 @@ from tests.trainer.factories import encoder_file
 from trainer.errors import UserError
 from trainer.networks.encoders import DEFAULT, Encoder, load_encoder
 from trainer.networks.normalisation import synchronise_batch_norm
-from trainer.networks.pyramid import PyramidSegmenter
 
 SMALL = "test_efficientnet"
 
@@ -61,10 +60,6 @@ def test_weights_of_another_model_are_refused_with_the_first_tensor_that_is_miss
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(UserError, match=r"timm has no model 'efficientnet_lite9'"):
         Encoder("efficientnet_lite9")
-
-
-def test_the_segmenter_answers_at_the_photo_s_size() -> None:
-    assert PyramidSegmenter(3, encoder=SMALL, width=4)(torch.rand(2, 3, 64, 96)).shape == (2, 3, 64, 96)
 
 
 def test_pretrained_encoders_keep_their_norms_where_others_are_synchronised() -> None:

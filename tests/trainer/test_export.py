@@ -141,12 +141,13 @@ def test_an_example_is_a_map_in_the_models_classes_and_at_its_size_with_the_phot
         assert np.abs(np.array(picture).astype(int) - made[0]).mean() < 4  # JPEG
 
 
-def test_a_folder_without_pictures_or_with_two_of_one_name_is_refused_as_examples(
+def test_a_folder_that_is_missing_or_has_no_pictures_or_two_of_one_name_is_refused_as_examples(
     one_way_run: Path, drawn: None, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no pictures for --examples"):
-        export(one_way_run, tmp_path / "exported", force=True, examples=tmp_path / "empty")
+    for name, reason in (("nowhere", "there is no such folder"), ("empty", "empty holds no pictures for --examples")):
+        with pytest.raises(UserError, match=reason):
+            export(one_way_run, tmp_path / "exported", force=True, examples=tmp_path / name)
     for name in ("My street", "my_street"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "empty" / f"{name}.png")
     with pytest.raises(UserError, match=r"my_street\.png is the second example with the name my-street"):
@@ -271,11 +272,6 @@ def test_a_failure_while_the_folder_is_written_leaves_nothing_behind(
     assert list((tmp_path / "exported").iterdir()) == []
 
 
-def test_a_folder_of_examples_that_is_not_there_is_named(one_way_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--examples .*nowhere: there is no such folder"):
-        export(one_way_run, tmp_path / "exported", name="little", force=True, examples=tmp_path / "nowhere")
-
-
 @pytest.mark.usefixtures("drawn")
 def test_an_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
     one_way_run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -395,11 +391,6 @@ def test_the_run_s_evaluations_of_these_weights_go_along_and_those_of_an_earlier
     said = capsys.readouterr().err
     assert "train-best-averaged.json is left out: it evaluated step 2, but best is now at step 4" in said
     assert f"fewpair evaluate {path} --split train --checkpoint best" in said
-
-
-@dataclasses.dataclass(frozen=True)
-class NoChoices:
-    """The config of a method without choices."""
 
 
 class Noisy(Method):

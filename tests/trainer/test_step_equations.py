@@ -13,9 +13,8 @@ from trainer.augment import drawn_warps, warped, warped_label
 from trainer.batch import IGNORE, random
 from trainer.methods.base import Update
 
-STEP = (
-    32  # a step with R1, whose LabelMix takes void and a class from the real photo, two classes from the generated one
-)
+# a step with R1, whose LabelMix takes void and a class from the real photo, two classes from the generated one
+STEP = 32
 BATCH = tiny_batch(length=2, size=(64, 64))
 PAIRED, UNPAIRED = BATCH.paired, BATCH.unpaired
 C = CLASSES.count
@@ -34,7 +33,7 @@ def stir(network: torch.nn.Module, scale: float) -> None:
         parameter.add_(scale * torch.randn_like(parameter))
 
 
-def turns(method: Any) -> Iterator[Update]:
+def updates_of(method: Any) -> Iterator[Update]:
     """The updates of one step; the networks of each change a little before the next, as an optimiser changes them."""
     for update in method.step(BATCH, STEP):
         yield update
@@ -42,9 +41,19 @@ def turns(method: Any) -> Iterator[Update]:
             stir(network, 0.02)
 
 
-def plays(update: Update, player: str, expected: dict[str, float]) -> None:
-    assert update.groups == player
+def minimises(update: Update, group: str, **expected: float) -> None:
+    assert update.groups == group
     assert {name: loss.item() for name, loss in update.losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def judges_by_least_squares(update: Update, known: Any, judged: Any) -> None:
+    """The discriminator's update on the last maps of each of its scales, as in pix2pixHD."""
+    minimises(
+        update,
+        "discriminator",
+        real=sum((scale[-1] - 1).square().mean().item() for scale in known) / 2,
+        fake=sum(scale[-1].square().mean().item() for scale in judged) / 2,
+    )
 
 
 def painted(method: Any, label: Tensor, stream: str) -> Tensor:
@@ -99,95 +108,93 @@ def test_the_batch_of_these_tests_has_void_and_halves_whose_classes_weigh_otherw
 
 def test_semipaired_minimises_its_equations_in_its_order() -> None:
     method = still("semipaired", feature_matching=3.0, cycle=2.0, adversarial=0.5, label_mix=0.0)
-    play, discriminator = turns(method), method.discriminator
+    updates, discriminator = updates_of(method), method.discriminator
 
     scores, features = discriminator.with_features(painted(method, PAIRED.label, "generator"))
     known = discriminator.with_features(PAIRED.photo)[1]
     assert len(known) == 12
-    plays(
-        next(play),
+    minimises(
+        next(updates),
         "generator",
-        {"adversarial": as_real(scores, PAIRED.label), "feature_matching": 3 * squared_distance(known, features)},
+        adversarial=as_real(scores, PAIRED.label),
+        feature_matching=3 * squared_distance(known, features),
     )
 
-    update = next(play)  # on photos of the generator that has moved
+    update = next(updates)  # on photos of the generator that has moved
     fake = painted(method, PAIRED.label, "discriminator")
-    plays(
+    minimises(
         update,
         "discriminator",
-        {"real": as_real(discriminator(PAIRED.photo), PAIRED.label), "fake": as_fake(discriminator(fake))},
+        real=as_real(discriminator(PAIRED.photo), PAIRED.label),
+        fake=as_fake(discriminator(fake)),
     )
 
-    update = next(play)  # by the discriminator that has moved
+    update = next(updates)  # by the discriminator that has moved
     fake = painted(method, UNPAIRED.label, "unpaired")
-    plays(
+    minimises(
         update,
         "generator",
-        {
-            "cycle": 2 * as_read_back(discriminator(fake), UNPAIRED.label),
-            "adversarial_unpaired": 0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item(),
-        },
+        cycle=2 * as_read_back(discriminator(fake), UNPAIRED.label),
+        adversarial_unpaired=0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item(),
     )
 
-    update = next(play)
-    plays(update, "unpaired_discriminator", unconditional(method, painted(method, UNPAIRED.label, "critic")))
-    assert next(play, None) is None
+    update = next(updates)
+    minimises(update, "unpaired_discriminator", **unconditional(method, painted(method, UNPAIRED.label, "critic")))
+    assert next(updates, None) is None
 
 
 @pytest.mark.parametrize(("reverse", "reader"), [("unfrozen", "discriminator"), ("separate", "segmenter")])
 def test_a_reverse_mapper_of_the_ablations_learns_from_the_current_generator(reverse: str, reader: str) -> None:
     method = still("semipaired", reverse=reverse, cycle=2.0, adversarial=0.5)
-    play, network = turns(method), getattr(method, reader)
-    next(play), next(play)
+    updates, network = updates_of(method), getattr(method, reader)
+    next(updates), next(updates)
 
-    update = next(play)
+    update = next(updates)
     fake = painted(method, UNPAIRED.label, "unpaired")
-    expected = {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)}
-    plays(
+    minimises(
         update,
         "generator",
-        expected | {"adversarial_unpaired": 0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item()},
+        cycle=2 * as_read_back(network(fake), UNPAIRED.label),
+        adversarial_unpaired=0.5 * softplus(-method.unpaired_discriminator(fake)).mean().item(),
     )
 
-    update = next(play)
+    update = next(updates)
     fake = painted(method, UNPAIRED.label, "critic")
-    plays(update, reader, {"cycle": 2 * as_read_back(network(fake), UNPAIRED.label)})
-    plays(next(play), "unpaired_discriminator", unconditional(method, fake))
-    assert next(play, None) is None
+    minimises(update, reader, cycle=2 * as_read_back(network(fake), UNPAIRED.label))
+    minimises(next(updates), "unpaired_discriminator", **unconditional(method, fake))
+    assert next(updates, None) is None
 
 
 def test_usis_minimises_its_equations_in_its_order() -> None:
     method = still("usis", segmentation=2.0)
-    play = turns(method)
+    updates = updates_of(method)
 
     fake = painted(method, UNPAIRED.label, "generator")
-    plays(
-        next(play),
+    minimises(
+        next(updates),
         "generator",
-        {
-            "segmentation": 2 * as_real(method.segmenter(fake), UNPAIRED.label),
-            "adversarial": softplus(-method.discriminator(fake)).mean().item(),
-        },
+        segmentation=2 * as_real(method.segmenter(fake), UNPAIRED.label),
+        adversarial=softplus(-method.discriminator(fake)).mean().item(),
     )
 
-    update = next(play)
+    update = next(updates)
     fake = painted(method, UNPAIRED.label, "segmenter")
-    plays(update, "segmenter", {"segmentation": as_real(method.segmenter(fake), UNPAIRED.label)})
-    plays(next(play), "discriminator", unconditional(method, fake))
-    assert next(play, None) is None
+    minimises(update, "segmenter", segmentation=as_real(method.segmenter(fake), UNPAIRED.label))
+    minimises(next(updates), "discriminator", **unconditional(method, fake))
+    assert next(updates, None) is None
 
 
 @pytest.mark.parametrize("name", ["oasis", "tcr"])
 def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> None:
     method = still(name, label_mix=4.0, **({"consistency": 3.0} if name == "tcr" else {}))
-    play, discriminator = turns(method), method.discriminator
+    updates, discriminator = updates_of(method), method.discriminator
 
     expected = {"adversarial": as_real(discriminator(painted(method, PAIRED.label, "generator")), PAIRED.label)}
     if name == "tcr":
         expected["consistency"] = 3 * inconsistency(method)
-    plays(next(play), "generator", expected)
+    minimises(next(updates), "generator", **expected)
 
-    update = next(play)
+    update = next(updates)
     fake = painted(method, PAIRED.label, "discriminator")
     real_here = random(method.seed, STEP, "label mix").random(C + 1) < 0.5
     mask = torch.zeros_like(fake[:, :1])
@@ -196,16 +203,14 @@ def test_oasis_and_tcr_minimise_their_equations_in_their_order(name: str) -> Non
     assert real_here.tolist() == [False, False, True, True]
     mixed = discriminator(mask * PAIRED.photo + (1 - mask) * fake)
     apart = mask * discriminator(PAIRED.photo) + (1 - mask) * discriminator(fake)
-    plays(
+    minimises(
         update,
         "discriminator",
-        {
-            "real": as_real(discriminator(PAIRED.photo), PAIRED.label),
-            "fake": as_fake(discriminator(fake)),
-            "label_mix": 4 * (mixed - apart).square().mean().item(),
-        },
+        real=as_real(discriminator(PAIRED.photo), PAIRED.label),
+        fake=as_fake(discriminator(fake)),
+        label_mix=4 * (mixed - apart).square().mean().item(),
     )
-    assert next(play, None) is None
+    assert next(updates, None) is None
 
 
 def inconsistency(method: Any) -> float:
@@ -225,7 +230,7 @@ def inconsistency(method: Any) -> float:
 
 def test_cc_fpse_minimises_its_equations_in_its_order() -> None:
     method = still("cc_fpse", feature_matching=3.0)
-    play, drawn, layers = turns(method), method.encode(PAIRED.label), []
+    updates, drawn, layers = updates_of(method), method.encode(PAIRED.label), []
     for layer in list(method.discriminator.encoder)[1:]:
         layer.register_forward_hook(lambda _, __, out: layers.append(out.detach()))
 
@@ -238,28 +243,27 @@ def test_cc_fpse_minimises_its_equations_in_its_order() -> None:
     judged = scores(method.generator(drawn))
     distances = [(one - other).abs().mean().item() for one, other in zip(known, layers, strict=True)]
     assert (len(judged), len(distances)) == (3, 4)
-    plays(
-        next(play),
+    minimises(
+        next(updates),
         "generator",
-        {"adversarial": -sum(each.mean().item() for each in judged) / 3, "feature_matching": 3 * sum(distances) / 4},
+        adversarial=-sum(each.mean().item() for each in judged) / 3,
+        feature_matching=3 * sum(distances) / 4,
     )
 
-    update = next(play)
+    update = next(updates)
     real, fake = scores(PAIRED.photo), scores(method.generator(drawn))
-    plays(
+    minimises(
         update,
         "discriminator",
-        {
-            "real": sum((1 - each).clamp(min=0).mean().item() for each in real) / 3,
-            "fake": sum((1 + each).clamp(min=0).mean().item() for each in fake) / 3,
-        },
+        real=sum((1 - each).clamp(min=0).mean().item() for each in real) / 3,
+        fake=sum((1 + each).clamp(min=0).mean().item() for each in fake) / 3,
     )
-    assert next(play, None) is None
+    assert next(updates, None) is None
 
 
 def test_spade_minimises_its_equations_in_its_order() -> None:
     method = still("spade", feature_matching=3.0)
-    play, drawn = turns(method), method.encode(PAIRED.label)
+    updates, drawn = updates_of(method), method.encode(PAIRED.label)
 
     known, judged = method.discriminator(PAIRED.photo, drawn), method.discriminator(method.generator(drawn), drawn)
     matched = [
@@ -267,23 +271,19 @@ def test_spade_minimises_its_equations_in_its_order() -> None:
         for one, other in zip(known, judged, strict=True)
     ]
     assert len(matched) == 2
-    plays(
-        next(play),
+    minimises(
+        next(updates),
         "generator",
-        {
-            "adversarial": -sum(scale[-1].mean().item() for scale in judged) / 2,
-            "feature_matching": 3 * sum(matched) / 2,
-        },
+        adversarial=-sum(scale[-1].mean().item() for scale in judged) / 2,
+        feature_matching=3 * sum(matched) / 2,
     )
 
-    update = next(play)
+    update = next(updates)
     judged = method.discriminator(method.generator(drawn), drawn)
-    plays(
+    minimises(
         update,
         "discriminator",
-        {
-            "real": sum((1 - scale[-1]).clamp(min=0).mean().item() for scale in known) / 2,
-            "fake": sum((1 + scale[-1]).clamp(min=0).mean().item() for scale in judged) / 2,
-        },
+        real=sum((1 - scale[-1]).clamp(min=0).mean().item() for scale in known) / 2,
+        fake=sum((1 + scale[-1]).clamp(min=0).mean().item() for scale in judged) / 2,
     )
-    assert next(play, None) is None
+    assert next(updates, None) is None

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import types
 
 import pytest
+from PIL import Image, PngImagePlugin
 
 MOST_PROCESSES = 4  # each holds torch, models and a server of its own: some 1.5 GB
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -47,3 +49,17 @@ def pytest_runtest_setup(item):
         if os.environ.get("FEWPAIR_REQUIRE_BROWSER") == "1":
             pytest.fail(f"{NO_BROWSER} (FEWPAIR_REQUIRE_BROWSER=1 forbids skipping)", pytrace=False)
         pytest.skip(NO_BROWSER)
+
+
+@pytest.fixture
+def heif_plugin(monkeypatch):
+    """A stand-in for pillow_heif, by which Pillow takes a PNG of any name for HEIF."""
+
+    class Plugin(PngImagePlugin.PngImageFile):
+        format = "HEIF"
+
+    def register():
+        monkeypatch.setitem(Image.OPEN, "HEIF", (Plugin, lambda magic: magic.startswith(b"\x89PNG")))
+        monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
+
+    return types.SimpleNamespace(register_heif_opener=register)

@@ -3,12 +3,11 @@
 import io
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as raised
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from serving.__main__ import main
 from serving.client import Client
@@ -72,33 +71,31 @@ def test_ignored_files_are_counted_by_type(models, photos, tmp_path, capsys):
         predict([str(models / "labels-only"), str(tmp_path / "raw"), "--out", str(tmp_path / "out")])
 
 
-def test_heic_is_read_where_its_plugin_is_installed(models, photos, tmp_path, monkeypatch):
-    class Plugin(PngImagePlugin.PngImageFile):
-        format = "HEIF"
-
-    def register():
-        monkeypatch.setitem(Image.OPEN, "HEIF", (Plugin, lambda magic: magic.startswith(b"\x89PNG")))
-        monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
-
-    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+def test_heic_is_read_where_its_plugin_is_installed(models, photos, tmp_path, monkeypatch, heif_plugin):
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif_plugin)
     monkeypatch.delitem(Image.OPEN, "PNG")
     (photos / "phone.HEIC").write_bytes(file_of(noise()))
     assert predict([str(models / "labels-only"), str(photos), "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "phone.png").is_file()
 
 
-@pytest.mark.parametrize("failure", [None, MemoryError(), raised.Fail("bad")])
-def test_a_file_that_cannot_be_translated_is_reported_at_the_end_and_the_others_are_written(
-    models, photos, tmp_path, capsys, monkeypatch, failure
-):
+def fail_on_100_rows(monkeypatch, failure):
+    """Have models fail on a picture of 100 rows, which are padded to a multiple of 16."""
     run = ExportedModel.run_batch
 
     def run_small(model, direction, pixels, **options):
-        if pixels.shape[1] == 112:  # 100 rows, padded to a multiple of 16
+        if pixels.shape[1] == 112:
             raise failure
         return run(model, direction, pixels, **options)
 
     monkeypatch.setattr(ExportedModel, "run_batch", run_small)
+
+
+@pytest.mark.parametrize("failure", [None, MemoryError(), raised.Fail("bad")])
+def test_a_file_that_cannot_be_translated_is_reported_at_the_end_and_the_others_are_written(
+    models, photos, tmp_path, capsys, monkeypatch, failure
+):
+    fail_on_100_rows(monkeypatch, failure)
     (photos / "bad.png").write_bytes(file_of(noise(100, 30)) if failure else b"\x89PNG\r\n\x1a\nhalf")
     assert predict(["labels-only", str(photos), "--models", str(models), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
@@ -161,14 +158,7 @@ def test_one_picture_comes_from_standard_input_and_its_answer_goes_to_standard_o
 
 
 def test_a_model_that_cannot_be_run_on_the_picture_of_standard_input_says_so(models, monkeypatch):
-    run = ExportedModel.run_batch
-
-    def run_small(model, direction, pixels, **options):
-        if pixels.shape[1] == 112:
-            raise raised.RuntimeException("no memory")
-        return run(model, direction, pixels, **options)
-
-    monkeypatch.setattr(ExportedModel, "run_batch", run_small)
+    fail_on_100_rows(monkeypatch, raised.RuntimeException("no memory"))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file_of(noise(100, 30)))))
     with pytest.raises(ServingError, match="the model could not be run on it: no memory"):
         predict([str(models / "labels-only"), "-"])

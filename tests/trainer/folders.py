@@ -11,6 +11,8 @@ from trainer.__main__ import main
 from trainer.data.catalogue import open_dataset
 from trainer.data.dataset import Dataset, Sample
 
+TINY = ("--size=32x48", "--config.width=4", "--config.blocks=1", "--evaluate-every=1000", "--device=cpu", "--threads=1")
+"""Options of `fewpair train` that make a run small."""
 TABLE = "id,name,r,g,b,ignore\n0,sky,128,128,128,0\n3,road,128,64,128,0\n7,car,64,0,128,0\n9,void,0,0,0,1\n"
 
 

@@ -1,24 +1,9 @@
-"""Small ONNX files under the contracts: a feature extractor and a judge."""
+"""A judge as a small ONNX file."""
 
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
-
-
-def onnx_extractor(path: Path) -> Path:
-    """The mean of each channel, as a file under the contract."""
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["image", "axes"], ["features"], keepdims=0)],
-        "means",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, 224, 224])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def thresholding(path: Path, *, ids: tuple[int, ...] = (4, 7), confidence: bool = False) -> Path:

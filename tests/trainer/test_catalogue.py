@@ -3,18 +3,17 @@
 import os
 import re
 import sys
-import types
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from tests.odd_files import DOMAIN, LABELS, PHOTOS
 from tests.trainer.folders import TABLE, camvid, first, ids_of, make_folders, open_folders, photo_of, write
 from trainer.batch import IGNORE, Classes
-from trainer.data.catalogue import CATALOGUE, open_dataset
+from trainer.data.catalogue import open_dataset
 from trainer.data.class_table import class_rows, read_classes
 from trainer.data.layouts import files
 from trainer.errors import BrokenFile, UserError
@@ -81,11 +80,6 @@ def test_pictures_beside_a_train_folder_are_not_used_with_a_note(tmp_path):
 def test_a_missing_class_table_is_answered_with_its_first_line(tmp_path):
     with pytest.raises(UserError, match=r"classes\.csv is missing.*id,name,r,g,b,ignore"):
         open_folders(make_folders(tmp_path, table=None))
-
-
-def test_an_unknown_dataset_is_answered_with_those_that_exist():
-    with pytest.raises(UserError, match=", ".join(CATALOGUE)):
-        open_dataset("cityscape", None)
 
 
 def test_an_id_outside_the_table_names_the_file_and_the_value(tmp_path):
@@ -176,14 +170,7 @@ def test_files_of_other_types_are_counted_by_type(tmp_path):
     assert note in open_dataset("unaligned", tmp_path).notes
 
 
-def test_heic_photos_are_named_as_ignored_without_their_plugin_and_read_with_it(tmp_path, monkeypatch):
-    class Plugin(PngImagePlugin.PngImageFile):
-        format = "HEIF"
-
-    def register():
-        monkeypatch.setitem(Image.OPEN, "HEIF", (Plugin, lambda magic: magic.startswith(b"\x89PNG")))
-        monkeypatch.setattr(Image, "ID", [*Image.ID, "HEIF"])
-
+def test_heic_photos_are_named_as_ignored_without_their_plugin_and_read_with_it(tmp_path, monkeypatch, heif_plugin):
     make_folders(tmp_path)
     photo = photo_of(9)
     write(tmp_path / "photos" / "phone.png", photo)
@@ -191,21 +178,12 @@ def test_heic_photos_are_named_as_ignored_without_their_plugin_and_read_with_it(
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     files.reads_heif.cache_clear()
     assert any("1 .heic (install pillow-heif to read HEIC)" in note for note in open_folders(tmp_path).notes)
-    monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register))
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif_plugin)
     files.reads_heif.cache_clear()
     dataset = open_folders(tmp_path)
     sample = next(each for each in dataset.samples("train") if each.name == "phone")
     assert np.array_equal(dataset.read_photo(sample), photo)
     files.reads_heif.cache_clear()
-
-
-def test_names_without_a_partner_are_given(tmp_path):
-    make_folders(tmp_path)
-    (tmp_path / "labels" / "street1.png").rename(tmp_path / "labels" / "street1_mask.png")
-    note = (
-        "train: 3 pairs, 1 other photo, 1 other label map, by their names (photos: street1; label maps: street1_mask)"
-    )
-    assert note in open_folders(tmp_path).notes
 
 
 def test_a_table_with_index_and_without_ignore_ignores_its_void_row(tmp_path):

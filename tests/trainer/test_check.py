@@ -10,14 +10,12 @@ from PIL import Image
 
 from tests.trainer import publishers
 from tests.trainer.factories import tiny_method
-from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, said, write
+from tests.trainer.folders import TINY, ids_of, make_folders, open_folders, photo_of, said, write
 from trainer.__main__ import main
 from trainer.data.check import check, check_selection
 from trainer.data.selection.choose import select
 from trainer.errors import UserError
 from trainer.training.batches import required_samples
-
-TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
 
 
 def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
@@ -27,6 +25,7 @@ def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
         "train",
         "hybrid-compact",
         f"--root={tmp_path}/own",
+        "--steps=1",
         *TINY,
         "--pairs=1",
         "--unpaired=all",
@@ -41,7 +40,7 @@ def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
 def test_a_photo_that_cannot_be_read_is_refused_before_training(tmp_path, capsys):
     make_folders(tmp_path / "own", count=4)
     (tmp_path / "own" / "photos" / "street2.jpg").write_bytes(b"no picture")
-    words = ("train", "cyclegan-compact", "--data=folders", f"--root={tmp_path}/own", *TINY, "--pairs=0")
+    words = ("train", "cyclegan-compact", "--data=folders", f"--root={tmp_path}/own", "--steps=1", *TINY, "--pairs=0")
     refusal = said(capsys, *words, "--unpaired=all", "--out", str(tmp_path / "run"))
     assert "street2.jpg: the file is not an image" in refusal
     assert "more files have the same problem" not in refusal
@@ -50,7 +49,9 @@ def test_a_photo_that_cannot_be_read_is_refused_before_training(tmp_path, capsys
 
 def trained(root: Path, tmp_path: Path, recipe: str, data: str, *more: str) -> Path:
     out = tmp_path / "run"
-    assert main(["train", recipe, "--data", data, "--root", str(root), *TINY, "--out", str(out), *more]) == 0
+    assert (
+        main(["train", recipe, "--data", data, "--root", str(root), "--steps=1", *TINY, "--out", str(out), *more]) == 0
+    )
     assert list((out / "samples").glob("*.png"))
     return out
 
@@ -111,7 +112,7 @@ def masks(root: Path, values: tuple[int, int], *, table: str = BINARY, count: in
 
 def train_on(root: Path, tmp_path: Path, *more: str) -> list[str]:
     words = ["train", "supervised-compact", "--data=folders", f"--root={root}", "--pairs=all", "--unpaired=0"]
-    return [*words, *TINY, "--out", str(tmp_path / "run"), *more]
+    return [*words, "--steps=1", *TINY, "--out", str(tmp_path / "run"), *more]
 
 
 def test_a_mask_of_0_and_255_never_loses_its_class_silently(tmp_path, capsys):

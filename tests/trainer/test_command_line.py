@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.factories import ENCODER, tiny_folder
-from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
+from tests.trainer.folders import TINY, ids_of, make_folders, open_folders, photo_of, write
 from trainer import __main__ as command_line
 from trainer.__main__ import COMMANDS, main
 from trainer.commands.own_data import announce, recipe_for, scaled_stages
@@ -23,8 +23,6 @@ from trainer.errors import UserError
 from trainer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
-
-TINY = ("--size=32x48", "--config.width=4", "--config.blocks=1", "--evaluate-every=1000", "--device=cpu", "--threads=1")
 
 
 def error_text(capsys) -> str:

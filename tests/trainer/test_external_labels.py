@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.trainer import publishers
-from tests.trainer.folders import make_folders, open_folders, said, write
+from tests.trainer.folders import TINY, make_folders, open_folders, said, write
 from trainer.__main__ import main
 from trainer.batch import IGNORE
 from trainer.data.catalogue import open_dataset
@@ -238,13 +238,10 @@ def test_a_table_that_changed_since_is_refused(tmp_path, both):
         Selection.from_json(selection.to_json(), own, labels_of=open_source(source_text(other)))
 
 
-TINY = ("--size=32x32", "--steps=1", "--config.width=4", "--config.blocks=1", "--device=cpu", "--threads=1")
-
-
 def test_the_command_line_takes_external_labels_and_reads_the_pairs_json_of_such_a_run(tmp_path, capsys, both):
     own, other = both
     mapping = written(tmp_path / "map.csv", MAP)
-    common = ("train", "hybrid-compact", "--data", "folders", "--root", str(own.root), *TINY)
+    common = ("train", "hybrid-compact", "--data", "folders", "--root", str(own.root), "--steps=1", *TINY)
     words = [*common, "--unpaired-labels", f"labels:{other.root}", "--label-map", str(mapping)]
     assert main([*words, "--pairs=2", "--unpaired=3", "--out", str(tmp_path / "run")]) == 0
     assert "3 unpaired label maps come from labels in" in capsys.readouterr().out
@@ -263,7 +260,16 @@ def test_photos_of_which_none_is_labelled_learn_from_external_labels_and_show_th
     own, other = both
     shutil.rmtree(own.root / "labels")
     mapping = written(tmp_path / "map.csv", MAP)
-    words = ["train", "cyclegan-compact", "--data=folders", f"--root={own.root}", "--pairs=0", "--unpaired=all", *TINY]
+    words = [
+        "train",
+        "cyclegan-compact",
+        "--data=folders",
+        f"--root={own.root}",
+        "--pairs=0",
+        "--unpaired=all",
+        "--steps=1",
+        *TINY,
+    ]
     words += [f"--unpaired-labels=labels:{other.root}", f"--label-map={mapping}", f"--out={tmp_path / 'run'}"]
     assert main(words) == 0
     assert list((tmp_path / "run" / "samples").iterdir())

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import sys
-import types
 import zipfile
 import zlib
 
@@ -509,15 +508,14 @@ def test_the_pictures_of_labelmes_converter_to_voc_are_no_photos(tmp_path):
     assert imported(export) == (("car", "road"), SQUARE_IDS)
 
 
-def test_heic_photos_are_read_where_the_plugin_is_installed(export, monkeypatch):
-    registered = []
-    plugin = types.SimpleNamespace(register_heif_opener=lambda: registered.append(True))
-    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+def test_heic_photos_are_read_where_the_plugin_is_installed(tmp_path, monkeypatch, heif_plugin):
+    export = with_photo(tmp_path / "export", "images/a.png")
+    (export / "images" / "a.png").rename(export / "images" / "a.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", heif_plugin)
     reads_heif.cache_clear()
-    put(export / "a.json", coco(outline(SQUARE), name="a.jpg"))
-    imported(export, "--unlabelled", "road")
+    put(export / "x.json", coco(outline(SQUARE), name="a.heic"))
+    assert imported(export)[1] == SQUARE_IDS
     reads_heif.cache_clear()
-    assert registered
 
 
 def test_a_zip_is_read_and_photos_without_labels_come_along(export):

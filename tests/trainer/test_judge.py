@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainer.extractors import write_extractor
 from tests.trainer.factories import LABELS, SIZE, class_table, tiny_config, tiny_folder, tiny_label, tiny_run
-from tests.trainer.onnx_files import onnx_extractor, thresholding
+from tests.trainer.onnx_files import thresholding
 from trainer import losses
 from trainer.__main__ import main
 from trainer.batch import IGNORE, Classes, Domain
@@ -196,7 +197,7 @@ def test_the_command_line_scores_a_run_by_a_judge_and_an_extractor(
     method = build_method(run, Domain("classes", scenes.CLASSES))
     folder.save("best", {"step": 4, "method": method.state_dict(), "averaged": {}, "own": [{"method": {}}]})
     evaluate = ["evaluate", str(folder.path), "--split", "val", "--limit", "5", "--device", "cpu"]
-    extractor = onnx_extractor(tmp_path / "channel_means.onnx")
+    extractor = write_extractor(tmp_path / "channel_means.onnx")
     assert main([*evaluate, "--judge", str(exported), "--features", str(extractor)]) == 0
     printed = capsys.readouterr().out
     assert all(f"\n{line} " in printed for line in ("iou road", "judge iou road", "judge mean iou"))

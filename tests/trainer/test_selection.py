@@ -14,8 +14,8 @@ from sklearn.cluster import KMeans
 
 from serving.imaging.ranking import NEAR, rank
 from tests.trainer.extractors import Counting, write_extractor
-from tests.trainer.folders import ids_of, make_folders, open_folders, photo_of, write
-from tests.trainer.test_command_line import TINY, refused
+from tests.trainer.folders import TINY, ids_of, make_folders, open_folders, photo_of, write
+from tests.trainer.test_command_line import refused
 from tests.trainer.test_judge import exported_judge
 from trainer.__main__ import main
 from trainer.batch import Domain

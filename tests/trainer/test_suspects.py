@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.trainer.test_command_line import TINY
+from tests.trainer.folders import TINY
 from trainer.__main__ import main
 from trainer.batch import IGNORE
 from trainer.data.class_table import class_rows

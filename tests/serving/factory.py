@@ -137,18 +137,8 @@ def write_blurring_model(folder: Path, *, side: int, **changes: Any) -> Path:
     """An exported folder that allows tiles of `side`: photo -> label and label ids -> photo by five convolutions."""
     folder.mkdir(parents=True)
     described = {
-        "to_label": {
-            **_stored(folder / "to_label.onnx", blurring_graph(answer="label")),
-            "input": _tensor("photo", "photo", "NHWC"),
-            "outputs": [_tensor("confidence", "confidence", "NHW"), _tensor("label", "label", "NHW")],
-            "noise": None,
-        },
-        "to_photo": {
-            **_stored(folder / "to_photo.onnx", synthesizing_graph()),
-            "input": _tensor("label", "label", "NHW"),
-            "outputs": [_tensor("photo", "photo", "NHWC")],
-            "noise": {"name": "noise", "shape": [3]},
-        },
+        "to_label": _direction(folder, blurring_graph(answer="label"), "photo", "confidence", "label"),
+        "to_photo": _direction(folder, synthesizing_graph(), "label", "photo", noise=True),
     }
     resize = {"rule": "none", "height": side, "width": side, "filter": "bicubic"}
     return _write_manifest(folder, described, **{"tiling": "allowed", "resize": resize, **changes})
@@ -168,22 +158,10 @@ def write_model(
     folder.mkdir(parents=True)
     described: dict[str, Any] = {}
     if "to_label" in directions:
-        described["to_label"] = {
-            **_stored(folder / "to_label.onnx", segmenting_graph()),
-            "input": _tensor("photo", "photo", "NHWC"),
-            "outputs": [
-                _tensor("label", "label", "NHW"),
-                *([_tensor("confidence", "confidence", "NHW")] if confidence else []),
-            ],
-            "noise": None,
-        }
+        outputs = ("label", "confidence") if confidence else ("label",)
+        described["to_label"] = _direction(folder, segmenting_graph(), "photo", *outputs)
     if "to_photo" in directions:
-        described["to_photo"] = {
-            **_stored(folder / "to_photo.onnx", synthesizing_graph(noise=noise)),
-            "input": _tensor("label", "label", "NHW"),
-            "outputs": [_tensor("photo", "photo", "NHWC")],
-            "noise": {"name": "noise", "shape": [3]} if noise else None,
-        }
+        described["to_photo"] = _direction(folder, synthesizing_graph(noise=noise), "label", "photo", noise=noise)
     if style:
         changes["style"] = {**_stored(folder / "style.onnx", style_graph()), "size": [2, 3]}
     if examples:
@@ -197,18 +175,13 @@ def write_model(
     return _write_manifest(folder, described, **changes)
 
 
-def reflect(folder: Path) -> Path:
-    """Have the to_label graph of a model reflect its input by two pixels and cut them off again."""
+def rewired(folder: Path, *nodes: onnx.NodeProto, **constants: list[int]) -> Path:
+    """Have these nodes of the to_label graph of a model make `float` of `plain`, the photo as floats."""
     path = folder / "to_label.onnx"
     model = onnx.load(path)
     model.graph.node[0].output[0] = "plain"
-    padding = [
-        helper.make_node("Pad", ["plain", "pads"], ["padded"], mode="reflect"),
-        helper.make_node("Slice", ["padded", "starts", "ends", "sides"], ["float"]),
-    ]
-    for index, node in enumerate(padding, 1):
+    for index, node in enumerate(nodes, 1):
         model.graph.node.insert(index, node)
-    constants = {"pads": [0, 2, 2, 0, 0, 2, 2, 0], "starts": [2, 2], "ends": [-2, -2], "sides": [1, 2]}
     model.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
     onnx.save(model, path)
     return signed(folder)
@@ -224,16 +197,10 @@ def signed(folder: Path) -> Path:
 
 def write_picture_model(folder: Path) -> Path:
     """An exported folder whose label side is a picture: each direction answers with the negative."""
-    sides = {"to_label": ("photo", "picture"), "to_photo": ("picture", "photo")}
     folder.mkdir(parents=True)
     described = {
-        direction: {
-            **_stored(folder / f"{direction}.onnx", negative_graph(given, answered)),
-            "input": _tensor(given, given, "NHWC"),
-            "outputs": [_tensor(answered, answered, "NHWC")],
-            "noise": None,
-        }
-        for direction, (given, answered) in sides.items()
+        direction: _direction(folder, negative_graph(given, answered), given, answered, name=direction)
+        for direction, given, answered in (("to_label", "photo", "picture"), ("to_photo", "picture", "photo"))
     }
     picture = {"kind": "picture", "classes": None}
     return _write_manifest(folder, described, domains={"photo": picture, "label": picture})
@@ -277,8 +244,22 @@ def _stored(path: Path, model: onnx.ModelProto) -> dict[str, str]:
     return {"file": path.name, "sha256": hashlib.sha256(graph).hexdigest()}
 
 
-def _tensor(name: str, kind: str, layout: str) -> dict[str, str]:
-    return {"name": name, "kind": kind, "dtype": "uint8", "layout": layout}
+def _direction(
+    folder: Path, model: onnx.ModelProto, given: str, *answers: str, noise: bool = False, name: str = ""
+) -> dict[str, Any]:
+    """Write a graph; return the manifest's entry of its direction."""
+    direction = name or ("to_label" if "label" in answers else "to_photo")
+    return {
+        **_stored(folder / f"{direction}.onnx", model),
+        "input": _tensor(given),
+        "outputs": [_tensor(answer) for answer in answers],
+        "noise": {"name": "noise", "shape": [3]} if noise else None,
+    }
+
+
+def _tensor(kind: str) -> dict[str, str]:
+    layout = "NHWC" if kind in ("photo", "picture") else "NHW"
+    return {"name": kind, "kind": kind, "dtype": "uint8", "layout": layout}
 
 
 def _photo() -> onnx.TypeProto:

@@ -16,7 +16,7 @@ from serving.errors import Refusal
 from serving.models.model import draw_noise
 from serving.models.repository import EMPTY, reload_repository
 from serving.settings import Settings
-from tests.serving.factory import reflect, write_model
+from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, noise, pixels_of, stripes
 from tests.serving.test_translator import brightness_ids
 
@@ -275,19 +275,6 @@ def asked(app, ask):
             return await ask(client)
 
     return asyncio.run(with_client())
-
-
-def test_pictures_that_are_too_small_for_the_graph_are_refused_with_its_reason(tmp_path):
-    reflect(write_model(tmp_path / "tiny"))
-
-    async def ask(client):
-        sent = [{"inputs": [tensor("photo", pixels[None])]} for pixels in (noise(3, 3), noise(2, 3))]
-        return [await client.post("/v2/models/tiny.to_label/infer", json=one) for one in sent]
-
-    fits, too_small = asked(app_of(tmp_path), ask)
-    assert np.array_equal(outputs_of(fits)["label"][0], brightness_ids(noise(3, 3)))
-    assert too_small.status_code == 400
-    assert "does not run on 2 x 3 pixels" in too_small.json()["error"]
 
 
 def test_a_large_batch_is_run_in_pieces_so_that_others_get_to_the_device_in_between(tmp_path):

@@ -15,7 +15,7 @@ from serving.imaging.domain import Resize
 from serving.imaging.resize import from_model, to_model
 from serving.models.model import RUN_FAILURES, CancelToken, draw_noise
 from tests.serving.backends import answer_of, model_of
-from tests.serving.factory import CLASSES, reflect, signed, write_model
+from tests.serving.factory import CLASSES, rewired, signed, write_model
 from tests.serving.pictures import noise, ramp, stripes
 from tests.serving.slow import write_slow_model
 
@@ -87,6 +87,15 @@ def test_noise_depends_on_the_seed_alone_and_is_standard_normal():
     assert abs(drawn.std() - 1) < 0.05
 
 
+def reflect(folder):
+    """Have the to_label graph of a model reflect its input by two pixels and cut them off again."""
+    nodes = [
+        helper.make_node("Pad", ["plain", "pads"], ["padded"], mode="reflect"),
+        helper.make_node("Slice", ["padded", "starts", "ends", "sides"], ["float"]),
+    ]
+    return rewired(folder, *nodes, pads=[0, 2, 2, 0, 0, 2, 2, 0], starts=[2, 2], ends=[-2, -2], sides=[1, 2])
+
+
 def test_a_picture_that_is_too_small_for_the_graph_is_refused_with_its_reason(tmp_path):
     model = model_of(reflect(write_model(tmp_path / "tiny")))
     assert np.array_equal(answer_of(model, "to_label", ramp(3, 3))[0], brightness_ids(ramp(3, 3)))
@@ -97,17 +106,11 @@ def test_a_picture_that_is_too_small_for_the_graph_is_refused_with_its_reason(tm
 
 def mixed(folder):
     """Have the to_label graph of a model subtract the mean of the whole batch, so that samples depend on each other."""
-    path = folder / "to_label.onnx"
-    model = onnx.load(path)
-    model.graph.node[0].output[0] = "plain"
-    mixing = [
+    return rewired(
+        folder,
         helper.make_node("ReduceMean", ["plain"], ["all"], keepdims=1),
         helper.make_node("Sub", ["plain", "all"], ["float"]),
-    ]
-    for index, node in enumerate(mixing, 1):
-        model.graph.node.insert(index, node)
-    onnx.save(model, path)
-    return signed(folder)
+    )
 
 
 def test_a_model_may_share_its_runs_where_no_picture_shows_in_the_answer_to_another(tmp_path, caplog):

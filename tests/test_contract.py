@@ -16,7 +16,6 @@ from PIL import Image
 from serving.client import Client
 from serving.imaging.annotations import FORMATS
 from serving.imaging.domain import ClassRow, Domain
-from serving.models.manifest import read_manifest
 from serving.models.session import has_vnni
 from tests.serving.process import Server, running_server
 from tests.trainer.factories import material_for, tiny_config, tiny_folder, tiny_run
@@ -91,14 +90,6 @@ def expected_ids(method: Method, dataset: Dataset, photo: np.ndarray, *, size: t
     return dataset.label_domain.classes.index_to_id()[
         resized(predict_labels(method, [photo], size=size)[0], photo.shape[:2])
     ]
-
-
-def test_the_server_reads_the_manifest_that_the_trainer_wrote(trained: Path, tmp_path: Path) -> None:
-    folder = export(trained, tmp_path, name="tiny", checkpoint="last", force=True)
-    manifest = read_manifest(folder)
-    assert manifest.name == "tiny"
-    assert set(manifest.directions) == {"to_label", "to_photo"}
-    assert json.loads((folder / "manifest.json").read_text())["training"]["weights"] == "averaged"
 
 
 def test_a_photo_gets_over_http_the_label_map_that_evaluate_counts(trained: Path, served: Client) -> None:

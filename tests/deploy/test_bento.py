@@ -106,15 +106,6 @@ def test_a_bento_holds_the_server_and_the_models_and_nothing_of_the_trainer(bent
     assert {name.partition("/")[0] for name in held} == {"serving", "exported", "bentofile.yaml"}
 
 
-def test_a_bento_installs_what_the_server_needs_and_no_torch(bento):
-    wanted = {
-        re.split(r"[=<>\[ ]", line)[0]
-        for line in (bento / "env" / "python" / "requirements.txt").read_text().splitlines()
-    }
-    assert {"bentoml", "gradio", "onnxruntime-gpu"} <= wanted
-    assert not wanted & {"torch", "torchvision", "onnxruntime", "fewpair"}
-
-
 def test_the_dockerfile_that_bentoml_writes_passes_the_linter_but_for_the_habits_of_its_template(bento):
     ignored = [word for habit in TEMPLATE_HABITS.split(",") for word in ("--ignore", habit)]
     hadolint = Path(sys.executable).with_name("hadolint")

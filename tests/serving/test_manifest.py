@@ -165,13 +165,3 @@ def test_a_graph_that_answers_in_another_size_or_dtype_is_not_served(tmp_path, o
         f"answers {output} as {answered}, its manifest promises uint8[128,192]. Export it again."
         in repository.broken["bad"]
     )
-
-
-def test_a_broken_folder_takes_nothing_down_with_it(tmp_path):
-    write_model(tmp_path / "good")
-    (tmp_path / "bad").mkdir()
-    (tmp_path / ".hidden").mkdir()
-    repository = reload_repository(EMPTY, Settings(models=tmp_path, device="cpu", threads=1))
-    assert list(repository.models) == ["good"]
-    assert list(repository.broken) == ["bad"]
-    assert repository.defaults == {"to_label": "good", "to_photo": "good"}

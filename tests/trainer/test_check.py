@@ -166,14 +166,6 @@ def test_an_indexed_label_in_other_colours_is_read_by_its_indices_with_a_warning
     assert "warning" not in capsys.readouterr().out
 
 
-def test_an_indexed_label_in_another_order_is_refused_with_both_readings(tmp_path, capsys):
-    # index 0 is white: road by its colour, background by its index
-    root = indexed(tmp_path / "own", 255, 255, 255, 0, 0, 0)
-    assert "can be read in two ways: index 0 is background by its id, but road by its palette colour" in said(
-        capsys, *train_on(root, tmp_path)
-    )
-
-
 def test_check_reports_every_problem_at_once(tmp_path, capsys):
     root = make_folders(tmp_path / "own", count=6)
     write(root / "labels" / "street1.png", ids_of(1, height=10))

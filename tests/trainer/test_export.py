@@ -114,7 +114,7 @@ def test_the_folder_obeys_the_contract_and_its_digests_are_its_files(classes_run
     assert manifest["resize"] == {"rule": "exact", "height": 32, "width": 48, "filter": "bicubic"}
     assert manifest["multiple_of"] == 4
     assert manifest["tiling"] == "forbidden"
-    assert manifest["training"]["steps"] == 4
+    assert (manifest["training"]["steps"], manifest["training"]["weights"]) == (4, "averaged")
     assert manifest["training"]["commit"] == json.loads((classes_run / "environment.json").read_text())["commit"]
     assert [row["id"] for row in manifest["domains"]["label"]["classes"]] == list(range(12))
     for rows in manifest["parity"].values():

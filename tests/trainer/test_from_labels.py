@@ -151,12 +151,6 @@ def test_the_cycle_loss_cannot_be_reduced_by_being_less_generated() -> None:
 
 
 def test_the_ablations_of_the_paper_are_choices() -> None:
-    def moved_groups(**changes: Any) -> list[str]:
-        return [update.groups for update in tiny_method("semipaired", **changes).step(BATCH, 1)]
-
-    first, last = ["generator", "discriminator", "generator"], ["unpaired_discriminator"]
-    assert moved_groups(reverse="separate") == [*first, "segmenter", *last]
-    assert moved_groups(reverse="unfrozen") == [*first, "discriminator", *last]
     assert "feature_matching" not in losses_of(tiny_method("semipaired", feature_matching=0.0), 0)
     assert tiny_method("semipaired").perceptual is None
     assert tiny_method("semipaired", rare_classes="throughout").rare_classes == "throughout"

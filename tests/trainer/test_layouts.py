@@ -47,6 +47,7 @@ def test_cityscapes_is_read_from_its_two_archives(tmp_path):
         (("instances", "gtFine/train/bochum/bochum_000000_000313_gtFine_instanceIds.png"),),
     )
     assert all(sample.complete for split in ("train", "val") for sample in dataset.samples(split))
+    assert [sample.label for sample in dataset.samples("test")] == [None], "its placeholders are no labels"
     for sample in dataset.samples("train"):
         expected = by_table(raw(dataset, sample), {value: index for index, value in enumerate(TRAIN_IDS)})
         assert np.array_equal(dataset.read_label(sample), expected)
@@ -62,11 +63,6 @@ def test_cityscapes_has_instance_maps_where_every_pair_has_one(tmp_path):
     assert dataset.samples("test")[0].sides == ()
     next((root / "gtFine" / "val").rglob("*_instanceIds.png")).unlink()
     assert open_dataset("cityscapes", root).sides == {}
-
-
-def test_the_placeholders_of_cityscapes_test_are_not_taken_for_labels(tmp_path):
-    dataset = open_dataset("cityscapes", publishers.cityscapes(tmp_path))
-    assert [sample.label for sample in dataset.samples("test")] == [None]
 
 
 def test_cityscapes_34_counts_every_raw_id_but_0(tmp_path):

@@ -69,7 +69,6 @@ ACROSS_SIZES = pytest.param("mean_teacher", ((0.5, 32, 32),), id="across a chang
 def test_a_resumed_run_continues_bit_for_bit(name: str, progressive: Any, tmp_path: Path) -> None:
     run = small_run(tmp_path, name, steps=6 if progressive else 4, save_every=2, progressive=progressive)
     run = dataclasses.replace(run, evaluate_every=run.steps)
-    assert from_json(json.loads(json.dumps(dataclasses.asdict(run)))) == run
     dataset, selection = material_for(run)
     unbroken = create_run(tmp_path / "unbroken", run, selection)
     train_run(unbroken, dataset, selection, device="cpu")

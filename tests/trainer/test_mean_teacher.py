@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from tests.trainer.factories import encoder_file, tiny_batch, tiny_method, tiny_size
 from trainer import losses
 from trainer.batch import IGNORE, Batch
 from trainer.errors import UserError
 from trainer.methods.segmentation import RAMP
-from trainer.networks.ema import Teacher
 from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 
@@ -27,21 +25,6 @@ def one_step(method: Any, batch: Batch, step: int = 0) -> dict[str, float]:
     state.step = step
     terms = train_step(state, batch, steps=10 * RAMP)
     return {name: loss.item() for name, loss in terms.items()}
-
-
-def test_the_teacher_is_the_documented_running_average() -> None:
-    network = nn.Conv2d(2, 3, 3)
-    teacher = Teacher(network, decay=0.5)
-    expected = {name: value.clone() for name, value in network.state_dict().items()}
-    for t in range(12):
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter += torch.randn_like(parameter)
-        teacher.follow(network, t)
-        decay = min(0.5, (1 + t) / (10 + t))
-        expected = {name: decay * value + (1 - decay) * network.state_dict()[name] for name, value in expected.items()}
-    for name, value in teacher.network.state_dict().items():
-        torch.testing.assert_close(value, expected[name])
 
 
 def test_the_teacher_follows_after_the_student_has_moved() -> None:

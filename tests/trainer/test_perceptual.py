@@ -1,6 +1,7 @@
 """The perceptual loss in both layouts against plain Sequentials, and what it says where it has no weights."""
 
 import urllib.error
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,31 +11,26 @@ from torch import Tensor, nn
 from trainer.errors import UserError
 from trainer.networks.perceptual import PerceptualLoss
 
+VGG_19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
+"""The channels of its convolutions up to relu5_1 (configuration E of its paper); 0 is a pooling."""
+
 
 def torchvision_like() -> nn.Sequential:
-    """VGG-19's convolutional part up to relu5_1, as its paper lists it (configuration E)."""
-    layers: list[nn.Module] = []
-    before = 3
-    for channels in (64, 64, "pool", 128, 128, "pool", 256, 256, 256, 256, "pool", 512, 512, 512, 512, "pool", 512):
-        if channels == "pool":
-            layers.append(nn.MaxPool2d(2))
-            continue
-        layers += [nn.Conv2d(before, int(channels), 3, padding=1), nn.ReLU()]
-        before = int(channels)
-    return nn.Sequential(*layers)
+    """VGG-19's convolutional part up to relu5_1."""
+    return nn.Sequential(*vgg_layers(VGG_19, lambda before, after: [nn.Conv2d(before, after, 3, padding=1)]))
 
 
 def partial() -> nn.Sequential:
     """The one with normalised activations, up to relu3_1, as style transfer lists it."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
+    reflected = vgg_layers(VGG_19[:7], lambda before, after: [nn.ReflectionPad2d(1), nn.Conv2d(before, after, 3)])
+    return nn.Sequential(nn.Conv2d(3, 3, 1), *reflected)
+
+
+def vgg_layers(plan: Sequence[int], convolution: Callable[[int, int], list[nn.Module]]) -> Iterator[nn.Module]:
     before = 3
-    for channels in (64, 64, "pool", 128, 128, "pool", 256):
-        if channels == "pool":
-            layers.append(nn.MaxPool2d(2))
-            continue
-        layers += [nn.ReflectionPad2d(1), nn.Conv2d(before, int(channels), 3), nn.ReLU()]
-        before = int(channels)
-    return nn.Sequential(*layers)
+    for after in plan:
+        yield from [*convolution(before, after), nn.ReLU()] if after else [nn.MaxPool2d(2)]
+        before = after or before
 
 
 def saved(network: nn.Module, path: Path, *, prefix: str = "") -> Path:

@@ -15,6 +15,8 @@ from deploy import licences
 from tests import line_links
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
 BANNED_NAMES = {"utils", "util", "common", "helpers", "base_model", "options", "misc"}
 
 
@@ -52,28 +54,25 @@ def test_every_file_opens_with_a_sentence():
 
 
 def test_the_lock_is_hashed_and_names_no_index_and_no_path():
-    lock = (ROOT / "requirements.lock").read_text()
-    assert not re.search(r"https?://|file://|--(extra-)?index-url|--find-links|--trusted-host| @ ", lock)
-    pins = re.findall(r"^([a-z0-9-]+)==[^\n]*\n((?:    --hash=[^\n]*\n)+)", lock, flags=re.MULTILINE)
-    assert len(pins) == len(re.findall(r"^[a-z0-9]", lock, flags=re.MULTILINE))
+    assert not re.search(r"https?://|file://|--(extra-)?index-url|--find-links|--trusted-host| @ ", LOCK)
+    pins = re.findall(r"^([a-z0-9-]+)==[^\n]*\n((?:    --hash=[^\n]*\n)+)", LOCK, flags=re.MULTILINE)
+    assert len(pins) == len(re.findall(r"^[a-z0-9]", LOCK, flags=re.MULTILINE))
 
 
 def test_the_lock_holds_what_the_project_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
-        *project["dependencies"],
-        *(line for extra in project["optional-dependencies"].values() for line in extra),
+        *PROJECT["dependencies"],
+        *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
     ]
     names = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted}
-    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE))
+    locked = set(re.findall(r"^([a-z0-9-]+)==", LOCK, flags=re.MULTILINE))
     assert names <= locked
 
 
 def test_the_server_installs_without_torch_and_with_one_onnxruntime():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in (*project["dependencies"], *project["optional-dependencies"]["serve"]):
+    for line in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]):
         assert not re.match(r"(torch|torchvision|onnx|tyro)\b(?!runtime)", line)
-    locked = re.findall(r"^(onnxruntime[a-z-]*)==", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    locked = re.findall(r"^(onnxruntime[a-z-]*)==", LOCK, flags=re.MULTILINE)
     assert locked == ["onnxruntime-gpu"]
 
 

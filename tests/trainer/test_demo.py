@@ -9,22 +9,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
+from tests.serving.process import ROOT, free_port
 from tests.trainer.factories import tiny_run
 from trainer.__main__ import main
 from trainer.data.layouts import drawn
 from trainer.recipes import RECIPES
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_port_that_is_taken_is_refused_before_the_training(capsys, tmp_path):

@@ -58,6 +58,12 @@ def imported(export, *options, photo="a"):
     return open_dataset("folders", out).label_domain.classes.names, ids
 
 
+def refused(capsys, export, *options, out="out"):
+    """Import in vain; what is said on stdout and stderr."""
+    assert main(["import", str(export), "--out", str(export.parent / out), *options]) == 2
+    return capsys.readouterr()
+
+
 def coco(*annotations, categories=("car", "road"), name="a.jpg", height=4, width=6):
     return {
         "images": [{"id": "7", "file_name": name, "height": height, "width": width}],
@@ -111,6 +117,8 @@ def supervisely(kind, **value):
     return {"size": {"height": 4, "width": 6}, "objects": [{"classTitle": "car", "geometryType": kind, **value}]}
 
 
+WHOLE = [0, 0, 6, 0, 6, 4, 0, 4]
+"""A polygon around the photo."""
 INSIDE = np.array(SQUARE_IDS) == 0
 BITMAP = base64.b64encode(zlib.compress(base64.b64decode(png(np.full((2, 3), True))))).decode()
 LIST = {"labels.txt": "__ignore__\ncar\nroad\n"}
@@ -238,8 +246,7 @@ def test_compressed_runs_are_those_that_pycocotools_writes():
 )
 def test_what_is_dropped_is_named_with_its_reason(export, capsys, files, reason):
     lay(export, files)
-    assert main(["import", str(export), "--classes=car,road", "--out", str(export.parent / "out")]) == 2
-    said = capsys.readouterr()
+    said = refused(capsys, export, "--classes=car,road")
     assert reason in said.out
     assert "no label could be read" in said.err
 
@@ -261,12 +268,12 @@ def test_the_pixels_of_a_polygon_are_those_whose_centre_is_inside():
 
 
 def test_holes_parts_and_hairlines(export):
-    frame, hole = [0, 0, 6, 0, 6, 4, 0, 4], [2, 1, 2, 3, 4, 3, 4, 1]
+    hole = [2, 1, 2, 3, 4, 3, 4, 1]
     ring = [[0, 0, 0, 0, 0, 0], [0, 0, V, V, 0, 0], [0, 0, V, V, 0, 0], [0, 0, 0, 0, 0, 0]]
-    bridged = np.reshape([*frame, 0, 0, *hole, 2, 1], (-1, 2)) / [6, 4]
+    bridged = np.reshape([*WHOLE, 0, 0, *hole, 2, 1], (-1, 2)) / [6, 4]
     lay(export, {"data.yaml": YAML, "labels/a.txt": "0 " + " ".join(map(str, bridged.ravel()))})
     assert imported(export)[1] == ring
-    points = {"exterior": np.reshape(frame, (-1, 2)).tolist(), "interior": [np.reshape(hole, (-1, 2)).tolist()]}
+    points = {"exterior": np.reshape(WHOLE, (-1, 2)).tolist(), "interior": [np.reshape(hole, (-1, 2)).tolist()]}
     other = with_photo(export.parent / "b" / "export", "img/a.jpg")
     lay(other, {"ann/a.jpg.json": supervisely("polygon", points=points)})
     assert imported(other, "--unlabelled", "void")[1] == ring
@@ -277,8 +284,7 @@ def test_holes_parts_and_hairlines(export):
 
 def test_one_class_beside_void_is_refused_before_anything_is_written(export, capsys):
     lay(export, {"ann/a.jpg.json": supervisely("polygon", points={"exterior": POINTS, "interior": []})})
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert "add --unlabelled background if they are background" in capsys.readouterr().err
+    assert "add --unlabelled background if they are background" in refused(capsys, export).err
     assert not (export.parent / "out").exists()
     assert imported(export, "--unlabelled", "background")[0] == ("background", "car")
 
@@ -293,7 +299,7 @@ def test_the_order_or_the_area_decides_overlaps(export, capsys):
 
 
 def test_of_overlapping_shapes_of_coco_the_smaller_one_counts(export):
-    put(export / "x.json", coco(outline(SQUARE), outline([0, 0, 6, 0, 6, 4, 0, 4], category=11)))
+    put(export / "x.json", coco(outline(SQUARE), outline(WHOLE, category=11)))
     assert imported(export)[1] == np.where(INSIDE, 0, 1).tolist()
 
 
@@ -363,8 +369,8 @@ def test_a_photo_embedded_in_its_labels_is_used_and_one_that_is_missing_is_named
     put(tmp_path / "export" / "a.json", labelme({"label": "car", "points": POINTS}, **embedded))
     assert imported(tmp_path / "export", "--unlabelled", "road")[0] == ("road", "car")
     put(tmp_path / "x" / "x.json", coco(outline(SQUARE)))
-    assert main(["import", str(tmp_path / "x"), "--out", str(tmp_path / "y")]) == 2
-    assert "a photo that was not found: name the folder of the photos with --photos (1: " in capsys.readouterr().out
+    said = refused(capsys, tmp_path / "x", out="y").out
+    assert "a photo that was not found: name the folder of the photos with --photos (1: " in said
 
 
 def test_points_refer_to_the_upright_photo(export):
@@ -416,8 +422,7 @@ def test_embedded_photos_of_one_name_keep_their_folders(tmp_path, capsys):
 def test_labels_do_not_go_to_a_photo_of_another_split(tmp_path, capsys, files):
     export = with_photo(tmp_path / "export", "val/a.jpg")
     lay(export, files)
-    assert main(["import", str(export), "--out", str(tmp_path / "out")]) == 2
-    assert "a photo of the split train that is in another split only" in capsys.readouterr().out
+    assert "a photo of the split train that is in another split only" in refused(capsys, export).out
 
 
 def test_a_photo_at_the_exact_path_comes_before_those_of_its_name(export):
@@ -453,12 +458,9 @@ def test_the_quoted_numbers_of_yolo_are_sorted_as_numbers(export):
 
 def test_cityscapes_polygons_are_painted_in_their_order(tmp_path):
     export = with_photo(tmp_path / "export", "leftImg8bit/train/ulm/ulm_1_leftImg8bit.png")
-    whole = [[0, 0], [6, 0], [6, 4], [0, 4]]
-    objects = [
-        {"label": "road", "polygon": whole},
-        {"label": "cargroup", "polygon": POINTS},
-        {"label": "tree", "deleted": 1, "polygon": whole},
-    ]
+    whole = np.reshape(WHOLE, (-1, 2)).tolist()
+    objects = [{"label": "road", "polygon": whole}, {"label": "cargroup", "polygon": POINTS}]
+    objects.append({"label": "tree", "deleted": 1, "polygon": whole})
     document = {"imgHeight": 4, "imgWidth": 6, "objects": objects}
     put(export / "gtFine" / "train" / "ulm" / "ulm_1_gtFine_polygons.json", document)
     names, ids = imported(export, photo="ulm/ulm_1_leftImg8bit")
@@ -476,12 +478,6 @@ def test_separate_label_and_shape_of_label_studio_are_one_region_and_a_predictio
     put(export / "x.json", [task])
     assert imported(export, "--classes", "car,road")[1] == SQUARE_IDS
     assert "note: a task without annotations, whose prediction was read (1: " in capsys.readouterr().out
-
-
-def test_the_numbers_of_yolo_begin_at_0(export, capsys):
-    lay(export, {"data.yaml": {"names": {1: "road", 2: "car"}}, "labels/a.txt": YOLO_SQUARE})
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert "names has the numbers 1, 2: number the classes from 0 on" in capsys.readouterr().err
 
 
 def test_an_export_that_cannot_be_read_to_its_end_leaves_nothing_behind(tmp_path, capsys):
@@ -543,6 +539,7 @@ LAUGHS = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><a>&l9;</a>'
         ({"x.json": coco() | {"images": [{}]}}, "COCO JSON without 'id'"),
         ({"x.json": coco() | {"annotations": None}}, "COCO JSON that cannot be read ('NoneType' object"),
         ({"data.yaml": "names: car\n", "labels/a.txt": YOLO_SQUARE}, "names is car, which is no list of classes"),
+        ({"data.yaml": "names: {1: a, 2: b}\n", "labels/a.txt": YOLO_SQUARE}, "names has the numbers 1, 2: number the"),
         ({"x.xml": LAUGHS}, "x.xml cannot be read as XML"),
         ({"x.xml": "<annotations><track/></annotations>"}, 'export "CVAT for images 1.1"'),
         ({"masks/a.png": np.full((4, 6), 255)}, "its name says no class"),
@@ -555,17 +552,15 @@ LAUGHS = f'<!DOCTYPE a [<!ENTITY l0 "lol">{ENTITIES}]><a>&l9;</a>'
 )
 def test_what_cannot_be_imported_is_refused_with_what_was_found(export, capsys, files, message):
     lay(export, files)
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(capsys, export).err
 
 
 def test_a_mask_that_is_not_binary_is_refused_instead_of_left_out(export, capsys):
     lay(export, {"masks/car/a.png": np.where(INSIDE, 255, 0), "masks/road/a.png": np.full((4, 6, 3), 128)})
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert "masks/road/a.png: beside masks of 0 and 255, but no whole PNG of 0 and 255" in capsys.readouterr().err
+    said = refused(capsys, export).err
+    assert "masks/road/a.png: beside masks of 0 and 255, but no whole PNG of 0 and 255" in said
     (export / "masks" / "road" / "a.png").write_bytes((export / "masks" / "car" / "a.png").read_bytes()[:-20])
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert "masks/road/a.png: beside masks" in capsys.readouterr().err
+    assert "masks/road/a.png: beside masks" in refused(capsys, export).err
     assert not (export.parent / "out").exists()
 
 
@@ -587,8 +582,7 @@ def test_masks_are_found_below_a_folder_of_any_name(tmp_path):
 def test_a_list_of_classes_that_is_not_utf_8_is_named(export, capsys, files, name):
     lay(export, files)
     (export / name).write_bytes("names: [Stra\xdfe]\n".encode("latin-1"))
-    assert main(["import", str(export), "--out", str(export.parent / "out")]) == 2
-    assert f"{name} is not UTF-8" in capsys.readouterr().err
+    assert f"{name} is not UTF-8" in refused(capsys, export).err
 
 
 def test_each_class_gets_a_colour_of_its_own(export):
@@ -603,13 +597,11 @@ def test_each_class_gets_a_colour_of_its_own(export):
 
 def test_a_class_that_is_listed_twice_is_refused(export, capsys):
     put(export / "x.json", coco(outline(SQUARE)))
-    assert main(["import", str(export), "--out", str(export.parent / "out"), "--classes", "car,road,car"]) == 2
-    assert "the classes have car twice" in capsys.readouterr().err
+    assert "the classes have car twice" in refused(capsys, export, "--classes", "car,road,car").err
 
 
 def test_a_zip_that_cannot_be_unpacked_and_a_folder_of_photos_that_is_not_there_are_refused(export, capsys):
     put(export / "x.json", coco(outline(SQUARE)))
-    words = ["--out", str(export.parent / "out")]
     archive = export.parent / "e.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.write(export / "x.json", "x.json")
@@ -617,10 +609,8 @@ def test_a_zip_that_cannot_be_unpacked_and_a_folder_of_photos_that_is_not_there_
     content[6] |= 1  # the flag of a password, in the file's header and in the directory
     content[content.index(b"PK\x01\x02") + 8] |= 1
     archive.write_bytes(content)
-    assert main(["import", str(archive), *words]) == 2
-    assert "e.zip cannot be unpacked (it is broken, has a password or" in capsys.readouterr().err
-    assert main(["import", str(export), "--photos", "nowhere", *words]) == 2
-    assert "--photos nowhere: there is no such folder" in capsys.readouterr().err
+    assert "e.zip cannot be unpacked (it is broken, has a password or" in refused(capsys, archive).err
+    assert "--photos nowhere: there is no such folder" in refused(capsys, export, "--photos", "nowhere").err
 
 
 def test_a_photo_that_cannot_be_read_is_dropped_and_named_and_the_others_are_imported(export, capsys):
@@ -676,5 +666,4 @@ def test_a_project_s_class_table_without_void_cannot_take_label_maps_with_gaps(t
 
 def test_a_folder_that_is_neither_new_nor_a_project_is_refused(export, capsys):
     put(export.parent / "mine" / "notes.txt", "mine")
-    assert main(["import", str(export), "--out", str(export.parent / "mine")]) == 2
-    assert "is not empty and has no photos/" in capsys.readouterr().err
+    assert "is not empty and has no photos/" in refused(capsys, export, out="mine").err

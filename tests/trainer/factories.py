@@ -155,6 +155,15 @@ def tiny_batch(*, length: int = 1, size: tuple[int, int] = SIZE, seed: int = 0) 
     return Batch(tiny_half(length, size=size, seed=2 * seed), tiny_half(length, size=size, seed=2 * seed + 1))
 
 
+def losses_of(method: Method, batch: Batch, step: int = 0) -> dict[str, float]:
+    """Every loss of a step, as group/term."""
+    return {
+        f"{update.groups}/{term}": loss.item()
+        for update in method.step(batch, step)
+        for term, loss in update.losses.items()
+    }
+
+
 def tiny_run(name: str = "hybrid", *, steps: int = 6, **changes: Any) -> Run:
     """A short run of a small method; on the synthetic scenes unless `data` and `root` say otherwise."""
     config = changes.pop("config", None) or tiny_config(name)

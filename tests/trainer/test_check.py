@@ -21,19 +21,8 @@ from trainer.training.batches import required_samples
 def test_a_label_of_another_size_is_refused_before_training(tmp_path, capsys):
     make_folders(tmp_path / "own", count=3)
     write(tmp_path / "own" / "labels" / "street1.png", ids_of(1, height=10))
-    words = (
-        "train",
-        "hybrid-compact",
-        f"--root={tmp_path}/own",
-        "--steps=1",
-        *TINY,
-        "--pairs=1",
-        "--unpaired=all",
-        "--data=folders",
-    )
-    assert "street1.png is 10x30 (height x width), but its photo photos/street1.jpg is 20x30" in said(
-        capsys, *words, "--out", str(tmp_path / "run")
-    )
+    refusal = said(capsys, *train_on(tmp_path / "own", tmp_path))
+    assert "street1.png is 10x30 (height x width), but its photo photos/street1.jpg is 20x30" in refusal
     assert not (tmp_path / "run").exists()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.factories import CLASSES, tiny_batch, tiny_label, tiny_method
+from tests.trainer.factories import CLASSES, losses_of, tiny_batch, tiny_label, tiny_method
 from trainer import labels, losses
 from trainer.batch import IGNORE
 from trainer.methods.base import PicturePool, constant_then_linear
@@ -157,13 +157,7 @@ def test_the_logits_of_real_samples_have_no_gradient_and_are_computed_only_where
 
 
 def losses_of_a_step(name: str, **changes: Any) -> dict[str, float]:
-    """Every loss of one step."""
-    method = tiny_method(name, **changes)
-    return {
-        f"{update.groups}/{term}": loss.item()
-        for update in method.step(tiny_batch(), 0)
-        for term, loss in update.losses.items()
-    }
+    return losses_of(tiny_method(name, **changes), tiny_batch())
 
 
 @pytest.mark.parametrize("method", ["pix2pix", "cyclegan", "hybrid", "tripathy"])

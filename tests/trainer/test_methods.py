@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.trainer.factories import SIZE, VARIANTS, tiny_batch, tiny_method, tiny_size, variant_name
+from tests.trainer.factories import SIZE, VARIANTS, losses_of, tiny_batch, tiny_method, tiny_size, variant_name
 from trainer.batch import Batch, Domain
 from trainer.commands.session import SMALLEST
 from trainer.methods import METHODS, hybrid
@@ -179,18 +179,10 @@ def test_a_hybrid_step_on_both_halves_is_the_sum_of_the_two_halves(label_as: str
     nothing = type(batch.paired)(batch.paired.photo[:0], batch.paired.label[:0])
 
     def losses(paired: Any, unpaired: Any) -> dict[str, float]:
-        method = tiny_method("hybrid", label_as=label_as)
-        return {
-            f"{update.groups}/{term}": loss.item()
-            for update in method.step(Batch(paired, unpaired), 0)
-            for term, loss in update.losses.items()
-        }
+        return losses_of(tiny_method("hybrid", label_as=label_as), Batch(paired, unpaired))
 
-    both, pairs, rest = (
-        losses(batch.paired, batch.unpaired),
-        losses(batch.paired, nothing),
-        losses(nothing, batch.unpaired),
-    )
+    both = losses(batch.paired, batch.unpaired)
+    pairs, rest = losses(batch.paired, nothing), losses(nothing, batch.unpaired)
     assert set(both) - set(rest) == {"generators/pairs_label", "generators/pairs_photo"}
     for term, value in both.items():
         assert value == pytest.approx(pairs[term] + rest.get(term, 0.0), rel=1e-4), term

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,14 @@ def _running(home: Path, *arguments: str, **variables: str) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def until(holds: Callable[[], object], seconds: float = 10) -> None:
+    """Wait until something holds; fail where it does not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"it did not come to that within {seconds} s"
+        time.sleep(0.05)
 
 
 def workers_of(launcher: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
-from tests.serving.process import running_server, workers_of
+from tests.serving.process import running_server, until, workers_of
 from tests.serving.slow import write_slow_model
 
 LONG = file_of(np.zeros((700, 800, 3), np.uint8))  # some two seconds of the slow model
@@ -42,12 +41,9 @@ def test_told_to_stop_it_finishes_what_it_has_taken_and_accepts_nothing_more(mod
         ThreadPoolExecutor(4) as pool,
         httpx.Client(base_url=server.url, timeout=60) as visitor,
     ):
-        end = time.monotonic() + 120
-        while visitor.get("/ui/").status_code != 200 and time.monotonic() < end:
-            time.sleep(0.2)
+        until(lambda: visitor.get("/ui/").status_code == 200, seconds=120)
         taken = [pool.submit(ask, server.url, "slow", LONG) for _ in range(3)]
-        while "fewpair_requests_admitted 3.0" not in visitor.get("/metrics").text:
-            assert time.monotonic() < end, "they were not admitted"
+        until(lambda: "fewpair_requests_admitted 3.0" in visitor.get("/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().status_code for answer in taken] == [200, 200, 200]
         assert server.process.wait(25) == 0
@@ -62,18 +58,14 @@ def test_a_killed_server_comes_back_by_itself_and_ends_with_its_launcher(models,
         (killed,) = workers_of(server.process.pid)
         with ThreadPoolExecutor(1) as pool:
             lost = pool.submit(ask, server.url, "slow", LONGER)
-            end = time.monotonic() + 30
-            while "fewpair_requests_admitted 1.0" not in httpx.get(f"{server.url}/metrics").text:
-                assert time.monotonic() < end, "it was not admitted"
+            until(lambda: "fewpair_requests_admitted 1.0" in httpx.get(f"{server.url}/metrics").text, seconds=30)
             os.kill(killed, signal.SIGKILL)
             assert isinstance(lost.result(), httpx.TransportError)
-        end = time.monotonic() + 60
-        while not isinstance(answer := ask(server.url, "tiny", file_of(ramp())), httpx.Response):
-            assert time.monotonic() < end, "it did not come back"
-            time.sleep(0.2)
-        assert answer.status_code == 200
+
+        def answers():
+            return isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.Response)
+
+        until(answers, seconds=60)
+        assert ask(server.url, "tiny", file_of(ramp())).status_code == 200
         server.stop(signal.SIGKILL)  # the launcher, whose server ends with it
-        end = time.monotonic() + 30
-        while isinstance(ask(server.url, "tiny", file_of(ramp())), httpx.Response):
-            assert time.monotonic() < end, "the server still answers"
-            time.sleep(0.2)
+        until(lambda: not answers(), seconds=30)

@@ -19,7 +19,7 @@ from serving.__main__ import main
 from serving.client import Client
 from tests.serving.factory import write_model
 from tests.serving.pictures import file_of, ramp
-from tests.serving.process import running_server
+from tests.serving.process import running_server, until
 from tests.serving.slow import write_slow_model
 
 TOKEN = "a-token-of-the-test"
@@ -67,13 +67,6 @@ def ends_of(response):
 def metric(http, name):
     lines = http.get("/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-
-
-def until(holds, seconds=10):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.05)
 
 
 def until_idle(http):

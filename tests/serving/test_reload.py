@@ -24,6 +24,7 @@ from tests.serving.test_server import error_of
 OTHER_COLOURS = [{**row, "color": [255 - value for value in row["color"]]} for row in CLASSES]
 DOMAINS = {"photo": {"kind": "picture", "classes": None}, "label": {"kind": "classes", "classes": OTHER_COLOURS}}
 PHOTO = file_of(ramp())
+KINDS = ("added", "changed", "removed", "kept")
 BAD_MANIFESTS = {
     "deep": b"[" * 200_000,
     "long-number": b'{"format": ' + b"9" * 5000 + b"}",
@@ -101,22 +102,12 @@ def test_new_changed_and_removed_models_are_reported_and_served(url, folder, rel
     write_model(folder / "fresh")
     assert names(url) == ["blurring", "other", "tiny"]
     found = reload()
-    assert (found["added"], found["changed"], found["removed"], found["kept"]) == (
-        ["fresh"],
-        [],
-        [],
-        ["blurring", "other", "tiny"],
-    )
+    assert [found[what] for what in KINDS] == [["fresh"], [], [], ["blurring", "other", "tiny"]]
     assert names(url) == ["blurring", "fresh", "other", "tiny"]
     export(folder / "fresh", domains=DOMAINS)
     shutil.rmtree(folder / "other")
     found = reload()
-    assert (found["added"], found["changed"], found["removed"], found["kept"]) == (
-        [],
-        ["fresh"],
-        ["other"],
-        ["blurring", "tiny"],
-    )
+    assert [found[what] for what in KINDS] == [[], ["fresh"], ["other"], ["blurring", "tiny"]]
     assert names(url) == ["blurring", "fresh", "tiny"]
     assert httpx.get(f"{url}/v1/models/fresh").json()["classes"] == OTHER_COLOURS
     assert error_of(segment(url, "other"), 404)["code"] == "unknown_model"

@@ -5,16 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 from torch.nn.functional import conv2d, interpolate, pad
 
 from tests.trainer.factories import CLASSES, tiny_batch, tiny_config, tiny_method, tiny_run, tiny_size, trained
+from tests.trainer.test_augment import draws
 from trainer import losses
 from trainer.augment import diff_augmented
-from trainer.batch import IGNORE, Batch, Domain, Pairs, random
+from trainer.batch import IGNORE, Batch, Domain, Pairs
 from trainer.commands.session import check_run, start
 from trainer.data.catalogue import open_dataset
 from trainer.data.selection.choose import select
@@ -29,10 +29,6 @@ from trainer.training.loop import train_step
 from trainer.training.state import TrainState
 
 SIZE = tiny_size("painter")
-
-
-def draws(length: int, step: int = 0) -> list[np.random.Generator]:
-    return [random(0, step, "test", index) for index in range(length)]
 
 
 def photos(length: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A model whose run takes as long as its picture is large, for tests of crowds, clocks and ends."""
+"""A model whose run takes as long as its picture is large, for tests of overload, timeouts and shutdown."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 LONG = file_of(
     np.zeros((800, 900, 3), np.uint8)
 )  # two thirds of a second of the slow model on two free cores, seconds on busy ones
-ROOM = 4  # one runs, two are decoded ahead, one waits
+ADMITTED = 4  # one runs, two are decoded ahead, one waits
 
 
 @pytest.fixture(scope="module")
@@ -164,24 +164,24 @@ class TestAccess:
 
 
 class TestOverload:
-    def test_a_body_that_does_not_arrive_is_a_408_and_holds_no_place(self, server, http):
+    def test_a_body_that_does_not_arrive_is_a_408_and_is_not_admitted(self, server, http):
         asked = time.monotonic()
-        connections = [head(server, 1000) for _ in range(2 * ROOM)]
+        connections = [head(server, 1000) for _ in range(2 * ADMITTED)]
         assert http.post("/segment", files={"image": file_of(ramp())}).status_code == 200
         assert {status_of(connection) for connection in connections} == {408}
         assert 1.5 < time.monotonic() - asked < 10
         for connection in connections:
             connection.close()
 
-    def test_a_full_server_refuses_at_once_before_the_body_is_read(self, server, http):
+    def test_a_full_server_refuses_immediately_before_the_body_is_read(self, server, http):
         def long():
             return httpx.post(
                 f"{server.url}/v1/segment?model=slow", content=LONG, headers={**BEARER, "Content-Type": "image/png"}
             )
 
-        with ThreadPoolExecutor(ROOM) as pool:
-            answers = [pool.submit(long) for _ in range(ROOM)]
-            until(lambda: metric(http, "fewpair_requests_admitted") == ROOM)
+        with ThreadPoolExecutor(ADMITTED) as pool:
+            answers = [pool.submit(long) for _ in range(ADMITTED)]
+            until(lambda: metric(http, "fewpair_requests_admitted") == ADMITTED)
             with head(server, 10**6) as late:  # of which not a byte is sent
                 asked = time.monotonic()
                 answer = late.makefile("rb")
@@ -202,7 +202,7 @@ class TestOverload:
         until(lambda: metric(http, counted) == before + 1)
         assert "Traceback" not in server.log.read_text()
 
-    def test_a_crowd_gets_200_or_503_and_nothing_else(self, http):
+    def test_many_clients_at_once_get_200_or_503_and_nothing_else(self, http):
         def one(_):
             return http.post(
                 "/v1/segment?model=slow&output=ids",
@@ -216,7 +216,7 @@ class TestOverload:
         assert {code_of(answer) for answer in refused} <= {(503, "overloaded"), (503, "waited_too_long")}
         assert all(answer.headers["retry-after"] for answer in refused)
         assert len({answer.content for answer in answers if answer.status_code == 200}) == 1
-        assert len(answers) - len(refused) >= ROOM
+        assert len(answers) - len(refused) >= ADMITTED
 
     def test_what_is_finished_of_a_list_when_the_time_is_up_is_answered(self, http):
         # 60 runs of some 12 GFLOP, which no core does in the 4 s, and label maps of 322 bytes, under the limit in all

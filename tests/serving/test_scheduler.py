@@ -156,7 +156,7 @@ def test_a_permit_is_kept_until_its_thread_is_done_whatever_became_of_its_reques
             with decoding:
                 go.wait(10)
 
-        for _ in range(3):  # three crowds whose clients leave while their pictures are decoded
+        for _ in range(3):  # three times all clients leave while their pictures are decoded
             tasks = [asyncio.create_task(work(queue, decode)) for _ in range(4)]
             await asyncio.sleep(0.05)
             for task in tasks:
@@ -185,7 +185,7 @@ def test_no_more_runs_at_once_than_allowed():
     assert asyncio.run(main()) == 2
 
 
-def crowd(device, asked, *, most=4):
+def batches_behind(device, asked, *, most=4):
     """Ask for (item, key) all at once while a first run holds the device; the results and the batches after it."""
 
     async def main():
@@ -203,22 +203,22 @@ def crowd(device, asked, *, most=4):
 
 def test_entries_of_one_key_share_a_run_in_their_order_and_others_run_apart():
     device = Device()
-    assert crowd(device, [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "a")]) == [2, 4, 6, 8, 10]
+    assert batches_behind(device, [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "a")]) == [2, 4, 6, 8, 10]
     assert device.batches == [[1, 3, 5], [2, 4]]
 
 
 def test_a_batch_takes_no_more_than_fit_and_entries_without_a_key_run_alone():
     device = Device()
-    assert crowd(device, [(item, "a") for item in range(5)], most=2) == [0, 2, 4, 6, 8]
+    assert batches_behind(device, [(item, "a") for item in range(5)], most=2) == [0, 2, 4, 6, 8]
     assert device.batches == [[0, 1], [2, 3], [4]]
     alone = Device()
-    assert crowd(alone, [(1, None), (2, None)]) == [2, 4]
+    assert batches_behind(alone, [(1, None), (2, None)]) == [2, 4]
     assert alone.batches == [[1], [2]]
 
 
 def test_a_run_that_fails_for_a_batch_is_tried_for_each_alone():
     device = Device(largest=1)
-    assert crowd(device, [(1, "a"), (2, "a"), (3, "a")]) == [2, 4, 6]
+    assert batches_behind(device, [(1, "a"), (2, "a"), (3, "a")]) == [2, 4, 6]
     assert device.batches == [[1, 2, 3], [1], [2], [3]]
 
 

@@ -187,7 +187,7 @@ def test_each_picture_of_a_run_has_the_noise_of_its_own_seed(tmp_path):
     assert not np.array_equal(*(model.run_batch("to_photo", labels[:1], seeds=[seed])["photo"] for seed in (5, 9)))
 
 
-def test_a_run_whose_brake_is_pulled_ends_before_its_graph_does(tmp_path):
+def test_a_cancelled_run_ends_before_its_graph_does(tmp_path):
     """Six convolutions in a row: a cancel that works ends the run after the one that it is in."""
     model = model_of(write_slow_model(tmp_path / "slow", pytest.MonkeyPatch(), times=6))
     photo, cancel = np.zeros((1, 80, 80, 3), np.uint8), CancelToken()

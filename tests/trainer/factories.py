@@ -99,7 +99,7 @@ CHOICES: list[tuple[str, dict[str, Any]]] = [
     ("semipaired", {"unpaired_discriminator": "projected", "r1": 0.0, "features": 3.0}),
     ("semipaired", {"reverse": "separate", "feature_matching": 0.0, "norm": "instance", "initialisation": "xavier"}),
 ]
-"""Choices of single methods that change which networks play, or what on."""
+"""Options of single methods that change which networks are trained, or on what."""
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     (name, variant)
@@ -107,7 +107,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     for variant in ({}, {"label_as": "classes"}, {"direction": "to_photo"})
     if variant.keys() <= {each.name for each in dataclasses.fields(METHODS[name].config_class)}
 ] + CHOICES
-"""Every method, in every spelling of its label side and every direction it can be asked for, and CHOICES."""
+"""Every method, with labels as colours and as classes, in each direction that it can be configured for; and CHOICES."""
 
 
 def variant_name(value: object) -> str:

@@ -108,13 +108,13 @@ def test_a_photo_without_its_noise_is_refused() -> None:
 
 def test_the_unpaired_update_leaves_the_discriminator_unchanged_and_trains_the_generator() -> None:
     method = tiny_method("semipaired")
-    turns = method.step(BATCH, 1)
-    next(turns), next(turns)
+    updates = method.step(BATCH, 1)
+    next(updates), next(updates)
     before, modes = (
         copy.deepcopy(method.discriminator.state_dict()),
         [module.training for module in method.discriminator.modules()],
     )
-    update = next(turns)
+    update = next(updates)
     after = method.discriminator.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "weights and spectral-norm vectors"
     assert [module.training for module in method.discriminator.modules()] == modes
@@ -148,10 +148,10 @@ def test_the_ablations_of_the_paper_are_choices() -> None:
     assert tiny_method("semipaired").perceptual is None
     assert tiny_method("semipaired", rare_classes="throughout").rare_classes == "throughout"
     unfrozen = tiny_method("semipaired", reverse="unfrozen")
-    turns = unfrozen.step(BATCH, 1)
-    next(turns), next(turns)
+    updates = unfrozen.step(BATCH, 1)
+    next(updates), next(updates)
     before = buffers_of(unfrozen.discriminator)
-    next(turns)
+    next(updates)
     assert any(not torch.equal(value, before[name]) for name, value in unfrozen.discriminator.named_buffers())
 
 

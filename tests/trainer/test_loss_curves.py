@@ -122,7 +122,7 @@ def curves(case: str, folder: Path) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_all_recipes_give_the_losses_they_gave_before_the_restructuring(case, tmp_path):
+def test_a_method_gives_the_recorded_losses(case, tmp_path):
     recorded = json.loads(RECORDED.read_text())[case]
     found = curves(case, tmp_path)
     assert found.keys() == recorded.keys()

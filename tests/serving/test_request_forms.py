@@ -1,4 +1,4 @@
-"""How clients put a request on the wire: old and odd forms, HEAD, content codings, and a proxy's sub-path."""
+"""The forms in which clients send a request: old and odd forms, HEAD, content codings, and a proxy's sub-path."""
 
 from __future__ import annotations
 

@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--as", dest="tool", choices=FORMATS, help=about)
     add("--style", type=Path, metavar="PHOTO", help="give photos the look of this one, in place of a seed")
     add("--device", choices=get_args(Device), default="auto", help="of this process (default: %(default)s)")
-    add("--models", type=Path, metavar="FOLDER", help="of models by name (default: ./exported, else those shipped)")
+    add(
+        "--models", type=Path, metavar="FOLDER", help="of the models (default: ./exported, or without it those shipped)"
+    )
     add("--server", metavar="URL", help="use a running server, as http://127.0.0.1:3000, with the token FEWPAIR_TOKEN")
     return parser
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 Drawn = random.Random
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 SMALL = 96
 _TEXTS = (
     "[" * 100_000,

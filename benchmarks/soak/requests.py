@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.soak.exchange import Request
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif")
+_TYPES = {ending: f"image/{ending[1:]}" for ending in (".png", ".jpeg", ".webp", ".avif")} | {".jpg": "image/jpeg"}
 ODD_SIZES = ((1, 1), (7, 13), (61, 45), (333, 217), (1031, 77))  # width and height
 
 

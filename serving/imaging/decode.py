@@ -27,7 +27,10 @@ MEDIA_TYPES: dict[PhotoFormat, str] = {"jpeg": "image/jpeg", "webp": "image/webp
 
 _READABLE = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "HEIF")  # HEIF where a plugin is registered
 _READABLE_HINT = "PNG, JPEG, WebP, AVIF, BMP, TIFF and GIF can be read."
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
+    RuntimeError,  # of AVIF
+)  # fmt: skip
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # what can hold an orientation
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _DARK = 4096  # a 16-bit image below this has 12 bits or fewer, and would be almost black

@@ -99,7 +99,7 @@ def until(holds: Callable[[], object], seconds: float = 10) -> None:
     """Wait until something holds; fail where it does not within so many seconds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, f"it did not come to that within {seconds} s"
+        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
         time.sleep(0.05)
 
 

@@ -50,8 +50,9 @@ def test_a_turned_avif_is_read_upright(orientation):
         (b"%PDF-1.7", "not_an_image"),
         (b"GIF89a", "not_an_image"),
         *((file_of(noise(), format)[:1500], "broken_image") for format in ("PNG", "JPEG", "BMP")),
+        (file_of(noise(), "AVIF").replace(b"pitm", b"none"), "not_an_image"),
     ],
-    ids=["empty", "text", "png magic", "jpeg magic", "svg", "pdf", "gif magic", "cut png", "cut jpeg", "cut bmp"],
+    ids=["empty", "text", "png", "jpeg", "svg", "pdf", "gif", "cut png", "cut jpeg", "cut bmp", "damaged avif"],
 )
 def test_a_file_that_cannot_be_decoded_is_broken(content, code):
     refusal = refused(content)

@@ -331,6 +331,16 @@ def test_a_run_that_was_not_evaluated_or_is_below_its_baseline_is_refused(one_wa
     assert not (tmp_path / "out").exists()
 
 
+def test_one_direction_of_a_run_is_exported_alone(one_way_run: Path, tmp_path: Path) -> None:
+    run = trained_run(tmp_path / "run", "hybrid")
+    folder = export(run, tmp_path / "out", name="little", direction="to_photo", force=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert list(manifest["directions"]) == ["to_photo"]
+    assert manifest["description"].startswith("Label map to photo, learnt with hybrid")
+    with pytest.raises(UserError, match="--direction to_photo: supervised has only to_label"):
+        export(one_way_run, tmp_path / "out", name="other", direction="to_photo")
+
+
 def test_directions_are_judged_by_other_photos_than_those_seen_in_training() -> None:
     baselines = {split: {"commonest_class_per_pixel": {"mean_iou": 0.2}} for split in ("train", "val")}
     good, bad = {"mean_iou": 0.5}, {"mean_iou": 0.1}

@@ -167,6 +167,12 @@ def test_what_is_logged_is_what_was_minimised(tmp_path: Path) -> None:
         assert {name: line[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-4)
 
 
+def test_the_best_checkpoint_of_a_run_that_makes_photos_alone_is_the_last(tmp_path: Path) -> None:
+    config = tiny_config("pix2pix", direction="to_photo")
+    folder = trained(tmp_path, "pix2pix", steps=4, evaluate_every=1, config=config)
+    assert folder.load("best")["step"] == 4
+
+
 def test_a_finished_run_holds_everything_that_it_should(tmp_path: Path) -> None:
     folder = trained(tmp_path, "hybrid", steps=4, evaluate_every=2, keep=(3,))
     held = {path.name for path in folder.path.iterdir()}

@@ -118,6 +118,12 @@ def tiny_painter(segmenter: Path, **changes: Any) -> Any:
     return with_segmenter("painter", segmenter, **changes)
 
 
+def test_reading_a_segmenter_leaves_the_random_state_of_a_resumed_run_as_it_is(segmenter: Path) -> None:
+    before = torch.get_rng_state()
+    load_segmenter(segmenter, classes=scenes.CLASSES.count)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_unpaired_photos_are_labelled_where_the_segmenter_is_confident(segmenter: Path) -> None:
     network = load_segmenter(segmenter, classes=tiny_painter(segmenter).classes)
     photo = photos(2)

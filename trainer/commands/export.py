@@ -8,6 +8,7 @@ import tyro
 
 from trainer.commands.arguments import parse, use_threads
 from trainer.export.export import export as write
+from trainer.methods.base import Direction
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ExportOptions:
     """best, last, or step-NNNNNN where the run kept one."""
     weights: Literal["averaged", "raw"] = "averaged"
     """The running average of the weights, or the weights themselves."""
+    direction: Direction | None = None
+    """The only direction to export; None: each that exceeds its baseline."""
     half: bool = False
     """Store the weights in fp16: half the bytes."""
     int8: bool = False

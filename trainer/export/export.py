@@ -45,6 +45,7 @@ def export(
     name: str | None = None,
     checkpoint: str = "best",
     weights: Literal["averaged", "raw"] = "averaged",
+    direction: Direction | None = None,
     half: bool = False,
     int8: bool = False,
     force: bool = False,
@@ -54,11 +55,11 @@ def export(
 ) -> Path:
     """Write the run's method to `out`/<name>/ under the manifest contract and return that folder.
 
-    A direction that was not evaluated or does not exceed its baseline is left out unless `force`; where none is left,
-    the export is refused. `half` stores the weights in fp16; `int8` adds the graphs in 8 bits, for CPUs; `overwrite`
-    replaces an earlier export of the name; `examples` is a folder of label maps (for a model that makes photos) or
-    photos, which go with the model. Raises UserError where parity with torch exceeds a tolerance or int8 changes too
-    much; then, and whenever else it fails, `out` is left as it was.
+    `direction` is the only one to export. A direction that was not evaluated or does not exceed its baseline is left
+    out unless `force`; where none is left, the export is refused. `half` stores the weights in fp16; `int8` adds the
+    graphs in 8 bits, for CPUs; `overwrite` replaces an earlier export of the name; `examples` is a folder of label maps
+    (for a model that makes photos) or photos, which go with the model. Raises UserError where parity with torch exceeds
+    a tolerance or int8 changes too much; then, and whenever else it fails, `out` is left as it was.
     """
     folder = open_run(run_path)
     recipe, data = folder.run.recipe, folder.run.data
@@ -74,19 +75,21 @@ def export(
     dataset = folder.dataset()
     selection = folder.selection(dataset)
     metrics, baselines = _evaluations(folder, checkpoint=checkpoint, weights=weights, step=step)
-    directions = [direction for direction in WORDS if direction in method.directions]
+    directions = [each for each in WORDS if each in method.directions and direction in (each, None)]
+    if not directions:
+        raise UserError(f"--direction {direction}: {run.method} has only {', '.join(method.directions)}")
     against = {} if force else reasons_against(directions, metrics, baselines)
-    for direction, reason in against.items():
+    for each, reason in against.items():
         if len(against) == len(directions):
             advice = f"fewpair evaluate {folder.path} --checkpoint {checkpoint}, train longer, or export with --force"
-            raise UserError(f"{run_path} is not worth serving: {direction} {reason}; {advice}")
-        print(f"{direction} is left out: it {reason} (--force exports it)", file=sys.stderr)
+            raise UserError(f"{run_path} is not worth serving: {each} {reason}; {advice}")
+        print(f"{each} is left out: it {reason} (--force exports it)", file=sys.stderr)
     environment, other = folder.environment(), selection.external
     terms = dataset.terms + (f"; unpaired label maps from {other.name}: {other.terms}" if other else "")
     style_size = method.style_size
     with evaluating(method, "cpu"):
-        kept = [direction for direction in directions if direction not in against]
-        graphs = [draw_graph(method, direction, size=run.size) for direction in kept]
+        kept = [each for each in directions if each not in against]
+        graphs = [draw_graph(method, each, size=run.size) for each in kept]
         style = draw_style(method) if style_size and "to_photo" in kept else None
     if style is not None:
         prove_style(style, method)
@@ -96,7 +99,7 @@ def export(
         style = style and stored_half(style)
     rounding = _rounding(graphs, method, size=run.size) if half else None
     small = {graph.direction: quantized(graph, dataset, selection, size=run.size) for graph in graphs if int8}
-    ways = " and ".join(WORDS[direction] for direction in directions)
+    ways = " and ".join(WORDS[each] for each in kept)
     learned = f"{len(selection.pairs)} labelled pairs of {run.data} at {run.size[0]}x{run.size[1]}"
     manifest: dict[str, Any] = {
         "format": 1,
@@ -136,9 +139,8 @@ def export(
             }
             for graph in graphs
         }
-        for direction, (model, change) in small.items():
-            entry = _written(model, f"{direction}.int8.onnx", building) | {"change": change}
-            manifest["directions"][direction]["int8"] = entry
+        for each, (model, change) in small.items():
+            manifest["directions"][each]["int8"] = _written(model, f"{each}.int8.onnx", building) | {"change": change}
         if style is not None and style_size is not None:
             manifest["style"] = {**_written(style, "style.onnx", building), "size": list(style_size)}
         if examples is not None:

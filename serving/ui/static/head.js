@@ -21,7 +21,7 @@ export default class Head extends Pane {
       });
     }
     addEventListener("popstate", ({ state }) => {
-      if (!state) return location.reload(); // a link was opened in this tab: the page's own entries have a state
+      if (state?.load !== performance.timeOrigin) return location.reload(); // of a link that was opened in this tab
       page.remember({ tab: new URLSearchParams(location.hash.slice(1)).get("tab") ?? page.tab });
       page.open(page.tab);
     });

@@ -41,7 +41,7 @@ export async function translate(endpoint, picture, parameters, signal) {
 /** A picture that the visitor gave, upright and not larger than `side`: {blob, width, height, name, file}. */
 export async function openPhoto(file, side = MOST_PIXELS_A_SIDE) {
   const bitmap = await createImageBitmap(file).catch(() => {
-    throw new Error(`${file.name} is not a picture that your browser can show. Choose a JPEG, PNG or WebP file.`);
+    throw new Error(`${file.name} is not a picture that your browser can show. Choose a JPEG, PNG, WebP or AVIF file.`);
   });
   const [width, height] = fitted(bitmap, side);
   const names = { file: file.name ?? "photo.jpg", name: file.name?.replace(/\.\w+$/, "") ?? "photo" };
@@ -232,7 +232,7 @@ class Page extends EventTarget {
   /** Put values into the URL; a change of tab is a step in the browser's history. */
   remember(values, { step = false } = {}) {
     for (const [name, value] of Object.entries(values)) this.state.set(name, value);
-    history[step ? "pushState" : "replaceState"]({}, "", `#${this.state}`);
+    history[step ? "pushState" : "replaceState"]({ load: performance.timeOrigin }, "", `#${this.state}`);
   }
 
   open(tab) {

@@ -333,9 +333,15 @@ def test_a_run_that_was_not_evaluated_or_is_below_its_baseline_is_refused(one_wa
 
 def test_one_direction_of_a_run_is_exported_alone(one_way_run: Path, tmp_path: Path) -> None:
     run = trained_run(tmp_path / "run", "hybrid")
-    folder = export(run, tmp_path / "out", name="little", direction="to_photo", force=True)
+    evaluated = {"split": "val", "checkpoint": "best", "weights": "averaged", "limit": None, "step": 4}
+    evaluated |= {"figures": {"samples": 3, "mean_iou": 0.5, "per_class_iou": {"car": 0.5}, "photo_l1_levels": 40.0}}
+    evaluated |= {"baselines": {"commonest_class_per_pixel": {"mean_iou": 0.139}}}
+    (run / "evaluation" / "val-best-averaged.json").write_text(json.dumps(evaluated))
+    folder = export(run, tmp_path / "out", name="little", direction="to_photo")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["directions"]) == ["to_photo"]
+    assert set(manifest["metrics"]["val"]) == {"samples", "photo_l1_levels"}
+    assert not manifest["baselines"]
     assert manifest["description"].startswith("Label map to photo, learnt with hybrid")
     with pytest.raises(UserError, match="--direction to_photo: supervised has only to_label"):
         export(one_way_run, tmp_path / "out", name="other", direction="to_photo")

@@ -34,6 +34,8 @@ EVALUATED = {"to_label": ("mean_iou", "picture_accuracy"), "to_photo": ("photo_l
 """The figures that show that a direction was evaluated."""
 COMPARED = {"to_label": "mean_iou", "to_photo": "judge_mean_iou"}
 """The figure of a direction that is compared with the baseline's mean IoU, where there is one."""
+OF_LABELS = re.compile("(pixel_accuracy|mean_class_accuracy|mean_iou|per_class_iou|picture_).*")
+"""The figures of photo to label map; but for the counts of samples, the others are of photos."""
 Figures = Mapping[str, Mapping[str, Any]]
 """Split -> figures, or split -> baseline -> figures."""
 
@@ -124,8 +126,8 @@ def export(
             "commit": environment["commit"],
             "versions": {"python": environment["python"], **environment["versions"]},
         },
-        "metrics": metrics,
-        "baselines": baselines,
+        "metrics": {split: _of(kept, figures) for split, figures in metrics.items()},
+        "baselines": baselines if "to_label" in kept else {},
         "parity": parity,
     }
     with _whole_folder(out / name) as building:
@@ -185,6 +187,13 @@ def _whole_folder(target: Path) -> Iterator[Path]:
             former.rename(target)
         for left in (building, former):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _of(directions: Sequence[Direction], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of these directions."""
+    counts = ("samples", "seen_in_training")
+    whose: dict[str, Direction] = {name: "to_label" if OF_LABELS.match(name) else "to_photo" for name in figures}
+    return {name: value for name, value in figures.items() if name in counts or whose[name] in directions}
 
 
 def _written(model: onnx.ModelProto, file: str, folder: Path) -> dict[str, Any]:

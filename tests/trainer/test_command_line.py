@@ -132,11 +132,11 @@ def test_the_recipe_for_own_data_has_the_shape_of_its_photos_and_says_its_minute
     assert [stage[1:] for stage in painter.progressive] == [(128, 96)]
     announce(painter, select(open_folders(root), k=1, unpaired=None, seed=0))
     said = capsys.readouterr().out
-    assert "painter-compact: 1 pair, 1 other photo at 256x192, about 76 minutes on one CPU core" in said
+    assert "painter-compact: 1 pair, 1 other photo at 256x192, about 59 minutes on one CPU core" in said
     assert "the other photos are not read: train a segmenter first" in said
     smaller = dataclasses.replace(painter, size=(128, 96), progressive=scaled_stages(painter, (128, 96)), batch=4)
     announce(smaller, select(open_folders(root), k=1, unpaired=None, seed=0))
-    assert "at 128x96, about 43 minutes" in capsys.readouterr().out
+    assert "at 128x96, about 34 minutes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", [(128, 192), (192, 256), (224, 416), (160, 224), (256, 352)])

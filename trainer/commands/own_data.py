@@ -12,7 +12,7 @@ from trainer.errors import UserError
 from trainer.recipes import RECIPES
 from trainer.run import Run
 
-MINUTES = {"mean-teacher-compact": 78, "painter-compact": 76}
+MINUTES = {"mean-teacher-compact": 78, "painter-compact": 59}
 """Training time on one CPU core at the recipe's own size and steps (docs/results/camvid.md)."""
 
 

@@ -12,7 +12,6 @@ from torch.nn.functional import avg_pool2d, interpolate
 from trainer import losses
 from trainer.augment import diff_augmented
 from trainer.batch import IGNORE, Batch, Domain, LabelMap, Pairs, Photo
-from trainer.errors import UserError
 from trainer.methods.base import ParameterGroup, Update, constant_then_linear
 from trainer.methods.from_labels import FromLabels
 from trainer.networks.encoders import DEFAULT, Encoder, features_of, load_encoder
@@ -57,8 +56,8 @@ class Config:
     """Weight of the relative L1 distance in the encoder's features."""
     colour: float = 10.0
     """Weight of the L1 distance between photos averaged over 8x8 pixels."""
-    cycle: float = 0.0
-    """Weight of the cross-entropy of what the segmenter reads in generated photos; needs `segmenter`."""
+    cycle: float = 1.0
+    """Weight of the cross-entropy of what the segmenter, if there is one, reads in generated photos."""
     lr: float = 2e-4
     """Learning rate of the generator's Adam, constant over the first half of the steps, then linear to zero."""
     lr_discriminator: float = 4e-4
@@ -88,8 +87,6 @@ class Painter(FromLabels):
         super().__init__(config, label_domain, size=size, seed=seed)
         if config.segmenter:
             self.reads = frozenset({"pairs", "unpaired photos"})
-        elif config.cycle:
-            raise UserError(f"--config.cycle {config.cycle:g} needs --config.segmenter RUN (of mean_teacher)")
         self.generator = PyramidGenerator(
             self.channels, widths=config.widths, hidden=config.hidden, code=config.noise, pictures=config.pictures
         )
@@ -151,7 +148,9 @@ class Painter(FromLabels):
         on_fake = self.conditional(seen_fake, matched)
         features = self._features(seen_fake)
         means, known_means = (avg_pool2d(photo, 8) for photo in (fake, real.photo))
-        read = {"cycle": config.cycle * losses.cross_entropy(self._read(fake), label)} if config.cycle else {}
+        read = {}
+        if config.segmenter and config.cycle:
+            read["cycle"] = config.cycle * losses.cross_entropy(self._read(fake), label)
         yield Update(
             "generator",
             read

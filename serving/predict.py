@@ -50,6 +50,8 @@ def predict(argv: Sequence[str]) -> int:
     """Run the command; return 0, or 1 where files could not be translated."""
     args, segment, synthesize = _parsed(argv)
     endings, folder = _IMAGES if args.server else _readable(), Path(args.input)
+    if args.out:
+        _refuse_labels(args.out)
     files = [] if args.input == "-" or args.watch else _inputs(folder, args.out, endings)
     with ExitStack() as stack:
         if args.server:
@@ -128,6 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--server", metavar="URL", help="use a running server, as http://127.0.0.1:3000, with the token FEWPAIR_TOKEN")
     return parser
+
+
+def _refuse_labels(out: Path) -> None:
+    """Raise ServingError where `out` holds the photos or the label maps of a project, beside its class table."""
+    folder = out.resolve()
+    if folder.name in ("photos", "labels") and any((near / "classes.csv").is_file() for near in folder.parents[:2]):
+        message = f"--out {out} holds the {folder.name} of a project, which answers would replace."
+        raise ServingError(message, hint="Name another folder.")
 
 
 def _inputs(given: Path, out: Path, endings: frozenset[str]) -> list[Path]:

@@ -1,10 +1,11 @@
 """`fewpair demo`: select pairs, train, evaluate, export and serve a segmenter of the synthetic street scenes."""
 
+import os
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import tyro
 from PIL import Image
@@ -70,8 +71,8 @@ def make(options: DemoOptions) -> None:
     Image.fromarray(scenes.read_photo(scenes.samples("test")[0])).save(options.run / "example.png")
 
 
-def serve(options: DemoOptions) -> int:
-    """Run the server as a child process until it ends or Ctrl-C stops it."""
+def serve(options: DemoOptions) -> NoReturn:
+    """Become the server, so that what stops this process stops the server."""
     print("\n4. Serve", flush=True)
     example = options.run / "example.png"
     address = f"http://127.0.0.1:{options.port}"
@@ -81,11 +82,7 @@ def serve(options: DemoOptions) -> int:
         flush=True,
     )
     command = [sys.executable, "-m", "serving", "--models", str(options.models), "--default-model", NAME]
-    child = subprocess.Popen([*command, "--port", str(options.port)])
-    try:
-        return child.wait()
-    except KeyboardInterrupt:
-        return child.wait()  # the terminal sent Ctrl-C to the server too
+    os.execv(sys.executable, [*command, "--port", str(options.port)])
 
 
 def _check_port(port: int) -> None:

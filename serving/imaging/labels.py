@@ -48,7 +48,7 @@ def read_label(source: bytes | Path, domain: Domain, limits: Limits | None = Non
     picture, lossy = image.picture, image.format in ("JPEG", "MPO", "AVIF")
     if lossy and not snap:
         message = f"{image.format} files cannot hold the classes of a label map exactly."
-        hint = "Save the label map as PNG, or set snap to take the nearest class of each colour."
+        hint = "Save the label map as PNG; with snap, predict and the server take the nearest class of each colour."
         raise ImageError(400, "lossy_label_map", message, hint=hint)
     erased = _erased(image)
     if picture.mode in ("P", "PA"):

@@ -252,3 +252,11 @@ def test_frames_in_a_row_are_not_made_by_a_server(photos, tmp_path, monkeypatch)
     monkeypatch.setattr(Client, "model", lambda _, name: {"directions": ["to_photo"], "classes": [], "previous": True})
     with pytest.raises(ServingError, match="walk makes each frame after the one before it"):
         predict(["walk", str(photos), "--out", str(tmp_path / "there"), "--server", "http://127.0.0.1:9"])
+
+
+@pytest.mark.parametrize("folder", ["labels", "val/labels", "photos"])
+def test_the_labels_and_photos_of_a_project_are_not_written_over(folder, models, tmp_path):
+    (tmp_path / "mine" / folder).mkdir(parents=True)
+    (tmp_path / "mine" / "classes.csv").touch()
+    with pytest.raises(ServingError, match="of a project, which answers would replace"):
+        predict([str(models / "tiny"), str(tmp_path), "--out", str(tmp_path / "mine" / folder)])

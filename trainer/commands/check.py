@@ -74,8 +74,8 @@ def check_command(arguments: list[str]) -> int:
     if options.with_run is not None and not errors:
         _list_suspects(options.with_run, dataset, complete, sheet=options.out)
     elif options.out is not None and complete:
-        _write_sheet(options.out, dataset, complete)
-        print(f"overlay sheet: {options.out} ({min(SHOWN, len(complete))} of {number_of(len(complete), 'label map')})")
+        rows = _write_sheet(options.out, dataset, complete)
+        print(f"overlay sheet: {options.out} ({rows} of {number_of(len(complete), 'label map')})")
     print("no errors" if not errors else number_of(len(errors), "error"))
     return 1 if errors else 0
 
@@ -136,8 +136,8 @@ def _shown(dataset: Dataset, sample: Sample, predicted: np.ndarray, region: Regi
     return pictures
 
 
-def _write_sheet(path: Path, dataset: Dataset, samples: list[Sample]) -> None:
-    """Write photos, and labels over their photos, with a legend of the class colours."""
+def _write_sheet(path: Path, dataset: Dataset, samples: list[Sample]) -> int:
+    """Write photos, and labels over their photos, with a legend of the class colours; return how many."""
     rows, names = [], []
     for sample in spread(samples, SHOWN):
         with suppress(UserError):  # reported already
@@ -146,6 +146,7 @@ def _write_sheet(path: Path, dataset: Dataset, samples: list[Sample]) -> None:
             names.append(sample.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     sample_grid(rows, names=names, classes=dataset.label_domain.classes).save(path)
+    return len(rows)
 
 
 def _small(dataset: Dataset, sample: Sample) -> tuple[np.ndarray, np.ndarray]:

@@ -627,6 +627,9 @@ def test_a_link_that_is_opened_in_the_tab_of_the_page_shows_what_it_names(open_p
         page.goto(page.url.split("#")[0] + "#to_photo=camvid-hybrid-compact&tab=paint")
         page.wait_for_function("document.querySelector('#head .model')?.value === 'camvid-hybrid-compact'")
         assert "seed" not in page.url
+        page.go_back()
+        page.wait_for_function("document.querySelector('#head .model')?.value === 'camvid-painter'")
+        assert "seed=3" in page.url
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

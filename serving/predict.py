@@ -133,11 +133,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _refuse_labels(out: Path) -> None:
-    """Raise ServingError where `out` holds the photos or the label maps of a project, beside its class table."""
+    """Raise ServingError where `out` lies in the photos or the label maps of a project, beside its class table."""
     folder = out.resolve()
-    if folder.name in ("photos", "labels") and any((near / "classes.csv").is_file() for near in folder.parents[:2]):
-        message = f"--out {out} holds the {folder.name} of a project, which answers would replace."
-        raise ServingError(message, hint="Name another folder.")
+    for part in (folder, *folder.parents):
+        if part.name in ("photos", "labels") and any((near / "classes.csv").is_file() for near in part.parents[:2]):
+            message = f"--out {out} lies in the {part.name} of a project, which answers would replace."
+            raise ServingError(message, hint="Name another folder.")
 
 
 def _inputs(given: Path, out: Path, endings: frozenset[str]) -> list[Path]:

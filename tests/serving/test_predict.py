@@ -254,7 +254,7 @@ def test_frames_in_a_row_are_not_made_by_a_server(photos, tmp_path, monkeypatch)
         predict(["walk", str(photos), "--out", str(tmp_path / "there"), "--server", "http://127.0.0.1:9"])
 
 
-@pytest.mark.parametrize("folder", ["labels", "val/labels", "photos"])
+@pytest.mark.parametrize("folder", ["labels", "labels/north", "val/labels", "photos"])
 def test_the_labels_and_photos_of_a_project_are_not_written_over(folder, models, tmp_path):
     (tmp_path / "mine" / folder).mkdir(parents=True)
     (tmp_path / "mine" / "classes.csv").touch()
